@@ -1,0 +1,47 @@
+# Every command of the project. `make help` lists them; `make setup` is run by whichever needs it.
+PYTHON ?= python3
+UV := $(or $(shell command -v uv),.uv/bin/uv)
+RUN := .venv/bin/python
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock check format test bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv from requirements.lock; nothing to do the second time
+
+# The bytecode is compiled here: torch alone takes ten seconds to compile, and every process of a sweep would pay them where the
+# environment cannot be written to.
+$(READY): requirements.lock pyproject.toml | $(UV)
+	test -x $(RUN) || $(UV) venv --quiet --python $(PYTHON) .venv
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(RUN) requirements.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(RUN) --editable .
+	touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+lock: | $(UV) ## renew requirements.lock from pyproject.toml
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --all-extras \
+		--output-file requirements.lock pyproject.toml
+
+check: $(READY) ## formatting, lint and types
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m basedpyright
+
+format: $(READY) ## format the code and mend what lint can
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+test: $(READY) ## every test that this machine can run
+	$(RUN) -m pytest
+
+bench: $(READY) ## measure an epoch beside plain PyTorch's; about ten minutes
+	$(RUN) -m benchmarks.trainer
+
+clean: ## remove the environment and every cache
+	rm -rf .venv .uv *.egg-info .pytest_cache .ruff_cache .hypothesis

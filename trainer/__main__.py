@@ -1,0 +1,233 @@
+"""One run from the shell: `python -m trainer RUN.json --store DIR`. Rows go to stdout as JSON, everything else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from trainer.attempt import Attempt
+from trainer.data import DataError
+from trainer.rows import EpochRow, from_parquet, json_ready
+from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
+from trainer.settings import SpecError
+from trainer.spec import RunSpec
+from trainer.store import StoreError, open_store
+
+DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
+QUIET_SECONDS = 10.0
+
+
+class Stopped(BaseException):
+    """A signal asked for the end. Not an Exception, so that nothing on the way takes it for an error."""
+
+
+class Signals:
+    """The first SIGINT or SIGTERM ends the epoch and keeps the last whole one; the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.attempt: Attempt | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.attempt is None or self.attempt.breakable:
+            raise Stopped
+
+    def check(self) -> None:
+        """Raise now what came while files were being written."""
+        if self.received:
+            raise Stopped
+
+
+class Display:
+    """A progress bar on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.console = Console(stderr=True, soft_wrap=True)
+        self.attempt: Attempt | None = None
+        self.last_line = -QUIET_SECONDS
+        self.progress = _Bar(self) if self.console.is_terminal else None
+        if self.progress:
+            self.progress.start()
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False)
+
+    def row(self, row: EpochRow) -> None:
+        shares = {"train": row.train_accuracy, "test": row.test_accuracy, "at r = 1": row.dense_test_accuracy}
+        parts = [f"r {row.keep_ratio:.3g}", f"loss {row.train_loss:.4f}"]
+        parts += [f"{name} {share:.2%}" for name, share in shares.items() if share is not None]
+        text = f"epoch {row.epoch}/{self.epochs}  {'  '.join(parts)}"
+        if self.progress:
+            self.progress.update(self.progress.task, description=text)
+        elif time.monotonic() - self.last_line >= QUIET_SECONDS or row.epoch == self.epochs:
+            self.last_line = time.monotonic()
+            self.say(text)
+
+    def close(self) -> None:
+        if self.progress:
+            self.progress.stop()
+
+
+class _Bar(Progress):
+    """Asks the training how far it is whenever it is drawn, so that long epochs move and training knows of no bar."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        super().__init__(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=display.console)
+        self.task = self.add_task("loading", total=display.epochs)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.display.attempt and not self.display.attempt.outcome:
+            training = self.display.attempt.training
+            self.update(self.task, completed=len(training.rows) + training.batch / training.batches)
+        return super().get_renderables()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train one run, or go on with it, or show what it gave; the exit code."""
+    options = _parser().parse_args(arguments)
+    signals = Signals()
+    try:
+        spec = RunSpec.from_json(options.run.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"{options.run}: cannot be read: {error}", file=sys.stderr)
+        return USAGE
+    except SpecError as error:
+        print("\n".join(f"{options.run}: {problem}" for problem in error.problems), file=sys.stderr)
+        return USAGE
+    display = Display(spec.task.epochs)
+    try:
+        return _train(options, spec, signals, display)
+    except Stopped:
+        return _stopped(signals, display)
+    except (DataError, StoreError, DamagedRun, Superseded) as error:
+        display.say(str(error))
+        return INFRASTRUCTURE
+    finally:
+        display.close()
+
+
+def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display: Display) -> int:
+    # torch takes seconds to import; a spec that cannot work is told at once
+    import torch
+
+    from trainer.training import Training
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        display.say("--device cuda: this machine's torch sees no CUDA device. --device auto takes the CPU.")
+        return USAGE
+    device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    store = open_store(options.store)
+    display.say(f"run {spec.run_id} on {device}, in {store.where(spec.run_id)}")
+    attempt = Attempt(
+        store,
+        spec,
+        lambda: Training(spec, device=device, data_dir=options.data_dir),
+        show=display.say,
+        commit_seconds=options.commit_seconds,
+        keep_weights=options.keep_weights,
+    )
+    signals.attempt = display.attempt = attempt
+    try:
+        signals.check()
+        if attempt.outcome:
+            rows = from_parquet(EpochRow, attempt.folder.table(attempt.outcome, "epochs"))
+            display.say("finished before; nothing to train")
+        else:
+            rows = list(attempt.training.rows)
+        for row in rows:
+            _print(row)
+        for row in attempt:
+            _print(row)
+            display.row(row)
+            signals.check()
+        display.say(f"{_ending(attempt)} The table of all epochs: {store.where(f'{spec.run_id}/epochs.parquet')}")
+    except (DataError, StoreError, DamagedRun, Superseded):
+        raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush does not fail too
+        attempt.commit()
+        return 128 + signal.SIGPIPE
+    except Exception:
+        attempt.say(traceback.format_exc().rstrip())
+        attempt.close()
+        return FAILED
+    return DONE
+
+
+def _stopped(signals: Signals, display: Display) -> int:
+    assert signals.received
+    if (attempt := signals.attempt) and not attempt.outcome:
+        attempt.commit()
+        epochs = len(attempt.training.rows)
+        attempt.say(f"stopped by {signals.received.name}; {epochs} of {attempt.training.task.epochs} epochs are kept")
+        attempt.close()
+    display.say(f"To continue: {shlex.join(['python', '-m', 'trainer', *sys.argv[1:]])}")
+    return 128 + signals.received
+
+
+def _ending(attempt: Attempt) -> str:
+    match attempt.outcome:
+        case Completed(epochs, collapsed):
+            return f"completed, {epochs} epochs{', and collapsed: the final training loss is that of a guess' if collapsed else ''}."
+        case Diverged(epochs):
+            return f"diverged: the training loss of epoch {epochs} is not a number. That is a result; it is kept."
+        case None:
+            return "not finished."
+
+
+def _print(row: EpochRow) -> None:
+    print(json.dumps(json_ready(row), allow_nan=False), flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Train one run, exactly. The same command again goes on where it was, or shows what the finished run gave.",
+        epilog="exit: 0 done (a diverged run is done too), 1 the run failed, 2 usage or spec, 3 files or machine, 130/143 stopped by a signal",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN.json", help="the run: task, policy and seed")
+    parser.add_argument("--store", required=True, metavar="DIR", help="where runs are kept: a folder, or a URL such as s3://bucket/prefix")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto, the GPU where there is one")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where fetched data sets live (default: data)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores); the last bits depend on it")
+    parser.add_argument("--commit-seconds", type=float, default=30.0, metavar="S", help="at most this much work is lost (default: 30)")
+    parser.add_argument("--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

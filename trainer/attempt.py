@@ -1,0 +1,114 @@
+"""One try at a run: a Training and its folder, committed every so often, and finished with an outcome.
+
+Iterate for the rows. Who drives it (the command line, a cluster's actor) decides when to stop and what to show.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from trainer import process
+from trainer.rows import EndpointRow, EpochRow, to_parquet
+from trainer.run_folder import Completed, Diverged, File, Outcome, RunFolder
+from trainer.spec import RunSpec
+from trainer.store import Store
+from trainer.training import Training
+
+LOG_LINES = 200
+
+
+class Attempt:
+    """Continues the run where its best commit left it; what it says goes to `show` and to the run's log."""
+
+    def __init__(
+        self,
+        store: Store,
+        spec: RunSpec,
+        train: Callable[[], Training],
+        *,
+        show: Callable[[str], None],
+        commit_seconds: float = 30.0,
+        keep_weights: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`train` makes the Training; it is called only where there is something left to do."""
+        self.show, self.commit_seconds, self.keep_weights, self.clock = show, commit_seconds, keep_weights, clock
+        self.log: deque[str] = deque(maxlen=LOG_LINES)
+        self.folder = RunFolder(store, spec, self.say)
+        self.uncommitted: dict[str, Any] | None = None
+        self.breakable = False
+        """Whether a signal handler may raise now: true within an epoch, and false while files are being written."""
+        self.outcome = self.folder.outcome()
+        if self.outcome:
+            self.folder.tidy(self.outcome)
+            return
+        self.training = train()
+        self.number = self.folder.claim(process.describe(self.training.device))
+        if found := self.folder.latest():
+            commit, state = found
+            self.training.load(state)
+            self.say(f"attempt {self.number} continues from epoch {commit.epoch} of {spec.task.epochs}, kept by attempt {commit.attempt}")
+        else:
+            self.say(f"attempt {self.number} starts at epoch 1 of {spec.task.epochs}")
+        self.committed_at = self.clock()
+
+    def __iter__(self) -> Iterator[EpochRow]:
+        """The rows still to come; after the last one the outcome stands."""
+        if self.outcome:
+            return
+        rows = iter(self.training)
+        while row := self._next(rows):
+            self.uncommitted = self.training.state()
+            if not self.training.done and self.clock() - self.committed_at >= self.commit_seconds:
+                self.commit()
+            yield row
+        self._finish()
+
+    def _next(self, rows: Iterator[EpochRow]) -> EpochRow | None:
+        self.breakable = True
+        try:
+            return next(rows, None)
+        finally:
+            self.breakable = False
+
+    def say(self, line: str) -> None:
+        """Tell the person who watches, and keep it for the log."""
+        self.log.append(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}")
+        self.show(line)
+
+    def commit(self) -> None:
+        """Keep the last whole epoch, if it is not kept already; also after training was broken off within the next one."""
+        if self.uncommitted:
+            self._commit(self.uncommitted)
+
+    def close(self) -> None:
+        """Keep the log."""
+        self.folder.write_log(list(self.log))
+
+    def _commit(self, state: dict[str, Any]) -> dict[str, File]:
+        rows, endpoints = self.training.rows[: len(state["rows"])], self.training.endpoints
+        tables = {"epochs": to_parquet(EpochRow, rows)}
+        if self.training.done:
+            tables["endpoints"] = to_parquet(EndpointRow, endpoints)
+        kept = self.folder.commit(self.number, state, tables)
+        self.uncommitted, self.committed_at = None, self.clock()
+        return kept
+
+    def _finish(self) -> None:
+        """Rebuilds every file from the state, so that a run broken off after its last epoch is finished without training."""
+        training = self.training
+        files = self._commit(training.state())
+        if not self.keep_weights:
+            del files["checkpoint"]
+        epochs = len(training.rows)
+        if training.diverged:
+            outcome: Outcome = Diverged(epochs, self.number, files)
+        else:
+            outcome = Completed(epochs, training.collapsed, self.number, files)
+        self.say(f"{type(outcome).__name__.lower()} at epoch {epochs}")
+        self.close()
+        self.outcome = self.folder.finish(outcome)

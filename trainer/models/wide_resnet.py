@@ -1,0 +1,108 @@
+"""Wide residual networks whose every nonlinearity is an activation site: RMSNorm, ReLU and a global top-k."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainer.ops import keep_count, norm_relu_topk
+
+
+class Site(nn.Module):
+    """One activation site. What may survive is set from outside, for all sites of a model at once."""
+
+    keep: Tensor
+
+    def __init__(self, channels: int, place: int) -> None:
+        super().__init__()
+        self.size = channels * place * place
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("keep", torch.tensor(self.size, dtype=torch.int32), persistent=False)  # a tensor: never compiled in
+        self.generator: torch.Generator | None = None
+        self.nonzero: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        priority = None
+        if self.generator is not None:
+            priority = 1 - torch.rand(x.shape, generator=self.generator, device=x.device)  # above 0, as a priority must be
+        out = norm_relu_topk(x, self.scale, self.bias, self.keep, priority=priority)
+        if self.nonzero is not None:
+            self.nonzero += torch.count_nonzero(out)
+        return out
+
+
+class Block(nn.Module):
+    """Two activated convolutions, added to a shortcut; a 1x1 convolution is the shortcut where shapes differ."""
+
+    def __init__(self, inside: int, outside: int, place: int, stride: int, shortcut: Literal["activated", "raw"]) -> None:
+        super().__init__()
+        self.site1 = Site(inside, place)
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.site2 = Site(outside, -(-place // stride))
+        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(inside, outside, 1, stride, bias=False) if inside != outside or stride != 1 else None
+        self.raw = shortcut == "raw"
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.site1(x)
+        aside = x if self.shortcut is None else self.shortcut(x if self.raw else active)
+        return aside + self.conv2(self.site2(self.conv1(active)))
+
+
+class WideResNet(nn.Module):
+    """A stem of 16 channels, three groups of blocks at 16, 32 and 64 times `widen`, a last site, a mean and a linear head."""
+
+    def __init__(
+        self,
+        depth: int,
+        widen: int,
+        classes: int,
+        *,
+        image: tuple[int, int, int] = (3, 32, 32),
+        init: Literal["fan-out", "fan-in"] = "fan-out",
+        shortcut: Literal["activated", "raw"] = "activated",
+    ) -> None:
+        super().__init__()
+        channels, place, _ = image
+        self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        blocks: list[Block] = []
+        inside = 16
+        for group, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+            for block in range((depth - 4) // 6):
+                stride = 2 if group and not block else 1
+                blocks.append(Block(inside, width, place, stride, shortcut))
+                inside, place = width, -(-place // stride)
+        self.blocks = nn.Sequential(*blocks)
+        self.site = Site(inside, place)
+        self.head = nn.Linear(inside, classes)
+        self.init = init
+        self.sites = [module for module in self.modules() if isinstance(module, Site)]
+        """In the order of the forward pass."""
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights: Kaiming's normal for convolutions, and for the head a uniform within 1 / sqrt(inputs) and no bias."""
+        mode = "fan_out" if self.init == "fan-out" else "fan_in"
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)
+        bound = 1 / math.sqrt(self.head.in_features)
+        nn.init.uniform_(self.head.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.head.bias)
+
+    def set_keep(self, ratio: float, generator: torch.Generator | None = None) -> None:
+        """Let this share of every site's activations survive: the largest, or with a generator as many drawn at random."""
+        for site in self.sites:
+            site.keep.fill_(keep_count(ratio, site.size))
+            site.generator = generator
+
+    def count_nonzero(self, device: torch.device | None) -> None:
+        """Start counting, on a device, the activations that are not zero; with None, stop."""
+        for site in self.sites:
+            site.nonzero = None if device is None else torch.zeros((), dtype=torch.int64, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.site(self.blocks(self.stem(x))).mean((2, 3)))

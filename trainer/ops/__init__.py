@@ -1,0 +1,30 @@
+"""The sparse activation: RMSNorm, ReLU and a global top-k, by whichever implementation is best for where the tensor lives."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from trainer.ops import cpu, reference
+from trainer.ops.reference import Keep
+
+__all__ = ["Keep", "keep_count", "norm_relu_topk", "relu_topk"]
+
+
+def keep_count(ratio: float, size: int) -> int:
+    """How many of `size` activations a keep ratio lets survive: ceil(r * D), at least one.
+
+    Rounded first, so that 0.07 of 100 is 7 and not, by a float's last bit, 8.
+    """
+    return max(1, math.ceil(round(ratio * size, 9)))
+
+
+def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
+    """ReLU, then all but the `keep` largest activations of each sample become zero; `keep` is one count, or a tensor of one per sample."""
+    return (cpu if x.device.type == "cpu" else reference).relu_topk(x, keep, priority)
+
+
+def norm_relu_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None) -> Tensor:
+    """One activation site: RMSNorm over the channels, ReLU, top-k. `priority` ranks the positive activations in place of their value."""
+    return (cpu if x.device.type == "cpu" else reference).norm_relu_topk(x, scale, bias, keep, eps, priority)

@@ -1,0 +1,185 @@
+"""Keep-ratio policies: what share of a layer's activations may survive, from epoch to epoch.
+
+Pure state machines that torch never touches. A policy starts before epoch 1; `keep_ratio` is that of the coming epoch, and
+`after_epoch` tells it the epoch's running training accuracy. Ratios are rounded to 12 decimals, so that 1 - 6 * 0.01 is 0.94.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
+
+from trainer import randomness
+from trainer.settings import SettingError, Share, Within
+
+HIDDEN = {"hidden": True}  # given at construction, and no setting of the study
+Survivors = Literal["largest", "random"]
+Smoothing = Annotated[float, Within(at_least=0, below=1)]
+Drop = Annotated[float, Within(at_least=0, at_most=1)]
+Step = Annotated[float, Within(above=0, below=1)]
+
+
+@dataclass
+class KeepRatioPolicy(ABC):
+    """Fields given at construction are settings; fields with `init=False` are the state, and all of it."""
+
+    survivors: Survivors = field(default="largest", kw_only=True)
+    """Which positive activations stay: the largest, or as many drawn at random (a control)."""
+    seed: int = field(default=0, kw_only=True, metadata=HIDDEN)
+    """The run's seed, for policies that draw."""
+    epoch: int = field(default=0, init=False)
+    """Epochs that have ended."""
+    keep_ratio: float = field(default=1.0, init=False)
+    smoothed: float | None = field(default=None, init=False)
+    """The smoothed training accuracy that a controller acts on."""
+    reset: bool = field(default=False, init=False)
+    """Whether the ratio went back to 1 after the last epoch."""
+    cycle: int = field(default=0, init=False)
+    """Resets so far that came from a ratio under one half."""
+
+    def after_epoch(self, train_accuracy: float) -> None:
+        """Move to the next epoch, given the running training accuracy (0 to 1) of the one that ended."""
+        before = self.keep_ratio
+        self.epoch += 1
+        self._move(train_accuracy)
+        self.cycle += self.reset and before < 0.5
+
+    def state(self) -> dict[str, Any]:
+        """Everything that moves, as plain values."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.init}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Become the policy that `state()` was taken from."""
+        for name in self.state():
+            setattr(self, name, state[name])
+
+    @abstractmethod
+    def _move(self, train_accuracy: float) -> None:
+        """Set `keep_ratio` for the coming epoch, and `reset`; `epoch` already counts the one that ended."""
+
+
+@dataclass
+class Dense(KeepRatioPolicy):
+    """No constraint: the baseline."""
+
+    survivors: Survivors = field(default="largest", kw_only=True, metadata=HIDDEN)  # nothing is dropped, so nothing is chosen
+
+    def _move(self, train_accuracy: float) -> None:
+        pass
+
+
+@dataclass
+class FixedKeep(KeepRatioPolicy):
+    """The same ratio in every epoch."""
+
+    ratio: Share
+
+    def __post_init__(self) -> None:
+        self.keep_ratio = self.ratio
+
+    def _move(self, train_accuracy: float) -> None:
+        pass
+
+
+@dataclass
+class Controller(KeepRatioPolicy):
+    """Compresses every epoch, and resets when the smoothed training accuracy says that it went too far."""
+
+    floor: Annotated[float, Within(at_least=0, below=1)] = field(default=0.01, kw_only=True)
+    """The smallest ratio allowed. The paper has none; there the ratio reaches 0, accuracy collapses and it resets."""
+    at_floor: Literal["reset", "hold"] = field(default="reset", kw_only=True)
+    """What happens where the next ratio would be under the floor. `hold` can trap a controller for hundreds of epochs."""
+    on_reset: Literal["r", "r+ema"] = field(default="r", kw_only=True)
+    """Whether a reset also restarts the smoothing."""
+    ema_start: Literal["first", "zero"] = field(default="first", kw_only=True)
+    """What the smoothing starts from: the first accuracy, or zero."""
+
+    def __post_init__(self) -> None:
+        if self.floor == 0 and self.at_floor == "hold":
+            raise SettingError("floor", "must be above 0 where at_floor is 'hold': no activation survives a keep ratio of 0.")
+
+    def _smooth(self, ema: float, train_accuracy: float) -> tuple[float | None, float]:
+        """The smoothed accuracy before this epoch (None where the smoothing starts anew) and now."""
+        before = None if self.reset and self.on_reset == "r+ema" else self.smoothed
+        start = before if before is not None else train_accuracy if self.ema_start == "first" else 0.0
+        now = train_accuracy if start == train_accuracy else ema * start + (1 - ema) * train_accuracy
+        self.smoothed = now
+        return before, now
+
+    def _compress(self, ratio: float, too_far: bool) -> None:
+        ratio = round(ratio, 12)
+        under = ratio < self.floor or ratio <= 0
+        self.reset = too_far or (under and self.at_floor == "reset")
+        self.keep_ratio = 1.0 if self.reset else max(ratio, self.floor)
+
+
+@dataclass
+class AdditiveReset(Controller):
+    """The paper's strategy 1: one step less each epoch; back to 1 when the smoothed accuracy fell by `drop` within one epoch."""
+
+    step: Step = 0.01
+    ema: Smoothing = 0.9
+    drop: Drop = 0.01
+
+    def _move(self, train_accuracy: float) -> None:
+        before, now = self._smooth(self.ema, train_accuracy)
+        self._compress(self.keep_ratio - self.step, too_far=before is not None and before - now >= self.drop)
+
+
+@dataclass
+class MultiplicativeReset(Controller):
+    """The paper's strategy 2: a constant factor each epoch; back to 1 when the smoothed accuracy is over `drop` below the best so far."""
+
+    decay: Step = 0.98
+    ema: Smoothing = 0.5
+    drop: Drop = 0.2
+    best_of: Literal["raw", "smoothed"] = field(default="raw", kw_only=True)
+    """Whose best: the raw accuracy's is the paper's word, and resets spuriously in the first epochs."""
+    best: float = field(default=0.0, init=False)
+
+    def _move(self, train_accuracy: float) -> None:
+        _, now = self._smooth(self.ema, train_accuracy)
+        self.best = max(self.best, train_accuracy if self.best_of == "raw" else now)
+        self._compress(self.keep_ratio * self.decay, too_far=self.best - now > self.drop)
+
+
+@dataclass
+class Sawtooth(KeepRatioPolicy):
+    """A control: the controllers' cycle with a fixed period and no feedback."""
+
+    period: Annotated[int, Within(at_least=1)]
+    """Epochs from one r = 1 to the next."""
+    step: Step | None = None
+    decay: Step | None = None
+
+    def __post_init__(self) -> None:
+        if (self.step is None) == (self.decay is None):
+            raise SettingError("step", "exactly one of step and decay must be given.")
+        if self._ratio(self.period - 1) <= 0:
+            raise SettingError("period", f"of {self.period} epochs takes the ratio to 0; shorten it or take a smaller step.")
+
+    def _ratio(self, since_reset: int) -> float:
+        ratio = 1 - self.step * since_reset if self.step is not None else (self.decay or 1.0) ** since_reset
+        return round(ratio, 12)
+
+    def _move(self, train_accuracy: float) -> None:
+        since_reset = self.epoch % self.period
+        self.reset = since_reset == 0
+        self.keep_ratio = self._ratio(since_reset)
+
+
+@dataclass
+class RandomKeep(KeepRatioPolicy):
+    """A control: a ratio drawn anew for every epoch, uniformly from `low` to `high`."""
+
+    low: Share = 0.05
+    high: Share = 1.0
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise SettingError("low", f"must not be above high, {self.high:g}; it is {self.low:g}.")
+        self._move(0.0)
+
+    def _move(self, train_accuracy: float) -> None:
+        self.keep_ratio = round(self.low + (self.high - self.low) * randomness.uniform(self.seed, "keep-ratio", self.epoch + 1), 12)

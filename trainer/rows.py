@@ -1,0 +1,119 @@
+"""What a run reports: one row per epoch and one per declared endpoint, and the Arrow tables they become.
+
+The columns, their types, units and meaning stand here and nowhere else. WALL columns are the only ones in which two executions of the
+same run may differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+WALL = frozenset({"seconds", "images_per_second", "ended_at"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One epoch of one run. Accuracies and rates are shares from 0 to 1."""
+
+    run_id: Annotated[str, "the run, by the hash of its spec"]
+    epoch: Annotated[int, "counted from 1"]
+    keep_ratio: Annotated[float, "nominal share of activations that may survive in this epoch"]
+    nonzero_rate: Annotated[float | None, "share of activations that are not zero in the test pass at keep_ratio: mean over sites"]
+    nonzero_rate_by_site: Annotated[list[float] | None, "the same for each site, in the order of the forward pass"]
+    train_loss: Annotated[float, "mean cross-entropy over the epoch's batches, in nats, each before its update"]
+    train_accuracy: Annotated[float, "over the epoch's batches, each before its update"]
+    smoothed_train_accuracy: Annotated[float | None, "the controller's smoothed accuracy after this epoch; null without a controller"]
+    validation_accuracy: Annotated[float | None, "on the images held out, at keep_ratio; null where the task holds none out"]
+    dense_validation_accuracy: Annotated[float | None, "on the images held out, the same weights at r = 1"]
+    test_accuracy: Annotated[float | None, "on the test set, at keep_ratio; null in epochs without an evaluation"]
+    test_loss: Annotated[float | None, "mean cross-entropy on the test set, in nats, at keep_ratio"]
+    dense_test_accuracy: Annotated[float | None, "on the test set, the same weights at r = 1"]
+    learning_rate: Annotated[float, "of this epoch"]
+    reset: Annotated[bool, "whether the policy went back to r = 1 after this epoch"]
+    cycle: Annotated[int, "resets up to and with this epoch that came from a ratio under 0.5"]
+    seconds: Annotated[float, "wall time of the epoch with its evaluation"]
+    images_per_second: Annotated[float, "images trained on over the wall time of training alone"]
+    ended_at: Annotated[datetime, "UTC"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointRow:
+    """The final weights at one declared keep ratio, on one set of images. Always with the largest activations as survivors."""
+
+    run_id: Annotated[str, "the run, by the hash of its spec"]
+    split: Annotated[str, "test, or validation where the task holds images out"]
+    keep_ratio: Annotated[float, "share of activations that may survive"]
+    images: Annotated[int, "how many"]
+    accuracy: Annotated[float, "share that is classified correctly"]
+    loss: Annotated[float, "mean cross-entropy in nats"]
+    correct: Annotated[bytes, "one bit per image in the set's order, first image in the highest bit; the last byte is filled with zeros"]
+
+
+Row = TypeVar("Row", EpochRow, EndpointRow)
+_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    bytes: pa.binary(),
+    list[float]: pa.list_(pa.field("element", pa.float64())),
+    datetime: pa.timestamp("us", tz="UTC"),
+}
+
+
+@cache
+def schema(row: type) -> pa.Schema:
+    """The Arrow schema of a kind of row; each column carries its meaning, the whole its version."""
+    fields: list[pa.Field] = []
+    for name, hint in get_type_hints(row, include_extras=True).items():
+        declared, meaning = get_args(hint)
+        nullable = get_origin(declared) in (Union, types.UnionType)
+        plain = get_args(declared)[0] if nullable else declared
+        fields.append(pa.field(name, _TYPES[plain], nullable=nullable, metadata={"meaning": meaning}))
+    return pa.schema(fields, metadata={"schema": row.__name__, "schema_version": str(SCHEMA_VERSION)})
+
+
+def to_parquet(kind: type[Row], rows: Sequence[Row]) -> bytes:
+    """A whole Parquet file."""
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema(kind))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def from_parquet(kind: type[Row], data: bytes) -> list[Row]:
+    """The rows of a file written by `to_parquet`; ValueError where its columns are not this version's."""
+    table = pq.read_table(io.BytesIO(data))
+    if not table.schema.equals(schema(kind), check_metadata=True):
+        raise ValueError(f"its columns are not those of {kind.__name__} version {SCHEMA_VERSION}")
+    return [kind(**record) for record in table.to_pylist()]
+
+
+def plain(row: EpochRow | EndpointRow) -> dict[str, Any]:
+    """A row as plain values that JSON and checkpoints hold."""
+    values = dataclasses.asdict(row)
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+def from_plain(kind: type[Row], values: dict[str, Any]) -> Row:
+    """The inverse of `plain`."""
+    if "ended_at" in values:
+        values = {**values, "ended_at": datetime.fromisoformat(values["ended_at"])}
+    return kind(**values)
+
+
+def json_ready(row: EpochRow) -> dict[str, Any]:
+    """`plain`, with null for NaN and infinities, which strict JSON lacks; Parquet keeps them."""
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain(row).items()}

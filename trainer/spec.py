@@ -1,0 +1,176 @@
+"""What a run is: a task, a policy and a seed. Frozen, validated, and named by a hash of its canonical JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
+
+from trainer import models
+from trainer.data import DATASETS, held_out_of
+from trainer.policies import POLICIES, KeepRatioPolicy
+from trainer.settings import Problem, SettingError, Share, SpecError, Within, one_of, read, written
+
+RECIPE = 1
+"""Raised whenever the same spec would give other numbers, so that results of a mended trainer never mix with those from before."""
+
+T = TypeVar("T")
+Count = Annotated[int, Within(at_least=1)]
+DataName = Annotated[str, lambda name: one_of(name, DATASETS)]
+ModelName = Annotated[str, models.wrong]
+Recipe = Annotated[int, lambda given: _wrong_recipe(given)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained, and how. The defaults are the paper's; what it leaves open is a field with our reading as default."""
+
+    data: DataName
+    model: ModelName
+    epochs: Count
+    batch_size: Count = 128
+    learning_rate: Annotated[float, Within(above=0)] = 0.1
+    """At the start; cosine annealing takes it to 0 over all epochs, one step an epoch."""
+    momentum: Annotated[float, Within(at_least=0, below=1)] = 0.9
+    """Nesterov's."""
+    weight_decay: Annotated[float, Within(at_least=0)] = 0.0
+    validation: Annotated[float, Within(at_least=0, below=1)] = 0.0
+    """Share of the training set held out, drawn per seed."""
+    train_size: Count | None = None
+    """Images to train on, drawn per seed; null trains on all that are not held out."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    drop_last: bool = False
+    """Whether an epoch leaves out its last batch where that is smaller."""
+    init: Literal["fan-out", "fan-in"] = "fan-out"
+    """Kaiming's, for the convolutions."""
+    shortcut: Literal["activated", "raw"] = "activated"
+    """What the 1x1 convolution of a block that changes shape sees: the activated input, or the block's raw input."""
+    evaluate_every: Count = 1
+    """Epochs from one evaluation to the next; the last epoch is always evaluated."""
+    endpoints: tuple[Share, ...] = (1.0,)
+    """Keep ratios at which the final weights are evaluated, image by image."""
+
+    def __post_init__(self) -> None:
+        if not self.endpoints or len(set(self.endpoints)) < len(self.endpoints):
+            raise SettingError("endpoints", f"must be different keep ratios, at least one; they are {list(self.endpoints)}.")
+        object.__setattr__(self, "endpoints", tuple(sorted(self.endpoints, reverse=True)))
+        total, held_out = DATASETS[self.data].train, held_out_of(self)
+        size = total - held_out if self.train_size is None else self.train_size
+        if self.validation and not held_out:
+            raise SettingError("validation", f"holds out no image of the {total:,}; the smallest share that does is {1 / total:.2g}.")
+        if size + held_out > total or size < 1:
+            raise SettingError(
+                "train_size", f"{size:,} images to train on and {held_out:,} held out are more than the {total:,} there are."
+            )
+        if self.drop_last and self.batch_size > size:
+            raise SettingError("drop_last", f"leaves nothing: a batch of {self.batch_size:,} is more than the {size:,} images.")
+
+    @property
+    def train_images(self) -> int:
+        """How many images an epoch is drawn from."""
+        return self.train_size or DATASETS[self.data].train - held_out_of(self)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy's name and all its settings, defaults filled in."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, given: object, path: str = "policy") -> Policy:
+        """From `{"name": ..., setting: value, ...}`."""
+        if not isinstance(given, Mapping) or "name" not in given:
+            raise SpecError([Problem(path, f"must be an object with a name: {', '.join(POLICIES)}.")])
+        settings = dict(cast("Mapping[str, object]", given))
+        name = settings.pop("name")
+        if why := one_of(name, POLICIES):
+            raise SpecError([Problem(f"{path}.name", why)])
+        machine = read(POLICIES[str(name)], settings, path, takes=str(name))
+        return cls(str(name), MappingProxyType(written(machine)))
+
+    def build(self, seed: int) -> KeepRatioPolicy:
+        """The policy before its first epoch."""
+        return POLICIES[self.name](**self.settings, seed=seed)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run: everything that decides its numbers."""
+
+    task: Task
+    policy: Policy
+    seed: int
+    recipe: int = RECIPE
+
+    @classmethod
+    def read(cls, given: object) -> RunSpec:
+        """From plain values; SpecError holds every problem found in any part."""
+        if not isinstance(given, Mapping):
+            raise SpecError([Problem("", "must be an object with the keys task, policy and seed.")])
+        problems: list[Problem] = []
+
+        def part(reader: Callable[[object], T], value: object) -> T | None:
+            try:
+                return reader(value)
+            except SpecError as error:
+                problems.extend(error.problems)
+
+        rest = dict(cast("Mapping[str, object]", given))
+        task = part(lambda value: read(Task, value, "task"), rest.pop("task", {}))
+        policy = part(Policy.read, rest.pop("policy", {}))
+        number = part(lambda value: read(_Numbers, value, takes="a run, beside task and policy,"), rest)
+        if problems or not task or not policy or not number:
+            raise SpecError(problems)
+        return cls(task, policy, number.seed, number.recipe)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunSpec:
+        """From JSON text; anything but one valid run is a SpecError."""
+        try:
+            given = json.loads(text, object_pairs_hook=_no_twice, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, SpecError):
+                raise
+            raise SpecError([Problem("", f"is not JSON: {error}.")]) from None
+        return cls.read(given)
+
+    def to_json(self) -> str:
+        """The canonical JSON: sorted, without spaces, each number as its declared type, so that 1 and 1.0 read alike."""
+        whole = {
+            "task": written(self.task),
+            "policy": {"name": self.policy.name, **self.policy.settings},
+            "seed": self.seed,
+            "recipe": self.recipe,
+        }
+        return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def run_id(self) -> str:
+        """The same work has the same id, for ever and on every machine."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    seed: Annotated[int, Within(at_least=0, below=2**63)]
+    recipe: Recipe = RECIPE
+
+
+def _wrong_recipe(given: int) -> str | None:
+    return None if given == RECIPE else f"must be {RECIPE}, this trainer's; it is {given}. Another recipe's numbers need its own release."
+
+
+def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    twice = [key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])]
+    if twice:
+        raise SpecError([Problem(twice[0], "stands twice in one object.")])
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")

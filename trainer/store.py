@@ -1,0 +1,211 @@
+"""Where files live: a local folder or an object store, under one contract. A file appears whole or not at all; some appear only once.
+
+Locally that takes a temporary file in the same folder, fsync, rename and fsync of the folder; on an object store, one PUT of the whole
+buffer, conditional where the file may be created only once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+TEMPORARY = ".partial"
+
+
+class StoreError(RuntimeError):
+    """A file could not be read or written: what failed, where, and why."""
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of a file's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Store(ABC):
+    """Files by name, where a name is a relative path with forward slashes."""
+
+    @abstractmethod
+    def where(self, name: str = "") -> str:
+        """The path or URL of a file, for messages."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """A whole file; FileNotFoundError where there is none."""
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file, whole or not at all. When this returns, it will outlive a power cut."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Like `write`, but only where there is no such file yet; whether this call made it."""
+
+    @abstractmethod
+    def names(self, folder: str = "") -> list[str]:
+        """Every whole file under a folder, sorted."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove a file; it may be gone already."""
+
+    @abstractmethod
+    def delete_partial(self, folder: str = "") -> None:
+        """Remove what killed writers left under a folder; for when no writer is left that matters."""
+
+
+class LocalStore(Store):
+    """A folder on a POSIX file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def where(self, name: str = "") -> str:
+        return str(self.root / name)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError(f"cannot read {self.where(name)}: {error.strerror}.") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        self._publish(name, data, _rename)
+
+    def create(self, name: str, data: bytes) -> bool:
+        return self._publish(name, data, _link)
+
+    def names(self, folder: str = "") -> list[str]:
+        return sorted(path.relative_to(self.root).as_posix() for path in self._files(folder) if not path.name.endswith(TEMPORARY))
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def delete_partial(self, folder: str = "") -> None:
+        for path in self._files(folder):
+            if path.name.endswith(TEMPORARY):
+                path.unlink(missing_ok=True)
+
+    def _files(self, folder: str) -> list[Path]:
+        return [Path(at) / file for at, _, files in os.walk(self.root / folder) for file in files]
+
+    def _publish(self, name: str, data: bytes, into_place: Callable[[Path, Path], bool]) -> bool:
+        path = self.root / name
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
+        try:
+            self._make_folder(path.parent)
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                made = into_place(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+            return made
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror}. What was there before is untouched.") from error
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
+
+
+def _rename(temporary: Path, path: Path) -> bool:
+    temporary.replace(path)
+    return True
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)  # unlike a rename, it refuses to replace
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a rename alone may be lost in a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class BucketStore(Store):
+    """A prefix in an object store that honours conditional writes: S3, GCS, Azure and what speaks their protocols."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            from obstore import exceptions
+            from obstore.store import from_url
+        except ImportError as error:
+            raise StoreError(f"{url} needs the package obstore, which is not installed: {error}.") from error
+        self.url, self.errors = url.rstrip("/"), exceptions
+        try:
+            self.store = from_url(self.url)
+        except exceptions.BaseError as error:
+            raise StoreError(f"{url} is no store that can be opened: {_first_line(error)}") from error
+
+    def where(self, name: str = "") -> str:
+        return f"{self.url}/{name}"
+
+    def read(self, name: str) -> bytes:
+        try:
+            return bytes(self.store.get(name).bytes())
+        except self.errors.BaseError as error:
+            raise StoreError(f"cannot read {self.where(name)}: {_first_line(error)}") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        self._put(name, data, "overwrite")
+
+    def create(self, name: str, data: bytes) -> bool:
+        try:
+            self._put(name, data, "create")
+        except self.errors.AlreadyExistsError:
+            return self.read(name) == data  # our own, where the answer to a first PUT was lost and the client repeated it
+        return True
+
+    def names(self, folder: str = "") -> list[str]:
+        try:
+            return sorted(entry["path"] for page in self.store.list(folder or None) for entry in page)
+        except self.errors.BaseError as error:
+            raise StoreError(f"cannot list {self.where(folder)}: {_first_line(error)}") from error
+
+    def delete(self, name: str) -> None:
+        try:
+            self.store.delete(name)
+        except FileNotFoundError:
+            return
+        except self.errors.BaseError as error:
+            raise StoreError(f"cannot delete {self.where(name)}: {_first_line(error)}") from error
+
+    def delete_partial(self, folder: str = "") -> None:
+        pass  # a PUT that was broken off leaves nothing
+
+    def _put(self, name: str, data: bytes, mode: Literal["create", "overwrite"]) -> None:
+        try:
+            self.store.put(name, data, mode=mode, use_multipart=False)
+        except self.errors.AlreadyExistsError:
+            raise
+        except self.errors.BaseError as error:
+            raise StoreError(f"cannot write {self.where(name)}: {_first_line(error)} What was there before is untouched.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def open_store(place: str | Path) -> Store:
+    """The store at a folder's path, or at a URL such as s3://bucket/prefix (credentials and endpoint from the environment)."""
+    return BucketStore(str(place)) if "://" in str(place) else LocalStore(Path(place))
