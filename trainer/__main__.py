@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -92,7 +91,9 @@ class _Bar(Progress):
 
     def __init__(self, display: Display) -> None:
         self.display = display
-        super().__init__(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=display.console)
+        shared = sys.stdout.isatty()  # on one terminal rows are printed above the bar; anywhere else stdout is left alone
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=display.console, redirect_stdout=shared, redirect_stderr=False)
         self.task = self.add_task("loading", total=display.epochs)
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -201,17 +202,11 @@ def _print(row: EpochRow) -> None:
     print(json.dumps(json_ready(row), allow_nan=False), flush=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train one run, exactly. The same command again goes on where it was, or shows what the finished run gave.",
-        epilog="exit: 0 done (a diverged run is done too), 1 the run failed, 2 usage or spec, 3 files or machine, 130/143 stopped by a signal",
+        epilog="exit: 0 done (diverged is done too), 1 the run failed, 2 usage or spec, 3 files or machine, 130/143 stopped by a signal",
     )
     parser.add_argument("run", type=Path, metavar="RUN.json", help="the run: task, policy and seed")
     parser.add_argument("--store", required=True, metavar="DIR", help="where runs are kept: a folder, or a URL such as s3://bucket/prefix")

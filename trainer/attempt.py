@@ -87,7 +87,7 @@ class Attempt:
 
     def close(self) -> None:
         """Keep the log."""
-        self.folder.write_log(list(self.log))
+        self.folder.write_log(self.number, list(self.log))
 
     def _commit(self, state: dict[str, Any]) -> dict[str, File]:
         rows, endpoints = self.training.rows[: len(state["rows"])], self.training.endpoints

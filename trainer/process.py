@@ -20,7 +20,8 @@ def prepare() -> None:
     """Make this process fit to train; safe to call for every run."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("error")  # what use_deterministic_algorithms does, without importing the compiler (seconds)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it guards against reading empty(), at a pass over memory each
+    # a guard against reading what empty() holds, at a pass over memory each time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False  # float32 says float32; bfloat16 is asked for by name
     torch.backends.cudnn.allow_tf32 = False

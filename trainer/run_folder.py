@@ -1,7 +1,8 @@
 """A run's files: how they are named, what makes them whole, and which of them a run goes on from.
 
-    <run_id>/spec.json  outcome.json  log.txt  epochs.parquet  endpoints.parquet
-             attempt-<a>/attempt.json  checkpoint-<epoch>-<hash>.pt  epochs-<epoch>-<hash>.parquet  endpoints-<epoch>-<hash>.parquet
+    <run_id>/spec.json  outcome.json  epochs.parquet  endpoints.parquet
+             attempt-<a>/attempt.json  log.txt  checkpoint-<epoch>-<hash>.pt  epochs-<epoch>-<hash>.parquet
+                         endpoints-<epoch>-<hash>.parquet
 
 Every attempt writes in a folder of its own, and reads from all. `outcome.json` is written last, only once, and names the files it stands
 for with their hashes; the two tables beside it are copies of those, for people.
@@ -193,9 +194,9 @@ class RunFolder:
             f"{where} is damaged or missing, and so is its copy. Move {self.store.where(self.root)} away to train the run anew."
         )
 
-    def write_log(self, lines: list[str]) -> None:
-        """Keep the end of the log."""
-        self.store.write(f"{self.root}/log.txt", ("\n".join(lines) + "\n").encode())
+    def write_log(self, attempt: int, lines: list[str]) -> None:
+        """Keep the end of an attempt's log."""
+        self.store.write(f"{self.root}/attempt-{attempt}/log.txt", ("\n".join(lines) + "\n").encode())
 
     def _whole(self, name: str, file: File) -> bytes | None:
         try:

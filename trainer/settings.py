@@ -151,6 +151,11 @@ def _shown(value: object) -> str:
 
 def _value(annotation: Any, value: object) -> tuple[Any, list[str]]:
     """The value as its declared type, and why it will not do."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        options = get_args(annotation)
+        if value is None and type(None) in options:
+            return None, []
+        return _value(next(option for option in options if option is not type(None)), value)
     checks: tuple[Callable[[Any], str | None], ...] = ()
     if get_origin(annotation) is Annotated:
         annotation, *extra = get_args(annotation)
@@ -158,15 +163,11 @@ def _value(annotation: Any, value: object) -> tuple[Any, list[str]]:
     coerced, reason = _typed(annotation, value)
     if reason:
         return None, [reason]
-    return coerced, [] if coerced is None else [reason for check in checks if (reason := check(coerced))]
+    return coerced, [reason for check in checks if (reason := check(coerced))]
 
 
 def _typed(annotation: Any, value: object) -> tuple[Any, str]:
     origin, args = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None, ""
-        return _typed(next(a for a in args if a is not type(None)), value)
     if origin is Literal:
         return value, one_of(value, args) or ""
     if origin is tuple:

@@ -179,7 +179,7 @@ class BucketStore(Store):
     def names(self, folder: str = "") -> list[str]:
         try:
             return sorted(entry["path"] for page in self.store.list(folder or None) for entry in page)
-        except self.errors.BaseError as error:
+        except (self.errors.BaseError, FileNotFoundError) as error:
             raise StoreError(f"cannot list {self.where(folder)}: {_first_line(error)}") from error
 
     def delete(self, name: str) -> None:
@@ -198,7 +198,7 @@ class BucketStore(Store):
             self.store.put(name, data, mode=mode, use_multipart=False)
         except self.errors.AlreadyExistsError:
             raise
-        except self.errors.BaseError as error:
+        except (self.errors.BaseError, FileNotFoundError) as error:  # not found: the bucket itself
             raise StoreError(f"cannot write {self.where(name)}: {_first_line(error)} What was there before is untouched.") from error
 
 

@@ -32,7 +32,8 @@ def _wrong_wrn(sizes: tuple[int, ...]) -> str | None:
 def _build_wrn(sizes: tuple[int, ...], task: Task, image: tuple[int, int, int], classes: int) -> WideResNet:
     from trainer.models.wide_resnet import WideResNet
 
-    return WideResNet(*sizes, classes, image=image, init=task.init, shortcut=task.shortcut)
+    depth, widen = sizes
+    return WideResNet(depth, widen, classes, image=image, init=task.init, shortcut=task.shortcut)
 
 
 FAMILIES = {"wrn": Family("wrn-DEPTH-WIDEN, as in wrn-28-4", r"wrn-(\d{1,4})-(\d{1,3})", _wrong_wrn, _build_wrn)}

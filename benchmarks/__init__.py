@@ -1,0 +1,1 @@
+"""Every figure the project quotes, and the commands that made them."""

@@ -1,0 +1,1 @@
+"""Which folder holds which kind: README.md."""

@@ -1,0 +1,95 @@
+"""What tests of several folders share."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer.rows import WALL, EpochRow, plain
+from trainer.spec import RunSpec
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_values(policy: dict[str, Any] | None = None, *, seed: int = 7, **task: Any) -> dict[str, Any]:
+    """A run small enough to train in a second: digits, one thread."""
+    small = {"data": "digits", "model": "wrn-10-1", "epochs": 3, "batch_size": 32, "train_size": 96}
+    return {"task": {**small, **task}, "policy": policy or {"name": "additive-reset", "step": 0.3}, "seed": seed}
+
+
+def run_spec(policy: dict[str, Any] | None = None, *, seed: int = 7, **task: Any) -> RunSpec:
+    """`run_values` as a spec."""
+    return RunSpec.read(run_values(policy, seed=seed, **task))
+
+
+def without_wall(rows: list[EpochRow]) -> list[dict[str, Any]]:
+    """What two executions of one run must agree on."""
+    return [{name: value for name, value in plain(row).items() if name not in WALL} for row in rows]
+
+
+def command(run: Path, store: Path | str, *more: str) -> list[str]:
+    """The trainer's command line."""
+    return [sys.executable, "-m", "trainer", str(run), "--store", str(store), "--device", "cpu", "--threads", "1", *more]
+
+
+def train(run: Path, store: Path | str, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The trainer as a process of its own, to its end."""
+    return subprocess.run(command(run, store, *more), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False, **options)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """The same numbers on every machine, and no fight over cores with the processes that tests start."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Any:
+    """Writes a RUN.json and gives its path."""
+
+    def write(policy: dict[str, Any] | None = None, **settings: Any) -> Path:
+        path = tmp_path / "run.json"
+        path.write_text(json.dumps(run_values(policy, **settings)))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[dict[str, str]]:
+    """A server that speaks S3's protocol, on loopback and a free port; the variables that point a client at it."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty prefix in a bucket."""
+    import boto3
+
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{os.urandom(6).hex()}"
+    boto3.client("s3", endpoint_url=s3_environment["AWS_ENDPOINT_URL"], region_name="us-east-1").create_bucket(Bucket=name)  # type: ignore[reportUnknownMemberType]
+    return f"s3://{name}/runs"

@@ -1,0 +1,345 @@
+"""A run's files under damage, interruption and rivals, on a local folder; every checkpoint here is a real training's."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import run_spec, train, without_wall
+from trainer.attempt import Attempt
+from trainer.rows import EpochRow, from_parquet
+from trainer.run_folder import Completed, DamagedRun, Diverged, RunFolder, Superseded
+from trainer.spec import RunSpec
+from trainer.store import LocalStore, StoreError, digest
+from trainer.training import Training
+
+SPEC = run_spec(epochs=4)
+
+
+def attempt(root: Path, spec: RunSpec = SPEC, said: list[str] | None = None, store: LocalStore | None = None, **options: Any) -> Attempt:
+    say = said.append if said is not None else lambda _: None
+    return Attempt(store or LocalStore(root), spec, lambda: Training(spec), show=say, **{"commit_seconds": 0, **options})
+
+
+def take(attempt: Attempt, rows: int) -> None:
+    """Train some epochs and leave, as a killed process does."""
+    for _ in zip(range(rows), attempt, strict=False):
+        pass
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> list[dict[str, Any]]:
+    return without_wall(list(Training(SPEC)))
+
+
+@pytest.fixture(scope="module")
+def broken_off_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run left after three of four epochs; it keeps the commits of epochs 2 and 3."""
+    root = tmp_path_factory.mktemp("broken-off")
+    take(attempt(root), 3)
+    return root
+
+
+@pytest.fixture
+def broken_off(broken_off_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(broken_off_once, tmp_path / "runs"))
+
+
+def checkpoints(root: Path) -> list[Path]:
+    """Latest epoch first."""
+    return sorted(root.rglob("checkpoint-*.pt"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+
+
+def kept_rows(root: Path) -> list[dict[str, Any]]:
+    return without_wall(from_parquet(EpochRow, (root / SPEC.run_id / "epochs.parquet").read_bytes()))
+
+
+def test_the_last_two_commits_are_kept_under_the_hash_of_their_content(broken_off: Path) -> None:
+    files = sorted(path.name for path in (broken_off / SPEC.run_id / "attempt-1").iterdir())
+    assert [name.rsplit("-", 1)[0] for name in files] == ["attempt.json", "checkpoint-2", "checkpoint-3", "epochs-2", "epochs-3"]
+    for path in (broken_off / SPEC.run_id / "attempt-1").glob("*-*-*"):
+        assert digest(path.read_bytes())[:16] == path.stem.split("-")[2]
+
+
+def test_every_epochs_file_holds_all_rows_so_far(broken_off: Path, undisturbed: list[dict[str, Any]]) -> None:
+    for path in broken_off.rglob("epochs-*.parquet"):
+        epochs = int(path.name.split("-")[1])
+        assert without_wall(from_parquet(EpochRow, path.read_bytes())) == undisturbed[:epochs]
+
+
+@pytest.mark.parametrize("sixteenth", range(16))
+def test_a_last_checkpoint_cut_at_any_sixteenth_is_named_and_the_one_before_used(
+    broken_off: Path, sixteenth: int, undisturbed: list[dict[str, Any]]
+) -> None:
+    last = checkpoints(broken_off)[0]
+    data = last.read_bytes()
+    last.write_bytes(data[: len(data) * sixteenth // 16])
+    said: list[str] = []
+    continued = attempt(broken_off, said=said)
+    assert f"damaged: {last}" in said[0]
+    assert "continues from epoch 2 of 4" in said[1]
+    assert last.exists()
+    list(continued)
+    assert kept_rows(broken_off) == undisturbed
+
+
+@pytest.mark.parametrize("place", [0, 0.3, 0.6, 0.999])
+def test_a_last_checkpoint_with_a_byte_flipped_is_named_and_the_one_before_used(broken_off: Path, place: float) -> None:
+    last = checkpoints(broken_off)[0]
+    data = bytearray(last.read_bytes())
+    data[int(place * len(data))] ^= 0x10
+    last.write_bytes(data)
+    said: list[str] = []
+    attempt(broken_off, said=said)
+    assert f"damaged: {last}" in said[0]
+    assert "continues from epoch 2 of 4" in said[1]
+
+
+def test_with_every_checkpoint_damaged_it_exits_3_names_them_and_deletes_nothing(broken_off: Path, tmp_path: Path) -> None:
+    for path in checkpoints(broken_off):
+        path.write_bytes(path.read_bytes()[:-1])
+    before = contents(broken_off)
+    run = tmp_path / "run.json"
+    run.write_text(SPEC.to_json())
+    done = train(run, broken_off)
+    assert done.returncode == 3
+    assert all(str(path) in done.stderr for path in checkpoints(broken_off))
+    assert "Nothing was deleted" in done.stderr
+    assert "Traceback" not in done.stderr
+    after = contents(broken_off)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_damaged_checkpoint_is_no_longer_counted_among_the_two_that_are_kept(broken_off: Path) -> None:
+    last = checkpoints(broken_off)[0]
+    last.write_bytes(b"")
+    continued = attempt(broken_off)
+    take(continued, 1)  # commits epoch 3 anew
+    whole = [path for path in checkpoints(broken_off) if path.stat().st_size]
+    assert [path.name.split("-")[1] for path in whole] == ["3", "2"]
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_unrun(broken_off: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Malicious:
+        def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+            return Path.touch, (marker,)
+
+    buffer = io.BytesIO()
+    torch.save({"run_id": SPEC.run_id, "rows": [Malicious()] * 9}, buffer)
+    data = buffer.getvalue()
+    path = broken_off / SPEC.run_id / "attempt-1" / f"checkpoint-4-{digest(data)[:16]}.pt"
+    path.write_bytes(data)
+    said: list[str] = []
+    attempt(broken_off, said=said)
+    assert f"damaged: {path}" in said[0]
+    assert "continues from epoch 3 of 4" in said[1]
+    assert not marker.exists()
+
+
+def test_a_checkpoint_of_another_run_under_a_right_name_is_refused(broken_off: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(Training(run_spec(seed=99)).state(), buffer)
+    path = broken_off / SPEC.run_id / "attempt-1" / f"checkpoint-4-{digest(buffer.getvalue())[:16]}.pt"
+    path.write_bytes(buffer.getvalue())
+    said: list[str] = []
+    attempt(broken_off, said=said)
+    assert "it is not a checkpoint of this run" in said[0]
+
+
+def test_a_damaged_spec_is_written_anew_from_the_spec_that_names_its_folder(broken_off: Path) -> None:
+    path = broken_off / SPEC.run_id / "spec.json"
+    path.write_bytes(b"{}")
+    said: list[str] = []
+    attempt(broken_off, said=said)
+    assert f"damaged: {path}" in said[0]
+    assert RunSpec.from_json(path.read_text()) == SPEC
+
+
+def test_a_run_on_other_threads_is_told_that_its_last_bits_may_differ(broken_off: Path) -> None:
+    path = broken_off / SPEC.run_id / "attempt-1" / "attempt.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "threads": 64}))
+    said: list[str] = []
+    attempt(broken_off, said=said)
+    assert "attempt 1 ran on something else (threads 64 -> 1)" in said[0]
+
+
+def test_commits_come_no_more_often_than_asked(tmp_path: Path) -> None:
+    times = iter(range(100))
+    slow = attempt(tmp_path, commit_seconds=2, clock=lambda: float(next(times)))
+    take(slow, 3)  # asked at 1, 2 and 3 seconds: due at 2
+    assert [path.name.split("-")[1] for path in checkpoints(tmp_path)] == ["2"]
+
+
+class Rival(LocalStore):
+    """A store whose next file of a kind is held up while something else happens: a process frozen at that very place."""
+
+    def __init__(self, root: Path, at: str, meanwhile: Callable[[], object]) -> None:
+        super().__init__(root)
+        self.at, self.meanwhile = at, meanwhile
+
+    def _hold(self, name: str) -> None:
+        if self.at in name and self.meanwhile:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+
+    def write(self, name: str, data: bytes) -> None:
+        self._hold(name)
+        super().write(name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        self._hold(name)
+        return super().create(name, data)
+
+
+@pytest.mark.parametrize("at", ["checkpoint-2", "epochs-2", "checkpoint-4", "endpoints-4", "log.txt", "outcome.json"])
+def test_an_attempt_frozen_at_any_file_neither_tears_nor_rolls_back_what_another_finished(
+    tmp_path: Path, at: str, undisturbed: list[dict[str, Any]]
+) -> None:
+    finished: dict[str, bytes] = {}
+
+    def other_finishes() -> None:
+        list(attempt(tmp_path))
+        finished.update(contents(tmp_path))
+
+    frozen = attempt(tmp_path, store=Rival(tmp_path, at, other_finishes))
+    if at not in ("checkpoint-2", "epochs-2"):
+        list(frozen)
+        assert isinstance(frozen.outcome, Completed)
+        assert frozen.outcome.attempt == 2  # the first outcome stands, and the frozen attempt reports it
+    else:
+        with pytest.raises(Superseded):
+            list(frozen)
+    after = contents(tmp_path)
+    folder = f"{SPEC.run_id}/"
+    for name in ("outcome.json", "epochs.parquet", "endpoints.parquet", "spec.json"):
+        assert after[folder + name] == finished[folder + name]
+    assert {name: data for name, data in after.items() if "attempt-2" in name} == {
+        name: data for name, data in finished.items() if "attempt-2" in name
+    }
+    assert kept_rows(tmp_path) == undisturbed
+    again = attempt(tmp_path)
+    assert isinstance(again.outcome, Completed)
+    assert not [name for name in contents(tmp_path) if name.endswith(".pt")]
+
+
+def test_an_attempt_stops_before_committing_when_a_later_one_has_begun(tmp_path: Path) -> None:
+    first = attempt(tmp_path)
+    take(first, 1)
+    second = attempt(tmp_path)
+    with pytest.raises(Superseded, match="attempt 2 has taken run"):
+        take(first, 1)
+    list(second)
+    assert isinstance(second.outcome, Completed)
+
+
+class Broken(LocalStore):
+    """A store whose disk is full for one kind of file."""
+
+    def __init__(self, root: Path, at: str) -> None:
+        super().__init__(root)
+        self.at = at
+
+    def write(self, name: str, data: bytes) -> None:
+        if self.at in name:
+            raise StoreError(f"cannot write {name}: No space left on device.")
+        super().write(name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        self.write(name, data) if self.at in name else None
+        return super().create(name, data)
+
+
+@pytest.mark.parametrize("at", ["epochs-4", "endpoints-4", "log.txt", "outcome.json", "epochs.parquet"])
+def test_broken_off_after_its_last_epoch_a_run_is_finished_without_training(
+    tmp_path: Path, at: str, undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoreError):
+        list(attempt(tmp_path, store=Broken(tmp_path, at)))
+    monkeypatch.setattr(Training, "_train", None)
+    monkeypatch.setattr(Training, "_pass", None)
+    again = attempt(tmp_path)
+    list(again)
+    assert isinstance(again.outcome, Completed)
+    assert kept_rows(tmp_path) == undisturbed
+    assert (tmp_path / SPEC.run_id / "endpoints.parquet").exists()
+
+
+def test_of_a_finished_runs_two_copies_either_is_rebuilt_from_the_other(tmp_path: Path) -> None:
+    list(attempt(tmp_path))
+    before = contents(tmp_path)
+    tables = [name for name in before if name.endswith(".parquet")]
+    assert len(tables) == 4
+    for name in tables:
+        for damaged in (b"", before[name][:-1], None):
+            if damaged is None:
+                (tmp_path / name).unlink()
+            else:
+                (tmp_path / name).write_bytes(damaged)
+            attempt(tmp_path)
+            assert contents(tmp_path) == before
+
+
+def test_a_finished_run_with_both_copies_damaged_is_an_error_that_names_them(tmp_path: Path) -> None:
+    list(attempt(tmp_path))
+    for path in tmp_path.rglob("epochs*.parquet"):
+        path.write_bytes(b"")
+    with pytest.raises(DamagedRun, match=r"epochs-4-\w+\.parquet is damaged or missing, and so is its copy"):
+        attempt(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["cut", "flip", "value", "empty"])
+def test_an_altered_outcome_is_an_error_that_names_it_and_deletes_nothing(tmp_path: Path, change: str) -> None:
+    list(attempt(tmp_path))
+    path = tmp_path / SPEC.run_id / "outcome.json"
+    data = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut": data[:-20],
+            "flip": data.replace(b"epochs", b"epoehs", 1),
+            "value": data.replace(b'"epochs": 4', b'"epochs": 5'),
+            "empty": b"",
+        }[change]
+    )
+    assert path.read_bytes() != data
+    before = contents(tmp_path)
+    with pytest.raises(DamagedRun, match=r"outcome\.json is damaged"):
+        attempt(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_an_outcome_reads_back_as_what_it_was(tmp_path: Path) -> None:
+    spec = run_spec({"name": "dense"}, epochs=5, learning_rate=1e20)
+    diverged = attempt(tmp_path, spec)
+    list(diverged)
+    read = RunFolder(LocalStore(tmp_path), spec, print).outcome()
+    assert isinstance(read, Diverged)
+    assert read == diverged.outcome
+    assert read.epochs == len(diverged.training.rows)
+
+
+def test_what_killed_writers_left_goes_when_the_run_is_finished(tmp_path: Path) -> None:
+    first = attempt(tmp_path)
+    take(first, 1)
+    (tmp_path / SPEC.run_id / "attempt-1" / ".checkpoint.0000.partial").write_bytes(b"half")
+    list(attempt(tmp_path))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_log_keeps_its_end(tmp_path: Path) -> None:
+    list(attempt(tmp_path))
+    lines = (tmp_path / SPEC.run_id / "attempt-1" / "log.txt").read_text().splitlines()
+    assert "attempt 1 starts at epoch 1 of 4" in lines[0]
+    assert "completed at epoch 4" in lines[-1]

@@ -1,0 +1,83 @@
+"""Rows as tables, as JSON and back, without a change."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import get_args, get_type_hints
+
+import pyarrow as pa
+import pytest
+
+from trainer.rows import WALL, EndpointRow, EpochRow, from_parquet, from_plain, json_ready, plain, schema, to_parquet
+
+ROW = EpochRow(
+    run_id="00ff",
+    epoch=3,
+    keep_ratio=0.97,
+    nonzero_rate=0.25,
+    nonzero_rate_by_site=[0.25, 0.1 + 0.2],
+    train_loss=1 / 3,
+    train_accuracy=0.5,
+    smoothed_train_accuracy=None,
+    validation_accuracy=None,
+    dense_validation_accuracy=None,
+    test_accuracy=0.125,
+    test_loss=2.5,
+    dense_test_accuracy=0.25,
+    learning_rate=0.1,
+    reset=True,
+    cycle=1,
+    seconds=1.5,
+    images_per_second=100.0,
+    ended_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+)
+ENDPOINT = EndpointRow(run_id="00ff", split="test", keep_ratio=0.05, images=12, accuracy=0.5, loss=1.0, correct=b"\xf0\x30")
+UNEVALUATED = replace(ROW, nonzero_rate=None, nonzero_rate_by_site=None, test_accuracy=None, test_loss=None, dense_test_accuracy=None)
+
+
+def test_a_table_gives_back_its_rows_to_the_last_bit() -> None:
+    assert from_parquet(EpochRow, to_parquet(EpochRow, [ROW, UNEVALUATED])) == [ROW, UNEVALUATED]
+    assert from_parquet(EndpointRow, to_parquet(EndpointRow, [ENDPOINT])) == [ENDPOINT]
+    assert from_parquet(EpochRow, to_parquet(EpochRow, [])) == []
+
+
+def test_plain_values_give_back_their_row() -> None:
+    assert from_plain(EpochRow, json.loads(json.dumps(plain(ROW)))) == ROW
+    assert from_plain(EndpointRow, plain(ENDPOINT)) == ENDPOINT
+
+
+def test_what_is_not_finite_is_kept_in_parquet_and_null_in_json() -> None:
+    diverged = replace(ROW, train_loss=math.nan, test_loss=math.inf)
+    (back,) = from_parquet(EpochRow, to_parquet(EpochRow, [diverged]))
+    assert math.isnan(back.train_loss)
+    assert back.test_loss == math.inf
+    values = json.loads(json.dumps(json_ready(diverged), allow_nan=False))
+    assert values["train_loss"] is values["test_loss"] is None
+
+
+@pytest.mark.parametrize("kind", [EpochRow, EndpointRow])
+def test_every_column_says_what_it_means_and_the_schema_its_version(kind: type) -> None:
+    found = schema(kind)
+    assert found.names == [name for name in get_type_hints(kind)]
+    assert all(len(field.metadata[b"meaning"]) > 2 for field in found)
+    assert found.metadata[b"schema_version"] == b"1"
+
+
+def test_columns_are_null_only_where_their_type_says_so() -> None:
+    nullable = {field.name for field in schema(EpochRow) if field.nullable}
+    hints = get_type_hints(EpochRow)
+    assert nullable == {name for name, hint in hints.items() if type(None) in get_args(hint)}
+    assert nullable.isdisjoint(WALL)
+
+
+def test_a_table_of_other_columns_is_refused() -> None:
+    with pytest.raises(ValueError, match="its columns are not those of EndpointRow version 1"):
+        from_parquet(EndpointRow, to_parquet(EpochRow, [ROW]))
+
+
+def test_a_row_that_lacks_what_may_not_be_null_is_no_table() -> None:
+    with pytest.raises((pa.ArrowInvalid, ValueError)):
+        to_parquet(EpochRow, [replace(ROW, epoch=None)])  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""The backbone against published numbers, and against a plain reading of the paper."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from benchmarks.plain import PlainWideResNet
+from trainer.models.wide_resnet import WideResNet
+from trainer.ops import keep_count
+
+
+def test_wrn_28_4_has_the_published_parameters_and_sites() -> None:
+    model = WideResNet(28, 4, 10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 5_849_050
+    assert len(model.sites) == 25
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.3])
+def test_it_computes_what_a_plain_reading_of_the_paper_computes(ratio: float) -> None:
+    ours, plain = WideResNet(16, 2, 10), PlainWideResNet(16, 2, 10, 3)
+    ours.initialise(torch.Generator().manual_seed(1))
+    copy_weights(ours, plain)
+    ours.set_keep(ratio)
+    plain.set_keep(ratio)
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.allclose(ours(x), plain(x), atol=1e-4)
+
+
+def copy_weights(ours: WideResNet, plain: PlainWideResNet) -> None:
+    """Both list their parameters block by block; only the names differ."""
+    source = ours.state_dict()
+    for name, parameter in plain.named_parameters():
+        name = name.replace(".0.scale", ".scale").replace(".0.bias", ".bias") if "site" in name else name
+        parameter.data.copy_(source[name].view_as(parameter))
+
+
+def test_the_shortcut_sees_the_activated_or_the_raw_input() -> None:
+    activated, raw = WideResNet(10, 1, 10), WideResNet(10, 1, 10, shortcut="raw")
+    for model in (activated, raw):
+        model.initialise(torch.Generator().manual_seed(1))
+    x = torch.randn(2, 3, 32, 32)
+    assert not torch.allclose(activated(x), raw(x))
+
+
+@pytest.mark.parametrize(("init", "fan"), [("fan-out", 128), ("fan-in", 64)])
+def test_convolutions_start_from_kaimings_normal(init: str, fan: int) -> None:
+    model = WideResNet(10, 4, 10, init=init)  # type: ignore[arg-type]
+    model.initialise(torch.Generator().manual_seed(1))
+    weight = model.get_parameter("blocks.1.conv1.weight")  # 64 channels to 128
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * fan)), rel=0.02)
+
+
+def test_sites_know_their_size_and_a_ratio_sets_every_count() -> None:
+    model = WideResNet(10, 1, 10, image=(1, 8, 8))
+    assert [site.size for site in model.sites] == [16 * 64, 16 * 64, 16 * 64, 32 * 16, 32 * 16, 64 * 4, 64 * 4]
+    model.set_keep(0.3)
+    assert [int(site.keep) for site in model.sites] == [keep_count(0.3, site.size) for site in model.sites]
+
+
+@pytest.mark.parametrize("place", [7, 9])
+def test_odd_images_have_sites_of_the_size_they_get(place: int) -> None:
+    model = WideResNet(10, 1, 10, image=(1, place, place))
+    sizes: list[int] = []
+    for site in model.sites:
+        site.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0][0].numel()))
+    model(torch.randn(1, 1, place, place))
+    by_order = [site.size for site in model.sites]
+    assert sorted(sizes) == sorted(by_order)
+
+
+def test_counting_counts_what_is_not_zero() -> None:
+    model = WideResNet(10, 1, 10, image=(1, 8, 8))
+    model.initialise(torch.Generator().manual_seed(1))
+    model.set_keep(0.1)
+    seen: list[int] = []
+    for site in model.sites:
+        site.register_forward_hook(lambda _, __, out: seen.append(int((out != 0).sum())))
+    model.count_nonzero(torch.device("cpu"))
+    for _ in range(2):
+        model(torch.randn(3, 1, 8, 8))
+    counts = [int(site.nonzero) for site in model.sites if site.nonzero is not None]
+    assert counts == [first + second for first, second in zip(seen[:7], seen[7:], strict=True)]
+    model.count_nonzero(None)
+    assert all(site.nonzero is None for site in model.sites)
