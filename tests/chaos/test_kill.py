@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import ROOT, command, run_spec, train, without_wall
 from trainer.rows import EpochRow, from_parquet
 from trainer.spec import RunSpec
+from trainer.training import Training
 
 EPOCHS = 40
 
@@ -39,10 +40,9 @@ def last_commit(store: Path) -> int:
     return max((int(path.name.split("-")[1]) for path in store.rglob("checkpoint-*.pt")), default=0)
 
 
-@pytest.fixture
-def undisturbed(write_run: Any, tmp_path: Path) -> list[dict[str, Any]]:
-    assert train(write_run(epochs=EPOCHS), tmp_path / "undisturbed").returncode == 0
-    return rows_in(tmp_path / "undisturbed", run_spec(epochs=EPOCHS))
+@pytest.fixture(scope="module")
+def undisturbed() -> list[dict[str, Any]]:
+    return without_wall(list(Training(run_spec(epochs=EPOCHS))))
 
 
 def test_killed_at_ten_random_moments_a_run_gives_the_same_rows_and_loses_no_commit(
