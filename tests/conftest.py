@@ -17,6 +17,13 @@ import torch
 from trainer.rows import WALL, EpochRow, plain
 from trainer.spec import RunSpec
 
+BRISK: dict[str, dict[str, Any]] = {
+    "fixed": {"ratio": 0.2},
+    "additive-reset": {"step": 0.3},
+    "multiplicative-reset": {"decay": 0.5},
+    "sawtooth": {"period": 2, "decay": 0.2},
+}
+"""Settings with which a policy moves within a few epochs, where its defaults would not; any other policy is tested with its defaults."""
 ROOT = Path(__file__).parent.parent
 
 

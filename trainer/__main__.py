@@ -76,7 +76,7 @@ class Display:
         parts += [f"{name} {share:.2%}" for name, share in shares.items() if share is not None]
         text = f"epoch {row.epoch}/{self.epochs}  {'  '.join(parts)}"
         if self.progress:
-            self.progress.update(self.progress.task, description=text)
+            self.progress.update(self.progress.task, description=text, completed=row.epoch)
         elif time.monotonic() - self.last_line >= QUIET_SECONDS or row.epoch == self.epochs:
             self.last_line = time.monotonic()
             self.say(text)
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     signals = Signals()
     try:
-        spec = RunSpec.from_json(options.run.read_text(encoding="utf-8"))
+        spec = RunSpec.from_json(options.run.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         print(f"{options.run}: cannot be read: {error}", file=sys.stderr)
         return USAGE
@@ -155,6 +155,8 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
         if attempt.outcome:
             rows = from_parquet(EpochRow, attempt.folder.table(attempt.outcome, "epochs"))
             display.say("finished before; nothing to train")
+            if options.keep_weights and "checkpoint" not in attempt.outcome.files:
+                display.say("its weights were not kept. To have them, move the run's folder away and train it again.")
         else:
             rows = list(attempt.training.rows)
         for row in rows:
@@ -169,6 +171,7 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush does not fail too
         attempt.commit()
+        display.say(f"nobody reads the rows any more; what was trained is kept.\n{_continue()}")
         return 128 + signal.SIGPIPE
     except Exception:
         attempt.say(traceback.format_exc().rstrip())
@@ -184,8 +187,12 @@ def _stopped(signals: Signals, display: Display) -> int:
         epochs = len(attempt.training.rows)
         attempt.say(f"stopped by {signals.received.name}; {epochs} of {attempt.training.task.epochs} epochs are kept")
         attempt.close()
-    display.say(f"To continue: {shlex.join(['python', '-m', 'trainer', *sys.argv[1:]])}")
+    display.say(_continue())
     return 128 + signals.received
+
+
+def _continue() -> str:
+    return f"To continue: {shlex.join(['python', '-m', 'trainer', *sys.argv[1:]])}"
 
 
 def _ending(attempt: Attempt) -> str:
@@ -212,16 +219,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", required=True, metavar="DIR", help="where runs are kept: a folder, or a URL such as s3://bucket/prefix")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto, the GPU where there is one")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where fetched data sets live (default: data)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores); the last bits depend on it")
-    parser.add_argument("--commit-seconds", type=float, default=30.0, metavar="S", help="at most this much work is lost (default: 30)")
+    parser.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (default: all cores); the last bits depend on it")
+    parser.add_argument("--commit-seconds", type=_seconds, default=30.0, metavar="S", help="at most this much work is lost (default: 30)")
     parser.add_argument("--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished")
     return parser
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; it is {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds; it is {text!r}")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
 
 from trainer import models
 from trainer.data import DATASETS, held_out_of
-from trainer.policies import POLICIES, KeepRatioPolicy
+from trainer.policies import POLICIES
+from trainer.policies.keep_ratio import KeepRatioPolicy
 from trainer.settings import Problem, SettingError, Share, SpecError, Within, one_of, read, written
 
 RECIPE = 1

@@ -159,6 +159,7 @@ def test_a_reader_that_goes_away_costs_no_epoch(write_run: Any, tmp_path: Path) 
     process.stderr.close()
     assert process.wait(60) == 128 + signal.SIGPIPE
     assert "Traceback" not in said
+    assert "nobody reads the rows any more" in said
     assert len(list(store.rglob("checkpoint-*.pt"))) == 1
 
 
@@ -170,6 +171,19 @@ def test_a_run_lives_in_a_bucket_as_it_does_in_a_folder(write_run: Any, tmp_path
     assert without_wall(rows[0]) == without_wall(rows[1])
     again = train(run, bucket)
     assert (again.returncode, again.stdout) == (0, remote.stdout)
+
+
+@pytest.mark.parametrize("more", [("--threads", "0"), ("--threads", "two"), ("--commit-seconds", "nan"), ("--commit-seconds", "-1")])
+def test_an_option_that_makes_no_sense_exits_2_and_says_why(write_run: Any, tmp_path: Path, more: tuple[str, str]) -> None:
+    done = train(write_run(), tmp_path / "runs", *more)
+    assert done.returncode == 2
+    assert f"argument {more[0]}: must be a" in done.stderr
+
+
+def test_weights_that_were_not_kept_are_not_promised(write_run: Any, tmp_path: Path) -> None:
+    run = write_run()
+    train(run, tmp_path / "runs")
+    assert "its weights were not kept" in train(run, tmp_path / "runs", "--keep-weights").stderr
 
 
 def test_help_names_the_exit_codes(tmp_path: Path) -> None:

@@ -23,9 +23,16 @@ from trainer.training import Training
 SPEC = run_spec(epochs=4)
 
 
-def attempt(root: Path, spec: RunSpec = SPEC, said: list[str] | None = None, store: LocalStore | None = None, **options: Any) -> Attempt:
+def attempt(
+    root: Path,
+    spec: RunSpec = SPEC,
+    said: list[str] | None = None,
+    store: LocalStore | None = None,
+    commit_seconds: float = 0,
+    **options: Any,
+) -> Attempt:
     say = said.append if said is not None else lambda _: None
-    return Attempt(store or LocalStore(root), spec, lambda: Training(spec), show=say, **{"commit_seconds": 0, **options})
+    return Attempt(store or LocalStore(root), spec, lambda: Training(spec), show=say, commit_seconds=commit_seconds, **options)
 
 
 def take(attempt: Attempt, rows: int) -> None:

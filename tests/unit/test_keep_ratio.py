@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import BRISK
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import AdditiveReset, Dense, FixedKeep, KeepRatioPolicy, MultiplicativeReset, RandomKeep, Sawtooth
 
@@ -140,9 +141,8 @@ def test_random_ratios_stay_in_their_range_and_belong_to_the_seed() -> None:
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_continues_from_its_state_as_if_nothing_had_happened(name: str) -> None:
-    settings = {"fixed": {"ratio": 0.5}, "sawtooth": {"period": 4, "step": 0.2}}.get(name, {})
     accuracies = [0.5, 0.9, 0.2, 0.7, 0.7, 0.1, 0.8, 0.3]
-    whole, part, rest = (POLICIES[name](**settings, seed=3) for _ in range(3))
+    whole, part, rest = (POLICIES[name](**BRISK.get(name, {}), seed=3) for _ in range(3))
     play(part, accuracies[:4])
     rest.load(part.state())
     assert play(whole, accuracies)[4:] == play(rest, accuracies[4:])

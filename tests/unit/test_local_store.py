@@ -36,9 +36,9 @@ def trace(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[s
 
     watch(Path, "open", lambda path, *_: f"open {kind(path)}")
     watch(Path, "mkdir", lambda path: f"mkdir {path.name}")
-    watch(Path, "replace", lambda source, target: f"rename to {target.name}")
-    watch(os, "link", lambda source, target: f"link to {target.name}")
-    watch(os, "fsync", lambda handle: f"fsync {kind(Path(os.readlink(f'/proc/self/fd/{handle}')))}")
+    watch(Path, "replace", lambda _, target: f"rename to {target.name}")
+    watch(os, "link", lambda _, target: f"link to {target.name}")
+    watch(os, "fsync", lambda handle: f"fsync {kind(Path(f'/proc/self/fd/{handle}').readlink())}")
     return calls
 
 

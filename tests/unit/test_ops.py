@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_exactly_keep_survive_where_bfloat16_ties_at_the_threshold(ops: ModuleTy
 def test_survivors_of_a_smaller_count_survive_a_larger_one(ops: ModuleType) -> None:
     x = (draw() * 2).round()
     survivors = [ops.relu_topk(x, keep) != 0 for keep in range(1, SIZE, 11)]
-    for fewer, more in zip(survivors, survivors[1:], strict=False):
+    for fewer, more in pairwise(survivors):
         assert bool((more | ~fewer).all())
 
 

@@ -61,7 +61,7 @@ def test_what_is_not_finite_is_kept_in_parquet_and_null_in_json() -> None:
 @pytest.mark.parametrize("kind", [EpochRow, EndpointRow])
 def test_every_column_says_what_it_means_and_the_schema_its_version(kind: type) -> None:
     found = schema(kind)
-    assert found.names == [name for name in get_type_hints(kind)]
+    assert found.names == list(get_type_hints(kind))
     assert all(len(field.metadata[b"meaning"]) > 2 for field in found)
     assert found.metadata[b"schema_version"] == b"1"
 

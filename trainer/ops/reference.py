@@ -21,8 +21,7 @@ def survivors(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
     ranked = flat if priority is None else priority.flatten(1)
     ranked = torch.where(positive, ranked, -1)
     order = ranked.sort(dim=1, descending=True, stable=True).indices
-    place = torch.arange(flat.shape[1], device=x.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, place)
+    rank = order.argsort(dim=1)  # a permutation's inverse
     count = keep.reshape(-1, 1) if isinstance(keep, Tensor) else keep
     return (positive & (rank < count)).view(x.shape)
 

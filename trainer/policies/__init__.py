@@ -1,12 +1,12 @@
 """Every policy by its name. To add one: a class, a line here and a test (CONTRIBUTING.md walks through it)."""
 
-from trainer.policies.keep_ratio import AdditiveReset, Dense, FixedKeep, KeepRatioPolicy, MultiplicativeReset, RandomKeep, Sawtooth
+from trainer.policies import keep_ratio
 
-POLICIES: dict[str, type[KeepRatioPolicy]] = {
-    "dense": Dense,
-    "fixed": FixedKeep,
-    "additive-reset": AdditiveReset,
-    "multiplicative-reset": MultiplicativeReset,
-    "sawtooth": Sawtooth,
-    "random": RandomKeep,
+POLICIES: dict[str, type[keep_ratio.KeepRatioPolicy]] = {
+    "dense": keep_ratio.Dense,
+    "fixed": keep_ratio.FixedKeep,
+    "additive-reset": keep_ratio.AdditiveReset,
+    "multiplicative-reset": keep_ratio.MultiplicativeReset,
+    "sawtooth": keep_ratio.Sawtooth,
+    "random": keep_ratio.RandomKeep,
 }

@@ -1,0 +1,49 @@
+"""CONTRIBUTING.md's example of a new policy, done to a copy of this repository as it is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, command, run_values
+
+
+def blocks() -> dict[str, str]:
+    """The example's code by the file it goes into."""
+    found = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert len(found) == 3
+    return dict(found)
+
+
+def test_a_policy_takes_one_class_one_line_in_one_table_and_one_test(tmp_path: Path) -> None:
+    for folder in ("trainer", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    code = blocks()
+    table = code["trainer/policies/__init__.py"]
+    assert len(table.splitlines()) == 1
+    for name, text in code.items():
+        path = tmp_path / name
+        before = path.read_text()
+        path.write_text(before.replace("\n}\n", f"\n{table}}}\n") if text == table else f"{before}\n\n{text}")
+        assert path.read_text() != before
+
+    tested = [sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/unit/test_keep_ratio.py", "-k", "triangle"]
+    done = subprocess.run(tested, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout or "1 passed" in done.stdout
+
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps(run_values({"name": "triangle", "period": 2, "low": 0.5})))
+    trained = subprocess.run(command(run, tmp_path / "runs"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert trained.returncode == 0, trained.stderr
+    assert [json.loads(row)["keep_ratio"] for row in trained.stdout.splitlines()] == [1, 0.5, 1]
+
+    run.write_text(json.dumps(run_values({"name": "triangle", "perid": 2})))
+    refused = subprocess.run(command(run, tmp_path / "runs"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "Did you mean 'period'?" in refused.stderr
