@@ -40,7 +40,7 @@ format: $(READY) ## format the code and mend what lint can
 test: $(READY) ## every test that this machine can run
 	$(RUN) -m pytest
 
-bench: $(READY) ## measure an epoch beside plain PyTorch's; about ten minutes
+bench: $(READY) ## measure an epoch beside plain PyTorch's; about fifteen minutes
 	$(RUN) -m benchmarks.trainer
 
 clean: ## remove the environment and every cache

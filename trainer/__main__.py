@@ -13,17 +13,20 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer.attempt import Attempt
 from trainer.data import DataError
 from trainer.rows import EpochRow, from_parquet, json_ready
 from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
 from trainer.store import StoreError, open_store
+
+if TYPE_CHECKING:
+    from trainer.attempt import Attempt
 
 DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
 QUIET_SECONDS = 10.0
@@ -117,9 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
         return USAGE
     display = Display(spec.task.epochs)
     try:
-        return _train(options, spec, signals, display)
-    except Stopped:
-        return _stopped(signals, display)
+        try:
+            return _train(options, spec, signals, display)
+        except Stopped:
+            return _stopped(signals, display)
     except (DataError, StoreError, DamagedRun, Superseded) as error:
         display.say(str(error))
         return INFRASTRUCTURE
@@ -131,6 +135,7 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
     # torch takes seconds to import; a spec that cannot work is told at once
     import torch
 
+    from trainer.attempt import Attempt
     from trainer.training import Training
 
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -184,15 +189,14 @@ def _stopped(signals: Signals, display: Display) -> int:
     assert signals.received
     if (attempt := signals.attempt) and not attempt.outcome:
         attempt.commit()
-        epochs = len(attempt.training.rows)
-        attempt.say(f"stopped by {signals.received.name}; {epochs} of {attempt.training.task.epochs} epochs are kept")
+        attempt.say(f"stopped by {signals.received.name}; {attempt.kept_epochs} of {attempt.training.task.epochs} epochs are kept")
         attempt.close()
     display.say(_continue())
     return 128 + signals.received
 
 
 def _continue() -> str:
-    return f"To continue: {shlex.join(['python', '-m', 'trainer', *sys.argv[1:]])}"
+    return f"To continue: {shlex.join(sys.orig_argv)}"
 
 
 def _ending(attempt: Attempt) -> str:

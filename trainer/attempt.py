@@ -47,10 +47,12 @@ class Attempt:
             self.folder.tidy(self.outcome)
             return
         self.training = train()
+        self.kept_epochs = 0
         self.number = self.folder.claim(process.describe(self.training.device))
         if found := self.folder.latest():
             commit, state = found
             self.training.load(state)
+            self.kept_epochs = commit.epoch
             self.say(f"attempt {self.number} continues from epoch {commit.epoch} of {spec.task.epochs}, kept by attempt {commit.attempt}")
         else:
             self.say(f"attempt {self.number} starts at epoch 1 of {spec.task.epochs}")
@@ -95,7 +97,7 @@ class Attempt:
         if self.training.done:
             tables["endpoints"] = to_parquet(EndpointRow, endpoints)
         kept = self.folder.commit(self.number, state, tables)
-        self.uncommitted, self.committed_at = None, self.clock()
+        self.uncommitted, self.committed_at, self.kept_epochs = None, self.clock(), len(rows)
         return kept
 
     def _finish(self) -> None:

@@ -83,8 +83,8 @@ class Training:
         self.split = data.split(self.task, spec.seed)
         self.policy = spec.policy.build(spec.seed)
         randomness.seed_everything(spec.seed)
-        self.model = models.build(self.task, facts.image, facts.classes)
-        self.model.initialise(randomness.generator(torch.device("cpu"), spec.seed, "init"))  # on the CPU: the same on every device
+        start = randomness.generator(torch.device("cpu"), spec.seed, "init")  # on the CPU: the same weights on every device
+        self.model = models.build(self.task, facts.image, facts.classes, start)
         self.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),

@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -116,7 +117,7 @@ def test_a_signal_keeps_the_last_whole_epoch_and_names_the_command_that_continue
     process.send_signal(number)
     rest, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert f"To continue: python -m trainer {run} --store {store}" in said
+    assert f"To continue: {sys.executable} -m trainer {run} --store {store}" in said
     epochs = len(shown) + len(rest.splitlines())
     assert f"stopped by {number.name}; {epochs} of 40 epochs are kept" in said
     continued = train(run, store)
@@ -163,6 +164,14 @@ def test_a_reader_that_goes_away_costs_no_epoch(write_run: Any, tmp_path: Path) 
     assert len(list(store.rglob("checkpoint-*.pt"))) == 1
 
 
+def test_the_same_run_twice_on_two_threads_gives_the_same_rows(write_run: Any, tmp_path: Path) -> None:
+    run = write_run({"name": "fixed", "ratio": 0.2}, epochs=4, train_size=600, validation=0.2, batch_size=128)
+    outputs = [train(run, tmp_path / store, "--threads", "2").stdout for store in ("a", "b")]
+    first, second = ([from_plain(EpochRow, json.loads(line)) for line in output.splitlines()] for output in outputs)
+    assert len(first) == 4
+    assert without_wall(first) == without_wall(second)
+
+
 def test_a_run_lives_in_a_bucket_as_it_does_in_a_folder(write_run: Any, tmp_path: Path, bucket: str) -> None:
     run = write_run()
     local, remote = train(run, tmp_path / "runs"), train(run, bucket)
@@ -178,6 +187,29 @@ def test_an_option_that_makes_no_sense_exits_2_and_says_why(write_run: Any, tmp_
     done = train(write_run(), tmp_path / "runs", *more)
     assert done.returncode == 2
     assert f"argument {more[0]}: must be a" in done.stderr
+
+
+def test_a_run_that_raises_exits_1_keeps_its_commits_and_its_traceback_in_the_log(write_run: Any, tmp_path: Path) -> None:
+    code = """
+import sys
+from trainer import __main__, training
+real = training.Training._train
+def train(self, epoch, *rest):
+    if epoch == 3:
+        raise RuntimeError("the machine burns")
+    return real(self, epoch, *rest)
+training.Training._train = train
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+    run, store = write_run(epochs=4), tmp_path / "runs"
+    arguments = [*command(run, store, "--commit-seconds", "0")[3:]]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 2
+    assert "the machine burns" in done.stderr
+    (log,) = store.rglob("log.txt")
+    assert "RuntimeError: the machine burns" in log.read_text()
+    assert train(run, store).returncode == 0
 
 
 def test_weights_that_were_not_kept_are_not_promised(write_run: Any, tmp_path: Path) -> None:

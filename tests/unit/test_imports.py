@@ -36,8 +36,10 @@ def test_a_package_imports_none_of_what_stands_above_it(package: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["trainer.spec", "trainer.policies", "trainer.store", "trainer.run_folder", "trainer.data"])
-def test_what_a_planner_needs_of_the_trainer_comes_without_torch(module: str) -> None:
+@pytest.mark.parametrize(
+    "module", ["trainer.spec", "trainer.policies", "trainer.store", "trainer.run_folder", "trainer.data", "trainer.__main__"]
+)
+def test_what_needs_no_torch_comes_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 

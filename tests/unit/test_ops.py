@@ -113,6 +113,24 @@ def test_the_gradient_is_the_identity_on_survivors_and_zero_elsewhere(ops: Modul
     assert same(x.grad, torch.where(out != 0, upstream, 0))
 
 
+@pytest.mark.parametrize("shape", [(5, 40), (3, 8, 5), (2, 1, 8, 8), (1, 16, 1, 1), (2, 3, 4, 4, 2)])
+def test_any_shape_is_a_row_per_sample(ops: ModuleType, shape: tuple[int, ...]) -> None:
+    x = (draw(shape=shape) * 2).round()
+    assert same(ops.relu_topk(x, 5), oracle(x, [5] * shape[0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_floats_are_chosen_among_alike(ops: ModuleType, dtype: torch.dtype) -> None:
+    x = (draw() * 4).round().to(dtype)
+    assert same(ops.relu_topk(x, 30), oracle(x, [30] * 4))
+
+
+def test_a_view_with_gaps_is_read_as_what_it_shows(ops: ModuleType) -> None:
+    x = (draw() * 2).round()
+    for view in (x[:, ::2], x.transpose(1, 3), x[:, :, 1:], x.contiguous(memory_format=torch.channels_last)[:, 1:]):
+        assert same(ops.relu_topk(view, 9), oracle(view, [9] * 4))
+
+
 def test_random_survivors_are_positive_as_many_and_follow_the_priority(ops: ModuleType) -> None:
     x = draw()
     priority = torch.rand(SHAPE, generator=torch.Generator().manual_seed(3)) + 0.01

@@ -20,8 +20,7 @@ def test_wrn_28_4_has_the_published_parameters_and_sites() -> None:
 
 @pytest.mark.parametrize("ratio", [1.0, 0.3])
 def test_it_computes_what_a_plain_reading_of_the_paper_computes(ratio: float) -> None:
-    ours, plain = WideResNet(16, 2, 10), PlainWideResNet(16, 2, 10, 3)
-    ours.initialise(torch.Generator().manual_seed(1))
+    ours, plain = WideResNet(16, 2, 10, generator=torch.Generator().manual_seed(1)), PlainWideResNet(16, 2, 10, 3)
     copy_weights(ours, plain)
     ours.set_keep(ratio)
     plain.set_keep(ratio)
@@ -39,17 +38,15 @@ def copy_weights(ours: WideResNet, plain: PlainWideResNet) -> None:
 
 
 def test_the_shortcut_sees_the_activated_or_the_raw_input() -> None:
-    activated, raw = WideResNet(10, 1, 10), WideResNet(10, 1, 10, shortcut="raw")
-    for model in (activated, raw):
-        model.initialise(torch.Generator().manual_seed(1))
+    activated = WideResNet(10, 1, 10, generator=torch.Generator().manual_seed(1))
+    raw = WideResNet(10, 1, 10, generator=torch.Generator().manual_seed(1), shortcut="raw")
     x = torch.randn(2, 3, 32, 32)
     assert not torch.allclose(activated(x), raw(x))
 
 
 @pytest.mark.parametrize(("init", "fan"), [("fan-out", 128), ("fan-in", 64)])
 def test_convolutions_start_from_kaimings_normal(init: str, fan: int) -> None:
-    model = WideResNet(10, 4, 10, init=init)  # type: ignore[arg-type]
-    model.initialise(torch.Generator().manual_seed(1))
+    model = WideResNet(10, 4, 10, init=init, generator=torch.Generator().manual_seed(1))  # type: ignore[arg-type]
     weight = model.get_parameter("blocks.1.conv1.weight")  # 64 channels to 128
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * fan)), rel=0.02)
 
@@ -73,8 +70,7 @@ def test_odd_images_have_sites_of_the_size_they_get(place: int) -> None:
 
 
 def test_counting_counts_what_is_not_zero() -> None:
-    model = WideResNet(10, 1, 10, image=(1, 8, 8))
-    model.initialise(torch.Generator().manual_seed(1))
+    model = WideResNet(10, 1, 10, image=(1, 8, 8), generator=torch.Generator().manual_seed(1))
     model.set_keep(0.1)
     seen: list[int] = []
     for site in model.sites:

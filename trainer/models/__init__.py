@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from trainer.models.wide_resnet import WideResNet
     from trainer.spec import Task
 
@@ -19,7 +21,7 @@ class Family:
     form: str
     pattern: str
     wrong: Callable[[tuple[int, ...]], str | None]
-    build: Callable[[tuple[int, ...], Task, tuple[int, int, int], int], WideResNet]
+    build: Callable[[tuple[int, ...], Task, tuple[int, int, int], int, torch.Generator], WideResNet]
 
 
 def _wrong_wrn(sizes: tuple[int, ...]) -> str | None:
@@ -29,11 +31,11 @@ def _wrong_wrn(sizes: tuple[int, ...]) -> str | None:
     return None if widen >= 1 else "needs a widen factor of at least 1."
 
 
-def _build_wrn(sizes: tuple[int, ...], task: Task, image: tuple[int, int, int], classes: int) -> WideResNet:
+def _build_wrn(sizes: tuple[int, ...], task: Task, image: tuple[int, int, int], classes: int, generator: torch.Generator) -> WideResNet:
     from trainer.models.wide_resnet import WideResNet
 
     depth, widen = sizes
-    return WideResNet(depth, widen, classes, image=image, init=task.init, shortcut=task.shortcut)
+    return WideResNet(depth, widen, classes, image=image, init=task.init, shortcut=task.shortcut, generator=generator)
 
 
 FAMILIES = {"wrn": Family("wrn-DEPTH-WIDEN, as in wrn-28-4", r"wrn-(\d{1,4})-(\d{1,3})", _wrong_wrn, _build_wrn)}
@@ -59,7 +61,7 @@ def wrong(name: str) -> str | None:
     return None
 
 
-def build(task: Task, image: tuple[int, int, int], classes: int) -> WideResNet:
-    """The task's model on the CPU, for images of (channels, height, width)."""
+def build(task: Task, image: tuple[int, int, int], classes: int, generator: torch.Generator) -> WideResNet:
+    """The task's model on the CPU, for images of (channels, height, width), its weights drawn from `generator`."""
     family, sizes = parse(task.model)
-    return family.build(sizes, task, image, classes)
+    return family.build(sizes, task, image, classes, generator)

@@ -65,7 +65,9 @@ class WideResNet(nn.Module):
         image: tuple[int, int, int] = (3, 32, 32),
         init: Literal["fan-out", "fan-in"] = "fan-out",
         shortcut: Literal["activated", "raw"] = "activated",
+        generator: torch.Generator | None = None,
     ) -> None:
+        """The weights are drawn from `generator`, or from torch's global one."""
         super().__init__()
         channels, place, _ = image
         self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
@@ -79,13 +81,12 @@ class WideResNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.site = Site(inside, place)
         self.head = nn.Linear(inside, classes)
-        self.init = init
         self.sites = [module for module in self.modules() if isinstance(module, Site)]
         """In the order of the forward pass."""
+        self._draw_weights("fan_out" if init == "fan-out" else "fan_in", generator)
 
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights: Kaiming's normal for convolutions, and for the head a uniform within 1 / sqrt(inputs) and no bias."""
-        mode = "fan_out" if self.init == "fan-out" else "fan_in"
+    def _draw_weights(self, mode: Literal["fan_out", "fan_in"], generator: torch.Generator | None) -> None:
+        """Kaiming's normal for the convolutions, and for the head a uniform within 1 / sqrt(inputs) and no bias."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)

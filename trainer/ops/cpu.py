@@ -21,6 +21,9 @@ CHUNK = 2**18
 """Elements handled at once by one thread: about what fits in its cache."""
 
 
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "top-k")
@@ -32,9 +35,9 @@ def _keep_largest_(x: Tensor, keep: Keep) -> None:
     counts = keep.reshape(-1).expand(samples).numpy() if isinstance(keep, Tensor) else np.full(samples, keep)
     if counts.min() >= size:
         return
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    last = not x.is_contiguous()  # dense, so channels_last
     rows = (x.permute(0, 2, 3, 1) if last else x).view(samples, -1)
-    bits = rows.view(torch.int32 if x.dtype == torch.float32 else torch.int16).numpy()
+    bits = rows.view(_BITS[x.dtype.itemsize]).numpy()
     channels = x.shape[1] if last else 0
     step = max(1, CHUNK // size)
     chunks = [slice(start, start + step) for start in range(0, samples, step)]
@@ -68,15 +71,19 @@ def _trim(bits: np.ndarray, counts: np.ndarray, channels: int) -> None:
     bits[over] = found * stays
 
 
+def _dense(x: Tensor) -> Tensor:
+    """Without gaps, in an order that `_keep_largest_` reads."""
+    readable = x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return x if readable else x.contiguous()
+
+
 def _relu_topk(x: Tensor, keep: Keep, priority: Tensor | None) -> Tensor:
     # abs() clears the sign of -0.0 and of NaN, so that the order of the bits is the order of the values
-    out = x.relu().abs_()
-    if not (out.is_contiguous() or out.is_contiguous(memory_format=torch.channels_last)):
-        out = out.contiguous()
+    out = _dense(x.relu().abs_())
     if priority is None:
         _keep_largest_(out, keep)
         return out
-    chosen = torch.where(out == 0, 0, priority.to(torch.float32))
+    chosen = _dense(torch.where(out == 0, 0, priority.to(torch.float32)))
     _keep_largest_(chosen, keep)
     return torch.where(chosen == 0, 0, out)
 
