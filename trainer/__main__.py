@@ -126,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _stopped(signals, display)
     except (DataError, StoreError, DamagedRun, Superseded) as error:
         display.say(str(error))
+        if isinstance(error, StoreError):
+            display.say(_continue())
         return INFRASTRUCTURE
     finally:
         display.close()

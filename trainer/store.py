@@ -11,6 +11,7 @@ import os
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -153,7 +154,8 @@ class BucketStore(Store):
             raise StoreError(f"{url} needs the package obstore, which is not installed: {error}.") from error
         self.url, self.errors = url.rstrip("/"), exceptions
         try:
-            self.store = from_url(self.url)
+            # a network that is gone for a moment costs the moment, and not the run
+            self.store = from_url(self.url, retry_config={"max_retries": 100, "retry_timeout": timedelta(seconds=60)})
         except exceptions.BaseError as error:
             raise StoreError(f"{url} is no store that can be opened: {_first_line(error)}") from error
 
