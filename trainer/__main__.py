@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from trainer.attempt import Attempt
 
 DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
-QUIET_SECONDS = 10.0
+QUIET_SECONDS, LONG_SECONDS = 10.0, 60.0
+"""Off a terminal: seconds from one epoch's line to the next, and from one sign of life to the next within an epoch."""
 
 
 class Stopped(BaseException):
@@ -59,7 +61,7 @@ class Signals:
 
 
 class Display:
-    """A progress bar on a terminal; elsewhere a line now and then."""
+    """A progress bar on a terminal; elsewhere a line now and then, also within an epoch that takes long."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -67,8 +69,11 @@ class Display:
         self.attempt: Attempt | None = None
         self.last_line = -QUIET_SECONDS
         self.progress = _Bar(self) if self.console.is_terminal else None
+        self.closed = threading.Event()
         if self.progress:
             self.progress.start()
+        else:
+            threading.Thread(target=self._sign_of_life, daemon=True).start()
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False)
@@ -84,7 +89,15 @@ class Display:
             self.last_line = time.monotonic()
             self.say(text)
 
+    def _sign_of_life(self) -> None:
+        while not self.closed.wait(LONG_SECONDS):
+            attempt = self.attempt
+            if attempt and not attempt.outcome and time.monotonic() - self.last_line >= LONG_SECONDS:
+                training = attempt.training
+                self.say(f"epoch {len(training.rows) + 1}/{self.epochs}  batch {training.batch + 1}/{training.batches}")
+
     def close(self) -> None:
+        self.closed.set()
         if self.progress:
             self.progress.stop()
 
@@ -146,7 +159,11 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
     device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
     if options.threads:
         torch.set_num_threads(options.threads)
-    store = open_store(options.store)
+    try:
+        store = open_store(options.store)
+    except StoreError as error:
+        display.say(f"--store: {error}")
+        return USAGE
     display.say(f"run {spec.run_id} on {device}, in {store.where(spec.run_id)}")
     attempt = Attempt(
         store,
@@ -177,8 +194,9 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush does not fail too
-        attempt.commit()
-        display.say(f"nobody reads the rows any more; what was trained is kept.\n{_continue()}")
+        if not attempt.outcome:
+            attempt.commit()
+            display.say(f"nobody reads the rows any more; what was trained is kept.\n{_continue()}")
         return 128 + signal.SIGPIPE
     except Exception:
         attempt.say(traceback.format_exc().rstrip())
@@ -219,14 +237,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train one run, exactly. The same command again goes on where it was, or shows what the finished run gave.",
-        epilog="exit: 0 done (diverged is done too), 1 the run failed, 2 usage or spec, 3 files or machine, 130/143 stopped by a signal",
+        epilog="exit: 0 done (so is diverged), 1 the run failed, 2 usage or spec, 3 files, machine or taken over, 130/143/141 stopped",
     )
     parser.add_argument("run", type=Path, metavar="RUN.json", help="the run: task, policy and seed")
     parser.add_argument("--store", required=True, metavar="DIR", help="where runs are kept: a folder, or a URL such as s3://bucket/prefix")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto, the GPU where there is one")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where fetched data sets live (default: data)")
     parser.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (default: all cores); the last bits depend on it")
-    parser.add_argument("--commit-seconds", type=_seconds, default=30.0, metavar="S", help="at most this much work is lost (default: 30)")
+    parser.add_argument(
+        "--commit-seconds",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="commit at the first epoch's end after this long (default: 30)",
+    )
     parser.add_argument("--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished")
     return parser
 

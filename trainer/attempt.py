@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer import process
 from trainer.rows import EndpointRow, EpochRow, to_parquet
-from trainer.run_folder import Completed, Diverged, File, Outcome, RunFolder
+from trainer.run_folder import Completed, Diverged, File, Outcome, RunFolder, Superseded
 from trainer.spec import RunSpec
 from trainer.store import Store
 from trainer.training import Training
@@ -56,6 +56,7 @@ class Attempt:
             self.say(f"attempt {self.number} continues from epoch {commit.epoch} of {spec.task.epochs}, kept by attempt {commit.attempt}")
         else:
             self.say(f"attempt {self.number} starts at epoch 1 of {spec.task.epochs}")
+        self.close()
         self.committed_at = self.clock()
 
     def __iter__(self) -> Iterator[EpochRow]:
@@ -79,8 +80,11 @@ class Attempt:
 
     def say(self, line: str) -> None:
         """Tell the person who watches, and keep it for the log."""
-        self.log.append(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}")
+        self._note(line)
         self.show(line)
+
+    def _note(self, line: str) -> None:
+        self.log.append(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}")
 
     def commit(self) -> None:
         """Keep the last whole epoch, if it is not kept already; also after training was broken off within the next one."""
@@ -88,7 +92,7 @@ class Attempt:
             self._commit(self.uncommitted)
 
     def close(self) -> None:
-        """Keep the log."""
+        """Keep the log as it is now; it is kept with every commit too."""
         self.folder.write_log(self.number, list(self.log))
 
     def _commit(self, state: dict[str, Any]) -> dict[str, File]:
@@ -96,7 +100,14 @@ class Attempt:
         tables = {"epochs": to_parquet(EpochRow, rows)}
         if self.training.done:
             tables["endpoints"] = to_parquet(EndpointRow, endpoints)
-        kept = self.folder.commit(self.number, state, tables)
+        try:
+            kept = self.folder.commit(self.number, state, tables)
+        except Superseded as error:
+            self._note(str(error))
+            self.close()
+            raise
+        self._note(f"kept epoch {len(rows)}")
+        self.close()
         self.uncommitted, self.committed_at, self.kept_epochs = None, self.clock(), len(rows)
         return kept
 

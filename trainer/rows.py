@@ -58,7 +58,11 @@ class EndpointRow:
     images: Annotated[int, "how many"]
     accuracy: Annotated[float, "share that is classified correctly"]
     loss: Annotated[float, "mean cross-entropy in nats"]
-    correct: Annotated[bytes, "one bit per image in the set's order, first image in the highest bit; the last byte is filled with zeros"]
+    correct: Annotated[
+        bytes,
+        "one bit per image, the first in the highest bit, the last byte filled with zeros; in the order of the test set, "
+        "or in that of trainer.data.split(task, seed).validation",
+    ]
 
 
 Row = TypeVar("Row", EpochRow, EndpointRow)

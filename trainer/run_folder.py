@@ -147,7 +147,7 @@ class RunFolder:
         self.store.create(f"{self.root}/outcome.json", _json({**body, "check": digest(_json(body))}))
         standing = self.outcome()
         assert standing is not None
-        self.tidy(standing)
+        self._publish(standing, lambda _: None)
         return standing
 
     def outcome(self) -> Outcome | None:
@@ -172,11 +172,15 @@ class RunFolder:
 
     def tidy(self, outcome: Outcome) -> None:
         """See that every file the outcome stands for is whole, with its copy for people, and remove what nothing stands for."""
+        self._publish(outcome, self.say)
+
+    def _publish(self, outcome: Outcome, say: Callable[[str], None]) -> None:
         for kind, file in outcome.files.items():
             data = self.table(outcome, kind)
             for name in (file.name, f"{kind}.parquet") if kind != "checkpoint" else ():
                 if self._whole(name, file) is None:
                     self.store.write(f"{self.root}/{name}", data)
+                    say(f"missing or altered: {self.store.where(f'{self.root}/{name}')}. It was written anew from its copy.")
         stands = {file.name for file in outcome.files.values()}
         for name in self._names():
             if re.match(r"attempt-\d+/(checkpoint|epochs|endpoints)-", name) and name not in stands:

@@ -72,8 +72,9 @@ Share = Annotated[float, Within(above=0, at_most=1)]
 
 def nearest(word: str, legal: Iterable[str]) -> str:
     """`" Did you mean 'step'?"`, or nothing when no legal word is near."""
-    close = difflib.get_close_matches(word, list(legal), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    spelt = {name.lower(): name for name in legal}
+    close = difflib.get_close_matches(word.lower(), list(spelt), n=1, cutoff=0.5)
+    return f" Did you mean {spelt[close[0]]!r}?" if close else ""
 
 
 def one_of(word: object, legal: Iterable[str]) -> str | None:

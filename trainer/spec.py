@@ -13,7 +13,7 @@ from trainer import models
 from trainer.data import DATASETS, held_out_of
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import KeepRatioPolicy
-from trainer.settings import Problem, SettingError, Share, SpecError, Within, one_of, read, written
+from trainer.settings import Problem, SettingError, Share, SpecError, Within, nearest, one_of, read, settings_of, written
 
 RECIPE = 1
 """Raised whenever the same spec would give other numbers, so that results of a mended trainer never mix with those from before."""
@@ -63,9 +63,7 @@ class Task:
         if self.validation and not held_out:
             raise SettingError("validation", f"holds out no image of the {total:,}; the smallest share that does is {1 / total:.2g}.")
         if size + held_out > total or size < 1:
-            raise SettingError(
-                "train_size", f"{size:,} images to train on and {held_out:,} held out are more than the {total:,} there are."
-            )
+            raise SettingError("train_size", f"asks for {size:,} images beside the {held_out:,} held out; there are {total:,} in all.")
         if self.drop_last and self.batch_size > size:
             raise SettingError("drop_last", f"leaves nothing: a batch of {self.batch_size:,} is more than the {size:,} images.")
 
@@ -113,7 +111,10 @@ class RunSpec:
         """From plain values; SpecError holds every problem found in any part."""
         if not isinstance(given, Mapping):
             raise SpecError([Problem("", "must be an object with the keys task, policy and seed.")])
-        problems: list[Problem] = []
+        values = dict(cast("Mapping[str, object]", given))
+        parts = ("task", "policy", *settings_of(_Numbers))
+        problems = [Problem(key, _no_such_part(key, parts)) for key in map(str, values) if key not in parts]
+        problems += [Problem(key, "is missing; a run needs it.") for key in ("task", "policy") if key not in values]
 
         def part(reader: Callable[[object], T], value: object) -> T | None:
             try:
@@ -121,10 +122,9 @@ class RunSpec:
             except SpecError as error:
                 problems.extend(error.problems)
 
-        rest = dict(cast("Mapping[str, object]", given))
-        task = part(lambda value: read(Task, value, "task"), rest.pop("task", {}))
-        policy = part(Policy.read, rest.pop("policy", {}))
-        number = part(lambda value: read(_Numbers, value, takes="a run, beside task and policy,"), rest)
+        task = part(lambda value: read(Task, value, "task"), values["task"]) if "task" in values else None
+        policy = part(Policy.read, values["policy"]) if "policy" in values else None
+        number = part(lambda value: read(_Numbers, value, takes="a run"), {key: values[key] for key in parts[2:] if key in values})
         if problems or not task or not policy or not number:
             raise SpecError(problems)
         return cls(task, policy, number.seed, number.recipe)
@@ -164,6 +164,12 @@ class _Numbers:
 
 def _wrong_recipe(given: int) -> str | None:
     return None if given == RECIPE else f"must be {RECIPE}, this trainer's; it is {given}. Another recipe's numbers need its own release."
+
+
+def _no_such_part(key: str, parts: tuple[str, ...]) -> str:
+    if key in settings_of(Task):
+        return "stands at the top; it belongs inside task."
+    return f"no such part of a run.{nearest(key, parts)}\n    a run takes: {', '.join(parts)}."
 
 
 def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:

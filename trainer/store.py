@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -210,4 +211,12 @@ def _first_line(error: Exception) -> str:
 
 def open_store(place: str | Path) -> Store:
     """The store at a folder's path, or at a URL such as s3://bucket/prefix (credentials and endpoint from the environment)."""
-    return BucketStore(str(place)) if "://" in str(place) else LocalStore(Path(place))
+    text = str(place)
+    if "://" in text:
+        return BucketStore(text)
+    if not text or re.match(r"\w{2,}:/", text):
+        raise StoreError(f"{text!r} is no store: give a folder, or a URL with two slashes such as s3://bucket/prefix.")
+    folder = Path(text).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file; a store is a folder, or a URL such as s3://bucket/prefix.")
+    return LocalStore(folder)

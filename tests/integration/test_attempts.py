@@ -78,6 +78,7 @@ def test_an_attempt_stops_before_committing_when_a_later_one_has_begun(tmp_path:
     second = attempt(tmp_path)
     with pytest.raises(Superseded, match="attempt 2 has taken run"):
         take(first, 1)
+    assert "attempt 2 has taken run" in (tmp_path / SPEC.run_id / "attempt-1" / "log.txt").read_text()
     list(second)
     assert isinstance(second.outcome, Completed)
 

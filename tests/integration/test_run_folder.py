@@ -161,8 +161,10 @@ def test_of_a_finished_runs_two_copies_either_is_rebuilt_from_the_other(tmp_path
                 (tmp_path / name).unlink()
             else:
                 (tmp_path / name).write_bytes(damaged)
-            attempt(tmp_path)
+            said: list[str] = []
+            attempt(tmp_path, said=said)
             assert contents(tmp_path) == before
+            assert said == [f"missing or altered: {tmp_path / name}. It was written anew from its copy."]
 
 
 def test_a_finished_run_with_both_copies_damaged_is_an_error_that_names_them(tmp_path: Path) -> None:
@@ -211,8 +213,9 @@ def test_what_killed_writers_left_goes_when_the_run_is_finished(tmp_path: Path) 
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_the_log_keeps_its_end(tmp_path: Path) -> None:
+def test_the_log_says_what_happened_and_lies_there_while_the_run_is_under_way(tmp_path: Path) -> None:
     list(attempt(tmp_path))
     lines = (tmp_path / SPEC.run_id / "attempt-1" / "log.txt").read_text().splitlines()
     assert "attempt 1 starts at epoch 1 of 4" in lines[0]
+    assert "kept epoch 1" in lines[1]
     assert "completed at epoch 4" in lines[-1]

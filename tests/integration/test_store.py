@@ -58,10 +58,18 @@ def test_a_message_names_the_place(store: Store) -> None:
     assert store.where("run/a").endswith("/run/a")
 
 
-@pytest.mark.parametrize("url", ["s4://bucket/x", "s3://"])
-def test_a_url_that_is_no_store_is_told(url: str) -> None:
-    with pytest.raises(StoreError, match="is no store that can be opened"):
+@pytest.mark.parametrize("url", ["s4://bucket/x", "s3://", "s3:/bucket/x", ""])
+def test_a_place_that_is_no_store_is_told(url: str) -> None:
+    with pytest.raises(StoreError, match="is no store"):
         open_store(url)
+
+
+def test_a_file_is_no_store_and_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match="is a file; a store is a folder"):
+        open_store(tmp_path / "file")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_store("~/runs").where("a") == str(tmp_path / "runs" / "a")
 
 
 def test_a_bucket_that_does_not_exist_is_told(bucket: str) -> None:

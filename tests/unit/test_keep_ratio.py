@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.conftest import BRISK
@@ -16,6 +18,10 @@ def play(policy: KeepRatioPolicy, accuracies: list[float]) -> list[float]:
         policy.after_epoch(accuracy)
         ratios.append(policy.keep_ratio)
     return ratios
+
+
+def made(name: str, **settings: Any) -> KeepRatioPolicy:
+    return POLICIES[name](**settings)
 
 
 def test_dense_keeps_everything_and_fixed_keeps_its_share() -> None:

@@ -103,7 +103,10 @@ def test_a_field_added_later_leaves_the_id_of_older_runs_alone() -> None:
         ({"task": {"endpoints": []}}, ["task.endpoints  must be different keep ratios, at least one"]),
         ({"task": {"endpoints": [1, 1.0]}}, ["task.endpoints  must be different keep ratios"]),
         ({"task": {"endpoints": [1, 0]}}, ["task.endpoints  [1] must be above 0 and at most 1; it is 0.0."]),
-        ({"task": {"validation": 0.5, "train_size": 700}}, ["task.train_size  700 images to train on and 600 held out are more than"]),
+        (
+            {"task": {"validation": 0.5, "train_size": 700}},
+            ["asks for 700 images beside the 600 held out; there are 1,200 in all."],
+        ),
         ({"task": {"validation": 0.0001}}, ["task.validation  holds out no image"]),
         ({"task": {"drop_last": True, "batch_size": 97}}, ["task.drop_last  leaves nothing"]),
         ({"policy": {"stp": 0.1}}, ["policy.stp  no such setting. Did you mean 'step'?", "additive-reset takes: step, ema, drop"]),
@@ -115,7 +118,10 @@ def test_a_field_added_later_leaves_the_id_of_older_runs_alone() -> None:
         ({"seed": -1}, ["seed  must be at least 0"]),
         ({"seed": 2**63}, ["seed  must be at least 0 and below"]),
         ({"recipe": 2}, ["recipe  must be 1, this trainer's; it is 2."]),
-        ({"tsk": 2}, ["tsk  no such setting."]),
+        ({"polcy": 2}, ["polcy  no such part of a run. Did you mean 'policy'?", "a run takes: task, policy, seed, recipe."]),
+        ({"epochs": 2}, ["epochs  stands at the top; it belongs inside task."]),
+        ({"task": {"data": "CIFAR10"}}, ["Did you mean 'cifar10'?"]),
+        ({"task": {"model": "WRN-10-1"}}, ["no such model: 'WRN-10-1'. Did you mean 'wrn-10-1'?"]),
     ],
 )
 def test_what_is_wrong_is_named_with_its_path_the_nearest_word_and_the_legal_values(change: dict[str, Any], said: list[str]) -> None:
@@ -125,6 +131,13 @@ def test_what_is_wrong_is_named_with_its_path_the_nearest_word_and_the_legal_val
     text = problems(values)
     for words in said:
         assert words in text, text
+
+
+def test_a_part_that_is_missing_is_told_as_missing() -> None:
+    text = problems({"polcy": {"name": "dense"}, "seed": 1})
+    assert "task  is missing" in text
+    assert "policy  is missing" in text
+    assert "Did you mean 'policy'?" in text
 
 
 def test_all_problems_are_told_at_once() -> None:

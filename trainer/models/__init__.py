@@ -49,7 +49,8 @@ def parse(name: str) -> tuple[Family, tuple[int, ...]]:
             if why := family.wrong(sizes):
                 raise ValueError(f"{name!r} {why}")
             return family, sizes
-    raise ValueError(f"no such model: {name!r}. Models are named {'; '.join(f.form for f in FAMILIES.values())}.")
+    hint = f" Did you mean {name.lower()!r}?" if name != name.lower() and not wrong(name.lower()) else ""
+    raise ValueError(f"no such model: {name!r}.{hint} Models are named {'; '.join(f.form for f in FAMILIES.values())}.")
 
 
 def wrong(name: str) -> str | None:
