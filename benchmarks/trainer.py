@@ -110,7 +110,9 @@ def main(arguments: list[str]) -> None:
         return
     console = Console()
     table = Table("case", "ours, s/epoch", "plain, s/epoch", "ratio", "rounds")
-    kept: dict[str, dict[str, float | list[float]]] = {}
+    path = RESULTS / "trainer-cpu.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}  # a case that is measured again replaces itself alone
+    machine = {**process.describe(torch.device("cpu")), "system": platform.platform(), "python": platform.python_version()}
     for name in arguments or CASES:
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for _ in range(CASES[name].rounds):
@@ -119,13 +121,11 @@ def main(arguments: list[str]) -> None:
                 console.log(f"{name} {way}: {values[-1]:.3f} s")
         middle = {way: statistics.median(values) for way, values in times.items()}
         ratio = statistics.median(b / a for a, b in zip(times["ours"], times["plain"], strict=True))
-        kept[name] = {**times, "ratio": ratio}
+        kept[name] = {**times, "ratio": ratio, "machine": machine}
         table.add_row(name, f"{middle['ours']:.3f}", f"{middle['plain']:.3f}", f"{ratio:.2f}", str(CASES[name].rounds))
     console.print(table)
     RESULTS.mkdir(exist_ok=True)
-    machine = {**process.describe(torch.device("cpu")), "system": platform.platform(), "python": platform.python_version()}
-    path = RESULTS / "trainer-cpu.json"
-    path.write_text(json.dumps({"command": "make bench", "machine": machine, "cases": kept}, indent=1) + "\n")
+    path.write_text(json.dumps(kept, indent=1) + "\n")
     console.print(f"kept in {path}")
 
 

@@ -23,6 +23,7 @@ def test_a_policy_takes_one_class_one_line_in_one_table_and_one_test(tmp_path: P
     for folder in ("trainer", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     code = blocks()
     table = code["trainer/policies/__init__.py"]
     assert len(table.splitlines()) == 1
@@ -37,7 +38,7 @@ def test_a_policy_takes_one_class_one_line_in_one_table_and_one_test(tmp_path: P
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout  # its own, and the one that continues every policy from its state
 
-    for check in (["ruff", "format", "--check"], ["ruff", "check"], ["basedpyright", "--pythonpath", sys.executable]):
+    for check in (["ruff", "format", "--check"], ["ruff", "check"], ["basedpyright"]):
         changed = [name for name in code if name.endswith(".py")]
         checked = subprocess.run([sys.executable, "-m", *check, *changed], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout

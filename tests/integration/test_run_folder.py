@@ -41,7 +41,7 @@ def broken_off(broken_off_once: Path, tmp_path: Path) -> Path:
 
 def test_the_last_two_commits_are_kept_under_the_hash_of_their_content(broken_off: Path) -> None:
     files = sorted(path.name for path in (broken_off / SPEC.run_id / "attempt-1").iterdir())
-    assert [name.rsplit("-", 1)[0] for name in files] == ["attempt.json", "checkpoint-2", "checkpoint-3", "epochs-2", "epochs-3"]
+    assert [name.rsplit("-", 1)[0] for name in files] == ["attempt.json", "checkpoint-2", "checkpoint-3", "epochs-2", "epochs-3", "log.txt"]
     for path in (broken_off / SPEC.run_id / "attempt-1").glob("*-*-*"):
         assert digest(path.read_bytes())[:16] == path.stem.split("-")[2]
 
