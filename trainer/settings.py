@@ -14,7 +14,6 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
-_MISSING = object()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,14 +123,14 @@ def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
 def written(settings: Any) -> dict[str, Any]:
     """The JSON value of a settings object: the inverse of `read`.
 
-    A field added after a recipe was published carries `metadata={"old": value}` and is left out at that value, so that the same work
-    keeps its id.
+    A field added after runs were made carries `metadata={"added": True}`, its default is what it meant before it was there, and at its
+    default it is left out, so that the same work keeps its id and an old spec still reads as what it was.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         if field.name in settings_of(type(settings)):
             value = getattr(settings, field.name)
-            if value != field.metadata.get("old", _MISSING):
+            if not (field.metadata.get("added") and value == field.default):
                 values[field.name] = list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
     return values
 

@@ -67,11 +67,6 @@ class Task:
         if self.drop_last and self.batch_size > size:
             raise SettingError("drop_last", f"leaves nothing: a batch of {self.batch_size:,} is more than the {size:,} images.")
 
-    @property
-    def train_images(self) -> int:
-        """How many images an epoch is drawn from."""
-        return self.train_size or DATASETS[self.data].train - held_out_of(self)
-
 
 @dataclass(frozen=True)
 class Policy:
