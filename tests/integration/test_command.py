@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -210,6 +211,15 @@ sys.exit(__main__.main(sys.argv[1:]))
     (log,) = store.rglob("log.txt")
     assert "RuntimeError: the machine burns" in log.read_text()
     assert train(run, store).returncode == 0
+
+
+def test_off_a_terminal_a_long_epoch_gives_signs_of_life(write_run: Any, tmp_path: Path) -> None:
+    code = "import sys; from trainer import __main__; __main__.LONG_SECONDS = 0.05; sys.exit(__main__.main(sys.argv[1:]))"
+    arguments = command(write_run(train_size=1200), tmp_path / "runs")[3:]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert re.search(r"^epoch [123]/3  batch \d+/38$", done.stderr, re.MULTILINE), done.stderr
+    assert len(done.stdout.splitlines()) == 3
 
 
 def test_weights_that_were_not_kept_are_not_promised(write_run: Any, tmp_path: Path) -> None:
