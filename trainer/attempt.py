@@ -61,20 +61,26 @@ class Attempt:
 
     def __iter__(self) -> Iterator[EpochRow]:
         """The rows still to come; after the last one the outcome stands."""
+        return (row for row in self.steps() if row)
+
+    def steps(self) -> Iterator[EpochRow | None]:
+        """The rows, with None after every batch between them, for those who must look up more often than once an epoch."""
         if self.outcome:
             return
-        rows = iter(self.training)
-        while row := self._next(rows):
-            self.uncommitted = self.training.state()
-            if not self.training.done and self.clock() - self.committed_at >= self.commit_seconds:
-                self.commit()
+        steps = self.training.steps()
+        while not self.training.done:
+            row = self._next(steps)
+            if row:
+                self.uncommitted = self.training.state()
+                if not self.training.done and self.clock() - self.committed_at >= self.commit_seconds:
+                    self.commit()
             yield row
         self._finish()
 
-    def _next(self, rows: Iterator[EpochRow]) -> EpochRow | None:
+    def _next(self, steps: Iterator[EpochRow | None]) -> EpochRow | None:
         self.breakable = True
         try:
-            return next(rows, None)
+            return next(steps)
         finally:
             self.breakable = False
 

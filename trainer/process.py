@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.store import digest
+from trainer.code import code_hash
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -44,13 +44,6 @@ def describe(device: torch.device) -> dict[str, str | int]:
         "device_name": name,
         "threads": torch.get_num_threads(),
     }
-
-
-@cache
-def code_hash() -> str:
-    """A hash over this package's sources: what really runs, also where there is no git."""
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
-    return digest(b"".join(path.read_bytes() for path in sources))[:16]
 
 
 @cache

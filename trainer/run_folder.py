@@ -11,7 +11,6 @@ for with their hashes; the two tables beside it are copies of those, for people.
 from __future__ import annotations
 
 import io
-import json
 import re
 import secrets
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from trainer.spec import RunSpec
-from trainer.store import Store, digest
+from trainer.store import Store, digest, seal, unseal
 
 KEPT = 2
 """Checkpoints of a run that is under way: the last, and the one before in case the last is damaged."""
@@ -89,7 +88,7 @@ class RunFolder:
         record = {**environment, "started_at": datetime.now(UTC).isoformat(), "token": secrets.token_hex(8)}
         while True:
             number = max(self.attempts(), default=0) + 1
-            if self.store.create(f"{self.root}/attempt-{number}/attempt.json", _json(record)):
+            if self.store.create(f"{self.root}/attempt-{number}/attempt.json", seal(record)):
                 self._compare(number - 1, environment)
                 return number
 
@@ -144,7 +143,7 @@ class RunFolder:
         """Write the outcome unless one stands, and return the one that does; then leave only what it stands for."""
         kind = type(outcome).__name__.lower()
         body = {"outcome": kind, "run_id": self.spec.run_id, "written_at": datetime.now(UTC).isoformat(), **asdict(outcome)}
-        self.store.create(f"{self.root}/outcome.json", _json({**body, "check": digest(_json(body))}))
+        self.store.create(f"{self.root}/outcome.json", seal(body))
         standing = self.outcome()
         assert standing is not None
         self._publish(standing, lambda _: None)
@@ -158,9 +157,9 @@ class RunFolder:
         except FileNotFoundError:
             return None
         try:
-            body = json.loads(data)
-            if body.pop("check") != digest(_json(body)) or body["run_id"] != self.spec.run_id:
-                raise ValueError("its content does not match its hash")
+            body = unseal(data)
+            if body["run_id"] != self.spec.run_id:
+                raise ValueError("it is another run's")
             files = {kind: File(**file) for kind, file in body["files"].items()}
             cls = _OUTCOMES[body["outcome"]]
             return cls(**{key: body[key] for key in cls.__dataclass_fields__ if key != "files"}, files=files)
@@ -232,7 +231,7 @@ class RunFolder:
     def _compare(self, attempt: int, environment: dict[str, Any]) -> None:
         """Say where the attempt before ran on something that may change the last bits of the numbers."""
         try:
-            before = json.loads(self.store.read(f"{self.root}/attempt-{attempt}/attempt.json"))
+            before = unseal(self.store.read(f"{self.root}/attempt-{attempt}/attempt.json"))
         except (FileNotFoundError, ValueError):
             return  # there is no attempt before, or what it ran on can no longer be told
         compared = environment.keys() - {"commit"}  # most commits change no number, and those that do change the code's hash too
@@ -256,7 +255,3 @@ class RunFolder:
 
     def _delete(self, name: str) -> None:
         self.store.delete(f"{self.root}/{name}")
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

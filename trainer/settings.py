@@ -92,6 +92,13 @@ def settings_of(cls: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in own_first if f.init and not f.metadata.get("hidden")}
 
 
+def whole_number(cls: type, key: str) -> bool:
+    """Whether a setting is declared as a whole number; False where there is no such setting."""
+    declared = settings_of(cls).get(key)
+    options = get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
+    return any((get_args(option)[0] if get_origin(option) is Annotated else option) is int for option in options)
+
+
 def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
     """Build `cls` from a mapping, or raise SpecError with every problem found. `takes` names the owner of the keys in messages."""
     fields = settings_of(cls)

@@ -6,7 +6,9 @@ buffer, conditional where the file may be created only once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -14,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 TEMPORARY = ".partial"
 
@@ -26,6 +28,23 @@ class StoreError(RuntimeError):
 def digest(data: bytes) -> str:
     """The SHA-256 of a file's content."""
     return hashlib.sha256(data).hexdigest()
+
+
+def seal(body: dict[str, Any]) -> bytes:
+    """A JSON file that carries a hash over its own content."""
+    return _json({**body, "check": digest(_json(body))})
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The content of a sealed file; ValueError where it is not what was sealed."""
+    body = json.loads(data)
+    if not isinstance(body, dict) or body.pop("check", None) != digest(_json(body)):
+        raise ValueError("its content does not match its hash")
+    return body
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 class Store(ABC):
@@ -48,8 +67,12 @@ class Store(ABC):
         """Like `write`, but only where there is no such file yet; whether this call made it."""
 
     @abstractmethod
+    def stamps(self, folder: str = "") -> dict[str, str]:
+        """Every whole file under a folder, with something that changes when the file does; without reading any."""
+
     def names(self, folder: str = "") -> list[str]:
         """Every whole file under a folder, sorted."""
+        return sorted(self.stamps(folder))
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -83,8 +106,14 @@ class LocalStore(Store):
     def create(self, name: str, data: bytes) -> bool:
         return self._publish(name, data, _link)
 
-    def names(self, folder: str = "") -> list[str]:
-        return sorted(path.relative_to(self.root).as_posix() for path in self._files(folder) if not path.name.endswith(TEMPORARY))
+    def stamps(self, folder: str = "") -> dict[str, str]:
+        found: dict[str, str] = {}
+        for path in self._files(folder):
+            if not path.name.endswith(TEMPORARY):
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    facts = path.stat()
+                    found[path.relative_to(self.root).as_posix()] = f"{facts.st_size}-{facts.st_mtime_ns}"
+        return found
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
@@ -179,9 +208,9 @@ class BucketStore(Store):
             return self.read(name) == data  # our own, where the answer to a first PUT was lost and the client repeated it
         return True
 
-    def names(self, folder: str = "") -> list[str]:
+    def stamps(self, folder: str = "") -> dict[str, str]:
         try:
-            return sorted(entry["path"] for page in self.store.list(folder or None) for entry in page)
+            return {entry["path"]: f"{entry['size']}-{entry['e_tag']}" for page in self.store.list(folder or None) for entry in page}
         except (self.errors.BaseError, FileNotFoundError) as error:
             raise StoreError(f"cannot list {self.where(folder)}: {_first_line(error)}") from error
 

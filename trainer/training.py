@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -116,8 +116,12 @@ class Training:
         return self.done and COLLAPSED_SHARE * math.log(self.classes) <= self.rows[-1].train_loss < math.inf
 
     def __iter__(self) -> Iterator[EpochRow]:
+        return (row for row in self.steps() if row)
+
+    def steps(self) -> Iterator[EpochRow | None]:
+        """The rows, with None after every batch between them, for those who must look up more often than once an epoch."""
         while not self.done:
-            row = self._epoch(len(self.rows) + 1)
+            row = yield from self._epoch(len(self.rows) + 1)
             self.rows.append(row)
             yield row
 
@@ -144,11 +148,11 @@ class Training:
         self.rows = [from_plain(EpochRow, row) for row in state["rows"]]
         self.endpoints = [from_plain(EndpointRow, row) for row in state["endpoints"]]
 
-    def _epoch(self, epoch: int) -> EpochRow:
+    def _epoch(self, epoch: int) -> Generator[None, None, EpochRow]:
         start = time.perf_counter()
         ratio = self.policy.keep_ratio
         learning_rate = self.task.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / self.task.epochs)) / 2
-        loss, accuracy = self._train(epoch, ratio, learning_rate)
+        loss, accuracy = yield from self._train(epoch, ratio, learning_rate)
         trained = time.perf_counter()
         self.policy.after_epoch(accuracy)
         evaluation: dict[str, Any] = dict.fromkeys(_EVALUATED)
@@ -177,7 +181,7 @@ class Training:
     def _seen(self) -> int:
         return min(len(self.split.train), self.batches * self.task.batch_size)
 
-    def _train(self, epoch: int, ratio: float, learning_rate: float) -> tuple[float, float]:
+    def _train(self, epoch: int, ratio: float, learning_rate: float) -> Generator[None, None, tuple[float, float]]:
         """Mean loss and accuracy over the epoch's batches. The host waits for the device once, at the end."""
         seed = self.spec.seed
         randomness.seed_everything(seed, epoch)
@@ -200,6 +204,7 @@ class Training:
             self.optimizer.step()
             loss_sum += loss.detach() * len(index)
             correct += (logits.argmax(1) == labels).sum()
+            yield
         self.batch = 0
         return loss_sum.item() / self._seen(), correct.item() / self._seen()
 

@@ -1,0 +1,1 @@
+"""Many runs: a study becomes a plan, the plan's runs are trained on a cluster, and a ledger keeps what came of them."""

@@ -1,0 +1,259 @@
+"""`sweep plan | run | status | doctor STUDY`. stdout is data, stderr is progress; exit codes are part of the contract."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from sweep import study as studies
+from sweep.document import RejectStudy
+from sweep.forecast import forecast
+from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
+from sweep.lease import Held, Lease, holder
+from sweep.overview import overview
+from sweep.plan import Plan
+from sweep.planned import Planned, refusals, shown_plan
+from sweep.shown import Screen, arms_table, failures_table
+from sweep.study import Study
+from trainer.store import StoreError
+
+DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Sweeps over seeded training runs. exit: 0 done, 1 some runs failed, 2 usage or study, 3 infrastructure, 130/143 stopped",
+)
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of one in search_spaces/")]
+StoreOption = Annotated[str, typer.Option("--store", envvar="STORE", metavar="DIR", help="a folder, or a URL such as s3://bucket/prefix")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--ray-address", envvar="RAY_ADDRESS", metavar="A", help="a Ray cluster that this machine is part of; else one is started here"),
+]
+DataOption = Annotated[Path, typer.Option("--data-dir", envvar="DATA_DIR", metavar="DIR", help="where fetched data sets live")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    store: StoreOption = "results",
+    ray_address: AddressOption = None,
+    data_dir: DataOption = Path("data"),
+    slots: Annotated[int | None, typer.Option(min=1, help="runs at once; asked of the cluster by default")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What `run` would do: runs, epochs, hours, what the comparison can detect. Touches nothing."""
+    with _errors():
+        found = studies.load(studies.find(study))
+        ledger = Ledger(_place(store), found.name, _say)
+        planned = Planned.of(found, ledger, slots or _slots(found, ray_address), data_dir.absolute())
+        if as_json:
+            print(json.dumps(asdict(planned), indent=1))
+        else:
+            Console(soft_wrap=True).print(shown_plan(found, planned), highlight=False)
+        if planned.refusals:
+            raise typer.Exit(USAGE)
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    store: StoreOption = "results",
+    ray_address: AddressOption = None,
+    data_dir: DataOption = Path("data"),
+    extend: Annotated[bool, typer.Option("--extend", help="accept that the study grew since it was begun")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="the same as plan")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study to its end, or go on with it. The same command again continues; there is nothing else to know."""
+    if dry_run:
+        plan(study, store, ray_address, data_dir, None, as_json)
+        return
+    with _errors():
+        if ray_address and ray_address.startswith("ray://"):
+            raise RejectStudy([f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."])
+        found = studies.load(studies.find(study))
+        if problems := refusals(found):
+            raise RejectStudy([f"{found.name}: {problem}" for problem in problems])
+        raise typer.Exit(_drive(found, _place(store), ray_address, data_dir.absolute(), extend, as_json))
+
+
+def _drive(study: Study, place: str, address: str | None, data_dir: Path, extend: bool, as_json: bool) -> int:
+    from sweep.driver import AbortSweep, Driver  # Ray takes a second to import
+
+    with Screen(study.analysis.endpoints) as screen:
+        ledger = Ledger(place, study.name, screen.say)
+        lease = Lease(ledger.store, screen.say)
+        lease.acquire()
+        try:
+            ledger.load()
+            plan = Plan(study, ledger.results, ledger.proposals())
+            ledger.declare(study, extend, plan.finished.total())
+            ledger.failures()
+            for run_id, reason in ledger.damaged.items():
+                plan.damage(run_id, reason)
+                screen.say(reason)
+            expected = forecast(Plan(study, {}, {}), 1).runs
+            screen.say(f"study {study.name}: {plan.finished.total()} of {expected.total()} runs are done; results are in {ledger.store.where()}")
+            driver = Driver(
+                plan,
+                ledger,
+                lease,
+                data_dir=data_dir,
+                say=screen.say,
+                show=lambda driver: screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots)),
+            )
+            try:
+                driver.drive(address)
+            except AbortSweep as error:
+                screen.say(str(error))
+                screen.say(_again())
+                return INFRASTRUCTURE
+            finally:
+                ledger.write_index()
+        finally:
+            lease.release()
+    view = overview(plan, expected, {})
+    if as_json:
+        print(json.dumps({"study": study.name, "store": ledger.store.where(), "complete": plan.complete, **asdict(view)}, indent=1))
+    else:
+        Console(soft_wrap=True).print(arms_table(view, study.analysis.endpoints), highlight=False)
+    if driver.received:
+        screen.say(f"stopped by {driver.received.name}. {_again()}")
+        return 128 + driver.received
+    if plan.failed:
+        screen.say(f"{len(plan.failed)} runs failed. `sweep status {study.name}` shows why; the same command tries them again.")
+        return INFRASTRUCTURE if any(failure.damaged for failure in plan.failed.values()) else FAILED
+    if not plan.complete:
+        raise AssertionError("the plan is over, and neither complete nor failed")
+    screen.say(f"done: {view.done} runs. Results: {ledger.store.where()}. Next: sweep status {study.name}")
+    return DONE
+
+
+@app.command()
+def status(
+    study: StudyArgument,
+    store: StoreOption = "results",
+    watch: Annotated[bool, typer.Option("--watch", help="again every few seconds, until it is done")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """How far a study is, from its ledger alone: arms, gains so far, failures with their logs. Works while it runs."""
+    with _errors():
+        name = studies.find(study).stem
+        console = Console(soft_wrap=True)
+        while True:
+            complete = _show_status(name, _place(store), console, as_json)
+            if not watch or complete:
+                return
+            time.sleep(WATCH_SECONDS)
+            if console.is_terminal and not as_json:
+                console.clear()
+
+
+WATCH_SECONDS = 5.0
+
+
+def _show_status(name: str, place: str, console: Console, as_json: bool) -> bool:
+    ledger = Ledger(place, name, _say)
+    declared = ledger.declared()
+    if declared is None:
+        raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: sweep run {name} --store {place}"])
+    study = studies.from_identity(name, declared["identity"])
+    ledger.load(keep=False)
+    plan = Plan(study, ledger.results, ledger.proposals())
+    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
+    driver, failures = holder(ledger.store), ledger.failures()
+    if as_json:
+        body = {"study": name, "complete": plan.complete, "driver": driver, "failures": failures, "damaged": ledger.damaged, **asdict(view)}
+        print(json.dumps(body, indent=1))
+        return plan.complete
+    console.print(arms_table(view, study.analysis.endpoints), highlight=False)
+    console.print(f"{view.done}/{view.total} runs done, {len(failures)} failed", highlight=False)
+    if driver:
+        console.print(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}; {driver['note']}", highlight=False)
+    elif not plan.complete:
+        console.print(f"nobody drives it now. To go on: sweep run {name} --store {place}", highlight=False)
+    for reason in ledger.damaged.values():
+        console.print(reason, style="bold", highlight=False, markup=False)
+    console.print(failures_table(failures), highlight=False)
+    return plan.complete
+
+
+@app.command()
+def doctor(study: StudyArgument, store: StoreOption = "results", as_json: JsonOption = False) -> None:
+    """Verify every file of a study, say what is damaged, and repair what can be rebuilt."""
+    from sweep.doctor import examine
+
+    with _errors():
+        found = studies.load(studies.find(study))
+        findings = examine(found, Ledger(_place(store), found.name, _say))
+        if as_json:
+            print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        else:
+            for finding in findings:
+                print(f"{'repaired' if finding.repaired else 'damaged'}: {finding.file}: {finding.what}")
+            if not findings:
+                print("every file is whole.")
+        if not all(finding.repaired for finding in findings):
+            raise typer.Exit(INFRASTRUCTURE)
+
+
+def _slots(study: Study, address: str | None) -> int:
+    if not address:
+        cores = len(os.sched_getaffinity(0)) // study.resources.cpus
+        return max(1, min(cores, study.resources.workers or cores))
+    from sweep.driver import AbortSweep, slots_of
+
+    try:
+        return slots_of(address, study.resources)
+    except AbortSweep as error:
+        _leave(str(error), INFRASTRUCTURE)
+
+
+def _place(store: str) -> str:
+    """Absolute, because an actor's working folder is another one."""
+    return store if "://" in store else str(Path(store).expanduser().absolute())
+
+
+def _again() -> str:
+    return f"To continue: {shlex.join(['sweep', *sys.argv[1:]])}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    _say(message)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Each kind of error as a message and an exit code."""
+    try:
+        yield
+    except (RejectStudy, ChangedStudy) as error:
+        _leave(str(error), USAGE)
+    except (Held, DamagedLedger, StoreError) as error:
+        _leave(str(error), INFRASTRUCTURE)
+    except KeyboardInterrupt:
+        _leave("", 130)
+
+
+def main() -> None:
+    """The command."""
+    app()

@@ -1,0 +1,454 @@
+"""The plan's work on a Ray cluster. The only room that imports Ray; what an attempt does is in `worker`.
+
+Tune keeps the actors and their slots; everything else is the plan's. What Tune does that we had to learn about stands in
+docs/decisions/0006.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+os.environ |= {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # its handler makes fit() return as if all were well
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # the slots are counted here
+    "RAY_AIR_NEW_OUTPUT": "0",  # a banner on stdout
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a default that is to change
+}
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import sweep
+import trainer
+from sweep import preflight
+from sweep.ledger import Ledger
+from sweep.lease import Lease
+from sweep.plan import Failure, Plan, Result, Run
+from sweep.proposer import propose
+from sweep.study import Resources
+from sweep.worker import Job, Worker
+from trainer.store import Store
+
+ROUND = 2000
+"""Attempts after which Tune is begun anew: it never forgets one, and grows by 40 MB for every thousand."""
+INDEX_SECONDS, SLOTS_SECONDS, ANSWER_SECONDS = 30.0, 2.0, 120.0
+LOCAL_OBJECTS = 100 * 2**20
+"""Bytes of Ray's object store on a cluster of our own: nothing larger than a report is sent."""
+SHOWN = ("damaged", "missing")
+"""What a run says that the person at the sweep should know, by its first word."""
+PATIENCE_SECONDS = 15.0
+"""After a signal, how long runs may take to come to the end of their step; Tune itself waits up to ten seconds more."""
+
+
+class AbortSweep(RuntimeError):
+    """Nothing can be run here, or not any more; the message says why and what to do."""
+
+
+class _Attempt(tune.Trainable):
+    """An actor's hands. Setting up and resetting only remember: all that can fail is in `step`, where it is told and not raised."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.worker, self.failed = Worker(Job(**config["job"])), False
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self.failed:
+            os._exit(1)  # a process in which an attempt failed is not used again: nobody knows what state it is in
+        report = self.worker.step()
+        self.failed = report["state"] == "failed"
+        report["node"] = ray.get_runtime_context().get_node_id()
+        return {"report": json.dumps(report), "done": report["state"] == "ended"}
+
+    def cleanup(self) -> None:
+        self.worker.stop()
+
+
+class Driver:
+    """Drives a plan to its end, or until it is told to stop."""
+
+    def __init__(
+        self, plan: Plan, ledger: Ledger, lease: Lease, *, data_dir: Path, say: Callable[[str], None], show: Callable[[Driver], None]
+    ) -> None:
+        self.plan, self.ledger, self.lease, self.data_dir, self.say, self.show = plan, ledger, lease, data_dir, say, show
+        self.study, self.resources = plan.study, plan.study.resources
+        self.slots = 0
+        self.received: signal.Signals | None = None
+        self.error: Exception | None = None
+        self.epochs: dict[str, float] = {}
+        """Epochs done, by run that is under way."""
+        self.nodes: dict[str, str] = {}
+        """Names for people, by Ray's own."""
+        self._stop_at: float | None = None
+        self._runs: dict[str, str] = {}
+        """Run by Tune's name for its attempt, until the process is ready for another."""
+        self._trials: dict[str, Any] = {}
+        self._nodes: dict[str, str] = {}
+        self._told: set[str] = set()
+        """Attempts whose end the plan knows already."""
+        self._reasons: dict[str, str] = {}
+        """Of attempts that were ended from here."""
+        self._blockers: dict[str, list[Any]] = {}
+        self._begun = 0
+        self._counted = self._indexed = -math.inf
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _nothing, ()  # Tune pickles what it is given, to restore itself from; nothing is ever restored from that here
+
+    def __deepcopy__(self, _: Any) -> Driver:
+        return self
+
+    def drive(self, address: str | None) -> None:
+        """Work until nothing is left to do, or a signal came (`received`); AbortSweep where it cannot go on."""
+        self._connect(address)
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which takes SIGTERM for itself
+                signal.signal(number, self._signal)
+            self._examine_nodes(address)
+            while not self.plan.over and not self.stopping:
+                self._begun = 0
+                self._fit()
+        finally:
+            ray.shutdown()
+        if self.error:
+            raise self.error
+        if self.lease.lost.is_set():
+            raise AbortSweep("Another driver has taken this study over; this one stops. What it trained is kept.")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more work is to be handed out."""
+        return bool(self.received or self.error or self.lease.lost.is_set())
+
+    # asked by Tune
+
+    def hand_out(self, trial: str) -> dict[str, Any] | str | None:
+        """The next attempt's configuration, None to wait, or the end."""
+        if self.stopping or self._begun >= ROUND:
+            return Searcher.FINISHED
+        while due := self.plan.wanted():
+            self.plan.propose(due.arm, due.generation, self.ledger.record(self.study, due, propose(self.study, due)))
+        if self.plan.over:
+            return Searcher.FINISHED
+        if len(self._runs) >= self.slots or not (run := self.plan.next(time.monotonic())):
+            return None
+        self._begun += 1
+        self._runs[trial] = run.run_id
+        return {"job": asdict(self._job(run))}
+
+    def heard(self, trial: str, report: dict[str, Any]) -> None:
+        """What an attempt says of itself, every few seconds."""
+        run_id, node = report["run_id"], report["node"]
+        self._nodes[trial] = node
+        self.plan.progress(run_id, time.monotonic())
+        for line in report["said"]:
+            if line.startswith(SHOWN) or " continues " in line:
+                self.say(f"run {run_id}: {line}")
+        match report["state"]:
+            case "training":
+                self.epochs[run_id] = report["epochs"]
+            case "ended":
+                result = Result(**report["result"])
+                self.ledger.add(run_id, result)
+                self.plan.finish(run_id, result, node)
+                self._end(trial)
+            case "failed":
+                failure = Failure(report["reason"], self._name(node), damaged=report["damaged"])
+                self._told.add(trial)
+                self._lose(run_id, failure, node, report["log"], blame=report["blame"])
+            case _:
+                pass
+
+    def lost(self, trial: str, reason: str) -> None:
+        """An attempt's process is gone."""
+        run_id = self._runs.get(trial)
+        if run_id and trial not in self._told:
+            node = self._nodes.get(trial, "")
+            self._lose(run_id, Failure(self._reasons.get(trial, reason), self._name(node)), node, [])
+        self._end(trial)
+
+    def tend(self) -> None:
+        """What has to be looked after now and then; called several times a second."""
+        now = time.monotonic()
+        if now - self._counted > SLOTS_SECONDS:
+            self._counted, self.slots = now, self._count_slots()
+        if now - self._indexed > INDEX_SECONDS:
+            self._indexed = now
+            self.ledger.write_index()
+        for trial in [trial for trial, run_id in self._runs.items() if run_id in self.plan.overdue(now)]:
+            self._reasons[trial] = f"no progress for {self.resources.deadline:g} s; the process was ended."
+            self.plan.progress(self._runs[trial], now)
+            if actor := self._trials[trial].temporary_state.ray_actor:
+                ray.kill(actor, no_restart=True)
+        self.show(self)
+
+    # inside
+
+    def _lose(self, run_id: str, failure: Failure, node: str, log: list[str], *, blame: bool = True) -> None:
+        self.epochs.pop(run_id, None)
+        again = self.plan.lose(run_id, failure, node, blame=blame)
+        where = f" on {failure.node}" if failure.node else ""
+        self.say(f"run {run_id}{where}: {failure.reason} {'It is tried again.' if again else 'It is given up for now.'}")
+        if not again:
+            self.ledger.fail(run_id, self.plan.failed[run_id], log)
+        for bad in self.plan.avoided - self._blockers.keys():
+            self._keep_away(bad)
+
+    def _end(self, trial: str) -> None:
+        self.epochs.pop(self._runs.pop(trial, ""), None)
+        self._told.discard(trial)
+        for known in (self._reasons, self._trials, self._nodes):
+            known.pop(trial, None)
+
+    def _job(self, run: Run) -> Job:
+        return Job(
+            run_id=run.run_id,
+            spec=run.spec.to_json(),
+            place=self.ledger.runs_place,
+            data_dir=str(self.data_dir),
+            device="cuda" if self.resources.gpus else "cpu",
+            threads=self.resources.cpus,
+            commit_seconds=self.resources.commit_seconds,
+            keep_weights=run.phase == "confirm",
+        )
+
+    def _signal(self, number: int, _: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received, self._stop_at = signal.Signals(number), time.monotonic()
+        self.say(f"{self.received.name}: no more runs are begun; those under way keep their last epoch. Once more to stop at once.")
+
+    def out_of_patience(self) -> bool:
+        """Whether runs under way were waited for long enough after a signal."""
+        return self._stop_at is not None and time.monotonic() - self._stop_at > PATIENCE_SECONDS
+
+    def guarded(self, call: Callable[[], Any]) -> Any:
+        """Tune must see no exception from here: it would end the experiment without letting the runs keep anything."""
+        try:
+            return call()
+        except Exception as error:
+            self.error = self.error or error
+            return None
+
+    def begin(self, trial: Any) -> None:
+        """Tune has begun an attempt."""
+        self._trials[trial.trial_id] = trial
+
+    # Ray
+
+    def _connect(self, address: str | None) -> None:
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is told by the plan
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        try:
+            if address:
+                ray.init(address=address, runtime_env={"py_modules": [trainer, sweep]}, **common)
+            else:
+                ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECTS, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise AbortSweep(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+
+    def _alive(self) -> list[dict[str, Any]]:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        self.nodes |= {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})" for node in nodes}
+        return nodes
+
+    def _name(self, node: str) -> str:
+        if node not in self.nodes:
+            self._alive()
+        return self.nodes.get(node, node[:8])
+
+    def _count_slots(self) -> int:
+        avoided = self.plan.avoided
+        room = sum(room_on(node, self.resources) for node in self._alive() if node["NodeID"] not in avoided)
+        return min(room, self.resources.workers or room)
+
+    def _keep_away(self, node: str) -> None:
+        """Take a node's room, so that Tune finds none there; the last node that is left stays in use."""
+        others = [n for n in self._alive() if n["NodeID"] not in self.plan.avoided and room_on(n, self.resources)]
+        here = [n for n in self._alive() if n["NodeID"] == node]
+        if not others or not here:
+            self.plan.forgive(node)
+            return
+        self.say(f"node {self._name(node)}: attempts keep ending badly there; no more work goes to it.")
+        holding = NodeAffinitySchedulingStrategy(node, soft=False)
+        options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus, "scheduling_strategy": holding}
+        self._blockers[node] = [ray.remote(_Blocker).options(**options).remote() for _ in range(room_on(here[0], self.resources))]
+
+    def _examine_nodes(self, address: str | None) -> None:
+        """Refuse, by name, nodes that could not do the work or would do it differently."""
+        self.slots = self._count_slots()
+        if not self.slots:
+            found = "; ".join(f"{self._name(n['NodeID'])}: {n['Resources'].get('CPU', 0):g} CPUs, {n['Resources'].get('GPU', 0):g} GPUs" for n in self._alive())
+            raise AbortSweep(f"No node has room for a run, which takes {self.resources.cpus} CPUs and {self.resources.gpus:g} GPUs. There are: {found}.")
+        note = f"preflight/{secrets.token_hex(4)}"
+        store = self.ledger.store
+        store.write(note, b"")
+        asked = (store.where(), self.study.contents.task["data"], str(self.data_dir), self.resources.gpus if address else 0.0, note)
+        try:
+            here = preflight.probe(*asked[:3], 0.0, note)
+            answers: dict[str, dict[str, Any]] = {"of the driver": here}
+            if address:
+                ask = ray.remote(preflight.probe)
+                placed = {
+                    n["NodeID"]: ask.options(num_cpus=0, num_gpus=min(self.resources.gpus, 1), scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(*asked)
+                    for n in self._alive()
+                    if room_on(n, self.resources)
+                }
+                answers = {self._name(node): self._answer(node, answer, store) for node, answer in placed.items()}
+            if problems := preflight.compare(here, answers):
+                raise AbortSweep("\n".join(problems))
+        finally:
+            for name in store.names("preflight"):
+                store.delete(name)
+
+    def _answer(self, node: str, answer: Any, store: Store) -> dict[str, Any]:
+        try:
+            facts = ray.get(answer, timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayError as error:
+            raise AbortSweep(f"node {self._name(node)} did not answer: {str(error).splitlines()[0]}") from error
+        if "answer" in facts and facts["answer"] not in store.names("preflight"):
+            facts["problems"].append(f"what it writes in {store.where()} is not seen where the driver runs: the store must be the same on every node.")
+        return facts
+
+    def _fit(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
+            tuner = tune.Tuner(
+                tune.with_resources(_Attempt, {"cpu": self.resources.cpus, "gpu": self.resources.gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=_Searcher(self),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_name,
+                ),
+                run_config=tune.RunConfig(
+                    name=self.study.name,
+                    storage_path=folder,
+                    verbose=0,
+                    callbacks=[_Ears(self)],
+                    stop=_Stopper(self),
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    log_to_file=False,
+                ),
+            )
+            try:
+                tuner.fit()
+            except (tune.TuneError, ray.exceptions.RayError, RuntimeError) as error:
+                if not self.error:
+                    raise AbortSweep(f"Ray: {str(error).strip().splitlines()[-1]}") from error
+
+
+class _Searcher(Searcher):
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self.driver = driver
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        return True  # the slots are counted by the driver, which sees nodes come and go
+
+    def suggest(self, trial_id: str) -> Any:
+        return self.driver.guarded(lambda: self.driver.hand_out(trial_id)) or (Searcher.FINISHED if self.driver.error else None)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        pass
+
+
+class _Ears(tune.Callback):
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.driver.begin(trial)
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self.driver.guarded(lambda: self.driver.heard(trial.trial_id, json.loads(result["report"])))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.driver.guarded(lambda: self.driver.lost(trial.trial_id, _reason(trial)))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.driver.guarded(self.driver.tend)
+
+
+class _Stopper(tune.Stopper):
+    """Ends each attempt at its next report, which lets it keep its last epoch; all of them at once when that takes too long."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.driver.stopping
+
+    def stop_all(self) -> bool:
+        return self.driver.out_of_patience()
+
+
+class _Blocker:
+    """Holds a slot."""
+
+
+def _nothing() -> None:
+    pass
+
+
+def _trial_name(trial: Any) -> str:
+    return trial.trial_id
+
+
+def _reason(trial: Any) -> str:
+    """Why a process is gone, as far as Ray can tell."""
+    text = ""
+    with suppress(OSError):
+        text = Path(trial.local_path, "error.txt").read_text()
+    for sign, reason in _SIGNS.items():
+        if sign in text:
+            return reason
+    return "its process ended: it was killed, or ran out of memory."
+
+
+_SIGNS = {
+    "node was dead": "its node is gone.",
+    "node has died": "its node is gone.",
+    "node died": "its node is gone.",
+    "OutOfMemory": "it was ended because its node was out of memory.",
+    "memory pressure": "it was ended because its node was out of memory.",
+}
+
+
+def slots_of(address: str, resources: Resources) -> int:
+    """How many runs fit on a cluster now."""
+    ray.init(address=address, log_to_driver=False, logging_level="error")
+    try:
+        room = sum(room_on(node, resources) for node in ray.nodes() if node["Alive"])
+    finally:
+        ray.shutdown()
+    return min(room, resources.workers or room)
+
+
+def room_on(node: dict[str, Any], resources: Resources) -> int:
+    """Runs that fit on a node."""
+    cpus, gpus, share = node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0), resources.gpus
+    on_gpus = math.inf if not share else gpus // share if share >= 1 else gpus * math.floor(1 / share + 1e-9)
+    return int(min(cpus // resources.cpus, on_gpus))

@@ -1,0 +1,119 @@
+"""A plan played to its end without training: what will run, how long it takes and how full the cluster is. Pure."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from sweep.plan import Phase, Plan, Proposal, Result, Run
+from sweep.study import Choice, Range, Study, Values, grid
+from trainer.randomness import uniform
+from trainer.spec import RunSpec
+
+LOW_RATIO = 0.1
+"""A keep-ratio policy that never comes under this trains at mild sparsity only."""
+
+
+@dataclass
+class Played:
+    """What happened. Times are in the unit of the run's duration."""
+
+    makespan: float = 0.0
+    busy: float = 0.0
+    slots: int = 1
+    runs: Counter[tuple[Phase, str]] = field(default_factory=Counter)
+    epochs: int = 0
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the slots' time in which they train."""
+        return self.busy / (self.makespan * self.slots) if self.makespan else 1.0
+
+
+def play(
+    plan: Plan,
+    slots: int,
+    result: Callable[[Run], Result],
+    seconds: Callable[[Run], float],
+    propose: Callable[[Study, Proposal], list[Values]],
+) -> Played:
+    """Hand the plan's work to so many slots on a virtual clock until nothing is left to do."""
+    played, now = Played(slots=slots), 0.0
+    busy: list[tuple[float, int, Run]] = []
+    while True:
+        while due := plan.wanted():
+            plan.propose(due.arm, due.generation, propose(plan.study, due))
+        while len(busy) < slots and (run := plan.next(now)):
+            played.runs[run.phase, run.arm] += 1
+            played.epochs += run.spec.task.epochs
+            played.busy += seconds(run)
+            heapq.heappush(busy, (now + seconds(run), played.runs.total(), run))
+        if not busy:
+            played.makespan = now
+            return played
+        now, _, run = heapq.heappop(busy)
+        plan.finish(run.run_id, result(run))
+
+
+def forecast(plan: Plan, slots: int, seconds: Callable[[Run], float] = lambda run: run.spec.task.epochs) -> Played:
+    """The rest of a plan, with candidates and scores drawn at random: neither changes how many runs there are."""
+    return play(plan, slots, _any_result, seconds, scattered)
+
+
+def scattered(study: Study, due: Proposal) -> list[Values]:
+    """Candidates anywhere in the space, for counting: different from each other wherever the space has room."""
+
+    def value(setting: str, it: Range | Choice, i: int) -> object:
+        share = uniform(study.contents.seed, f"forecast-{due.arm}-{setting}", due.generation, i)
+        if isinstance(it, Choice) or it.step:
+            points = grid(it, study.whole(due.arm, setting))
+            return points[int(share * len(points))]
+        drawn = it.low + share * (it.high - it.low)
+        return int(drawn) if study.whole(due.arm, setting) else drawn
+
+    return [{setting: value(setting, it, i) for setting, it in study.searched(due.arm).items()} for i in range(due.size)]
+
+
+def _any_result(run: Run) -> Result:
+    score = uniform(0, run.run_id)
+    scores = {f"{ratio:g}": score for ratio in run.spec.task.endpoints}
+    return Result("completed", run.spec.task.epochs, 0.0, 10, scores, scores)
+
+
+def warnings(study: Study) -> Iterator[str]:
+    """What a user should know before it costs anything, and may still want."""
+    for arm, it in study.arms.items():
+        if it.repeat:
+            continue
+        specs = [study.run(candidate, "confirm", 0) for candidate in study.ends(arm)]
+        lowest = min(map(lowest_ratio, specs))
+        if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
+            epochs = specs[0].task.epochs
+            yield f"arms.{arm}: its keep ratio cannot fall below {lowest:.2g} within {epochs} epochs; steeper settings or more epochs would."
+    budgets = {arm: study.budget(arm) for arm in study.arms if study.searched(arm)}
+    if len(set(budgets.values())) > 1:
+        told = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())
+        yield f"the searched arms have different budgets ({told}): the one with more is favoured."
+    if budgets and not study.searched(study.baseline):
+        yield f"the baseline {study.baseline!r} is not searched and other arms are: part of their gain may be the tuning."
+
+
+def lowest_ratio(spec: RunSpec) -> float:
+    """The smallest keep ratio of a run whose training accuracy only rises, so that nothing resets early."""
+    policy = spec.policy.build(spec.seed)
+    lowest = policy.keep_ratio
+    for epoch in range(1, spec.task.epochs):
+        policy.after_epoch(1 - 0.9 * math.exp(-3 * epoch / spec.task.epochs))
+        lowest = min(lowest, policy.keep_ratio)
+    return lowest
+
+
+def moves(spec: RunSpec) -> bool:
+    """Whether the run's policy is one that changes the ratio."""
+    policy = spec.policy.build(spec.seed)
+    start = policy.keep_ratio
+    policy.after_epoch(0.5)
+    return policy.keep_ratio != start

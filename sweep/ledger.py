@@ -1,0 +1,250 @@
+"""The study's folder around its run folders: the study as declared, the candidates proposed, the index of results, and failures.
+
+    study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json
+    runs/<run_id>/...                       failures/<run_id>.json
+
+Everything but the index is the truth; the index is what was read from the run folders, and is read anew where it does not fit them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sweep.plan import Failure, Proposal, Result
+from sweep.results import from_plain, result_of
+from sweep.study import Study, Values
+from trainer.run_folder import DamagedRun, RunFolder
+from trainer.settings import SpecError
+from trainer.spec import RunSpec
+from trainer.store import Store, digest, open_store, seal, unseal
+
+READERS = 16
+"""Run folders read side by side; on an object store each read is a round trip."""
+
+
+class ChangedStudy(ValueError):
+    """The study is not the one that this ledger was begun with; the message shows the difference."""
+
+
+class DamagedLedger(RuntimeError):
+    """Files that the sweep cannot go on without are damaged; the message names them. Nothing was deleted."""
+
+
+class Ledger:
+    """A study's folder in a place: a local folder or an object store's URL. `say` is told what a person should know."""
+
+    def __init__(self, place: str, study: str, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.store, self.runs_place = open_store(f"{place.rstrip('/')}/{study}"), f"{place.rstrip('/')}/{study}/runs"
+        self.runs = open_store(self.runs_place)
+        self.results: dict[str, Result] = {}
+        self.damaged: dict[str, str] = {}
+        """Finished runs whose files cannot be trusted, with the reason."""
+        self._stamps: dict[str, str] = {}
+        self._failed: set[str] = set()
+
+    # the study
+
+    def declared(self) -> dict[str, Any] | None:
+        """What study.json holds: identity, hash and extensions; None where the ledger is not begun."""
+        return self._sealed("study.json")
+
+    def declare(self, study: Study, extend: bool, results_seen: int) -> None:
+        """Begin the ledger with this study, or see that it is the one it was begun with; ChangedStudy where it is not."""
+        body = {"identity": study.identity, "hash": identity_hash(study), "extensions": []}
+        before = self.declared()
+        if before is None:
+            if self._has_work():
+                raise DamagedLedger(f"{self.store.where('study.json')} is missing, and there are runs. `sweep doctor` can write it anew.")
+            self.store.create("study.json", seal(body))
+            return
+        if before["identity"] == body["identity"]:
+            return
+        lines = [str(change) for change in changes(before["identity"], body["identity"])]
+        shrinking = [line for line, grows in zip(lines, growth(before["identity"], body["identity"]), strict=True) if not grows]
+        if shrinking or not extend:
+            hint = (
+                "Only growth can be accepted (more seeds, budget, finalists, arms). Give the changed study a name of its own: copy the file."
+                if shrinking
+                else "It grew. --extend accepts that and records it."
+            )
+            where = self.store.where("study.json")
+            raise ChangedStudy(
+                f"{study.name} is not the study that {where} was begun with:\n" + "\n".join(f"  {line}" for line in lines) + f"\n{hint}"
+            )
+        extension = {"at": now(), "changes": lines, "confirmed_before": results_seen}
+        self.store.write("study.json", seal({**body, "extensions": [*before["extensions"], extension]}))
+        self.say("extended: " + "; ".join(lines))
+
+    # proposals
+
+    def proposals(self) -> dict[tuple[str, int], list[Values]]:
+        """Every generation that was recorded."""
+        found: dict[tuple[str, int], list[Values]] = {}
+        for name in self.store.names("generations"):
+            if match := re.fullmatch(r"generations/(.+)-(\d+)\.json", name):
+                body = self._sealed(name)
+                assert body is not None
+                found[match[1], int(match[2])] = body["candidates"]
+        return found
+
+    def record(self, study: Study, due: Proposal, values: list[Values]) -> list[Values]:
+        """Keep a generation, with the scores it was proposed from; the one that stands, where another driver was first."""
+        name = f"generations/{due.arm}-{due.generation}.json"
+        history = [{"values": v, "score": score, "seeds": seeds} for v, score, seeds in due.history]
+        body = {"study": identity_hash(study), "arm": due.arm, "generation": due.generation, "candidates": values, "proposed_from": history}
+        self.store.create(name, seal(body))
+        standing = self._sealed(name)
+        assert standing is not None
+        return standing["candidates"]
+
+    # results
+
+    def load(self, *, keep: bool = True) -> None:
+        """Learn what every finished run gave, from the index where it fits, and from the runs' own files elsewhere.
+
+        With `keep` the index is written anew where it lacked something; a reader beside the driver leaves that to the driver.
+        """
+        known: dict[str, Any] = {}
+        try:
+            known = unseal(self.store.read("index.json"))["runs"]
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError):
+            self.say(f"damaged: {self.store.where('index.json')}. It is only a summary; it is made anew from the runs.")
+        stamps = {name.split("/")[0]: stamp for name, stamp in self.runs.stamps().items() if name.endswith("/outcome.json")}
+        for run_id, (stamp, values) in known.items():
+            if stamps.get(run_id) == stamp:
+                self.results[run_id], self._stamps[run_id] = from_plain(values), stamp
+        unread = [run_id for run_id in stamps if run_id not in self.results]
+        with ThreadPoolExecutor(READERS) as readers:
+            for run_id, found in zip(unread, readers.map(self._result, unread), strict=True):
+                if isinstance(found, Result):
+                    self.results[run_id], self._stamps[run_id] = found, stamps[run_id]
+                else:
+                    self.damaged[run_id] = found
+        if keep and (unread or known.keys() != self.results.keys()):
+            self.write_index()
+
+    def add(self, run_id: str, result: Result) -> None:
+        """A run that finished now."""
+        self.results[run_id] = result
+        if f"failures/{run_id}.json" in self._failed:
+            self.store.delete(f"failures/{run_id}.json")
+
+    def write_index(self) -> None:
+        """Keep what is known, for the next to start quickly."""
+        for run_id in self.results.keys() - self._stamps.keys():
+            self._stamps[run_id] = self.runs.stamps(run_id)[f"{run_id}/outcome.json"]
+        runs = {run_id: [self._stamps[run_id], asdict(result)] for run_id, result in self.results.items()}
+        self.store.write("index.json", seal({"runs": runs}))
+
+    def _result(self, run_id: str) -> Result | str:
+        try:
+            spec = RunSpec.from_json(self.runs.read(f"{run_id}/spec.json").decode())
+            if spec.run_id != run_id:
+                raise DamagedRun(f"{self.runs.where(f'{run_id}/spec.json')} is not the spec that its folder is named after.")
+            folder = RunFolder(self.runs, spec, self.say)
+            outcome = folder.outcome()
+            assert outcome is not None
+            return result_of(folder, outcome)
+        except (SpecError, FileNotFoundError, UnicodeDecodeError) as error:
+            return f"{self.runs.where(f'{run_id}/spec.json')} is damaged or missing: {error}. `sweep doctor` can write it anew."
+        except (DamagedRun, ValueError) as error:
+            return str(error)
+
+    # failures
+
+    def fail(self, run_id: str, failure: Failure, log: list[str]) -> None:
+        """Record that a run could not be finished, until it is."""
+        self.store.write(f"failures/{run_id}.json", seal({**asdict(failure), "log": log[-20:], "at": now()}))
+        self._failed.add(f"failures/{run_id}.json")
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """Runs that were tried and are not finished, with reason, node, attempts and the log's last lines."""
+        found: dict[str, dict[str, Any]] = {}
+        self._failed = set(self.store.names("failures"))
+        for name in self._failed:
+            run_id = name.removeprefix("failures/").removesuffix(".json")
+            with suppress(FileNotFoundError, DamagedLedger):
+                if run_id not in self.results and (body := self._sealed(name)):
+                    found[run_id] = body
+        return found
+
+    def _has_work(self) -> bool:
+        return any(name.startswith(("runs/", "generations/")) for name in self.store.names())
+
+    def _sealed(self, name: str) -> dict[str, Any] | None:
+        try:
+            return unseal(self.store.read(name))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DamagedLedger(
+                f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. `sweep doctor` says whether it can be rebuilt; "
+                "else restore it from a backup."
+            ) from error
+
+
+def identity_hash(study: Study) -> str:
+    """Of everything that decides what is measured and compared."""
+    return digest(seal(study.identity))[:16]
+
+
+def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted keys."""
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from flat(part, f"{place}.{key}" if place else str(key))
+    else:
+        yield place, value
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Every key that differs, as a line."""
+    old, new = dict(flat(before)), dict(flat(after))
+    return [_change(key, old, new) for key in _differing(old, new)]
+
+
+def growth(before: dict[str, Any], after: dict[str, Any]) -> list[bool]:
+    """For each of `changes`, whether it only adds to the study."""
+    old, new = dict(flat(before)), dict(flat(after))
+    return [_grows(key, before, old, new) for key in _differing(old, new)]
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [key for key in [*old, *(key for key in new if key not in old)] if old.get(key, old) != new.get(key, new)]
+
+
+def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
+    match key in old, key in new:
+        case True, True:
+            return f"{key}: {old[key]} -> {new[key]}"
+        case True, False:
+            return f"{key}: {old[key]} is gone"
+        case _:
+            return f"{key}: {new[key]} is new"
+
+
+_MORE = re.compile(r"confirm\.seeds|search\.budget|search\.finalists|arms\.[^.]+\.budget")
+
+
+def _grows(key: str, before: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> bool:
+    if _MORE.fullmatch(key):
+        return isinstance(old.get(key), int) and isinstance(new.get(key), int) and new[key] > old[key]
+    if key.startswith("arms."):
+        return key.split(".")[1] not in before["arms"]
+    if key == "analysis.curve":
+        return False
+    return key == "analysis.family" and set(old.get(key) or []) < set(new.get(key) or [])
+
+
+def now() -> str:
+    """The time, for records."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")

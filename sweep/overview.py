@@ -1,0 +1,102 @@
+"""How far a study is, arm by arm: figures for the table that is shown while it runs, for `sweep status` and for machines."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.plan import Phase, Plan, Result
+from sweep.statistics import Gain, gain_so_far
+
+
+@dataclass(frozen=True)
+class ArmView:
+    """One arm, or one of its finalists where it has several."""
+
+    arm: str
+    candidate: str | None
+    settings: dict[str, Any]
+    search_done: int
+    search_total: int
+    confirm_done: int
+    confirm_total: int
+    running: int
+    failed: int
+    diverged: int
+    collapsed: int
+    endpoints: dict[str, float | None]
+    """Mean test accuracy over the seeds confirmed so far, by keep ratio."""
+    gains: dict[str, Gain]
+    """Over the baseline's first finalist, on the seeds that both have, by keep ratio."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A study's state. Seconds are those of one run after the other."""
+
+    arms: list[ArmView]
+    done: int
+    total: int
+    running: int
+    failed: int
+    seconds_spent: float
+    seconds_left: float | None
+    """None until a run has finished."""
+
+
+def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float]) -> Overview:
+    """`expected` has the runs there will be in all, `epochs` how far those under way are."""
+    study = plan.study
+    ratios = study.analysis.endpoints
+    base = (plan.confirmed(study.baseline) or [{}])[0]
+    running = Counter(run.arm for run, _ in plan.running.values())
+    failed = Counter(arm for run_id in plan.failed for arm in plan.arms_of(run_id))
+    arms: list[ArmView] = []
+    for arm in study.arms:
+        finalists = plan.finalists(arm)
+        confirmed: list[dict[int, Result]] = plan.confirmed(arm) or [{}]
+        for rank, results in enumerate(confirmed):
+            first = rank == 0
+            outcomes = Counter(result.outcome for result in results.values())
+            arms.append(
+                ArmView(
+                    arm=arm,
+                    candidate=finalists[rank].name if finalists else None,
+                    settings=finalists[rank].values if finalists else {},
+                    search_done=plan.finished["search", arm] if first else 0,
+                    search_total=expected.get(("search", arm), 0) if first else 0,
+                    confirm_done=len(results),
+                    confirm_total=study.confirm.seeds,
+                    running=running[arm] if first else 0,
+                    failed=failed[arm] if first else 0,
+                    diverged=outcomes["diverged"],
+                    collapsed=outcomes["collapsed"],
+                    endpoints={f"{ratio:g}": _mean(_scores(results, ratio)) for ratio in ratios},
+                    gains={} if arm == study.baseline and first else {f"{r:g}": _gain(study.confirm.seeds, results, base, r) for r in ratios},
+                )
+            )
+    done, total = plan.finished.total(), max(sum(expected.values()), plan.finished.total())
+    spent = math.fsum(result.seconds for result in plan.results.values())
+    trained = sum(result.epochs for result in plan.results.values())
+    per_run = next(iter(study.ends(study.baseline)))
+    left = (total - done) * study.run(per_run, "confirm", 0).task.epochs - math.fsum(epochs.values())
+    seconds_left = max(0.0, left) * spent / trained if trained else None
+    return Overview(arms, done, total, len(plan.running), len(plan.failed), spent, seconds_left)
+
+
+def _scores(results: Mapping[int, Result], ratio: float) -> list[float]:
+    return [result.score("test", ratio) for result in results.values()]
+
+
+def _mean(scores: list[float]) -> float | None:
+    return math.fsum(scores) / len(scores) if scores else None
+
+
+def _gain(seeds: int, results: Mapping[int, Result], base: Mapping[int, Result], ratio: float) -> Gain:
+    def by_place(found: Mapping[int, Result]) -> list[float]:
+        return [found[place].score("test", ratio) if place in found else math.nan for place in range(seeds)]
+
+    return gain_so_far(by_place(results), by_place(base))

@@ -1,0 +1,320 @@
+"""What comes next: a pure value that is told what exists, what finished and how, and is asked which run to train now.
+
+No Ray, no disk, no clock: whoever waits says what time it is. The order in which things are told changes which run is handed out when,
+and never which candidates, finalists and runs there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sweep.study import Candidate, Study, Values
+from trainer.spec import RunSpec
+
+Phase = Literal["search", "confirm"]
+NODE_STRIKES = 3
+"""Attempts that end badly on a node, one after the other, before work is kept away from it."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run gave."""
+
+    outcome: Literal["completed", "collapsed", "diverged"]
+    epochs: int
+    seconds: float
+    """Sum over its epochs, with evaluation."""
+    classes: int
+    validation: dict[str, float]
+    """Accuracy of the final weights, by keep ratio as it is written in the study."""
+    test: dict[str, float]
+
+    def score(self, split: Literal["validation", "test"], ratio: float) -> float:
+        """Accuracy at an endpoint by the declared rule: a diverged run scores 0, a collapsed one scores at chance."""
+        if self.outcome == "diverged":
+            return 0.0
+        return 1 / self.classes if self.outcome == "collapsed" else getattr(self, split)[f"{ratio:g}"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run could not be finished: its attempts are used up, or its files are damaged."""
+
+    reason: str
+    node: str = ""
+    attempts: int = 1
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """Work: a run, where it stands in the study, and how urgent it is (least first)."""
+
+    spec: RunSpec
+    run_id: str
+    phase: Phase
+    candidate: str
+    arm: str
+    place: int
+    """Of its seed in the pool."""
+    priority: tuple[int, ...]
+
+
+@dataclass
+class _Entry:
+    """A candidate in the plan, with one score for each seed that has finished."""
+
+    candidate: Candidate
+    phase: Phase
+    scores: list[float] = field(default_factory=list)
+    """At the primary endpoint, by place in the pool; NaN where the run has not finished."""
+    results: dict[int, Result] = field(default_factory=dict)
+    """By place in the pool; of confirmation runs alone, since the search has many and needs one number of each."""
+
+    def mean(self, seeds: int) -> float:
+        return math.fsum(self.scores[:seeds]) / seeds
+
+
+@dataclass
+class _Generation:
+    """Candidates proposed together, halved rung by rung."""
+
+    arm: str
+    number: int
+    entries: list[_Entry]
+    alive: list[int]
+    rung: int = 0
+    waiting: int = 0
+    """Runs of this rung that have not finished."""
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A generation that is due, and the scores to propose it from: candidates' values, mean scores and seeds, in a fixed order."""
+
+    arm: str
+    generation: int
+    size: int
+    history: list[tuple[Values, float, int]]
+
+
+class Plan:
+    """`results` and `proposals` are what exists already; `wanted` and `next` ask, `propose`, `finish` and `lose` tell."""
+
+    def __init__(self, study: Study, results: Mapping[str, Result], proposals: Mapping[tuple[str, int], list[Values]]) -> None:
+        self.study, self.proposals = study, proposals
+        self.results = results
+        self.failed: dict[str, Failure] = {}
+        self.running: dict[str, tuple[Run, float]] = {}
+        """Run and when it last made progress, by run_id."""
+        self.total: Counter[tuple[Phase, str]] = Counter()
+        """Runs known so far and runs finished, by phase and arm."""
+        self.finished: Counter[tuple[Phase, str]] = Counter()
+        self._ready: list[tuple[tuple[int, ...], str]] = []
+        self._open: dict[str, list[tuple[Run, _Entry, _Generation | None]]] = {}
+        """Everyone who waits for a run that is ready or running: equal candidates share their runs."""
+        self._tries: Counter[str] = Counter()
+        self._strikes: Counter[str] = Counter()
+        self._generations: dict[str, list[_Generation]] = {arm: [] for arm in study.arms if study.searched(arm)}
+        self._confirmed: dict[str, list[_Entry]] = {}
+        for arm, it in study.arms.items():
+            if not it.repeat and arm not in self._generations:
+                self._confirm(arm, [Candidate(arm, arm, {})])
+        self._propose_what_is_recorded()
+
+    # asked
+
+    def wanted(self) -> Proposal | None:
+        """A generation to propose now, if one is due; the same one until it is told."""
+        for arm, generations in self._generations.items():
+            number, sizes = len(generations), self.study.generations(arm)
+            known = max(0, number - self.study.search.lag)
+            if number < len(sizes) and all(generation.done for generation in generations[:known]):
+                return Proposal(arm, number, sizes[number], [told for g in generations[:known] for told in _told(self.study, g)])
+        return None
+
+    def next(self, now: float) -> Run | None:
+        """The most urgent run that is ready; from now on it is running."""
+        while self._ready:
+            _, run_id = heapq.heappop(self._ready)
+            run = self._open[run_id][0][0]
+            self.running[run_id] = (run, now)
+            return run
+        return None
+
+    def overdue(self, now: float) -> list[str]:
+        """Running runs without progress for longer than their deadline."""
+        return [run_id for run_id, (_, since) in self.running.items() if now - since > self.study.resources.deadline]
+
+    @property
+    def avoided(self) -> set[str]:
+        """Nodes on which attempts keep ending badly."""
+        return {node for node, strikes in self._strikes.items() if strikes >= NODE_STRIKES}
+
+    @property
+    def ready(self) -> int:
+        """Runs that could be handed out now."""
+        return len(self._ready)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run of the study has finished."""
+        return not self._open and not self.wanted()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left that could be done: all is complete, or waits for runs that failed."""
+        return not self._ready and not self.running and not self.wanted()
+
+    def arms_of(self, run_id: str) -> set[str]:
+        """The arms that wait for a run."""
+        return {run.arm for run, _, _ in self._open.get(run_id, [])}
+
+    def finalists(self, arm: str) -> list[Candidate]:
+        """The candidates of an arm that are confirmed; none while its search is under way."""
+        return [entry.candidate for entry in self._confirmed.get(arm, [])]
+
+    def confirmed(self, arm: str) -> list[dict[int, Result]]:
+        """For each finalist of an arm, the confirmation runs that have finished, by place in the pool."""
+        return [entry.results for entry in self._confirmed.get(arm, [])]
+
+    def searched(self, arm: str) -> list[tuple[Candidate, list[float]]]:
+        """Every candidate of an arm's search with its scores so far, NaN where a run has not finished."""
+        return [(entry.candidate, entry.scores) for generation in self._generations.get(arm, []) for entry in generation.entries]
+
+    # told
+
+    def propose(self, arm: str, generation: int, values: list[Values]) -> None:
+        """The candidates of a generation that was wanted."""
+        assert generation == len(self._generations[arm])
+        self._begin(arm, generation, values)
+        self._propose_what_is_recorded()
+
+    def progress(self, run_id: str, now: float) -> None:
+        """A running run has come further."""
+        if run_id in self.running:
+            self.running[run_id] = (self.running[run_id][0], now)
+
+    def finish(self, run_id: str, result: Result, node: str = "") -> None:
+        """A run has its outcome. Told twice, the first counts."""
+        self.running.pop(run_id, None)
+        self._tries.pop(run_id, None)
+        self.failed.pop(run_id, None)
+        self._strikes.pop(node, None)
+        waiting = self._open.pop(run_id, [])
+        for run, entry, generation in waiting:
+            self._score(run, entry, result)
+            if generation:
+                generation.waiting -= 1
+        for generation in {id(g): g for _, _, g in waiting if g}.values():
+            if not generation.waiting:
+                self._halve(generation)
+        self._propose_what_is_recorded()
+
+    def lose(self, run_id: str, failure: Failure, node: str = "", blame: bool = True) -> bool:
+        """An attempt ended without an outcome. Whether the run is tried again; without blame, the attempt does not count."""
+        run, _ = self.running.pop(run_id)
+        if blame:
+            self._tries[run_id] += 1
+            if node:
+                self._strikes[node] += 1
+        if failure.damaged or self._tries[run_id] >= self.study.resources.attempts:
+            self.failed[run_id] = Failure(failure.reason, failure.node, self._tries[run_id], failure.damaged)
+            return False
+        heapq.heappush(self._ready, (run.priority, run_id))
+        return True
+
+    def damage(self, run_id: str, reason: str) -> None:
+        """A finished run whose files cannot be trusted: it is not run again, and what waits for it waits."""
+        self.failed[run_id] = Failure(reason, attempts=0, damaged=True)
+        self._ready = [item for item in self._ready if item[1] != run_id]
+        heapq.heapify(self._ready)
+
+    def forgive(self, node: str) -> None:
+        """There is nowhere else to go: use a node as if nothing had been."""
+        self._strikes.pop(node, None)
+
+    # what follows from it
+
+    def _propose_what_is_recorded(self) -> None:
+        while (due := self.wanted()) and (values := self.proposals.get((due.arm, due.generation))):
+            self._begin(due.arm, due.generation, values)
+
+    def _begin(self, arm: str, number: int, values: list[Values]) -> None:
+        entries = [_Entry(Candidate(arm, f"{arm}-{number}.{i}", v), "search") for i, v in enumerate(values)]
+        generation = _Generation(arm, number, entries, list(range(len(entries))))
+        self._generations[arm].append(generation)
+        self._climb(generation)
+
+    def _climb(self, generation: _Generation) -> None:
+        """Make the runs of the present rung ready; those that exist already are taken as they are, rung after rung."""
+        ladder, arms = self.study.search.ladder, list(self.study.arms)
+        seeds = self.study.search_seeds[: ladder[generation.rung]]
+        for index in generation.alive:
+            entry = generation.entries[index]
+            for place in range(len(entry.scores), len(seeds)):
+                priority = (0, generation.number, -generation.rung, arms.index(generation.arm), index, place)
+                generation.waiting += self._add(entry, place, seeds[place], priority, generation)
+        if not generation.waiting:
+            self._halve(generation)
+
+    def _halve(self, generation: _Generation) -> None:
+        ladder = self.study.search.ladder
+        if generation.rung + 1 < len(ladder):
+            seeds = ladder[generation.rung]
+            generation.alive = sorted(generation.alive, key=lambda i: (-generation.entries[i].mean(seeds), i))[: -(-len(generation.alive) // 2)]
+            generation.rung += 1
+            self._climb(generation)
+            return
+        generation.done = True
+        generations = self._generations[generation.arm]
+        if len(generations) == len(self.study.generations(generation.arm)) and all(g.done for g in generations):
+            self._choose(generation.arm)
+
+    def _choose(self, arm: str) -> None:
+        """The best of those that climbed the whole ladder; all of them were scored on the same seeds. Of equals, the earlier."""
+        seeds = max(self.study.search.ladder)
+        whole = [g.entries[i] for g in self._generations[arm] for i in sorted(g.alive)]
+        best = sorted(whole, key=lambda entry: -entry.mean(seeds))
+        self._confirm(arm, [entry.candidate for entry in best[: self.study.finalists(arm)]])
+
+    def _confirm(self, arm: str, finalists: list[Candidate]) -> None:
+        arms = list(self.study.arms)
+        for owner in [arm, *(other for other, it in self.study.arms.items() if it.repeat == arm)]:
+            named = finalists if owner == arm else [Candidate(owner, f"{owner}:{c.name}", c.values) for c in finalists]
+            entries = self._confirmed[owner] = [_Entry(candidate, "confirm") for candidate in named]
+            for rank, entry in enumerate(entries):
+                for place, seed in enumerate(self.study.pools[owner]):
+                    self._add(entry, place, seed, (1, place, arms.index(owner), rank), None)
+
+    def _add(self, entry: _Entry, place: int, seed: int, priority: tuple[int, ...], generation: _Generation | None) -> bool:
+        """One run of a candidate; whether it has to be waited for."""
+        spec = self.study.run(entry.candidate, entry.phase, seed)
+        run = Run(spec, spec.run_id, entry.phase, entry.candidate.name, entry.candidate.arm, place, priority)
+        self.total[run.phase, run.arm] += 1
+        entry.scores.append(math.nan)
+        if result := self.results.get(run.run_id):
+            self._score(run, entry, result)
+            return False
+        if run.run_id not in self._open:
+            heapq.heappush(self._ready, (priority, run.run_id))
+        self._open.setdefault(run.run_id, []).append((run, entry, generation))
+        return True
+
+    def _score(self, run: Run, entry: _Entry, result: Result) -> None:
+        split: Literal["validation", "test"] = "validation" if run.phase == "search" else "test"
+        entry.scores[run.place] = result.score(split, self.study.analysis.endpoints[0])
+        if run.phase == "confirm":
+            entry.results[run.place] = result
+        self.finished[run.phase, run.arm] += 1
+
+
+def _told(study: Study, generation: _Generation) -> Iterator[tuple[Values, float, int]]:
+    for entry in generation.entries:
+        yield entry.candidate.values, entry.mean(len(entry.scores)), len(entry.scores)

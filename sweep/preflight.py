@@ -1,0 +1,63 @@
+"""Can a node do the work? Each node answers the same questions before anything starts; what differs is refused by the node's name."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import sweep
+from trainer.code import code_hash
+from trainer.data import DATASETS, DataError
+from trainer.store import StoreError, open_store
+
+CLOCK_SECONDS = 60.0
+SAME = ("code", "torch", "python")
+
+
+def probe(place: str, data: str, data_dir: str, gpus: float, note: str) -> dict[str, Any]:
+    """What this process's node has. `note` is the name of a file in the store that must be there, and is answered with another."""
+    facts: dict[str, Any] = {
+        "code": f"{code_hash()}-{code_hash(Path(sweep.__file__).parent)}",
+        "torch": metadata.version("torch"),
+        "python": ".".join(map(str, sys.version_info[:2])),
+        "clock": time.time(),
+        "problems": [],
+    }
+    try:
+        store = open_store(place)
+        store.read(note)
+        store.write(f"{note}-{facts['clock']}", b"")
+        facts["answer"] = f"{note}-{facts['clock']}"
+    except FileNotFoundError:
+        facts["problems"].append(f"does not see the file that the driver wrote in {place}: the store must be the same on every node.")
+    except StoreError as error:
+        facts["problems"].append(str(error))
+    try:
+        if DATASETS[data].fetch:  # the others are made from what is installed
+            DATASETS[data].load(Path(data_dir))
+    except DataError as error:
+        facts["problems"].append(str(error))
+    if gpus:
+        import torch
+
+        facts["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+        if facts["device"] == "none":
+            facts["problems"].append("its torch sees no GPU.")
+    return facts
+
+
+def compare(here: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[str]:
+    """What keeps nodes from doing the work that `here`, the driver's own answers, stands for."""
+    problems: list[str] = []
+    for name, facts in nodes.items():
+        problems += [f"node {name}: {problem}" for problem in facts["problems"]]
+        problems += [f"node {name}: {key} is {facts[key]}, and {here[key]} where the driver runs." for key in SAME if facts[key] != here[key]]
+        if abs(facts["clock"] - here["clock"]) > CLOCK_SECONDS:
+            problems.append(f"node {name}: its clock is {facts['clock'] - here['clock']:+.0f} s from the driver's.")
+    devices = {facts.get("device") for facts in nodes.values()} - {None, "none"}
+    if len(devices) > 1:
+        problems.append(f"the nodes have different GPUs ({', '.join(sorted(map(str, devices)))}): their numbers differ in the last bits.")
+    return problems

@@ -1,0 +1,57 @@
+"""Candidates for a generation: a pure function of the study, the generation and the scores it may use. The only room that imports Optuna."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from typing import Any
+
+from sweep.plan import Proposal
+from sweep.study import Choice, Range, Study, Values, grid
+from trainer.randomness import derive
+
+DIGITS = 6
+"""Significant digits of a proposed number: enough for any setting, and out of reach of the last bit's differences between machines."""
+
+
+def propose(study: Study, due: Proposal) -> list[Values]:
+    """The candidates of a generation. Optuna is built anew from the scores each time, so that nothing else can matter."""
+    searched = study.searched(due.arm)
+    if study.search.proposer == "grid":
+        points = itertools.product(*(grid(it, study.whole(due.arm, setting)) for setting, it in searched.items()))
+        start = sum(study.generations(due.arm)[: due.generation])
+        return [dict(zip(searched, point, strict=True)) for point in itertools.islice(points, start, start + due.size)]
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = derive(study.contents.seed, f"proposals-{due.arm}", due.generation) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        samplers = optuna.samplers
+        sampler = samplers.RandomSampler(seed) if study.search.proposer == "random" else samplers.TPESampler(seed=seed)
+        memory = optuna.create_study(sampler=sampler, direction="maximize")
+        space = {setting: _distribution(it, study.whole(due.arm, setting)) for setting, it in searched.items()}
+        for values, score, _ in due.history:
+            memory.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=score))
+        asked = [memory.ask(space).params for _ in range(due.size)]
+    return [{setting: _rounded(params[setting], searched[setting]) for setting in searched} for params in asked]
+
+
+def _distribution(searched: Range | Choice, whole: bool) -> Any:
+    from optuna import distributions
+
+    if isinstance(searched, Choice):
+        return distributions.CategoricalDistribution(searched.choice)
+    if whole:
+        return distributions.IntDistribution(int(searched.low), int(searched.high), log=searched.log, step=int(searched.step or 1))
+    return distributions.FloatDistribution(searched.low, searched.high, log=searched.log, step=searched.step)
+
+
+def _rounded(value: Any, searched: Range | Choice) -> Any:
+    if isinstance(searched, Choice) or not isinstance(value, float):
+        return value
+    if searched.step:
+        return round(value, 12)
+    return min(max(float(f"{value:.{DIGITS}g}"), searched.low), searched.high)
+
+

@@ -1,0 +1,57 @@
+"""What can be said of gains over a baseline: pure functions of arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A mean difference over pairs, with its standard error (NaN for fewer than two)."""
+
+    pairs: int
+    mean: float
+    standard_error: float
+
+
+def gain_so_far(candidate: Sequence[float], baseline: Sequence[float]) -> Gain:
+    """Over the pairs of which both halves are there; NaN stands for one that is not."""
+    both = np.asarray(candidate, float) - np.asarray(baseline, float)
+    differences = both[np.isfinite(both)]
+    n = len(differences)
+    error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return Gain(n, float(differences.mean()) if n else math.nan, error)
+
+
+def smallest_p_value(pairs: int) -> float:
+    """The least p that an exact two-sided sign-flip test of so many pairs can give."""
+    return min(1.0, 2.0 / 2.0**pairs)
+
+
+def pairs_needed(comparisons: int, alpha: float) -> int:
+    """The fewest pairs with which an exact sign-flip test can reject every one of so many comparisons under Holm's correction."""
+    pairs = 1
+    while smallest_p_value(pairs) > alpha / comparisons:
+        pairs += 1
+    return pairs
+
+
+def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float) -> float:
+    """The gain that a two-sided paired t test of so many pairs finds with this power, where pair differences have this deviation."""
+    if pairs < 2:
+        return math.inf
+    freedom, critical = pairs - 1, float(stats.t.ppf(1 - alpha / 2, pairs - 1))
+
+    def lacking(noncentrality: float) -> float:
+        above, below = stats.nct.sf(critical, freedom, noncentrality), stats.nct.cdf(-critical, freedom, noncentrality)
+        return float(above + below) - power
+
+    highest = 1.0
+    while lacking(highest) < 0:
+        highest *= 2
+    return float(optimize.brentq(lacking, 0.0, highest)) * sd / math.sqrt(pairs)
