@@ -42,6 +42,7 @@ test: $(READY) ## every test that this machine can run
 
 bench: $(READY) ## measure an epoch beside plain PyTorch's; about fifteen minutes
 	$(RUN) -m benchmarks.trainer
+	$(RUN) -m benchmarks.sweep
 
 clean: ## remove the environment and every cache
 	rm -rf .venv .uv *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -7,24 +7,20 @@ and evaluation at the epoch's keep ratio and, where that is not 1, at r = 1 too.
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import plain
-from trainer import data, process
+from benchmarks import machine, plain
+from trainer import data
 from trainer.spec import RunSpec
 from trainer.training import Images, Training, place
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -110,9 +106,8 @@ def main(arguments: list[str]) -> None:
         return
     console = Console()
     table = Table("case", "ours, s/epoch", "plain, s/epoch", "ratio", "rounds")
-    path = RESULTS / "trainer-cpu.json"
+    path = machine.RESULTS / "trainer-cpu.json"
     kept = json.loads(path.read_text()) if path.exists() else {}  # a case that is measured again replaces itself alone
-    machine = {**process.describe(torch.device("cpu")), "system": platform.platform(), "python": platform.python_version()}
     for name in arguments or CASES:
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for _ in range(CASES[name].rounds):
@@ -121,10 +116,10 @@ def main(arguments: list[str]) -> None:
                 console.log(f"{name} {way}: {values[-1]:.3f} s")
         middle = {way: statistics.median(values) for way, values in times.items()}
         ratio = statistics.median(b / a for a, b in zip(times["ours"], times["plain"], strict=True))
-        kept[name] = {**times, "ratio": ratio, "machine": machine}
+        kept[name] = {**times, "ratio": ratio, "machine": machine.describe()}
         table.add_row(name, f"{middle['ours']:.3f}", f"{middle['plain']:.3f}", f"{ratio:.2f}", str(CASES[name].rounds))
     console.print(table)
-    RESULTS.mkdir(exist_ok=True)
+    machine.RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1) + "\n")
     console.print(f"kept in {path}")
 

@@ -7,12 +7,11 @@ import os
 import shlex
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,8 +19,8 @@ from rich.console import Console
 from sweep import study as studies
 from sweep.document import RejectStudy
 from sweep.forecast import forecast
-from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
 from sweep.lease import Held, Lease, holder
+from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
 from sweep.overview import overview
 from sweep.plan import Plan
 from sweep.planned import Planned, refusals, shown_plan
@@ -40,7 +39,9 @@ StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file
 StoreOption = Annotated[str, typer.Option("--store", envvar="STORE", metavar="DIR", help="a folder, or a URL such as s3://bucket/prefix")]
 AddressOption = Annotated[
     str | None,
-    typer.Option("--ray-address", envvar="RAY_ADDRESS", metavar="A", help="a Ray cluster that this machine is part of; else one is started here"),
+    typer.Option(
+        "--ray-address", envvar="RAY_ADDRESS", metavar="A", help="a Ray cluster that this machine is part of; else one is started here"
+    ),
 ]
 DataOption = Annotated[Path, typer.Option("--data-dir", envvar="DATA_DIR", metavar="DIR", help="where fetched data sets live")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
@@ -84,7 +85,9 @@ def run(
         return
     with _errors():
         if ray_address and ray_address.startswith("ray://"):
-            raise RejectStudy([f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."])
+            raise RejectStudy(
+                [f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."]
+            )
         found = studies.load(studies.find(study))
         if problems := refusals(found):
             raise RejectStudy([f"{found.name}: {problem}" for problem in problems])
@@ -92,7 +95,8 @@ def run(
 
 
 def _drive(study: Study, place: str, address: str | None, data_dir: Path, extend: bool, as_json: bool) -> int:
-    from sweep.driver import AbortSweep, Driver  # Ray takes a second to import
+    from sweep.cluster import AbortSweep  # Ray takes a second to import
+    from sweep.driver import Driver
 
     with Screen(study.analysis.endpoints) as screen:
         ledger = Ledger(place, study.name, screen.say)
@@ -107,7 +111,9 @@ def _drive(study: Study, place: str, address: str | None, data_dir: Path, extend
                 plan.damage(run_id, reason)
                 screen.say(reason)
             expected = forecast(Plan(study, {}, {}), 1).runs
-            screen.say(f"study {study.name}: {plan.finished.total()} of {expected.total()} runs are done; results are in {ledger.store.where()}")
+            screen.say(
+                f"study {study.name}: {plan.finished.total()} of {expected.total()} runs are done; results are in {ledger.store.where()}"
+            )
             driver = Driver(
                 plan,
                 ledger,
@@ -183,7 +189,7 @@ def _show_status(name: str, place: str, console: Console, as_json: bool) -> bool
     console.print(arms_table(view, study.analysis.endpoints), highlight=False)
     console.print(f"{view.done}/{view.total} runs done, {len(failures)} failed", highlight=False)
     if driver:
-        console.print(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}; {driver['note']}", highlight=False)
+        console.print(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}. {driver.get('note', '')}", highlight=False)
     elif not plan.complete:
         console.print(f"nobody drives it now. To go on: sweep run {name} --store {place}", highlight=False)
     for reason in ledger.damaged.values():
@@ -215,10 +221,11 @@ def _slots(study: Study, address: str | None) -> int:
     if not address:
         cores = len(os.sched_getaffinity(0)) // study.resources.cpus
         return max(1, min(cores, study.resources.workers or cores))
-    from sweep.driver import AbortSweep, slots_of
+    from sweep.cluster import AbortSweep, Cluster
 
     try:
-        return slots_of(address, study.resources)
+        with Cluster(address, study.resources) as cluster:
+            return max(1, cluster.slots(set()))
     except AbortSweep as error:
         _leave(str(error), INFRASTRUCTURE)
 
@@ -242,7 +249,7 @@ def _leave(message: str, code: int) -> NoReturn:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors() -> Generator[None]:
     """Each kind of error as a message and an exit code."""
     try:
         yield

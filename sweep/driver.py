@@ -1,4 +1,4 @@
-"""The plan's work on a Ray cluster. The only room that imports Ray; what an attempt does is in `worker`.
+"""The plan's work on a Ray cluster. What an attempt does is in `worker`, the machines are in `cluster`.
 
 Tune keeps the actors and their slots; everything else is the plan's. What Tune does that we had to learn about stands in
 docs/decisions/0006.
@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import secrets
 import signal
 import tempfile
 import time
@@ -28,39 +27,26 @@ os.environ |= {
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # the slots are counted here
     "RAY_AIR_NEW_OUTPUT": "0",  # a banner on stdout
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a default that is to change
 }
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray import tune
+from ray import exceptions, tune
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import sweep
-import trainer
-from sweep import preflight
-from sweep.ledger import Ledger
+from sweep.cluster import AbortSweep, Cluster
 from sweep.lease import Lease
+from sweep.ledger import Ledger
 from sweep.plan import Failure, Plan, Result, Run
 from sweep.proposer import propose
-from sweep.study import Resources
 from sweep.worker import Job, Worker
-from trainer.store import Store
 
 ROUND = 2000
 """Attempts after which Tune is begun anew: it never forgets one, and grows by 40 MB for every thousand."""
-INDEX_SECONDS, SLOTS_SECONDS, ANSWER_SECONDS = 30.0, 2.0, 120.0
-LOCAL_OBJECTS = 100 * 2**20
-"""Bytes of Ray's object store on a cluster of our own: nothing larger than a report is sent."""
+INDEX_SECONDS, SLOTS_SECONDS = 30.0, 2.0
 SHOWN = ("damaged", "missing")
 """What a run says that the person at the sweep should know, by its first word."""
 PATIENCE_SECONDS = 15.0
 """After a signal, how long runs may take to come to the end of their step; Tune itself waits up to ten seconds more."""
-
-
-class AbortSweep(RuntimeError):
-    """Nothing can be run here, or not any more; the message says why and what to do."""
 
 
 class _Attempt(tune.Trainable):
@@ -98,8 +84,6 @@ class Driver:
         self.error: Exception | None = None
         self.epochs: dict[str, float] = {}
         """Epochs done, by run that is under way."""
-        self.nodes: dict[str, str] = {}
-        """Names for people, by Ray's own."""
         self._stop_at: float | None = None
         self._runs: dict[str, str] = {}
         """Run by Tune's name for its attempt, until the process is ready for another."""
@@ -109,7 +93,8 @@ class Driver:
         """Attempts whose end the plan knows already."""
         self._reasons: dict[str, str] = {}
         """Of attempts that were ended from here."""
-        self._blockers: dict[str, list[Any]] = {}
+        self._left: set[str] = set()
+        """Nodes that work is kept away from, or that were the last ones left."""
         self._begun = 0
         self._counted = self._indexed = -math.inf
 
@@ -121,16 +106,13 @@ class Driver:
 
     def drive(self, address: str | None) -> None:
         """Work until nothing is left to do, or a signal came (`received`); AbortSweep where it cannot go on."""
-        self._connect(address)
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which takes SIGTERM for itself
-                signal.signal(number, self._signal)
-            self._examine_nodes(address)
+        self._listen()
+        with Cluster(address, self.resources) as self.cluster:
+            self._listen()  # again, because ray.init takes SIGTERM for itself
+            self.cluster.examine(self.ledger.store, self.study.contents.task["data"], self.data_dir)
             while not self.plan.over and not self.stopping:
                 self._begun = 0
                 self._fit()
-        finally:
-            ray.shutdown()
         if self.error:
             raise self.error
         if self.lease.lost.is_set():
@@ -151,7 +133,10 @@ class Driver:
             self.plan.propose(due.arm, due.generation, self.ledger.record(self.study, due, propose(self.study, due)))
         if self.plan.over:
             return Searcher.FINISHED
-        if len(self._runs) >= self.slots or not (run := self.plan.next(time.monotonic())):
+        now = time.monotonic()
+        if now - self._counted > SLOTS_SECONDS:  # here, because Tune asks for nothing else while nothing is under way
+            self._counted, self.slots = now, self.cluster.slots(self.plan.avoided)
+        if len(self._runs) >= self.slots or not (run := self.plan.next(now)):
             return None
         self._begun += 1
         self._runs[trial] = run.run_id
@@ -174,9 +159,9 @@ class Driver:
                 self.plan.finish(run_id, result, node)
                 self._end(trial)
             case "failed":
-                failure = Failure(report["reason"], self._name(node), damaged=report["damaged"])
+                failure = Failure(report["reason"], self.cluster.name(node), damaged=report["damaged"])
                 self._told.add(trial)
-                self._lose(run_id, failure, node, report["log"], blame=report["blame"])
+                self._lose(run_id, failure, node if report["machine"] else "", report["log"], blame=report["blame"])
             case _:
                 pass
 
@@ -185,25 +170,29 @@ class Driver:
         run_id = self._runs.get(trial)
         if run_id and trial not in self._told:
             node = self._nodes.get(trial, "")
-            self._lose(run_id, Failure(self._reasons.get(trial, reason), self._name(node)), node, [])
+            self._lose(run_id, Failure(self._reasons.get(trial, reason), self.cluster.name(node)), node, [])
         self._end(trial)
 
     def tend(self) -> None:
         """What has to be looked after now and then; called several times a second."""
         now = time.monotonic()
-        if now - self._counted > SLOTS_SECONDS:
-            self._counted, self.slots = now, self._count_slots()
         if now - self._indexed > INDEX_SECONDS:
             self._indexed = now
             self.ledger.write_index()
-        for trial in [trial for trial, run_id in self._runs.items() if run_id in self.plan.overdue(now)]:
-            self._reasons[trial] = f"no progress for {self.resources.deadline:g} s; the process was ended."
-            self.plan.progress(self._runs[trial], now)
-            if actor := self._trials[trial].temporary_state.ray_actor:
-                ray.kill(actor, no_restart=True)
+            self.lease.note = f"{self.plan.finished.total()} runs are done, {len(self.plan.running)} under way"
+        if overdue := set(self.plan.overdue(now)):
+            for trial in [trial for trial, run_id in self._runs.items() if run_id in overdue and trial not in self._told]:
+                self._kill(trial, now)
         self.show(self)
 
     # inside
+
+    def _kill(self, trial: str, now: float) -> None:
+        """End a process that does not come on; Tune then tells that it is gone."""
+        self._reasons[trial] = f"no progress for {self.resources.deadline:g} s; the process was ended."
+        self.plan.progress(self._runs[trial], now)  # the next deadline starts here, should this not end it
+        if trial in self._trials and (actor := self._trials[trial].temporary_state.ray_actor):
+            ray.kill(actor, no_restart=True)
 
     def _lose(self, run_id: str, failure: Failure, node: str, log: list[str], *, blame: bool = True) -> None:
         self.epochs.pop(run_id, None)
@@ -212,8 +201,12 @@ class Driver:
         self.say(f"run {run_id}{where}: {failure.reason} {'It is tried again.' if again else 'It is given up for now.'}")
         if not again:
             self.ledger.fail(run_id, self.plan.failed[run_id], log)
-        for bad in self.plan.avoided - self._blockers.keys():
-            self._keep_away(bad)
+        if node in self.plan.avoided and node not in self._left:
+            self._left.add(node)
+            if self.cluster.keep_away(node, self.plan.avoided):
+                self.say(f"node {self.cluster.name(node)}: attempts keep ending badly there; no more work goes to it.")
+            else:
+                self.plan.forgive(node)
 
     def _end(self, trial: str) -> None:
         self.epochs.pop(self._runs.pop(trial, ""), None)
@@ -232,6 +225,10 @@ class Driver:
             commit_seconds=self.resources.commit_seconds,
             keep_weights=run.phase == "confirm",
         )
+
+    def _listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._signal)
 
     def _signal(self, number: int, _: FrameType | None) -> None:
         if self.received:
@@ -255,83 +252,8 @@ class Driver:
         """Tune has begun an attempt."""
         self._trials[trial.trial_id] = trial
 
-    # Ray
-
-    def _connect(self, address: str | None) -> None:
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is told by the plan
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-        try:
-            if address:
-                ray.init(address=address, runtime_env={"py_modules": [trainer, sweep]}, **common)
-            else:
-                ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECTS, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise AbortSweep(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
-
-    def _alive(self) -> list[dict[str, Any]]:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        self.nodes |= {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})" for node in nodes}
-        return nodes
-
-    def _name(self, node: str) -> str:
-        if node not in self.nodes:
-            self._alive()
-        return self.nodes.get(node, node[:8])
-
-    def _count_slots(self) -> int:
-        avoided = self.plan.avoided
-        room = sum(room_on(node, self.resources) for node in self._alive() if node["NodeID"] not in avoided)
-        return min(room, self.resources.workers or room)
-
-    def _keep_away(self, node: str) -> None:
-        """Take a node's room, so that Tune finds none there; the last node that is left stays in use."""
-        others = [n for n in self._alive() if n["NodeID"] not in self.plan.avoided and room_on(n, self.resources)]
-        here = [n for n in self._alive() if n["NodeID"] == node]
-        if not others or not here:
-            self.plan.forgive(node)
-            return
-        self.say(f"node {self._name(node)}: attempts keep ending badly there; no more work goes to it.")
-        holding = NodeAffinitySchedulingStrategy(node, soft=False)
-        options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus, "scheduling_strategy": holding}
-        self._blockers[node] = [ray.remote(_Blocker).options(**options).remote() for _ in range(room_on(here[0], self.resources))]
-
-    def _examine_nodes(self, address: str | None) -> None:
-        """Refuse, by name, nodes that could not do the work or would do it differently."""
-        self.slots = self._count_slots()
-        if not self.slots:
-            found = "; ".join(f"{self._name(n['NodeID'])}: {n['Resources'].get('CPU', 0):g} CPUs, {n['Resources'].get('GPU', 0):g} GPUs" for n in self._alive())
-            raise AbortSweep(f"No node has room for a run, which takes {self.resources.cpus} CPUs and {self.resources.gpus:g} GPUs. There are: {found}.")
-        note = f"preflight/{secrets.token_hex(4)}"
-        store = self.ledger.store
-        store.write(note, b"")
-        asked = (store.where(), self.study.contents.task["data"], str(self.data_dir), self.resources.gpus if address else 0.0, note)
-        try:
-            here = preflight.probe(*asked[:3], 0.0, note)
-            answers: dict[str, dict[str, Any]] = {"of the driver": here}
-            if address:
-                ask = ray.remote(preflight.probe)
-                placed = {
-                    n["NodeID"]: ask.options(num_cpus=0, num_gpus=min(self.resources.gpus, 1), scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(*asked)
-                    for n in self._alive()
-                    if room_on(n, self.resources)
-                }
-                answers = {self._name(node): self._answer(node, answer, store) for node, answer in placed.items()}
-            if problems := preflight.compare(here, answers):
-                raise AbortSweep("\n".join(problems))
-        finally:
-            for name in store.names("preflight"):
-                store.delete(name)
-
-    def _answer(self, node: str, answer: Any, store: Store) -> dict[str, Any]:
-        try:
-            facts = ray.get(answer, timeout=ANSWER_SECONDS)
-        except ray.exceptions.RayError as error:
-            raise AbortSweep(f"node {self._name(node)} did not answer: {str(error).splitlines()[0]}") from error
-        if "answer" in facts and facts["answer"] not in store.names("preflight"):
-            facts["problems"].append(f"what it writes in {store.where()} is not seen where the driver runs: the store must be the same on every node.")
-        return facts
-
     def _fit(self) -> None:
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is told by the plan
         with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
             tuner = tune.Tuner(
                 tune.with_resources(_Attempt, {"cpu": self.resources.cpus, "gpu": self.resources.gpus}),
@@ -355,7 +277,7 @@ class Driver:
             )
             try:
                 tuner.fit()
-            except (tune.TuneError, ray.exceptions.RayError, RuntimeError) as error:
+            except (tune.TuneError, exceptions.RayError, RuntimeError) as error:
                 if not self.error:
                     raise AbortSweep(f"Ray: {str(error).strip().splitlines()[-1]}") from error
 
@@ -405,10 +327,6 @@ class _Stopper(tune.Stopper):
         return self.driver.out_of_patience()
 
 
-class _Blocker:
-    """Holds a slot."""
-
-
 def _nothing() -> None:
     pass
 
@@ -435,20 +353,3 @@ _SIGNS = {
     "OutOfMemory": "it was ended because its node was out of memory.",
     "memory pressure": "it was ended because its node was out of memory.",
 }
-
-
-def slots_of(address: str, resources: Resources) -> int:
-    """How many runs fit on a cluster now."""
-    ray.init(address=address, log_to_driver=False, logging_level="error")
-    try:
-        room = sum(room_on(node, resources) for node in ray.nodes() if node["Alive"])
-    finally:
-        ray.shutdown()
-    return min(room, resources.workers or room)
-
-
-def room_on(node: dict[str, Any], resources: Resources) -> int:
-    """Runs that fit on a node."""
-    cpus, gpus, share = node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0), resources.gpus
-    on_gpus = math.inf if not share else gpus // share if share >= 1 else gpus * math.floor(1 / share + 1e-9)
-    return int(min(cpus // resources.cpus, on_gpus))

@@ -92,7 +92,11 @@ def warnings(study: Study) -> Iterator[str]:
         lowest = min(map(lowest_ratio, specs))
         if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
             epochs = specs[0].task.epochs
-            yield f"arms.{arm}: its keep ratio cannot fall below {lowest:.2g} within {epochs} epochs; steeper settings or more epochs would."
+            yield f"arms.{arm}: its keep ratio cannot fall below {lowest:.2g} in {epochs} epochs; steeper settings or more epochs would."
+    search = study.search
+    for arm in study.arms:
+        if search.proposer == "tpe" and study.searched(arm) and len(study.generations(arm)) <= search.lag + 1:
+            yield f"arms.{arm}: all its candidates are proposed before the first score is known; tpe needs a smaller search.generation or lag."
     budgets = {arm: study.budget(arm) for arm in study.arms if study.searched(arm)}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())

@@ -38,8 +38,17 @@ class Lease:
         self.store, self.say = store, say
         self.lost = threading.Event()
         self._closed = threading.Event()
-        self._body: dict[str, Any] = {**_this_process(), "token": secrets.token_hex(8), "since": _now(), "beat": 0, "state": "held", "note": ""}
+        self._body: dict[str, Any] = {
+            **_this_process(),
+            "token": secrets.token_hex(8),
+            "since": _now(),
+            "beat": 0,
+            "state": "held",
+            "note": "",
+        }
         self._number = 0
+        self.note = ""
+        """What the holder is doing, for whoever asks."""
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
 
     def acquire(
@@ -54,7 +63,8 @@ class Lease:
             number, data = self._current()
             holder = _read(data)
             if number and holder is None and data != seen:
-                self.say(f"{self.store.where(_name(number))} is damaged: it does not say who drives. If it stays as it is for {wait_seconds:.0f} s it is taken over.")
+                where = self.store.where(_name(number))
+                self.say(f"{where} is damaged: it does not say who drives. If it stays as it is for {wait_seconds:.0f} s it is taken over.")
             if not number or (holder and _is_over(holder)) or (data == seen and clock() - since >= wait_seconds):
                 if self.store.create(_name(number + 1), seal(self._body)):
                     self._number = number + 1
@@ -95,7 +105,7 @@ class Lease:
         if number > self._number:
             self.lost.set()
             return
-        self._body["beat"] += 1
+        self._body |= {"beat": self._body["beat"] + 1, "note": self.note}
         self.store.write(_name(self._number), seal(self._body))
 
     def _current(self) -> tuple[int, bytes]:

@@ -22,7 +22,7 @@ from sweep.study import Study, Values
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
-from trainer.store import Store, digest, open_store, seal, unseal
+from trainer.store import digest, open_store, seal, unseal
 
 READERS = 16
 """Run folders read side by side; on an object store each read is a round trip."""
@@ -57,11 +57,12 @@ class Ledger:
 
     def declare(self, study: Study, extend: bool, results_seen: int) -> None:
         """Begin the ledger with this study, or see that it is the one it was begun with; ChangedStudy where it is not."""
-        body = {"identity": study.identity, "hash": identity_hash(study), "extensions": []}
+        body: dict[str, Any] = {"identity": study.identity, "hash": identity_hash(study), "extensions": []}
         before = self.declared()
         if before is None:
             if self._has_work():
-                raise DamagedLedger(f"{self.store.where('study.json')} is missing, and there are runs. `sweep doctor` can write it anew.")
+                where = self.store.where("study.json")
+                raise DamagedLedger(f"{where} is missing, and there are runs. `sweep doctor` can write it anew.")
             self.store.create("study.json", seal(body))
             return
         if before["identity"] == body["identity"]:
@@ -70,7 +71,7 @@ class Ledger:
         shrinking = [line for line, grows in zip(lines, growth(before["identity"], body["identity"]), strict=True) if not grows]
         if shrinking or not extend:
             hint = (
-                "Only growth can be accepted (more seeds, budget, finalists, arms). Give the changed study a name of its own: copy the file."
+                "Only growth can be accepted (more seeds, budget, finalists, arms). Give the changed study another name: copy the file."
                 if shrinking
                 else "It grew. --extend accepts that and records it."
             )

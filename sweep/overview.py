@@ -75,7 +75,9 @@ def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapp
                     diverged=outcomes["diverged"],
                     collapsed=outcomes["collapsed"],
                     endpoints={f"{ratio:g}": _mean(_scores(results, ratio)) for ratio in ratios},
-                    gains={} if arm == study.baseline and first else {f"{r:g}": _gain(study.confirm.seeds, results, base, r) for r in ratios},
+                    gains={}
+                    if arm == study.baseline and first
+                    else {f"{r:g}": _gain(study.confirm.seeds, results, base, r) for r in ratios},
                 )
             )
     done, total = plan.finished.total(), max(sum(expected.values()), plan.finished.total())

@@ -10,7 +10,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sweep.study import Candidate, Study, Values
@@ -18,7 +18,7 @@ from trainer.spec import RunSpec
 
 Phase = Literal["search", "confirm"]
 NODE_STRIKES = 3
-"""Attempts that end badly on a node, one after the other, before work is kept away from it."""
+"""Different runs that end badly on a node, with none that ends well between them, before work is kept away from it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Failure:
     node: str = ""
     attempts: int = 1
     damaged: bool = False
+    what: str = ""
+    """The run, for people."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,17 @@ class _Generation:
     done: bool = False
 
 
+@dataclass
+class _Search:
+    """An arm's search so far."""
+
+    generations: list[_Generation] = field(default_factory=list)
+    candidates: int = 0
+    """In all of them. Not counted from the sizes that the study would give: it may have grown, and what is recorded stays."""
+    done: int = 0
+    """Generations that are done, up to the first that is not."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A generation that is due, and the scores to propose it from: candidates' values, mean scores and seeds, in a fixed order."""
@@ -109,7 +122,8 @@ class Plan:
 
     def __init__(self, study: Study, results: Mapping[str, Result], proposals: Mapping[tuple[str, int], list[Values]]) -> None:
         self.study, self.proposals = study, proposals
-        self.results = results
+        self.results = dict(results)
+        """Of every run that has finished, so that none is done again for a candidate that comes later."""
         self.failed: dict[str, Failure] = {}
         self.running: dict[str, tuple[Run, float]] = {}
         """Run and when it last made progress, by run_id."""
@@ -120,11 +134,11 @@ class Plan:
         self._open: dict[str, list[tuple[Run, _Entry, _Generation | None]]] = {}
         """Everyone who waits for a run that is ready or running: equal candidates share their runs."""
         self._tries: Counter[str] = Counter()
-        self._strikes: Counter[str] = Counter()
-        self._generations: dict[str, list[_Generation]] = {arm: [] for arm in study.arms if study.searched(arm)}
+        self._strikes: dict[str, set[str]] = {}
+        self._searches = {arm: _Search() for arm in study.arms if study.searched(arm)}
         self._confirmed: dict[str, list[_Entry]] = {}
         for arm, it in study.arms.items():
-            if not it.repeat and arm not in self._generations:
+            if not it.repeat and arm not in self._searches:
                 self._confirm(arm, [Candidate(arm, arm, {})])
         self._propose_what_is_recorded()
 
@@ -132,12 +146,16 @@ class Plan:
 
     def wanted(self) -> Proposal | None:
         """A generation to propose now, if one is due; the same one until it is told."""
-        for arm, generations in self._generations.items():
-            number, sizes = len(generations), self.study.generations(arm)
+        return next(self.due(), None)
+
+    def due(self) -> Iterator[Proposal]:
+        """Every generation that could be proposed now."""
+        for arm, search in self._searches.items():
+            number, left = len(search.generations), self.study.budget(arm) - search.candidates
             known = max(0, number - self.study.search.lag)
-            if number < len(sizes) and all(generation.done for generation in generations[:known]):
-                return Proposal(arm, number, sizes[number], [told for g in generations[:known] for told in _told(self.study, g)])
-        return None
+            if left > 0 and known <= search.done:
+                history = [told for generation in search.generations[:known] for told in _told(generation)]
+                yield Proposal(arm, number, min(left, self.study.search.generation), history)
 
     def next(self, now: float) -> Run | None:
         """The most urgent run that is ready; from now on it is running."""
@@ -155,7 +173,7 @@ class Plan:
     @property
     def avoided(self) -> set[str]:
         """Nodes on which attempts keep ending badly."""
-        return {node for node, strikes in self._strikes.items() if strikes >= NODE_STRIKES}
+        return {node for node, runs in self._strikes.items() if len(runs) >= NODE_STRIKES}
 
     @property
     def ready(self) -> int:
@@ -186,13 +204,15 @@ class Plan:
 
     def searched(self, arm: str) -> list[tuple[Candidate, list[float]]]:
         """Every candidate of an arm's search with its scores so far, NaN where a run has not finished."""
-        return [(entry.candidate, entry.scores) for generation in self._generations.get(arm, []) for entry in generation.entries]
+        return [
+            (entry.candidate, entry.scores) for generation in self._searches.get(arm, _Search()).generations for entry in generation.entries
+        ]
 
     # told
 
     def propose(self, arm: str, generation: int, values: list[Values]) -> None:
         """The candidates of a generation that was wanted."""
-        assert generation == len(self._generations[arm])
+        assert generation == len(self._searches[arm].generations)
         self._begin(arm, generation, values)
         self._propose_what_is_recorded()
 
@@ -203,7 +223,9 @@ class Plan:
 
     def finish(self, run_id: str, result: Result, node: str = "") -> None:
         """A run has its outcome. Told twice, the first counts."""
-        self.running.pop(run_id, None)
+        if not self.running.pop(run_id, None):
+            self._withdraw(run_id)  # its attempt was thought lost
+        self.results.setdefault(run_id, result)
         self._tries.pop(run_id, None)
         self.failed.pop(run_id, None)
         self._strikes.pop(node, None)
@@ -218,23 +240,27 @@ class Plan:
         self._propose_what_is_recorded()
 
     def lose(self, run_id: str, failure: Failure, node: str = "", blame: bool = True) -> bool:
-        """An attempt ended without an outcome. Whether the run is tried again; without blame, the attempt does not count."""
+        """An attempt ended without an outcome; `node` where the machine may be at fault. Whether the run is tried again.
+
+        Without blame the attempt does not count. A run that is tried again comes after all that is ready, so that a node on which
+        everything fails meets many runs once instead of one run until it is given up.
+        """
         run, _ = self.running.pop(run_id)
         if blame:
             self._tries[run_id] += 1
             if node:
-                self._strikes[node] += 1
+                self._strikes.setdefault(node, set()).add(run_id)
         if failure.damaged or self._tries[run_id] >= self.study.resources.attempts:
-            self.failed[run_id] = Failure(failure.reason, failure.node, self._tries[run_id], failure.damaged)
+            what = f"{run.candidate}, {run.phase} seed {run.spec.seed}"
+            self.failed[run_id] = replace(failure, attempts=self._tries[run_id], what=what)
             return False
-        heapq.heappush(self._ready, (run.priority, run_id))
+        heapq.heappush(self._ready, ((self._tries[run_id], *run.priority), run_id))
         return True
 
     def damage(self, run_id: str, reason: str) -> None:
         """A finished run whose files cannot be trusted: it is not run again, and what waits for it waits."""
         self.failed[run_id] = Failure(reason, attempts=0, damaged=True)
-        self._ready = [item for item in self._ready if item[1] != run_id]
-        heapq.heapify(self._ready)
+        self._withdraw(run_id)
 
     def forgive(self, node: str) -> None:
         """There is nowhere else to go: use a node as if nothing had been."""
@@ -243,13 +269,15 @@ class Plan:
     # what follows from it
 
     def _propose_what_is_recorded(self) -> None:
-        while (due := self.wanted()) and (values := self.proposals.get((due.arm, due.generation))):
-            self._begin(due.arm, due.generation, values)
+        while recorded := [due for due in self.due() if (due.arm, due.generation) in self.proposals]:
+            for due in recorded:
+                self._begin(due.arm, due.generation, self.proposals[due.arm, due.generation])
 
     def _begin(self, arm: str, number: int, values: list[Values]) -> None:
         entries = [_Entry(Candidate(arm, f"{arm}-{number}.{i}", v), "search") for i, v in enumerate(values)]
         generation = _Generation(arm, number, entries, list(range(len(entries))))
-        self._generations[arm].append(generation)
+        self._searches[arm].generations.append(generation)
+        self._searches[arm].candidates += len(entries)
         self._climb(generation)
 
     def _climb(self, generation: _Generation) -> None:
@@ -268,20 +296,27 @@ class Plan:
         ladder = self.study.search.ladder
         if generation.rung + 1 < len(ladder):
             seeds = ladder[generation.rung]
-            generation.alive = sorted(generation.alive, key=lambda i: (-generation.entries[i].mean(seeds), i))[: -(-len(generation.alive) // 2)]
+            generation.alive = sorted(generation.alive, key=lambda i: (-generation.entries[i].mean(seeds), i))[
+                : -(-len(generation.alive) // 2)
+            ]
             generation.rung += 1
             self._climb(generation)
             return
         generation.done = True
-        generations = self._generations[generation.arm]
-        if len(generations) == len(self.study.generations(generation.arm)) and all(g.done for g in generations):
+        search = self._searches[generation.arm]
+        while search.done < len(search.generations) and search.generations[search.done].done:
+            search.done += 1
+        if search.done == len(search.generations) and search.candidates >= self.study.budget(generation.arm):
             self._choose(generation.arm)
 
     def _choose(self, arm: str) -> None:
-        """The best of those that climbed the whole ladder; all of them were scored on the same seeds. Of equals, the earlier."""
+        """The best of those that climbed the whole ladder; all of them were scored on the same seeds. Of equals, the earlier; a candidate
+        that was proposed twice is confirmed twice only where there is nothing else."""
         seeds = max(self.study.search.ladder)
-        whole = [g.entries[i] for g in self._generations[arm] for i in sorted(g.alive)]
+        whole = [g.entries[i] for g in self._searches[arm].generations for i in sorted(g.alive)]
         best = sorted(whole, key=lambda entry: -entry.mean(seeds))
+        first = {tuple(entry.candidate.values.items()): entry for entry in reversed(best)}
+        best.sort(key=lambda entry: first[tuple(entry.candidate.values.items())] is not entry)
         self._confirm(arm, [entry.candidate for entry in best[: self.study.finalists(arm)]])
 
     def _confirm(self, arm: str, finalists: list[Candidate]) -> None:
@@ -302,10 +337,14 @@ class Plan:
         if result := self.results.get(run.run_id):
             self._score(run, entry, result)
             return False
-        if run.run_id not in self._open:
-            heapq.heappush(self._ready, (priority, run.run_id))
+        if run.run_id not in self._open and run.run_id not in self.failed:
+            heapq.heappush(self._ready, ((0, *priority), run.run_id))
         self._open.setdefault(run.run_id, []).append((run, entry, generation))
         return True
+
+    def _withdraw(self, run_id: str) -> None:
+        self._ready = [item for item in self._ready if item[1] != run_id]
+        heapq.heapify(self._ready)
 
     def _score(self, run: Run, entry: _Entry, result: Result) -> None:
         split: Literal["validation", "test"] = "validation" if run.phase == "search" else "test"
@@ -315,6 +354,6 @@ class Plan:
         self.finished[run.phase, run.arm] += 1
 
 
-def _told(study: Study, generation: _Generation) -> Iterator[tuple[Values, float, int]]:
+def _told(generation: _Generation) -> Iterator[tuple[Values, float, int]]:
     for entry in generation.entries:
         yield entry.candidate.values, entry.mean(len(entry.scores)), len(entry.scores)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sweep.forecast import forecast, warnings
 from sweep.ledger import Ledger
-from sweep.plan import Plan
+from sweep.plan import Phase, Plan
 from sweep.shown import duration
 from sweep.statistics import minimum_detectable_gain, pairs_needed, smallest_p_value
 from sweep.study import Study
@@ -21,6 +21,7 @@ from trainer.data import DataError
 from trainer.spec import RunSpec
 
 POWER = 0.8
+PHASES: tuple[Phase, ...] = ("search", "confirm")
 CALIBRATION_SECONDS = 6.0
 
 
@@ -57,11 +58,13 @@ class Planned:
         done = plan.finished.total()
         per_epoch, source = _seconds_per_epoch(study, ledger, data_dir)
         rest = forecast(plan, slots, (lambda run: run.spec.task.epochs * per_epoch) if per_epoch else lambda run: run.spec.task.epochs)
-        runs: dict[str, dict[str, int]] = {arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms}
+        runs: dict[str, dict[str, int]] = {
+            arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms
+        }
         pairs, comparisons, alpha = study.confirm.seeds, study.comparisons, study.analysis.alpha
         return cls(
             study=study.name,
-            runs=runs,
+            runs={arm: dict(counts) for arm, counts in runs.items()},
             epochs=whole.epochs,
             runs_done=done,
             runs_left=rest.runs.total(),
@@ -86,7 +89,7 @@ def refusals(study: Study) -> list[str]:
         needed = pairs_needed(comparisons, alpha)
         return [
             f"confirm.seeds: an exact sign-flip test of {pairs} pairs cannot go below p = {smallest_p_value(pairs):.2g}, and {comparisons} "
-            f"comparisons under Holm at {alpha:g} need {alpha / comparisons:.2g}. It takes {needed} seeds, or fewer arms in analysis.family."
+            f"comparisons under Holm at {alpha:g} need {alpha / comparisons:.2g}. It takes {needed} seeds, or a smaller family."
         ]
     return ["confirm.seeds: a paired test needs at least 2."] if pairs < 2 else []
 
@@ -97,9 +100,9 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
     for name in ("arm", "searched", "search runs", "confirm runs"):
         table.add_column(name, justify="left" if name in ("arm", "searched") else "right")
     for arm, runs in planned.runs.items():
-        searched = ", ".join(key.split(".", 1)[1] for key in study.searched(study.arms[arm].repeat or arm)) if not study.arms[arm].repeat else ""
-        told = searched or (f"as {study.arms[arm].repeat}, on other seeds" if study.arms[arm].repeat else "-")
-        table.add_row(arm + (" (baseline)" if arm == study.baseline else ""), told, str(runs["search"] or "-"), str(runs["confirm"]))
+        repeated = study.arms[arm].repeat
+        searched = f"as {repeated}, on other seeds" if repeated else ", ".join(key.split(".", 1)[1] for key in study.searched(arm)) or "-"
+        table.add_row(arm + (" (baseline)" if arm == study.baseline else ""), searched, str(runs["search"] or "-"), str(runs["confirm"]))
     total = planned.runs_done + planned.runs_left
     lines = [
         f"{total} runs, {planned.epochs:,} epochs; {planned.runs_done} runs are done.",
@@ -107,8 +110,8 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
         f"{planned.comparisons} comparisons of {planned.pairs} pairs ({study.analysis.test}, Holm at {study.analysis.alpha:g}), at r = "
         + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)
         + ".",
-        f"The smallest gain that the strictest of them finds with {POWER:.0%} power: {planned.detectable_sd:.2f} standard deviations of the "
-        "pair differences.",
+        f"The smallest gain that the strictest of them finds with {POWER:.0%} power: "
+        f"{planned.detectable_sd:.2f} standard deviations of the pair differences.",
     ]
     parts: list[RenderableType] = [table, *map(Text, lines)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]
@@ -127,7 +130,9 @@ def _seconds_per_epoch(study: Study, ledger: Ledger, data_dir: Path) -> tuple[fl
             return None, "no run to measure by, and no GPU here to try one on"
     spec = study.run(study.ends(study.family[0] if not study.arms[study.family[0]].repeat else study.baseline)[0], "confirm", 0)
     try:
-        return calibrate(spec, study.resources.cpus, "cuda" if study.resources.gpus else "cpu", data_dir), "estimated by a few seconds of training here"
+        return calibrate(
+            spec, study.resources.cpus, "cuda" if study.resources.gpus else "cpu", data_dir
+        ), "estimated by a few seconds of training here"
     except DataError:
         return None, "no run to measure by, and no data here to try one on"
 

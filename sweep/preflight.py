@@ -24,6 +24,7 @@ def probe(place: str, data: str, data_dir: str, gpus: float, note: str) -> dict[
         "torch": metadata.version("torch"),
         "python": ".".join(map(str, sys.version_info[:2])),
         "clock": time.time(),
+        "answer": "",
         "problems": [],
     }
     try:
@@ -54,7 +55,9 @@ def compare(here: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[str]
     problems: list[str] = []
     for name, facts in nodes.items():
         problems += [f"node {name}: {problem}" for problem in facts["problems"]]
-        problems += [f"node {name}: {key} is {facts[key]}, and {here[key]} where the driver runs." for key in SAME if facts[key] != here[key]]
+        problems += [
+            f"node {name}: {key} is {facts[key]}, and {here[key]} where the driver runs." for key in SAME if facts[key] != here[key]
+        ]
         if abs(facts["clock"] - here["clock"]) > CLOCK_SECONDS:
             problems.append(f"node {name}: its clock is {facts['clock'] - here['clock']:+.0f} s from the driver's.")
     devices = {facts.get("device") for facts in nodes.values()} - {None, "none"}

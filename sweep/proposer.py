@@ -1,4 +1,4 @@
-"""Candidates for a generation: a pure function of the study, the generation and the scores it may use. The only room that imports Optuna."""
+"""Candidates for a generation: a pure function of the study, the generation and the scores it may use. Nothing else imports Optuna."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from trainer.randomness import derive
 
 DIGITS = 6
 """Significant digits of a proposed number: enough for any setting, and out of reach of the last bit's differences between machines."""
+
+
+STARTUP = 4
+"""Scores below which tpe draws at random. Optuna's own 10 are most of a small budget."""
 
 
 def propose(study: Study, due: Proposal) -> list[Values]:
@@ -28,7 +32,7 @@ def propose(study: Study, due: Proposal) -> list[Values]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         samplers = optuna.samplers
-        sampler = samplers.RandomSampler(seed) if study.search.proposer == "random" else samplers.TPESampler(seed=seed)
+        sampler = samplers.RandomSampler(seed) if study.search.proposer == "random" else samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
         memory = optuna.create_study(sampler=sampler, direction="maximize")
         space = {setting: _distribution(it, study.whole(due.arm, setting)) for setting, it in searched.items()}
         for values, score, _ in due.history:
@@ -42,9 +46,10 @@ def _distribution(searched: Range | Choice, whole: bool) -> Any:
 
     if isinstance(searched, Choice):
         return distributions.CategoricalDistribution(searched.choice)
+    high = grid(searched, whole)[-1] if searched.step else searched.high  # Optuna warns of a step that does not meet the end
     if whole:
-        return distributions.IntDistribution(int(searched.low), int(searched.high), log=searched.log, step=int(searched.step or 1))
-    return distributions.FloatDistribution(searched.low, searched.high, log=searched.log, step=searched.step)
+        return distributions.IntDistribution(int(searched.low), int(high), log=searched.log, step=int(searched.step or 1))
+    return distributions.FloatDistribution(searched.low, high, log=searched.log, step=searched.step)
 
 
 def _rounded(value: Any, searched: Range | Choice) -> Any:
@@ -53,5 +58,3 @@ def _rounded(value: Any, searched: Range | Choice) -> Any:
     if searched.step:
         return round(value, 12)
     return min(max(float(f"{value:.{DIGITS}g}"), searched.low), searched.high)
-
-

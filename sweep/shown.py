@@ -66,7 +66,7 @@ def failures_table(failures: dict[str, dict[str, Any]]) -> RenderableType:
     parts: list[RenderableType] = []
     for run_id, failure in failures.items():
         where = f" on {failure['node']}" if failure["node"] else ""
-        parts.append(Text(f"run {run_id} failed after {failure['attempts']} attempts{where}: {failure['reason']}", style="bold"))
+        parts.append(Text(f"run {run_id} ({failure['what']}) failed after {failure['attempts']} attempts{where}: {failure['reason']}", style="bold"))
         parts += [Text(f"    {line}") for line in failure["log"]]
     return Group(*parts)
 
@@ -101,7 +101,9 @@ class Screen:
         self._shown = now
         view, slots = state()
         left = duration(view.seconds_left / max(slots, 1) if view.seconds_left is not None else None)
-        line = f"{view.done}/{view.total} runs, {view.running} now, {view.failed} failed, {duration(now - self.started)} so far, {left} left"
+        line = (
+            f"{view.done}/{view.total} runs, {view.running} now, {view.failed} failed, {duration(now - self.started)} so far, {left} left"
+        )
         if self._live:
             bar = ProgressBar(total=max(view.total, 1), completed=view.done, width=40)
             self._live.update(Group(arms_table(view, self.ratios), bar, Text(line)), refresh=True)

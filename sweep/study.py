@@ -9,25 +9,34 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sweep import document
-from sweep.document import Document, Place, RejectStudy
+from sweep.document import Place, Problem, RejectStudy
 from trainer.policies import POLICIES
 from trainer.randomness import derive
+from trainer.settings import Problem as SpecProblem
 from trainer.settings import SpecError, nearest, settings_of, whole_number
 from trainer.spec import RunSpec, Task
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 FOLDER = Path(__file__).parent.parent / "search_spaces"
-SEARCHED = {"low", "high", "log", "step", "choice"}
+MOST_VALUES = 10_000
+"""Of a searched setting with a step."""
+MOST_EPOCHS = 1_000_000
+MOST_CORNERS = 1_000
+"""Of an arm, tried on the trainer's own rules before anything runs."""
+T = TypeVar("T")
 Values = dict[str, Any]
 """What a candidate fills in: `task.learning_rate` or `policy.step` to its value."""
+Count = Annotated[int, Field(ge=1, le=10_000)]
+"""Of things that a study lists one by one. The limit stops a slip of the hand before it fills the memory."""
 
 
 class Part(BaseModel):
@@ -56,7 +65,7 @@ class Arm(Part):
 
     policy: dict[str, Any] = Field(default={}, description="the policy's name and settings, each a value, {low, high} or {choice}")
     task: dict[str, Any] = Field(default={}, description="settings of the task that this arm changes or searches")
-    budget: Annotated[int, Field(ge=1)] | None = Field(default=None, description="candidates, where it is not search.budget")
+    budget: Count | None = Field(default=None, description="candidates, where it is not search.budget")
     repeat: str | None = Field(default=None, description="the arm whose finalists run once more on disjoint seeds")
 
 
@@ -64,10 +73,10 @@ class Search(Part):
     """How searched arms find their finalists, on validation accuracy alone."""
 
     proposer: Literal["tpe", "random", "grid"] = "tpe"
-    budget: Annotated[int, Field(ge=1)] = Field(default=32, description="candidates per searched arm")
-    generation: Annotated[int, Field(ge=1)] = Field(default=16, description="candidates proposed at once")
+    budget: Count = Field(default=32, description="candidates per searched arm")
+    generation: Annotated[int, Field(ge=1)] = Field(default=4, description="candidates proposed at once")
     lag: Annotated[int, Field(ge=0)] = Field(default=2, description="generations that may run before the first one's scores are used")
-    ladder: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field(
+    ladder: Annotated[list[Count], Field(min_length=1)] = Field(
         default=[1, 2, 4, 8], description="seeds of a candidate that is still in the race, rung by rung; half go on"
     )
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.1, description="share of the training set held out, per seed")
@@ -77,7 +86,7 @@ class Search(Part):
 class Confirm(Part):
     """The runs that the comparisons are made of: whole training set, fresh seeds."""
 
-    seeds: Annotated[int, Field(ge=1)] = 10
+    seeds: Count = 10
     include: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default=[], description="seeds asked for by number; they come first")
 
 
@@ -87,9 +96,12 @@ class Analysis(Part):
     baseline: str
     family: list[str] | None = Field(default=None, description="arms whose gains are tested together; all but the baseline by default")
     endpoints: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = Field(
-        default=[1.0, 0.05], description="keep ratios of the final weights that are tested; the first is primary, and what the search scores"
+        default=[1.0, 0.05],
+        description="keep ratios of the final weights that are tested; the first is primary, and what the search scores",
     )
-    curve: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[], description="more keep ratios to measure in confirmation, untested")
+    curve: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default=[], description="more keep ratios to measure in confirmation, untested"
+    )
     test: Literal["sign-flip", "paired-t"] = "sign-flip"
     correction: Literal["holm"] = "holm"
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -143,8 +155,8 @@ class Study:
         self.search_seeds = self._pool("search", max(self.search.ladder))
         self.pools = {arm: self._pool(f"repeat-{arm}" if self.arms[arm].repeat else "confirm", self.confirm.seeds) for arm in self.arms}
         own = {tuple(pool) for pool in (self.search_seeds, *self.pools.values())}
-        every = [seed for pool in own for seed in pool]
-        assert len(set(every)) == len(every), "two pools share a seed"
+        if sum(map(len, own)) > len(set[int]().union(*own)):  # one in a million studies: drawn seeds have 32 bits
+            raise RejectStudy([f"{name}: seed: draws the same number for the search and the confirmation. Write another seed."])
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -199,20 +211,28 @@ class Study:
 
     def _pool(self, name: str, size: int) -> list[int]:
         """Seeds of a pool: the first n are the same however many there are."""
-        drawn = (derive(self.contents.seed, f"pool-{name}", i) >> 31 for i in itertools.count())
-        others = (seed for seed in drawn if seed not in self.confirm.include)
         included = self.confirm.include if name == "confirm" else []
-        return [*included, *itertools.islice(others, max(0, size - len(included)))][:size]
+        pool, taken = included[:size], set(self.confirm.include)
+        for i in itertools.count():
+            if len(pool) == size:
+                return pool
+            seed = derive(self.contents.seed, f"pool-{name}", i) >> 31
+            if seed not in taken:
+                pool.append(seed)
+                taken.add(seed)
+        raise AssertionError("there is always another seed")
 
 
 def find(study: str) -> Path:
     """The file of a study, given its path or the name of one in search_spaces/."""
     path = Path(study)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
     if study in known:
         return FOLDER / f"{study}.yaml"
+    if path.is_dir():
+        raise RejectStudy([f"{study}: is a folder; a study is a YAML file."])
     raise RejectStudy([f"{study}: no such study. Give a YAML file, or one of {', '.join(known)}.{nearest(study, known)}"])
 
 
@@ -224,12 +244,10 @@ def load(path: Path) -> Study:
     found = document.read(path, shown)
     if not isinstance(found.values, dict):
         raise RejectStudy([f"{shown}:1  must be a mapping with the keys {', '.join(Contents.model_fields)}."])
-    try:
-        contents = Contents.model_validate(found.values)
-    except ValidationError as error:
-        raise RejectStudy(found.problem(tuple(e["loc"]), _said(cast("dict[str, Any]", e))) for e in error.errors()) from None
-    if problems := [found.problem(place, reason) for place, reason in _problems(contents)]:
-        raise RejectStudy(problems)
+    contents, problems = _contents(found.values)
+    if problems := _once(problems):
+        raise found.reject(problems)
+    assert contents
     return Study(path.stem, contents)
 
 
@@ -260,41 +278,99 @@ _DECLARED_ELSEWHERE = {"validation": "search.validation", "endpoints": "analysis
 _ELSEWHERE: dict[str, Place] = {f"task.{key}": tuple(place.split(".")) for key, place in _DECLARED_ELSEWHERE.items()}
 
 
-def _said(error: dict[str, Any], takes: list[str] | None = None) -> str:
-    """A problem that pydantic found, in this project's words."""
-    place, kind, given = tuple(error["loc"]), error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        legal, word = takes or _part(place[:-1]), str(place[-1])
-        return f"no such setting.{nearest(word, legal)}\n    {_owner(place)} takes: {', '.join(legal)}."
-    if kind == "missing":
-        return "is missing; a study needs it."
-    message = error["msg"].removeprefix("Input should be ")
-    shown = repr(given) if len(repr(given)) <= 60 else type(given).__name__
-    near = nearest(given, re.findall(r"'([^']+)'", message)) if kind == "literal_error" and isinstance(given, str) else ""
-    return f"must be {message}; it is {shown}.{near}"
+_WORDS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have at least {min_length}; it has {actual_length}.",
+}
+"""pydantic's kinds of error in this project's words."""
+_KINDS = {dict: "mapping", list: "list", str: "text"}
 
 
-def _owner(place: Place) -> str:
+def _contents(values: dict[str, Any]) -> tuple[Contents | None, list[Problem]]:
+    """A study's contents, and what is wrong with them: all of it, though one part may not even have the right shape."""
+    try:
+        contents = Contents.model_validate(values)
+        return contents, list(_problems(contents))
+    except ValidationError as error:
+        misshapen = list(_shape_problems(error))
+    broken = {_part(place) for place, _ in misshapen}
+    arms = values.get("arms")
+    if not isinstance(arms, dict) or broken & {("arms",), ("task",)}:
+        return None, misshapen
+    sound = {key: value for key, value in values.items() if key in Contents.model_fields and (key,) not in broken}
+    sound["arms"] = {name: {"policy": {"name": "dense"}} if ("arms", name) in broken else arm for name, arm in arms.items()}
+    try:
+        contents = Contents.model_validate({"analysis": {"baseline": ""}, **sound})
+    except ValidationError as error:  # pydantic counts the arms only once each of them is well-formed
+        return None, [*misshapen, *_shape_problems(error)]
+    if ("search",) in broken:  # then nothing is known of what it holds out
+        contents = contents.model_copy(update={"search": contents.search.model_copy(update={"validation": 0.0})})
+    return None, [*misshapen, *((place, reason) for place, reason in _problems(contents) if _part(place) not in broken)]
+
+
+def _part(place: Place) -> Place:
+    """What can be looked at by itself: an arm, or a key of the whole study."""
+    return place[: 2 if place[:1] == ("arms",) else 1]
+
+
+def _once(problems: list[Problem]) -> list[Problem]:
+    """Without what follows from another one: a key that is missing because it is misspelt."""
+    meant = {(*place[:-1], word) for place, reason in problems for word in re.findall(r"^no such setting\. Did you mean '(.+)'\?", reason)}
+    return [(place, reason) for place, reason in problems if not (place in meant and reason.startswith("is missing"))]
+
+
+def _shape_problems(error: ValidationError, within: Place = (), takes: type[Part] | None = None) -> Iterator[Problem]:
+    """What pydantic found, in this project's words."""
+    for found in error.errors():
+        place, kind, given = (*within, *found["loc"]), found["type"], found["input"]
+        owner, model = ("a searched setting", takes) if takes else _taker(place)
+        shown = repr(given) if len(repr(given)) <= 60 else f"a long {_KINDS[type(given)]}"
+        if kind == "extra_forbidden":
+            legal = list(model.model_fields)
+            yield place, f"no such setting.{nearest(str(place[-1]), legal)}\n    {owner} takes: {', '.join(legal)}."
+        elif kind == "missing":
+            yield place, f"is missing; {owner} needs it."
+        elif "choice" in place[len(within) : -2]:  # one error for each type that a choice may have
+            yield place[:-1], f"must be a finite number, a text, true or false; it is {shown}."
+        else:
+            words = _WORDS[kind].format_map(found.get("ctx", {}))
+            yield place, words if kind == "too_short" else f"{words}; it is {shown}.{_hint(kind, given, words)}"
+
+
+def _hint(kind: str, given: object, words: str) -> str:
+    if isinstance(given, str) and kind == "literal_error":
+        return nearest(given, re.findall(r"'([^']+)'", words))
+    if isinstance(given, str) and kind in ("int_type", "float_type") and re.fullmatch(r"[-+.0-9eE]*[0-9]", given):
+        return " Write it without quotes."
+    return f" Write it as {given:.0f}." if isinstance(given, float) and kind == "int_type" and given.is_integer() else ""
+
+
+def _taker(place: Place) -> tuple[str, type[Part]]:
+    """Who takes the key at a place, and what it is."""
+    parts: dict[str, type[Part]] = {"search": Search, "confirm": Confirm, "analysis": Analysis, "resources": Resources}
     match place:
         case ("arms", _, _):
-            return "an arm"
-        case (part, _) if part in Contents.model_fields:
-            return str(part)
-        case (_,) if place[0] not in SEARCHED | {"max", "min"}:
-            return "a study"
+            return "an arm", Arm
+        case (str(part), _) if part in parts:
+            return part, parts[part]
         case _:
-            return "a searched setting"
+            return "a study", Contents
 
 
-def _part(place: Place) -> list[str]:
-    """The keys that the part of a study at a place takes."""
-    if place[:1] == ("arms",):
-        return list(Arm.model_fields)
-    part = {"search": Search, "confirm": Confirm, "analysis": Analysis, "resources": Resources}.get(str(place[0]) if place else "", Contents)
-    return list(part.model_fields)
-
-
-def _problems(contents: Contents) -> Iterator[tuple[Place, str]]:
+def _problems(contents: Contents) -> Iterator[Problem]:
     """What is wrong with a study whose parts are well-formed."""
     for key, value in contents.task.items():
         if _is_searched(value):
@@ -302,15 +378,18 @@ def _problems(contents: Contents) -> Iterator[tuple[Place, str]]:
         elif key in _DECLARED_ELSEWHERE:
             yield ("task", key), f"is declared in {_DECLARED_ELSEWHERE[key]}."
     for name, arm in contents.arms.items():
-        yield from ((("arms", name, *place), reason) for place, reason in _arm_problems(contents, name, arm))
+        told = [(("arms", name, *place), reason) for place, reason in _arm_problems(contents, name, arm)]
+        yield from told
         if "name" in arm.policy and not _is_searched(arm.policy["name"]):
-            yield from _spec_problems(contents, name, arm)
+            wrong = {place for place, _ in told if len(place) > 2}
+            more = _spec_problems(contents, name, arm)
+            yield from ((place, reason) for place, reason in more if not any(place[:n] in wrong for n in range(3, 6)))
     yield from _analysis_problems(contents)
     ladder = contents.search.ladder
     if any(after <= before for before, after in itertools.pairwise(ladder)):
         yield ("search", "ladder"), f"must rise from rung to rung; it is {ladder}."
-    if len(set(contents.confirm.include)) < len(contents.confirm.include):
-        yield ("confirm", "include"), "names a seed twice."
+    if twice := _twice(contents.confirm.include):
+        yield ("confirm", "include"), f"names {twice[0]} twice."
     if len(contents.confirm.include) > contents.confirm.seeds:
         yield ("confirm", "include"), f"names {len(contents.confirm.include)} seeds; confirm.seeds is {contents.confirm.seeds}."
     gpus = contents.resources.gpus
@@ -318,10 +397,13 @@ def _problems(contents: Contents) -> Iterator[tuple[Place, str]]:
         yield ("resources", "gpus"), f"above 1 it must be whole; it is {gpus:g}."
 
 
-def _analysis_problems(contents: Contents) -> Iterator[tuple[Place, str]]:
+def _analysis_problems(contents: Contents) -> Iterator[Problem]:
     arms, analysis = list(contents.arms), contents.analysis
     if analysis.baseline not in arms:
-        yield ("analysis", "baseline"), f"must be one of the arms {', '.join(arms)}; it is {analysis.baseline!r}.{nearest(analysis.baseline, arms)}"
+        yield (
+            ("analysis", "baseline"),
+            f"must be one of the arms {', '.join(arms)}; it is {analysis.baseline!r}.{nearest(analysis.baseline, arms)}",
+        )
     elif contents.arms[analysis.baseline].repeat:
         yield ("analysis", "baseline"), "must be an arm of its own, and not another one's repeat."
     for i, arm in enumerate(analysis.family or []):
@@ -332,11 +414,11 @@ def _analysis_problems(contents: Contents) -> Iterator[tuple[Place, str]]:
     if analysis.family == []:
         yield ("analysis", "family"), "is empty: nothing would be tested. Leave it out to test every arm."
     for key, ratios in (("family", analysis.family or []), ("endpoints", analysis.endpoints), ("curve", analysis.curve)):
-        if len(set(ratios)) < len(ratios):
-            yield ("analysis", key), "names the same one twice."
+        if twice := _twice(ratios):
+            yield ("analysis", key), f"names {twice[0]} twice."
 
 
-def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[tuple[Place, str]]:
+def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
     if not NAME.fullmatch(name):
         yield (), f"an arm's name has small letters, digits, - and _; it is {name!r}."
         return
@@ -347,13 +429,13 @@ def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[tuple[Pla
         for key in sorted(arm.model_fields_set - {"repeat"}):
             yield (key,), f"has no use beside repeat: the arm takes everything from {arm.repeat!r}."
         return
-    if not arm.policy:
-        yield (), f"needs a policy: {', '.join(POLICIES)}."
+    if "name" not in arm.policy:
+        yield ("policy",) if arm.policy else (), f"needs a {'name' if arm.policy else 'policy'}: {', '.join(POLICIES)}."
         return
     for key in _DECLARED_ELSEWHERE:
         if key in arm.task:
             yield ("task", key), f"is declared in {_DECLARED_ELSEWHERE[key]}."
-    if _is_searched(arm.policy.get("name")):
+    if _is_searched(arm.policy["name"]):
         yield ("policy", "name"), "cannot be searched; write an arm for each policy."
         return
     searched = {setting: written for setting, written in _written(arm).items() if _is_searched(written)}
@@ -365,21 +447,20 @@ def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[tuple[Pla
         try:
             understood[setting] = _distribution(written)
         except ValidationError as error:
-            takes = Choice if "choice" in written else Range
-            yield from (((*place, *e["loc"]), _said(cast("dict[str, Any]", e), list(takes.model_fields))) for e in error.errors())
+            yield from _shape_problems(error, place, Choice if "choice" in written else Range)
         else:
             yield from ((place, reason) for reason in _range_problems(contents, arm, setting, understood[setting]))
     if contents.search.proposer == "grid" and searched and len(understood) == len(searched):
-        points = [len(grid(it, _whole(arm, setting))) for setting, it in understood.items()]
+        points = [_points(it, _whole(arm, setting)) for setting, it in understood.items()]
         budget = arm.budget or contents.search.budget
-        if all(points) and math.prod(points) != budget:
+        if all(0 < count <= MOST_VALUES for count in points) and math.prod(points) != budget:
             yield ("budget",), f"must be {math.prod(points)}, the points of this arm's grid; it is {budget}."
 
 
 def _range_problems(contents: Contents, arm: Arm, setting: str, searched: Range | Choice) -> Iterator[str]:
     if isinstance(searched, Choice):
-        if len({json.dumps(value) for value in searched.choice}) < len(searched.choice):
-            yield "names the same choice twice."
+        if twice := _twice([(isinstance(value, bool), value) for value in searched.choice]):
+            yield f"names {twice[0][1]!r} twice."
         return
     if not searched.low < searched.high:
         yield f"low must be below high; they are {searched.low:g} and {searched.high:g}."
@@ -390,14 +471,19 @@ def _range_problems(contents: Contents, arm: Arm, setting: str, searched: Range 
     ends = [searched.low, searched.high, searched.step or 1.0]
     if _whole(arm, setting) and any(end != int(end) for end in ends):
         yield "takes whole numbers; low, high and step must be whole."
-    if contents.search.proposer == "grid" and not grid(searched, _whole(arm, setting)):
+    points = _points(searched, _whole(arm, setting))
+    if contents.search.proposer == "grid" and not points and searched.low < searched.high:
         yield "needs a step, or a choice, for the proposer 'grid'."
+    if points > MOST_VALUES and (searched.step or contents.search.proposer == "grid"):
+        yield f"has more than {MOST_VALUES:,} values; take a larger step."
 
 
-def _spec_problems(contents: Contents, name: str, arm: Arm) -> Iterator[tuple[Place, str]]:
+def _spec_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
     """What the trainer says of the arm at the ends of everything searched; told where the setting is written."""
-    task = {key: value for key, value in contents.task.items() if not _is_searched(value) and key not in _DECLARED_ELSEWHERE}
-    searched, unclear = {}, set[str]()
+    misplaced = {f"task.{key}" for key, value in contents.task.items() if _is_searched(value) or key in _DECLARED_ELSEWHERE}  # told already
+    task = {key: value for key, value in contents.task.items() if f"task.{key}" not in misplaced}
+    searched: dict[str, Range | Choice] = {}
+    unclear = misplaced - set(_ELSEWHERE)
     for setting, written in _written(arm).items():
         if _is_searched(written):
             try:
@@ -405,44 +491,84 @@ def _spec_problems(contents: Contents, name: str, arm: Arm) -> Iterator[tuple[Pl
             except ValidationError:
                 unclear.add(setting)  # told already
     endpoints = list(dict.fromkeys([*contents.analysis.endpoints, *contents.analysis.curve]))
-    for values in corners(arm, searched):
+    found: dict[Place, str] = {}
+    for values in _extremes(arm, searched):
         filled = _filled(task, arm, values)
         for setting in unclear:
             part, key = setting.split(".", 1)
-            del filled[part][key]
+            filled[part].pop(key, None)
         filled["task"] |= {"validation": contents.search.validation if searched else 0.0, "endpoints": endpoints}
-        try:
-            RunSpec.read({**filled, "seed": 0})
-        except SpecError as error:
-            for problem in error.problems:
-                part, _, key = problem.path.partition(".")
-                if problem.path in unclear:
-                    continue
-                if problem.path in _ELSEWHERE:
-                    yield _ELSEWHERE[problem.path], problem.reason
-                elif part == "task" and key not in arm.task:
-                    yield ("task", key) if key else ("task",), problem.reason
-                else:
-                    yield ("arms", name, part, *([key] if key else [])), problem.reason
+        for problem in _refused({**filled, "seed": 0}):
+            if problem.path not in unclear:
+                found.setdefault(_where(name, arm, problem, searched, values), problem.reason)
+    yield from found.items()
+
+
+def _refused(run: dict[str, Any]) -> Iterable[SpecProblem]:
+    try:
+        epochs = RunSpec.read(run).task.epochs
+    except SpecError as error:
+        return error.problems
+    return [SpecProblem("task.epochs", f"must be at most {MOST_EPOCHS:,}; it is {epochs:,}.")] if epochs > MOST_EPOCHS else []
+
+
+def _where(name: str, arm: Arm, problem: SpecProblem, searched: dict[str, Range | Choice], values: Values) -> Place:
+    """Where a setting that the trainer refused is written."""
+    part, _, key = problem.path.partition(".")
+    if problem.path in _ELSEWHERE:
+        return _ELSEWHERE[problem.path]
+    if part == "task" and key not in arm.task:
+        return ("task", key) if key else ("task",)
+    place = ("arms", name, part, *([key] if key else []))
+    if problem.path not in searched or problem.reason.startswith("no such setting"):
+        return place
+    it, value = searched[problem.path], values[problem.path]
+    if isinstance(it, Choice):
+        return (*place, "choice", it.choice.index(value))
+    return (*place, "low" if value == it.low else "high")
+
+
+def _extremes(arm: Arm, searched: dict[str, Range | Choice]) -> list[Values]:
+    """Every combination of the ends of everything searched; where those are too many, one moved at a time."""
+    ends = _ends(arm, searched)
+    if math.prod(map(len, ends.values())) > MOST_CORNERS:
+        return corners(arm, searched)
+    return [dict(zip(ends, values, strict=True)) for values in itertools.product(*ends.values())]
 
 
 def corners(arm: Arm, searched: dict[str, Range | Choice]) -> list[Values]:
     """Candidates at the ends of every searched setting, one setting moved at a time."""
-    ends = {key: it.choice if isinstance(it, Choice) else [_typed(arm, key, v) for v in (it.low, it.high)] for key, it in searched.items()}
+    ends = _ends(arm, searched)
     first = {key: values[0] for key, values in ends.items()}
     return [first, *({**first, key: value} for key, values in ends.items() for value in values[1:])]
+
+
+def _ends(arm: Arm, searched: dict[str, Range | Choice]) -> dict[str, list[Any]]:
+    return {key: it.choice if isinstance(it, Choice) else [_typed(arm, key, v) for v in (it.low, it.high)] for key, it in searched.items()}
 
 
 def grid(searched: Range | Choice, whole: bool) -> list[Any]:
     """Every value of a searched setting; none where there is no end to them."""
     if isinstance(searched, Choice):
         return searched.choice
-    step = searched.step or (1.0 if whole and not searched.log else None)
-    if step is None:
-        return []
-    count = math.floor((searched.high - searched.low) / step + 1e-9) + 1
-    values = [round(searched.low + i * step, 12) for i in range(count)]
+    values = [round(searched.low + i * (searched.step or 1.0), 12) for i in range(int(_points(searched, whole)))]
     return [int(value) for value in values] if whole else values
+
+
+def _points(searched: Range | Choice, whole: bool) -> float:
+    """How many values a searched setting has; 0 where there is no end to them. Infinite where a float holds no more."""
+    if isinstance(searched, Choice):
+        return len(searched.choice)
+    step = searched.step or (1.0 if whole and not searched.log else None)
+    if step is None or searched.low > searched.high:
+        return 0
+    steps = (searched.high - searched.low) / step + 1e-9
+    return math.floor(steps) + 1 if math.isfinite(steps) else math.inf
+
+
+def _twice(values: Iterable[T]) -> list[T]:
+    """What stands in a list more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def _filled(task: Mapping[str, Any], arm: Arm, values: Values) -> dict[str, dict[str, Any]]:
@@ -471,7 +597,7 @@ def _distribution(written: dict[str, Any]) -> Range | Choice:
 
 def _whole(arm: Arm, setting: str) -> bool:
     part, key = setting.split(".", 1)
-    return whole_number(POLICIES.get(arm.policy.get("name", ""), Task) if part == "policy" else Task, key)
+    return whole_number(POLICIES.get(str(arm.policy.get("name")), Task) if part == "policy" else Task, key)
 
 
 def _typed(arm: Arm, setting: str, value: float) -> float | int:

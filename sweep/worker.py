@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sweep.results import result_of
@@ -56,7 +57,7 @@ class Worker:
         try:
             return next(self._work)
         except (DataError, StoreError) as error:
-            return self._failed(str(error))
+            return self._failed(str(error), machine=True)
         except DamagedRun as error:
             return self._failed(str(error), damaged=True)
         except Superseded as error:
@@ -84,7 +85,7 @@ class Worker:
 
         def train() -> Training:
             if (data, job.data_dir) not in _placed:
-                _placed[data, job.data_dir] = place(load(data, job.data_dir), device)
+                _placed[data, job.data_dir] = place(load(data, Path(job.data_dir)), device)
             return Training(spec, device=device, images=_placed[data, job.data_dir])
 
         attempt = self.attempt = Attempt(
@@ -98,15 +99,16 @@ class Worker:
                 reported = time.monotonic()
                 done = len(attempt.training.rows) + attempt.training.batch / attempt.training.batches
                 yield self._report("training", epochs=done, loss=row.train_loss if row else None)
+        assert attempt.outcome is not None
         yield self._report("ended", result=asdict(result_of(attempt.folder, attempt.outcome)))
 
-    def _failed(self, reason: str, *, damaged: bool = False, blame: bool = True) -> dict[str, Any]:
+    def _failed(self, reason: str, *, damaged: bool = False, machine: bool = False, blame: bool = True) -> dict[str, Any]:
         if self.attempt:
             self.attempt.log.extend(self.said[-1:])
             with suppress(StoreError):
                 self.attempt.close()
         tail = "\n".join(self.attempt.log if self.attempt else self.said).splitlines()[-LOG_LINES:]
-        return self._report("failed", reason=reason, log=tail, damaged=damaged, blame=blame)
+        return self._report("failed", reason=reason, log=tail, damaged=damaged, machine=machine, blame=blame)
 
     def _report(self, state: str, **more: Any) -> dict[str, Any]:
         said, self.said = self.said, []

@@ -1,0 +1,78 @@
+"""Policies that go wrong, and a process that dies at a chosen place: on PYTHONPATH, Python imports this in every process of a sweep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.data import DataError
+from trainer.policies import POLICIES
+from trainer.policies.keep_ratio import KeepRatioPolicy
+
+
+@dataclass
+class Faulty(KeepRatioPolicy):
+    """Dense, until its second epoch has ended."""
+
+    how: str = field(kw_only=True)
+
+    def _move(self, train_accuracy: float) -> None:
+        if self.how == "homeless" and os.environ.get("NODE_ROLE") == "bad":
+            raise DataError("the data is not on this node")
+        if self.epoch < 2:
+            return
+        match self.how:
+            case "raises":
+                raise RuntimeError("no such luck")
+            case "hangs":
+                time.sleep(1e6)
+            case "killed":  # what the kernel does to a process that takes too much memory
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "memory":
+                import torch
+
+                torch.empty(2**60)
+            case _:
+                pass
+
+
+POLICIES["faulty"] = Faulty
+
+if moment := os.environ.get("DIE_ONCE"):
+    # "reset:/path/to/flag" or "idle:/path/to/flag": the first process that comes there makes the flag and dies
+    place, flag = moment.split(":", 1)
+
+    def die() -> None:
+        try:
+            Path(flag).touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    import threading
+
+    from sweep.worker import Worker
+
+    set_up, step = Worker.__init__, Worker.step
+    made: list[int] = []
+
+    def die_in_reset(self: Worker, *arguments: Any) -> None:
+        made.append(1)
+        if len(made) == 3:  # set up for a third run, so in reset_config
+            die()
+        set_up(self, *arguments)
+
+    def die_when_idle(self: Worker) -> dict[str, Any]:
+        report = step(self)
+        if report["state"] == "ended":
+            threading.Timer(0.002, die).start()  # after the answer was given, before the next question
+        return report
+
+    if place == "reset":
+        Worker.__init__ = die_in_reset
+    else:
+        Worker.step = die_when_idle

@@ -1,0 +1,109 @@
+"""A sweep that is killed again and again ends with what an undisturbed one gives: every run once, the same rows, the same candidates."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.ledger import Ledger
+from sweep.plan import Plan
+from sweep.study import load
+from tests.sweeps import Started, actors, committed, final, folders, generations, rows, sweep, write_study
+
+EPOCHS = {"task": {"data": "digits", "model": "wrn-10-1", "epochs": 16, "batch_size": 32, "train_size": 96, "evaluate_every": 4}}
+"""Runs of a second or two, so that a random moment is likely to be within one."""
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = sweep("run", write_study(folder, **EPOCHS), "--store", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def finalists(store: Path) -> list[Any]:
+    """What the ledger's files alone lead to."""
+    ledger = Ledger(str(store), "small", print)
+    ledger.load(keep=False)
+    plan = Plan(load(store / "small.yaml"), ledger.results, ledger.proposals())
+    assert plan.complete
+    return [plan.finalists(arm) for arm in plan.study.arms]
+
+
+def assert_equal(store: Path, undisturbed: Path) -> None:
+    assert rows(store) == rows(undisturbed)
+    assert generations(store) == generations(undisturbed)
+    assert finalists(store) == finalists(undisturbed)
+    for folder in folders(store):
+        assert len(list(folder.glob("outcome.json"))) == 1
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("half", [0, 1])
+def test_twenty_kills_of_the_whole_tree_change_nothing(half: int, tmp_path: Path, undisturbed: Path) -> None:
+    seed = int.from_bytes(os.urandom(4))
+    moments = random.Random(seed)
+    study = write_study(tmp_path, **EPOCHS)
+    try:
+        kept: dict[tuple[str, int], Any] = {}
+        for kill in range(10):
+            # one in three within the first seconds, where the ledger, the lease and the cluster are begun
+            delay = moments.uniform(0, 3) if kill % 3 == 0 else moments.uniform(5, 16)
+            with Started(tmp_path, "run", study, "--store", tmp_path) as started:
+                try:
+                    started.process.wait(delay)
+                except subprocess.TimeoutExpired:
+                    started.kill()
+            kept |= committed(tmp_path)
+        done = sweep("run", study, "--store", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert_equal(tmp_path, undisturbed)
+        ended = final(tmp_path)
+        assert {key: ended[key] for key in kept} == kept, "an epoch that was committed was trained again"
+    except BaseException:
+        print(f"the seed of the moments was {seed}")
+        raise
+
+
+@pytest.mark.timeout(600)
+def test_actors_killed_at_random_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
+    seed = int.from_bytes(os.urandom(4))
+    moments = random.Random(seed)
+    study = write_study(tmp_path, **EPOCHS, resources={"commit_seconds": 0, "attempts": 20})
+    print(f"the seed of the moments is {seed}")
+    with Started(tmp_path, "run", study, "--store", tmp_path) as started:
+        for _ in range(6):
+            alive = started.until(lambda: actors(started.process.pid))
+            time.sleep(moments.uniform(0, 3))
+            victim = moments.choice(actors(started.process.pid) or alive)
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        assert started.wait() == 0, started.log.read_text()
+    assert_equal(tmp_path, undisturbed)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("place", ["reset", "idle"])
+def test_an_actor_that_dies_between_two_runs_changes_nothing(place: str, tmp_path: Path, undisturbed: Path) -> None:
+    study, flag = write_study(tmp_path, **EPOCHS), tmp_path / "died"
+    done = sweep("run", study, "--store", tmp_path, env={"DIE_ONCE": f"{place}:{flag}"})
+    assert done.returncode == 0, done.stderr
+    assert flag.exists()
+    assert_equal(tmp_path, undisturbed)
+
+
+@pytest.mark.timeout(600)
+def test_one_worker_gives_what_two_give(tmp_path: Path, undisturbed: Path) -> None:
+    done = sweep("run", write_study(tmp_path, **EPOCHS, resources={"workers": 1}), "--store", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_equal(tmp_path, undisturbed)

@@ -1,0 +1,178 @@
+"""Real sweeps for tests: a study small enough for seconds, the command in a process of its own, and what its ledger holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from tests.conftest import ROOT
+from trainer.rows import WALL
+
+FAULTS = Path(__file__).parent / "chaos" / "faults"
+"""On PYTHONPATH it adds policies that go wrong (see its sitecustomize.py) to every process of a sweep."""
+
+
+def study_values(**parts: Any) -> dict[str, Any]:
+    """A whole sweep of 22 short runs: a search of two generations, three arms, six pairs."""
+    values: dict[str, Any] = {
+        "task": {"data": "digits", "model": "wrn-10-1", "epochs": 6, "batch_size": 32, "train_size": 96, "evaluate_every": 3},
+        "arms": {
+            "dense": {"policy": {"name": "dense"}},
+            "additive": {
+                "policy": {"name": "additive-reset", "step": 0.3},
+                "task": {"learning_rate": {"low": 0.03, "high": 0.3, "log": True}},
+            },
+        },
+        "search": {"budget": 4, "generation": 2, "lag": 0, "ladder": [1, 2], "validation": 0.1},
+        "confirm": {"seeds": 6},
+        "analysis": {"baseline": "dense", "endpoints": [1.0]},
+        "resources": {"commit_seconds": 0},
+    }
+    for name, part in parts.items():
+        values[name] = {**values.get(name, {}), **part} if isinstance(part, dict) else part
+    return values
+
+
+def write_study(folder: Path, name: str = "small", **parts: Any) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(study_values(**parts), sort_keys=False))
+    return path
+
+
+def sweep_command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "sweep", *map(str, arguments)]
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Without what would point a sweep elsewhere; with the faulty policies."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("STORE", "RAY_ADDRESS", "DATA_DIR")}
+    return {**kept, "PYTHONPATH": f"{FAULTS}{os.pathsep}{ROOT}", "COLUMNS": "200", **(more or {})}
+
+
+def sweep(*arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+    """The command to its end."""
+    return subprocess.run(
+        sweep_command(*arguments), capture_output=True, text=True, check=False, env=environment(env), cwd=ROOT, timeout=timeout
+    )
+
+
+class Started:
+    """The command, under way, its output in a file."""
+
+    def __init__(self, folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
+        self.log = folder / f"sweep-{time.monotonic_ns()}.log"
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen(sweep_command(*arguments), stdout=out, stderr=out, env=environment(env), cwd=ROOT)
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL for the driver and all its descendants, the cluster it started among them, as nearly at once as can be."""
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts nothing while its descendants are counted
+        for pid in [*descendants(self.process.pid), self.process.pid]:
+            _signal(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def until(self, condition: Callable[[], Any], seconds: float = 200) -> Any:
+        """Wait for something to be true while the command runs; what it then is."""
+        end = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < end, f"it did not happen within {seconds} s:\n{self.log.read_text()}"
+            assert self.process.poll() is None, f"the command ended before it happened:\n{self.log.read_text()}"
+            time.sleep(0.02)
+        return found
+
+    def wait(self, seconds: float = 280) -> int:
+        return self.process.wait(seconds)
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process under one, as the kernel knows them now."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        children.setdefault(parent, []).append(int(path.parent.name))
+    found, queue = [], [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def actors(pid: int) -> list[int]:
+    """The processes under a driver in which attempts are made."""
+    found: list[int] = []
+    for child in descendants(pid):
+        try:
+            name = Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::") and b"_Attempt" in name:
+            found.append(child)
+    return found
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def folders(store: Path, study: str = "small") -> list[Path]:
+    """The folders of its runs."""
+    return sorted(path for path in (store / study / "runs").glob("*") if path.is_dir())
+
+
+def rows(store: Path, study: str = "small") -> dict[str, list[dict[str, Any]]]:
+    """Every finished run's table without wall columns; a run without an outcome is an error."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for folder in folders(store, study):
+        assert (folder / "outcome.json").exists(), folder
+        table = pq.read_table(folder / "epochs.parquet")
+        tables[folder.name] = table.drop_columns([name for name in table.column_names if name in WALL]).to_pylist()
+    return tables
+
+
+def generations(store: Path, study: str = "small") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((store / study / "generations").glob("*.json"))}
+
+
+def committed(store: Path, study: str = "small") -> dict[tuple[str, int], Any]:
+    """When each epoch ended that stands in a committed table, by run and epoch."""
+    found: dict[tuple[str, int], Any] = {}
+    for path in (store / study / "runs").glob("*/attempt-*/epochs-*.parquet"):
+        try:
+            table = pq.read_table(path, columns=["epoch", "ended_at"])
+        except FileNotFoundError:
+            continue  # superseded by a later one since it was listed
+        for row in table.to_pylist():
+            found[path.parts[-3], row["epoch"]] = row["ended_at"]
+    return found
+
+
+def final(store: Path, study: str = "small") -> dict[tuple[str, int], Any]:
+    """When each epoch of the finished runs ended."""
+    return {
+        (folder.name, row["epoch"]): row["ended_at"]
+        for folder in folders(store, study)
+        for row in pq.read_table(folder / "epochs.parquet", columns=["epoch", "ended_at"]).to_pylist()
+    }

@@ -1,0 +1,156 @@
+"""Studies made in code, and training stood in for by learning curves: what the tests of the plan play sweeps with."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+from sweep.plan import Failure, Plan, Proposal, Result, Run
+from sweep.proposer import propose
+from sweep.study import Contents, Study, Values
+from trainer.randomness import uniform
+from trainer.spec import RunSpec
+
+RATE = {"low": 0.03, "high": 0.3, "log": True}
+STEP = {"low": 0.02, "high": 0.2}
+TASK = {"data": "digits", "model": "wrn-10-1", "epochs": 20, "batch_size": 32, "train_size": 200}
+ARMS: dict[str, Any] = {
+    "dense": {"policy": {"name": "dense"}},
+    "tuned": {"policy": {"name": "dense"}, "task": {"learning_rate": RATE}},
+    "additive": {"policy": {"name": "additive-reset", "step": STEP}, "task": {"learning_rate": RATE}},
+}
+"""One arm as published, and two that are searched."""
+Score = Callable[[RunSpec], float]
+Propose = Callable[[Study, Proposal], list[Values]]
+
+
+def study_of(arms: dict[str, Any] | None = None, *, seed: int = 1, baseline: str = "dense", **parts: dict[str, Any]) -> Study:
+    """A small study; `search`, `confirm` and `resources` change what is given here."""
+    search = {"proposer": "random", "budget": 12, "generation": 4, "lag": 1, "ladder": [1, 2, 4], "validation": 0.2}
+    whole = {
+        "seed": seed,
+        "task": TASK,
+        "arms": arms or ARMS,
+        "search": {**search, **parts.get("search", {})},
+        "confirm": {"seeds": 4, **parts.get("confirm", {})},
+        "analysis": {"baseline": baseline},
+        "resources": parts.get("resources", {}),
+    }
+    return Study("simulated", Contents.model_validate(whole))
+
+
+def one_arm(setting: dict[str, Any] | None = None, **parts: Any) -> Study:
+    """A study with a single searched arm, `tuned`."""
+    return study_of({"dense": ARMS["dense"], "tuned": {"policy": {"name": "dense"}, "task": {"learning_rate": setting or RATE}}}, **parts)
+
+
+def curve(spec: RunSpec) -> list[float]:
+    """Accuracy after every epoch: it rises to a height that depends on the settings and the seed, as fast as the learning rate allows."""
+    task, step = spec.task, spec.policy.settings.get("step", 0.1)
+    top = 0.8 - 0.05 * math.log(task.learning_rate / 0.1) ** 2 - (step - 0.08) ** 2
+    noise = NormalDist(0, 0.02).inv_cdf(0.5 + 0.999 * (uniform(spec.seed, f"{task.learning_rate} {step} {task.validation}") - 0.5))
+    return [(top + noise) * (1 - math.exp(-epoch * task.learning_rate)) for epoch in range(1, task.epochs + 1)]
+
+
+def final(spec: RunSpec) -> float:
+    """What the curve ends at."""
+    return curve(spec)[-1]
+
+
+def result(score: float, outcome: Any = "completed") -> Result:
+    """A run that ended with this accuracy everywhere."""
+    scores = {"1": score, "0.05": score}
+    return Result(outcome, 20, 20.0, 10, scores, scores)
+
+
+def trained(run: Run, score: Score = final) -> Result:
+    """What a run gives."""
+    return result(score(run.spec))
+
+
+def plan_of(study: Study) -> Plan:
+    """A plan of a study of which nothing exists."""
+    return Plan(study, {}, {})
+
+
+def propose_all(plan: Plan, proposer: Propose = propose) -> list[Proposal]:
+    """Propose whatever is due; what it was that was due."""
+    dues: list[Proposal] = []
+    while due := plan.wanted():
+        plan.propose(due.arm, due.generation, proposer(plan.study, due))
+        dues.append(due)
+    return dues
+
+
+def take(plan: Plan) -> list[Run]:
+    """Everything that is ready, most urgent first; it is running from now on."""
+    taken: list[Run] = []
+    while run := plan.next(0.0):
+        taken.append(run)
+    return taken
+
+
+def end(plan: Plan, score: Score = final, proposer: Propose = propose) -> list[Run]:
+    """Play a plan until nothing is ready any more, everything at once; the runs in the order they were handed out."""
+    runs: list[Run] = []
+    propose_all(plan, proposer)
+    while now := take(plan):
+        runs += now
+        for run in now:
+            plan.finish(run.run_id, trained(run, score))
+        propose_all(plan, proposer)
+    return runs
+
+
+@dataclass
+class Sweep:
+    """Everything a sweep decided, in a form that compares."""
+
+    runs: set[str] = field(default_factory=set)
+    candidates: dict[str, list[tuple[str, Values]]] = field(default_factory=dict)
+    finalists: dict[str, list[tuple[str, Values]]] = field(default_factory=dict)
+    scores: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, runs: set[str]) -> Sweep:
+        return cls(
+            runs,
+            {arm: [(c.name, c.values) for c, _ in plan.searched(arm)] for arm in plan.study.arms},
+            {arm: [(c.name, c.values) for c in plan.finalists(arm)] for arm in plan.study.arms},
+            {arm: [scores for _, scores in plan.searched(arm)] for arm in plan.study.arms},
+        )
+
+
+def disturbed(study: Study, slots: int, chance: random.Random, *, losses: float, restarts: float) -> Sweep:
+    """A whole sweep in which runs end in any order, attempts are lost, and drivers die and are begun anew from what was recorded."""
+    results: dict[str, Result] = {}
+    proposals: dict[tuple[str, int], list[Values]] = {}
+    plan = plan_of(study)
+    running: list[Run] = []
+    while True:
+        while due := plan.wanted():
+            proposals[due.arm, due.generation] = json.loads(json.dumps(propose(study, due)))  # as the ledger keeps them
+            if chance.random() < restarts:
+                plan, running = Plan(study, dict(results), dict(proposals)), []
+            else:
+                plan.propose(due.arm, due.generation, proposals[due.arm, due.generation])
+        while len(running) < slots and (run := plan.next(0.0)):
+            running.append(run)
+        if not running:
+            if plan.complete:
+                return Sweep.of(plan, set(results))
+            plan = Plan(study, dict(results), dict(proposals))  # the same command again
+            continue
+        run = running.pop(chance.randrange(len(running)))
+        if chance.random() < losses:
+            plan.lose(run.run_id, Failure("lost"), node=f"node-{chance.randrange(3)}", blame=chance.random() < 0.7)
+        else:
+            results[run.run_id] = trained(run)
+            plan.finish(run.run_id, results[run.run_id], node=f"node-{chance.randrange(3)}")
+        if chance.random() < restarts / 4:
+            plan, running = Plan(study, dict(results), dict(proposals)), []
