@@ -18,10 +18,11 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from sweep.contents import Contents, Values
 from sweep.forecast import play, scattered
 from sweep.plan import Plan, Proposal, Result, Run
 from sweep.proposer import propose
-from sweep.study import Candidate, Contents, Study, Values
+from sweep.study import Candidate, Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 

@@ -23,10 +23,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sweep.contents import Contents, Values
 from sweep.forecast import play
 from sweep.plan import Plan, Result, Run
 from sweep.proposer import propose
-from sweep.study import Candidate, Contents, Study, Values
+from sweep.study import Candidate, Study
 from trainer.randomness import uniform
 
 RESULTS = Path(__file__).parent / "results"

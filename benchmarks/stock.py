@@ -51,10 +51,9 @@ def main(study: Path, folder: Path) -> None:
     mlflow.set_tracking_uri(store)
     mlflow.create_experiment(NAME, artifact_location=(folder / "artifacts").as_uri())
     moments["MLflow's database"] = time.time()
-    ray.init(address="local", num_cpus=CORES, include_dashboard=False, _node_ip_address="127.0.0.1")
+    ray.init(address="local", num_cpus=CORES, include_dashboard=False)
     moments["Ray's start"] = time.time()
     searcher = OptunaSearch(
-        {"arm": tune.choice(list(runs))},
         metric="test_accuracy",
         mode="max",
         points_to_evaluate=[{"arm": arm} for arm in runs],  # so that it tries each arm once, and does the same work
@@ -62,6 +61,7 @@ def main(study: Path, folder: Path) -> None:
     seeds = len(next(iter(runs.values())))
     results = tune.Tuner(
         tune.with_parameters(train, specs=runs, arrays=arrays),  # as Tune advises for data: loading it costs each process two seconds
+        param_space={"arm": tune.choice(list(runs))},
         tune_config=tune.TuneConfig(search_alg=Repeater(searcher, repeat=seeds), num_samples=seeds * len(runs)),
         run_config=tune.RunConfig(
             name=NAME, storage_path=str(folder), callbacks=[MLflowLoggerCallback(tracking_uri=store, experiment_name=NAME)]

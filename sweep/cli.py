@@ -23,7 +23,7 @@ from sweep.lease import Held, Lease, holder
 from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
 from sweep.overview import overview
 from sweep.plan import Plan
-from sweep.planned import Planned, refusals, shown_plan
+from sweep.planned import Planned, shown_plan
 from sweep.shown import Screen, arms_table, failures_table
 from sweep.study import Study
 from trainer.store import StoreError
@@ -65,8 +65,6 @@ def plan(
             print(json.dumps(asdict(planned), indent=1))
         else:
             Console(soft_wrap=True).print(shown_plan(found, planned), highlight=False)
-        if planned.refusals:
-            raise typer.Exit(USAGE)
 
 
 @app.command()
@@ -89,12 +87,12 @@ def run(
                 [f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."]
             )
         found = studies.load(studies.find(study))
-        if problems := refusals(found):
-            raise RejectStudy([f"{found.name}: {problem}" for problem in problems])
         raise typer.Exit(_drive(found, _place(store), ray_address, data_dir.absolute(), extend, as_json))
 
 
 def _drive(study: Study, place: str, address: str | None, data_dir: Path, extend: bool, as_json: bool) -> int:
+    if not address:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported: a cluster of our own stays on loopback
     from sweep.cluster import AbortSweep  # Ray takes a second to import
     from sweep.driver import Driver
 
@@ -189,7 +187,9 @@ def _show_status(name: str, place: str, console: Console, as_json: bool) -> bool
     console.print(arms_table(view, study.analysis.endpoints), highlight=False)
     console.print(f"{view.done}/{view.total} runs done, {len(failures)} failed", highlight=False)
     if driver:
-        console.print(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}. {driver.get('note', '')}", highlight=False)
+        console.print(
+            f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}. {driver.get('note', '')}", highlight=False
+        )
     elif not plan.complete:
         console.print(f"nobody drives it now. To go on: sweep run {name} --store {place}", highlight=False)
     for reason in ledger.damaged.values():

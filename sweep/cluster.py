@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import sweep
 import trainer
 from sweep import preflight
-from sweep.study import Resources
+from sweep.contents import Resources
 from trainer.store import Store
 
 LOCAL_OBJECTS = 100 * 2**20

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.lease import holder
+from sweep.contents import Values
+from sweep.lease import SILENT_SECONDS, Lease
 from sweep.ledger import DamagedLedger, Ledger, identity_hash
 from sweep.plan import Plan, Proposal
 from sweep.proposer import propose
-from sweep.study import Candidate, Study, Values
+from sweep.study import Candidate, Study, from_identity
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
@@ -34,46 +35,56 @@ class Finding:
     repaired: bool
 
 
-def examine(study: Study, ledger: Ledger) -> list[Finding]:
-    """Everything that is wrong, after repair. A study that is being driven is left to its driver."""
-    if driver := holder(ledger.store):
-        raise DamagedLedger(f"{ledger.store.where()} is driven by process {driver['pid']} on {driver['host']}; stop that first.")
-    if not ledger.store.names():
+def examine(study: Study, ledger: Ledger, wait_seconds: float = SILENT_SECONDS) -> list[Finding]:
+    """Everything that is wrong, after repair. It drives the study meanwhile; Held where somebody else does."""
+    if not any(re.match(r"study\.json|runs/|generations/", name) for name in ledger.store.names()):
         raise DamagedLedger(f"{ledger.store.where()} holds no study.")
-    findings = [*_summaries(ledger), *_declaration(study, ledger)]
-    if all(finding.repaired for finding in findings):
-        specs, told = _proposals(study, ledger)
-        findings += told
+    leases = [name for name in ledger.store.names("lease") if _unsealed(ledger.store, name) is None]
+    lease = Lease(ledger.store, ledger.say)
+    lease.acquire(wait_seconds)
+    try:
+        return [*(Finding(ledger.store.where(name), "nobody renewed it; taken over.", True) for name in leases), *_examine(study, ledger)]
+    finally:
+        lease.release()
+
+
+def _examine(study: Study, ledger: Ledger) -> Iterator[Finding]:
+    yield from _summaries(ledger)
+    study, extended, told = _declaration(study, ledger)
+    yield from told
+    if all(finding.repaired for finding in told):
+        specs, told = _proposals(study, ledger, extended)
+        yield from told
         for run_id in _folders(ledger):
-            findings += _run(ledger, run_id, specs.get(run_id))
+            yield from _run(ledger, run_id, specs.get(run_id))
         ledger.load()  # makes the index anew where it does not fit
-    return findings
 
 
 def _summaries(ledger: Ledger) -> Iterator[Finding]:
-    """Index, lease and failures: all of it is known otherwise, or of no use any more."""
+    """Index and failures: all of it is known otherwise, or of no use any more."""
     for name in ledger.store.names():
-        if re.match(r"index\.json|lease/|failures/", name) and _unsealed(ledger.store, name) is None:
+        if re.match(r"index\.json|failures/", name) and _unsealed(ledger.store, name) is None:
             ledger.store.delete(name)
             yield Finding(ledger.store.where(name), "says nothing that is not known otherwise; removed.", True)
 
 
-def _declaration(study: Study, ledger: Ledger) -> Iterator[Finding]:
+def _declaration(study: Study, ledger: Ledger) -> tuple[Study, bool, list[Finding]]:
+    """The study that the files are of, and whether it was extended: the one declared, whatever the one that is given has become."""
     if body := _unsealed(ledger.store, "study.json"):
-        assert body["identity"]
-        return
+        # the very study where it is the same, because the order in which its settings are written decides what is proposed
+        same = study.identity == body["identity"]
+        return study if same else from_identity(study.name, body["identity"]), bool(body["extensions"]), []
     where = ledger.store.where("study.json")
     made_for = {body["study"] for name in ledger.store.names("generations") if (body := _unsealed(ledger.store, name))}
-    if made_for == {identity_hash(study)}:
-        ledger.store.write("study.json", seal({"identity": study.identity, "hash": identity_hash(study), "extensions": []}))
-        yield Finding(where, "the proposals here were made for the very study you gave; written anew.", True)
-    else:
-        yield Finding(where, "nothing here proves which study this was. Restore it from a backup.", False)
+    if made_for != {identity_hash(study)}:
+        return study, False, [Finding(where, "nothing here proves which study this was. Restore it from a backup.", False)]
+    ledger.store.write("study.json", seal({"identity": study.identity, "hash": identity_hash(study), "extensions": []}))
+    return study, False, [Finding(where, "the proposals here were made for the very study you gave; written anew.", True)]
 
 
-def _proposals(study: Study, ledger: Ledger) -> tuple[dict[str, RunSpec], list[Finding]]:
+def _proposals(study: Study, ledger: Ledger, extended: bool) -> tuple[dict[str, RunSpec], list[Finding]]:
     """The specs of all runs the study has so far. A damaged generation is proposed again, and believed where its runs are here."""
-    names = ledger.store.names("generations")
+    names, here = ledger.store.names("generations"), set(_folders(ledger))
     whole = {name: body for name in names if (body := _unsealed(ledger.store, name))}
     damaged = {name for name in names if name not in whole}
     ledger.load(keep=False)
@@ -82,22 +93,25 @@ def _proposals(study: Study, ledger: Ledger) -> tuple[dict[str, RunSpec], list[F
     while again := next((due for due in plan.due() if _name(due) in damaged), None):
         values, name = propose(study, again), _name(again)
         damaged.discard(name)
-        if not _believed(study, again, values, set(_folders(ledger))):
-            findings.append(Finding(ledger.store.where(name), "proposed again it has other candidates. Restore it from a backup.", False))
-            break
+        where = ledger.store.where(name)
+        if not _believed(study, again, values, here, extended):
+            findings.append(Finding(where, "proposed again, its runs are not the ones that are here. Restore it from a backup.", False))
+            continue
         ledger.store.delete(name)
-        ledger.record(study, again, values)
-        plan.propose(again.arm, again.generation, values)
-        findings.append(Finding(ledger.store.where(name), "proposed again; its runs are the ones that are here. Written anew.", True))
+        plan.propose(again.arm, again.generation, ledger.record(study, again, values))
+        findings.append(Finding(where, "proposed again; its runs are the ones that are here. Written anew.", True))
     findings += [
         Finding(ledger.store.where(n), "what it was proposed from is missing. Restore it from a backup.", False) for n in sorted(damaged)
     ]
     return {spec.run_id: spec for spec in _specs(study, plan)}, findings
 
 
-def _believed(study: Study, due: Proposal, values: list[Values], here: set[str]) -> bool:
+def _believed(study: Study, due: Proposal, values: list[Values], here: set[str], extended: bool) -> bool:
+    """Whether these are the candidates that were lost. Some may not have been begun; but then the same study has to have proposed them,
+    since a budget that grew changes how many there are."""
     first = study.search_seeds[0]
-    return any(study.run(Candidate(due.arm, "", it), "search", first).run_id in here for it in values)
+    begun = [study.run(Candidate(due.arm, "", it), "search", first).run_id in here for it in values]
+    return all(begun) or (any(begun) and not extended)
 
 
 def _specs(study: Study, plan: Plan) -> Iterator[RunSpec]:
@@ -118,7 +132,7 @@ def _run(ledger: Ledger, run_id: str, known: RunSpec | None) -> Iterator[Finding
     except (SpecError, ValueError, FileNotFoundError):
         where = store.where(f"{run_id}/spec.json")
         if not known:
-            yield Finding(where, "no candidate of this study has this run. Move its folder away.", False)
+            yield Finding(where, "no candidate that is known has this run. Mend the rest first, or move its folder away.", False)
             return
         store.write(f"{run_id}/spec.json", known.to_json().encode())
         yield Finding(where, "written anew from the study.", True)
@@ -127,10 +141,10 @@ def _run(ledger: Ledger, run_id: str, known: RunSpec | None) -> Iterator[Finding
     try:
         if outcome := folder.outcome():
             folder.tidy(outcome)
-            folder.table(outcome, "epochs")
     except DamagedRun as error:
-        yield _set_aside(store, f"{run_id}/outcome.json", str(error).split(" Move ")[0])
-    yield from (Finding(line.removeprefix("missing or altered: ").split(". ")[0], "written anew from its copy.", True) for line in said)
+        yield _set_aside(store, f"{run_id}/outcome.json", re.split(" Nothing was deleted| Move ", str(error))[0])
+    for line in said:
+        yield Finding(line.removeprefix("missing or altered: ").split(". It was ")[0], "written anew from its copy.", True)
     for name in store.names(run_id):
         if not name.endswith(ASIDE) and not _sound(store, name):
             yield _set_aside(store, name, "its content does not fit its hash.")

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -107,7 +107,8 @@ class Driver:
     def drive(self, address: str | None) -> None:
         """Work until nothing is left to do, or a signal came (`received`); AbortSweep where it cannot go on."""
         self._listen()
-        with Cluster(address, self.resources) as self.cluster:
+        # what Ray prints of processes that died goes to stdout, which is ours for data; the plan tells of them
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), Cluster(address, self.resources) as self.cluster:
             self._listen()  # again, because ray.init takes SIGTERM for itself
             self.cluster.examine(self.ledger.store, self.study.contents.task["data"], self.data_dir)
             while not self.plan.over and not self.stopping:

@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from sweep.contents import Choice, Range, Values
 from sweep.plan import Phase, Plan, Proposal, Result, Run
-from sweep.study import Choice, Range, Study, Values, grid
+from sweep.space import grid
+from sweep.study import Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 
@@ -96,7 +98,7 @@ def warnings(study: Study) -> Iterator[str]:
     search = study.search
     for arm in study.arms:
         if search.proposer == "tpe" and study.searched(arm) and len(study.generations(arm)) <= search.lag + 1:
-            yield f"arms.{arm}: all its candidates are proposed before the first score is known; tpe needs a smaller search.generation or lag."
+            yield f"arms.{arm}: all its candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
     budgets = {arm: study.budget(arm) for arm in study.arms if study.searched(arm)}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())

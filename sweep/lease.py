@@ -67,6 +67,9 @@ class Lease:
                 self.say(f"{where} is damaged: it does not say who drives. If it stays as it is for {wait_seconds:.0f} s it is taken over.")
             if not number or (holder and _is_over(holder)) or (data == seen and clock() - since >= wait_seconds):
                 if self.store.create(_name(number + 1), seal(self._body)):
+                    if max(_numbers(self.store), default=0) > number + 1:  # others came and went since this one looked
+                        self.store.delete(_name(number + 1))
+                        continue
                     self._number = number + 1
                     self._remove(number)
                     self._thread.start()
@@ -149,7 +152,7 @@ def _read(data: bytes) -> dict[str, Any] | None:
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
-    """Released, or held by a process of this machine that is gone."""
+    """Released, or held by a process of this machine that is gone; no other machine, and none without /proc, can be asked that."""
     if holder["state"] == "released":
         return True
     return _same_machine(holder) and _started(holder["pid"]) != holder["started"]
@@ -157,7 +160,7 @@ def _is_over(holder: dict[str, Any]) -> bool:
 
 def _same_machine(holder: dict[str, Any]) -> bool:
     here = _this_process()
-    return all(holder[key] == here[key] for key in ("host", "boot", "space"))
+    return here["boot"] != "" and all(holder[key] == here[key] for key in ("host", "boot", "space"))
 
 
 def _this_process() -> dict[str, Any]:

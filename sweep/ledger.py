@@ -16,9 +16,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from sweep.contents import Contents, Values
 from sweep.plan import Failure, Proposal, Result
 from sweep.results import from_plain, result_of
-from sweep.study import Study, Values
+from sweep.study import Study
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
@@ -112,17 +113,17 @@ class Ledger:
 
         With `keep` the index is written anew where it lacked something; a reader beside the driver leaves that to the driver.
         """
-        known: dict[str, Any] = {}
+        known: dict[str, tuple[str, Result]] = {}
         try:
-            known = unseal(self.store.read("index.json"))["runs"]
+            runs = unseal(self.store.read("index.json"))["runs"]
+            known = {run_id: (stamp, from_plain(values)) for run_id, (stamp, values) in runs.items()}
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError):
             self.say(f"damaged: {self.store.where('index.json')}. It is only a summary; it is made anew from the runs.")
         stamps = {name.split("/")[0]: stamp for name, stamp in self.runs.stamps().items() if name.endswith("/outcome.json")}
-        for run_id, (stamp, values) in known.items():
-            if stamps.get(run_id) == stamp:
-                self.results[run_id], self._stamps[run_id] = from_plain(values), stamp
+        self._stamps = {run_id: stamp for run_id, (stamp, _) in known.items() if stamps.get(run_id) == stamp}
+        self.results, self.damaged = {run_id: known[run_id][1] for run_id in self._stamps}, {}
         unread = [run_id for run_id in stamps if run_id not in self.results]
         with ThreadPoolExecutor(READERS) as readers:
             for run_id, found in zip(unread, readers.map(self._result, unread), strict=True):
@@ -142,15 +143,18 @@ class Ledger:
     def write_index(self) -> None:
         """Keep what is known, for the next to start quickly."""
         for run_id in self.results.keys() - self._stamps.keys():
-            self._stamps[run_id] = self.runs.stamps(run_id)[f"{run_id}/outcome.json"]
-        runs = {run_id: [self._stamps[run_id], asdict(result)] for run_id, result in self.results.items()}
+            if stamp := self.runs.stamps(run_id).get(f"{run_id}/outcome.json"):  # else its folder was moved away since
+                self._stamps[run_id] = stamp
+        runs = {run_id: [stamp, asdict(self.results[run_id])] for run_id, stamp in self._stamps.items()}
         self.store.write("index.json", seal({"runs": runs}))
 
     def _result(self, run_id: str) -> Result | str:
         try:
             spec = RunSpec.from_json(self.runs.read(f"{run_id}/spec.json").decode())
             if spec.run_id != run_id:
-                raise DamagedRun(f"{self.runs.where(f'{run_id}/spec.json')} is not the spec that its folder is named after.")
+                raise DamagedRun(
+                    f"{self.runs.where(f'{run_id}/spec.json')} is not the spec that its folder is named after. `sweep doctor` can write it anew."
+                )
             folder = RunFolder(self.runs, spec, self.say)
             outcome = folder.outcome()
             assert outcome is not None
@@ -216,7 +220,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def growth(before: dict[str, Any], after: dict[str, Any]) -> list[bool]:
     """For each of `changes`, whether it only adds to the study."""
     old, new = dict(flat(before)), dict(flat(after))
-    return [_grows(key, before, old, new) for key in _differing(old, new)]
+    return [_grows(key, before, after, old, new) for key in _differing(old, new)]
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -236,14 +240,16 @@ def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
 _MORE = re.compile(r"confirm\.seeds|search\.budget|search\.finalists|arms\.[^.]+\.budget")
 
 
-def _grows(key: str, before: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _grows(key: str, before: dict[str, Any], after: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> bool:
     if _MORE.fullmatch(key):
         return isinstance(old.get(key), int) and isinstance(new.get(key), int) and new[key] > old[key]
     if key.startswith("arms."):
         return key.split(".")[1] not in before["arms"]
-    if key == "analysis.curve":
-        return False
-    return key == "analysis.family" and set(old.get(key) or []) < set(new.get(key) or [])
+    return key == "analysis.family" and set(_family(before)) <= set(_family(after))
+
+
+def _family(identity: dict[str, Any]) -> list[str]:
+    return Contents.model_validate(identity).family
 
 
 def now() -> str:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sweep.study import Candidate, Study, Values
+from sweep.contents import Values
+from sweep.study import Candidate, Study
 from trainer.spec import RunSpec
 
 Phase = Literal["search", "confirm"]

@@ -1,4 +1,4 @@
-"""What a study would do, before it does it: counts, hours, power, refusals and warnings."""
+"""What a study would do, before it does it: counts, hours, power and warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweep.forecast import forecast, warnings
 from sweep.ledger import Ledger
 from sweep.plan import Phase, Plan
 from sweep.shown import duration
-from sweep.statistics import minimum_detectable_gain, pairs_needed, smallest_p_value
+from sweep.statistics import minimum_detectable_gain, smallest_p_value
 from sweep.study import Study
 from trainer.data import DataError
 from trainer.spec import RunSpec
@@ -46,7 +46,6 @@ class Planned:
     smallest_p: float
     detectable_sd: float
     """The gain that one comparison finds with 80 % power, in standard deviations of the pair differences, at the strictest step of Holm."""
-    refusals: list[str]
     warnings: list[str]
 
     @classmethod
@@ -77,21 +76,8 @@ class Planned:
             comparisons=comparisons,
             smallest_p=smallest_p_value(pairs) if study.analysis.test == "sign-flip" else 0.0,
             detectable_sd=minimum_detectable_gain(pairs, 1.0, alpha=alpha / comparisons, power=POWER),
-            refusals=refusals(study),
             warnings=list(warnings(study)),
         )
-
-
-def refusals(study: Study) -> list[str]:
-    """Why a study is not begun: its confirmation could not find anything."""
-    pairs, comparisons, alpha = study.confirm.seeds, study.comparisons, study.analysis.alpha
-    if study.analysis.test == "sign-flip" and smallest_p_value(pairs) > alpha / comparisons:
-        needed = pairs_needed(comparisons, alpha)
-        return [
-            f"confirm.seeds: an exact sign-flip test of {pairs} pairs cannot go below p = {smallest_p_value(pairs):.2g}, and {comparisons} "
-            f"comparisons under Holm at {alpha:g} need {alpha / comparisons:.2g}. It takes {needed} seeds, or a smaller family."
-        ]
-    return ["confirm.seeds: a paired test needs at least 2."] if pairs < 2 else []
 
 
 def shown_plan(study: Study, planned: Planned) -> RenderableType:
@@ -115,7 +101,6 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
     ]
     parts: list[RenderableType] = [table, *map(Text, lines)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]
-    parts += [Text(f"refused: {refusal}", style="bold red") for refusal in planned.refusals]
     return Group(*parts)
 
 

@@ -6,8 +6,10 @@ import itertools
 import warnings
 from typing import Any
 
+from sweep.contents import Choice, Range, Values
 from sweep.plan import Proposal
-from sweep.study import Choice, Range, Study, Values, grid
+from sweep.space import grid
+from sweep.study import Study
 from trainer.randomness import derive
 
 DIGITS = 6
@@ -32,7 +34,9 @@ def propose(study: Study, due: Proposal) -> list[Values]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         samplers = optuna.samplers
-        sampler = samplers.RandomSampler(seed) if study.search.proposer == "random" else samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+        sampler = (
+            samplers.RandomSampler(seed) if study.search.proposer == "random" else samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+        )
         memory = optuna.create_study(sampler=sampler, direction="maximize")
         space = {setting: _distribution(it, study.whole(due.arm, setting)) for setting, it in searched.items()}
         for values, score, _ in due.history:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from scipy import optimize, stats
 
 DRAWS = 20_000
 """Quantiles that an expectation is taken over; more change the fifth digit."""
@@ -34,7 +33,7 @@ def gain_so_far(candidate: Sequence[float], baseline: Sequence[float]) -> Gain:
 
 def smallest_p_value(pairs: int) -> float:
     """The least p that an exact two-sided sign-flip test of so many pairs can give."""
-    return min(1.0, 2.0 / 2.0**pairs)
+    return min(1.0, math.ldexp(2.0, -pairs))
 
 
 def pairs_needed(comparisons: int, alpha: float) -> int:
@@ -47,6 +46,8 @@ def pairs_needed(comparisons: int, alpha: float) -> int:
 
 def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float) -> float:
     """The gain that a two-sided paired t test of so many pairs finds with this power, where pair differences have this deviation."""
+    from scipy import optimize, stats  # takes a second; `sweep run` needs none of it
+
     if pairs < 2:
         return math.inf
     critical = float(stats.t.ppf(1 - alpha / 2, pairs - 1))

@@ -63,15 +63,15 @@ class Worker:
         except Superseded as error:
             return self._failed(str(error), blame=False)
         except BaseException as error:  # whatever it is, the sweep hears of it from here, and not from a process that fell
-            self.said.append(traceback.format_exc().rstrip())
-            return self._failed(f"{type(error).__name__}: {str(error).strip() or 'no message'}")
+            return self._failed(f"{type(error).__name__}: {str(error).strip() or 'no message'}", trace=traceback.format_exc().rstrip())
 
     def stop(self) -> None:
         """Keep the last whole epoch; for when the cluster takes the worker away before the attempt has ended."""
         if self.attempt and not self.attempt.outcome:
-            self.attempt.commit()
-            self.attempt.say("stopped; what was trained is kept")
-            self.attempt.close()
+            with suppress(StoreError, Superseded):  # nobody listens any more; the next attempt goes on from what is kept
+                self.attempt.commit()
+                self.attempt.say("stopped; what was trained is kept")
+                self.attempt.close()
 
     def _train(self) -> Iterator[dict[str, Any]]:
         import torch
@@ -102,12 +102,13 @@ class Worker:
         assert attempt.outcome is not None
         yield self._report("ended", result=asdict(result_of(attempt.folder, attempt.outcome)))
 
-    def _failed(self, reason: str, *, damaged: bool = False, machine: bool = False, blame: bool = True) -> dict[str, Any]:
-        if self.attempt:
-            self.attempt.log.extend(self.said[-1:])
+    def _failed(self, reason: str, *, trace: str = "", damaged: bool = False, machine: bool = False, blame: bool = True) -> dict[str, Any]:
+        log = self.attempt.log if self.attempt else self.said
+        log += [trace] if trace else []
+        if self.attempt and not self.attempt.outcome:
             with suppress(StoreError):
                 self.attempt.close()
-        tail = "\n".join(self.attempt.log if self.attempt else self.said).splitlines()[-LOG_LINES:]
+        tail = "\n".join(log).splitlines()[-LOG_LINES:]
         return self._report("failed", reason=reason, log=tail, damaged=damaged, machine=machine, blame=blame)
 
     def _report(self, state: str, **more: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from trainer import data, models, process, randomness
 from trainer.rows import EndpointRow, EpochRow, from_plain, plain
+from trainer.sgd import Sgd
 from trainer.spec import RunSpec
 
 EVALUATION_BATCH = 1000
@@ -86,14 +87,7 @@ class Training:
         start = randomness.generator(torch.device("cpu"), spec.seed, "init")  # on the CPU: the same weights on every device
         self.model = models.build(self.task, facts.image, facts.classes, start)
         self.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=self.task.learning_rate,
-            momentum=self.task.momentum,
-            nesterov=self.task.momentum > 0,
-            weight_decay=self.task.weight_decay,
-            fused=True,
-        )
+        self.optimizer = Sgd(self.model.parameters(), self.task.learning_rate, self.task.momentum, self.task.weight_decay)
 
     @property
     def batches(self) -> int:
@@ -188,8 +182,7 @@ class Training:
         draws = self.policy.survivors == "random"
         self.model.set_keep(ratio, randomness.generator(self.device, seed, "survivors", epoch) if draws else None)
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        self.optimizer.learning_rate = learning_rate
         order = self.split.train[randomness.permutation(len(self.split.train), seed, "order", epoch)]
         indices = torch.from_numpy(order[: self._seen()]).to(self.device)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)

@@ -128,14 +128,18 @@ CASES = [
     Case("baseline that is a repeat", "baseline: dense", "baseline: again", "analysis.baseline: must be an arm of its own, and not another one's repeat."),
     Case("baseline in the family", "baseline: dense", "baseline: dense\n  family: [dense, additive]", "analysis.family.0: 'dense' is the baseline; it is what the others are compared with."),
     Case("stranger in the family", "baseline: dense", "baseline: dense\n  family: [addtive]", "analysis.family.0: must be one of the arms dense, additive, again; it is 'addtive'. Did you mean 'additive'?"),
-    Case("empty family", "baseline: dense", "baseline: dense\n  family: []", "analysis.family: is empty: nothing would be tested. Leave it out to test every arm."),
+    Case("empty family", "baseline: dense", "baseline: dense\n  family: []", "analysis.family: is empty: nothing would be tested. Leave it out to test every arm but the repeats."),
+    Case("nothing but a repeat to test", GOOD[GOOD.index("  additive:") : GOOD.index("  again:")], "", "analysis.family: is left out, and every arm but the baseline is a repeat: nothing would be tested. Name one.", 19),
     Case("endpoint above 1", "0.05]", "1.5]", "analysis.endpoints.1: must be at most 1; it is 1.5."),
     Case("endpoint of 0", "0.05]", "0]", "analysis.endpoints.1: must be above 0; it is 0."),
     Case("endpoint twice", "0.05]", "1]", "analysis.endpoints: names 1.0 twice."),
     Case("ladder that falls", "[1, 2]", "[2, 1]", "search.ladder: must rise from rung to rung; it is [2, 1]."),
     Case("empty ladder", "[1, 2]", "[]", "search.ladder: must have at least 1; it has 0."),
     Case("seed included twice", "[3407]", "[3407, 3407]", "confirm.include: names 3407 twice."),
-    Case("more included than wanted", "seeds: 10\n  include: [3407]", "seeds: 1\n  include: [1, 2]", "confirm.include: names 2 seeds; confirm.seeds is 1.", 22),
+    Case("more included than wanted", "[3407]", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]", "confirm.include: names 11 seeds; confirm.seeds is 10."),
+    Case("too few seeds", "seeds: 10", "seeds: 6", "confirm.seeds: an exact sign-flip test of 6 pairs cannot go below p = 0.031, and 2 comparisons under Holm at 0.05 need 0.025. It takes 7 seeds, or a smaller family."),
+    Case("one seed", "seeds: 10", "seeds: 1", "confirm.seeds: a paired test needs at least 2; it is 1."),
+    Case("alpha beyond what a float holds of 2 ** pairs", "baseline: dense", "baseline: dense\n  alpha: 1e-320", "confirm.seeds: an exact sign-flip test of 10 pairs cannot go below p = 0.002, and 2 comparisons under Holm at 9.99989e-321 need 5e-321. It takes 1066 seeds, or a smaller family.", 21),
     Case("negative seed", "seed: 1\n", "seed: -1\n", "seed: must be at least 0; it is -1."),
     Case("one arm only", GOOD[GOOD.index("  additive:") : GOOD.index("search:")], "", "arms: must have at least 2; it has 1.", 8),
     Case("misspelt proposer", "random", "randm", "search.proposer: must be 'tpe', 'random' or 'grid'; it is 'randm'. Did you mean 'random'?"),
@@ -213,15 +217,23 @@ def test_the_study_that_the_bad_ones_are_made_of_is_good(folder: Path, monkeypat
 
 
 @pytest.mark.parametrize(("seeds", "needed"), [(2, 8), (7, 8)])
-def test_too_few_seeds_to_find_anything_are_refused_with_the_number_that_can(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, needed: int
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_too_few_seeds_to_find_anything_are_refused_on_stderr_with_the_number_that_can(
+    folder: Path, command: str, seeds: int, needed: int
 ) -> None:
     """Two arms in the family at two endpoints are 4 comparisons: 2 / 2**7 > 0.05 / 4 >= 2 / 2**8."""
-    monkeypatch.setattr("sweep.planned.CALIBRATION_SECONDS", 0.0)
-    (folder / "bad.yaml").write_text(GOOD.replace("seeds: 10", f"seeds: {seeds}"))
-    told = " ".join(plan("bad.yaml").split())
-    assert "confirm.seeds: " in told
-    assert f"It takes {needed} seeds" in told
+    text = GOOD.replace("seeds: 10", f"seeds: {seeds}").replace("baseline: dense", "baseline: dense\n  family: [additive, again]")
+    (folder / "bad.yaml").write_text(text)
+    done = CliRunner().invoke(app, [command, "bad.yaml"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("bad.yaml:21  confirm.seeds: ")
+    assert f"It takes {needed} seeds" in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["bad.yaml"]
+
+
+def test_what_cannot_find_anything_is_told_only_once_it_is_clear_what_is_compared(folder: Path) -> None:
+    (folder / "bad.yaml").write_text(GOOD.replace("seeds: 10", "seeds: 2").replace("baseline: dense", "baseline: dens"))
+    assert [line.split()[1] for line in plan("bad.yaml").splitlines()] == ["analysis.baseline:"]
 
 
 def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_lines(folder: Path) -> None:

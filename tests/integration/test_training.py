@@ -203,7 +203,7 @@ def test_the_host_waits_for_the_device_as_often_in_long_epochs_as_in_short_ones(
     for size in (32, 320):
         training = Training(run_spec({"name": "fixed", "ratio": 0.3}, train_size=size))
         with Waits() as waits:
-            training._train(1, 0.3, 0.1)  # pyright: ignore[reportPrivateUsage]
+            list(training._train(1, 0.3, 0.1))  # pyright: ignore[reportPrivateUsage]
         counts.append(waits.count)
     assert counts == [2, 2]  # the loss and the accuracy
 

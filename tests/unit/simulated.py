@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
 
+from sweep.contents import Contents, Values
 from sweep.plan import Failure, Plan, Proposal, Result, Run
 from sweep.proposer import propose
-from sweep.study import Contents, Study, Values
+from sweep.study import Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 

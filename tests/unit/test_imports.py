@@ -1,4 +1,4 @@
-"""Imports point one way: `trainer` knows nothing of `sweep`, and neither it nor its names need an engine."""
+"""Imports point one way: `trainer` knows nothing of `sweep`, each engine has its rooms, and the pure rooms need none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from tests.conftest import ROOT
 
 FORBIDDEN = {
     "trainer": {"sweep", "ray", "optuna", "mlflow", "pydantic", "pandas", "tests", "benchmarks"},
+    "sweep": {"tests", "benchmarks"},
 }
+ROOMS = {"optuna": {"proposer"}, "ray": {"driver", "cluster"}}
+"""The modules of `sweep` that import an engine; every other one does without, even inside a function."""
+PURE = ["contents", "document", "forecast", "overview", "plan", "space", "statistics", "study", "study_check", "study_shape"]
+ENGINES = {"ray", "optuna", "mlflow", "torch", "pyarrow"}
 
 
 def imported(path: Path) -> set[str]:
@@ -34,6 +39,31 @@ def test_a_package_imports_none_of_what_stands_above_it(package: str) -> None:
     assert files
     wrong = {str(path.relative_to(ROOT)): found for path in files if (found := imported(path) & FORBIDDEN[package])}
     assert not wrong
+
+
+@pytest.mark.parametrize("engine", ROOMS)
+def test_an_engine_is_imported_in_its_rooms_alone(engine: str) -> None:
+    assert {path.stem for path in (ROOT / "sweep").rglob("*.py") if engine in imported(path)} == ROOMS[engine]
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """The top-level packages that come with some modules."""
+    code = f"import sys, {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_the_pure_rooms_come_without_an_engine() -> None:
+    assert not loaded_by(*(f"sweep.{module}" for module in PURE)) & ENGINES
+
+
+def test_every_room_of_the_study_is_held_to_be_pure() -> None:
+    assert {path.stem for path in (ROOT / "sweep").glob("study*.py")} <= set(PURE)
+
+
+def test_the_command_comes_without_ray() -> None:
+    """It takes a second, which `status` and `--help` need not."""
+    assert not loaded_by("sweep.cli") & {"ray", "optuna", "torch", "mlflow"}
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tracemalloc
 
+from sweep.contents import Values
 from sweep.forecast import forecast, play, scattered
 from sweep.plan import Plan, Result, Run
 from sweep.proposer import propose
-from sweep.study import Study, Values
+from sweep.study import Study
 from tests.unit.simulated import ARMS, end, final, one_arm, plan_of, propose_all, result, study_of, take, trained
 
 REPEATED = {**ARMS, "again": {"repeat": "additive"}}

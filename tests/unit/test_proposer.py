@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweep.contents import Values
 from sweep.plan import Proposal
 from sweep.proposer import propose
-from sweep.study import Study, Values, grid
+from sweep.space import grid
+from sweep.study import Study
 from tests.unit.simulated import end, one_arm, plan_of, study_of
 
 SPACE: dict[str, Any] = {

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from sweep import study
+from sweep.contents import Choice, Range
 from sweep.document import RejectStudy
-from sweep.study import Candidate, Choice, Range, Study, from_identity, load
+from sweep.space import grid
+from sweep.study import Candidate, Study, from_identity, load
 
 BASE: dict[str, Any] = {
     "description": "two arms and one of them again",
@@ -57,14 +59,20 @@ def test_a_study_is_what_its_file_says_with_defaults_filled_in(made: Any) -> Non
 
 
 def test_every_arm_but_the_baseline_is_tested_in_the_order_of_the_file_unless_a_family_is_named(made: Any) -> None:
-    assert made().family == ["additive", "again"]
+    arms = {"fixed": {"policy": {"name": "fixed", "ratio": 0.2}}}
+    assert made(arms=arms).family == ["additive", "fixed"]
+    assert made(arms=arms, analysis={"family": ["fixed", "additive"]}).family == ["additive", "fixed"]
+
+
+def test_an_a_a_control_is_tested_only_where_the_family_names_it(made: Any) -> None:
+    assert made().family == ["additive"]
     assert made(analysis={"family": ["again"]}).family == ["again"]
 
 
 @pytest.mark.parametrize(("finalists", "comparisons"), [(1, 2 * (1 + 1)), (3, 2 * (3 + 3)), (9, 2 * (4 + 4))])
 def test_each_finalist_of_each_arm_in_the_family_is_compared_at_each_endpoint(made: Any, finalists: int, comparisons: int) -> None:
     """Two endpoints; a repeat has as many finalists as the arm that it repeats; no arm has more than its 4 candidates."""
-    assert made(search={"finalists": finalists}).comparisons == comparisons
+    assert made(search={"finalists": finalists}, analysis={"family": ["additive", "again"]}).comparisons == comparisons
 
 
 def test_pools_share_no_seed(made: Any) -> None:
@@ -160,11 +168,31 @@ def test_the_ends_of_an_arm_move_one_searched_setting_at_a_time(made: Any) -> No
     ],
 )
 def test_a_grid_is_every_step_up_to_the_upper_end(searched: Range | Choice, whole: bool, values: list[Any]) -> None:
-    assert study.grid(searched, whole) == values
+    assert grid(searched, whole) == values
 
 
 def test_the_identity_leaves_out_the_description_and_the_resources(made: Any) -> None:
     assert made().identity == made(description="other words", resources={"cpus": 2, "gpus": 0.5, "attempts": 9}).identity
+
+
+def test_the_identity_is_the_same_however_a_number_is_written(made: Any) -> None:
+    plain: Study = made(task={"epochs": 40}, arms={"saw": {"policy": {"name": "sawtooth", "step": 0.1, "period": {"low": 2, "high": 5}}}})
+    other: Study = made(
+        task={"epochs": 40.0}, arms={"saw": {"policy": {"name": "sawtooth", "step": 1e-1, "period": {"low": 2.0, "high": 5.0}}}}
+    )
+    assert json.dumps(other.identity) == json.dumps(plain.identity)
+    assert '"epochs": 40,' in json.dumps(plain.identity)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(True, 1), (2.0**60, 2**60 + 1), (0.5, 0), ("1", 1)], ids=["truth", "beyond a float", "half", "text"]
+)
+def test_values_that_differ_are_two_identities(made: Any, one: object, other: object) -> None:
+    def identity(value: object) -> str:
+        it = Study("made", made().contents.model_copy(update={"task": {"epochs": value}}))
+        return json.dumps(it.identity)
+
+    assert identity(one) != identity(other)
 
 
 @pytest.mark.parametrize(

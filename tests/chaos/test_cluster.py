@@ -1,0 +1,133 @@
+"""Two nodes on one machine: one is lost, one is frozen and comes back, one cannot do the work. The sweep ends with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sweeps import FAULTS, Started, descendants, folders, generations, rows, sweep, write_study
+
+SHORT = {"task": {"data": "digits", "model": "wrn-10-1", "epochs": 40, "batch_size": 32, "train_size": 96, "evaluate_every": 4}}
+
+
+@contextmanager
+def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = None) -> Iterator[Any]:
+    """A cluster of a head without CPUs and two nodes with one each; `second` is what the second node's environment has beside."""
+    monkeypatch.setenv("PYTHONPATH", f"{FAULTS}{os.pathsep}{Path.cwd()}")
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on loopback
+    from ray.cluster_utils import Cluster
+
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        for name, value in (second or {}).items():
+            monkeypatch.setenv(name, value)
+        cluster.bad = cluster.add_node(num_cpus=1)
+        for name in second or {}:
+            monkeypatch.delenv(name)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def processes(node: Any) -> list[int]:
+    """A node's raylet, its agents and its workers."""
+    own = [info.process.pid for infos in node.all_processes.values() for info in infos]
+    return [pid for root in own for pid in (root, *descendants(root))]
+
+
+def working_on(node: Any) -> bool:
+    return any(b"_Attempt" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes(node) if Path(f"/proc/{pid}").exists())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one-machine")
+    done = sweep("run", write_study(folder, **SHORT), "--store", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def started_on(cluster: Any, folder: Path, study: Path) -> Started:
+    return Started(folder, "run", study, "--store", folder, "--ray-address", cluster.address)
+
+
+def checkpoints(store: Path) -> bool:
+    return any((store / "small" / "runs").glob("*/attempt-*/checkpoint-*"))
+
+
+@pytest.mark.timeout(600)
+def test_a_node_that_is_lost_costs_its_attempts_and_nothing_else(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path, **SHORT)
+    with (
+        two_nodes(monkeypatch) as cluster,
+        Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,
+    ):
+        started.until(lambda: checkpoints(tmp_path) and working_on(cluster.bad))
+        cluster.remove_node(cluster.bad, allow_graceful=False)
+        assert started.wait() == 0, started.log.read_text()
+    assert rows(tmp_path) == rows(undisturbed)
+    assert generations(tmp_path) == generations(undisturbed)
+
+
+@pytest.mark.timeout(900)
+def test_a_node_that_is_frozen_and_let_go_changes_nothing(tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = write_study(tmp_path, **SHORT)
+    with (
+        two_nodes(monkeypatch) as cluster,
+        Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,
+    ):
+        started.until(lambda: checkpoints(tmp_path) and working_on(cluster.bad))
+        frozen = processes(cluster.bad)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        until = time.monotonic() + 90
+        while time.monotonic() < until and started.process.poll() is None:
+            time.sleep(0.5)
+        before = {folder: (folder / "outcome.json").read_bytes() for folder in folders(tmp_path) if (folder / "outcome.json").exists()}
+        for pid in frozen:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        assert started.wait() == 0, started.log.read_text()
+        for folder, outcome in before.items():
+            assert (folder / "outcome.json").read_bytes() == outcome
+    assert rows(tmp_path) == rows(undisturbed)
+    assert generations(tmp_path) == generations(undisturbed)
+
+
+@pytest.mark.timeout(600)
+def test_work_is_kept_away_from_a_node_on_which_everything_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = {"dense": {"policy": {"name": "faulty", "how": "homeless"}}, "additive": {"policy": {"name": "additive-reset", "step": 0.3}}}
+    study = write_study(tmp_path, arms=arms)
+    with two_nodes(monkeypatch, {"NODE_ROLE": "bad"}) as cluster:
+        done = sweep("run", study, "--store", tmp_path, "--ray-address", cluster.address, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "the data is not on this node" in done.stderr
+    assert json.loads(done.stdout)["complete"]
+
+
+@pytest.mark.timeout(600)
+def test_a_node_without_the_data_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = write_study(tmp_path, task={"data": "cifar10", "model": "wrn-10-1"})
+    with two_nodes(monkeypatch) as cluster:
+        done = sweep("run", study, "--store", tmp_path, "--data-dir", tmp_path, "--ray-address", cluster.address)
+    assert done.returncode == 3
+    assert done.stderr.count("node ") >= 2
+    assert "python -m trainer.data cifar10" in done.stderr
+
+
+def test_a_driver_outside_the_cluster_is_refused(tmp_path: Path) -> None:
+    done = sweep("run", write_study(tmp_path), "--store", tmp_path, "--ray-address", "ray://127.0.0.1:10001")
+    assert done.returncode == 2
+    assert "host:6379" in done.stderr
