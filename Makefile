@@ -3,9 +3,10 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv),.uv/bin/uv)
 RUN := .venv/bin/python
 READY := .venv/.ready
+STUDY ?= quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check format test bench clean
+.PHONY: help setup lock sweep check format test bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ lock: | $(UV) ## renew requirements.lock from pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --all-extras \
 		--output-file requirements.lock pyproject.toml
 
+sweep: $(READY) ## run STUDY (quickstart), or go on with it; STORE, RAY_ADDRESS and DATA_DIR say where
+	.venv/bin/sweep run $(STUDY)
+
 check: $(READY) ## formatting, lint and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
@@ -40,9 +44,11 @@ format: $(READY) ## format the code and mend what lint can
 test: $(READY) ## every test that this machine can run
 	$(RUN) -m pytest
 
-bench: $(READY) ## measure an epoch beside plain PyTorch's; about fifteen minutes
+bench: $(READY) ## measure an epoch, a sweep and the plan beside their rivals; about half an hour
 	$(RUN) -m benchmarks.trainer
 	$(RUN) -m benchmarks.sweep
+	$(RUN) -m benchmarks.plan
+	$(RUN) -m benchmarks.simulation
 
 clean: ## remove the environment and every cache
 	rm -rf .venv .uv *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -24,7 +25,7 @@ from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
 from sweep.overview import overview
 from sweep.plan import Plan
 from sweep.planned import Planned, shown_plan
-from sweep.shown import Screen, arms_table, failures_table
+from sweep.shown import Screen, arms_table, console, duration, failures_table
 from sweep.study import Study
 from trainer.store import StoreError
 
@@ -62,9 +63,9 @@ def plan(
         ledger = Ledger(_place(store), found.name, _say)
         planned = Planned.of(found, ledger, slots or _slots(found, ray_address), data_dir.absolute())
         if as_json:
-            print(json.dumps(asdict(planned), indent=1))
+            _print_json(asdict(planned))
         else:
-            Console(soft_wrap=True).print(shown_plan(found, planned), highlight=False)
+            console().print(shown_plan(found, planned), highlight=False)
 
 
 @app.command()
@@ -132,9 +133,9 @@ def _drive(study: Study, place: str, address: str | None, data_dir: Path, extend
             lease.release()
     view = overview(plan, expected, {})
     if as_json:
-        print(json.dumps({"study": study.name, "store": ledger.store.where(), "complete": plan.complete, **asdict(view)}, indent=1))
+        _print_json({"study": study.name, "store": ledger.store.where(), "complete": plan.complete, **asdict(view)})
     else:
-        Console(soft_wrap=True).print(arms_table(view, study.analysis.endpoints), highlight=False)
+        console().print(arms_table(view, study.analysis.endpoints), highlight=False)
     if driver.received:
         screen.say(f"stopped by {driver.received.name}. {_again()}")
         return 128 + driver.received
@@ -157,44 +158,46 @@ def status(
     """How far a study is, from its ledger alone: arms, gains so far, failures with their logs. Works while it runs."""
     with _errors():
         name = studies.find(study).stem
-        console = Console(soft_wrap=True)
+        out = console()
         while True:
-            complete = _show_status(name, _place(store), console, as_json)
+            complete = _show_status(study, name, _place(store), out, as_json)
             if not watch or complete:
                 return
             time.sleep(WATCH_SECONDS)
-            if console.is_terminal and not as_json:
-                console.clear()
+            if out.is_terminal and not as_json:
+                out.clear()
 
 
 WATCH_SECONDS = 5.0
 
 
-def _show_status(name: str, place: str, console: Console, as_json: bool) -> bool:
+def _show_status(given: str, name: str, place: str, out: Console, as_json: bool) -> bool:
     ledger = Ledger(place, name, _say)
     declared = ledger.declared()
     if declared is None:
-        raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: sweep run {name} --store {place}"])
+        raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: sweep run {given} --store {place}"])
     study = studies.from_identity(name, declared["identity"])
     ledger.load(keep=False)
     plan = Plan(study, ledger.results, ledger.proposals())
     view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
     driver, failures = holder(ledger.store), ledger.failures()
     if as_json:
-        body = {"study": name, "complete": plan.complete, "driver": driver, "failures": failures, "damaged": ledger.damaged, **asdict(view)}
-        print(json.dumps(body, indent=1))
+        state = {"study": name, "complete": plan.complete, "driver": driver, "failures": failures, "damaged": ledger.damaged}
+        _print_json({**state, **asdict(view)})
         return plan.complete
-    console.print(arms_table(view, study.analysis.endpoints), highlight=False)
-    console.print(f"{view.done}/{view.total} runs done, {len(failures)} failed", highlight=False)
+    lines = [f"{view.done}/{view.total} runs done, {len(failures)} failed"]
     if driver:
-        console.print(
-            f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}. {driver.get('note', '')}", highlight=False
-        )
+        lines.append(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}")
+        if now := driver["now"]:
+            left = view.seconds_left / max(now["slots"], 1) if view.seconds_left is not None else None
+            lines.append(f"{now['running']} under way on {now['slots']} slots; about {duration(left)} left")
     elif not plan.complete:
-        console.print(f"nobody drives it now. To go on: sweep run {name} --store {place}", highlight=False)
-    for reason in ledger.damaged.values():
-        console.print(reason, style="bold", highlight=False, markup=False)
-    console.print(failures_table(failures), highlight=False)
+        lines.append(f"nobody drives it now. To go on: sweep run {given} --store {place}")
+    lines += ledger.damaged.values()
+    out.print(arms_table(view, study.analysis.endpoints), highlight=False)
+    out.print("\n".join(lines), highlight=False, markup=False)
+    if failures:
+        out.print(failures_table(failures), highlight=False)
     return plan.complete
 
 
@@ -207,7 +210,7 @@ def doctor(study: StudyArgument, store: StoreOption = "results", as_json: JsonOp
         found = studies.load(studies.find(study))
         findings = examine(found, Ledger(_place(store), found.name, _say))
         if as_json:
-            print(json.dumps([asdict(finding) for finding in findings], indent=1))
+            _print_json([asdict(finding) for finding in findings])
         else:
             for finding in findings:
                 print(f"{'repaired' if finding.repaired else 'damaged'}: {finding.file}: {finding.what}")
@@ -237,6 +240,19 @@ def _place(store: str) -> str:
 
 def _again() -> str:
     return f"To continue: {shlex.join(['sweep', *sys.argv[1:]])}"
+
+
+def _print_json(value: Any) -> None:
+    """Strict JSON: what is not a number yet is null."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: plain(it) for key, it in cast("dict[str, Any]", part).items()}
+        if isinstance(part, list):
+            return [plain(it) for it in cast("list[Any]", part)]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    print(json.dumps(plain(value), indent=1, allow_nan=False))
 
 
 def _say(line: str) -> None:

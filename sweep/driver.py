@@ -180,7 +180,7 @@ class Driver:
         if now - self._indexed > INDEX_SECONDS:
             self._indexed = now
             self.ledger.write_index()
-            self.lease.note = f"{self.plan.finished.total()} runs are done, {len(self.plan.running)} under way"
+            self.lease.now = {"running": len(self.plan.running), "slots": self.slots}
         if overdue := set(self.plan.overdue(now)):
             for trial in [trial for trial, run_id in self._runs.items() if run_id in overdue and trial not in self._told]:
                 self._kill(trial, now)

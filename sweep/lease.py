@@ -44,10 +44,10 @@ class Lease:
             "since": _now(),
             "beat": 0,
             "state": "held",
-            "note": "",
+            "now": {},
         }
         self._number = 0
-        self.note = ""
+        self.now: dict[str, int] = {}
         """What the holder is doing, for whoever asks."""
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
 
@@ -108,7 +108,7 @@ class Lease:
         if number > self._number:
             self.lost.set()
             return
-        self._body |= {"beat": self._body["beat"] + 1, "note": self.note}
+        self._body |= {"beat": self._body["beat"] + 1, "now": self.now}
         self.store.write(_name(self._number), seal(self._body))
 
     def _current(self) -> tuple[int, bytes]:

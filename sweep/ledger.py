@@ -149,18 +149,17 @@ class Ledger:
         self.store.write("index.json", seal({"runs": runs}))
 
     def _result(self, run_id: str) -> Result | str:
+        where = self.runs.where(f"{run_id}/spec.json")
         try:
             spec = RunSpec.from_json(self.runs.read(f"{run_id}/spec.json").decode())
             if spec.run_id != run_id:
-                raise DamagedRun(
-                    f"{self.runs.where(f'{run_id}/spec.json')} is not the spec that its folder is named after. `sweep doctor` can write it anew."
-                )
+                return f"{where} is damaged: it is another run's. `sweep doctor` can write it anew."
             folder = RunFolder(self.runs, spec, self.say)
             outcome = folder.outcome()
             assert outcome is not None
             return result_of(folder, outcome)
         except (SpecError, FileNotFoundError, UnicodeDecodeError) as error:
-            return f"{self.runs.where(f'{run_id}/spec.json')} is damaged or missing: {error}. `sweep doctor` can write it anew."
+            return f"{where} is damaged or missing: {error}. `sweep doctor` can write it anew."
         except (DamagedRun, ValueError) as error:
             return str(error)
 
@@ -241,10 +240,10 @@ _MORE = re.compile(r"confirm\.seeds|search\.budget|search\.finalists|arms\.[^.]+
 
 
 def _grows(key: str, before: dict[str, Any], after: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> bool:
+    if key.startswith("arms.") and key.split(".")[1] not in before["arms"]:
+        return True
     if _MORE.fullmatch(key):
         return isinstance(old.get(key), int) and isinstance(new.get(key), int) and new[key] > old[key]
-    if key.startswith("arms."):
-        return key.split(".")[1] not in before["arms"]
     return key == "analysis.family" and set(_family(before)) <= set(_family(after))
 
 

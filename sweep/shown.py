@@ -17,6 +17,13 @@ from sweep.overview import ArmView, Overview
 from sweep.statistics import Gain
 
 LINE_SECONDS, REFRESH_SECONDS = 10.0, 0.5
+WIDE = 200
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Tables are not squeezed into 80 columns where no terminal asks for it."""
+    made = Console(stderr=stderr, soft_wrap=True)
+    return made if made.is_terminal else Console(stderr=stderr, soft_wrap=True, width=WIDE)
 
 
 def duration(seconds: float | None) -> str:
@@ -32,7 +39,7 @@ def duration(seconds: float | None) -> str:
 
 def arms_table(view: Overview, ratios: list[float]) -> Table:
     """One line per arm: how far it is, its accuracy and its gain over the baseline so far, in points, with the standard error."""
-    table = Table(box=None, padding=(0, 1), header_style="bold", expand=False)
+    table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("arm", no_wrap=True)
     for name in ("search", "confirm", "now", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -66,7 +73,8 @@ def failures_table(failures: dict[str, dict[str, Any]]) -> RenderableType:
     parts: list[RenderableType] = []
     for run_id, failure in failures.items():
         where = f" on {failure['node']}" if failure["node"] else ""
-        parts.append(Text(f"run {run_id} ({failure['what']}) failed after {failure['attempts']} attempts{where}: {failure['reason']}", style="bold"))
+        told = f"run {run_id} ({failure['what']}) failed after {failure['attempts']} attempts{where}: {failure['reason']}"
+        parts.append(Text(told, style="bold"))
         parts += [Text(f"    {line}") for line in failure["log"]]
     return Group(*parts)
 
@@ -76,7 +84,7 @@ class Screen:
 
     def __init__(self, ratios: list[float]) -> None:
         self.ratios = ratios
-        self.console = Console(stderr=True, soft_wrap=True)
+        self.console = console(stderr=True)
         self.started = time.monotonic()
         self._shown = -math.inf
         self._live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None

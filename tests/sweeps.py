@@ -22,6 +22,12 @@ FAULTS = Path(__file__).parent / "chaos" / "faults"
 """On PYTHONPATH it adds policies that go wrong (see its sitecustomize.py) to every process of a sweep."""
 
 
+UNHURRIED: dict[str, Any] = {
+    "task": {"data": "digits", "model": "wrn-10-1", "epochs": 12, "batch_size": 32, "train_size": 96, "evaluate_every": 4}
+}
+"""Runs of a second or so, so that a random moment is likely to be within one."""
+
+
 def study_values(**parts: Any) -> dict[str, Any]:
     """A whole sweep of 22 short runs: a search of two generations, three arms, six pairs."""
     values: dict[str, Any] = {

@@ -6,20 +6,18 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.sweeps import FAULTS, Started, descendants, folders, generations, rows, sweep, write_study
-
-SHORT = {"task": {"data": "digits", "model": "wrn-10-1", "epochs": 40, "batch_size": 32, "train_size": 96, "evaluate_every": 4}}
+from tests.sweeps import FAULTS, UNHURRIED, Started, descendants, folders, generations, rows, sweep, write_study
 
 
 @contextmanager
-def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = None) -> Iterator[Any]:
+def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = None) -> Generator[Any]:
     """A cluster of a head without CPUs and two nodes with one each; `second` is what the second node's environment has beside."""
     monkeypatch.setenv("PYTHONPATH", f"{FAULTS}{os.pathsep}{Path.cwd()}")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on loopback
@@ -49,14 +47,6 @@ def working_on(node: Any) -> bool:
     return any(b"_Attempt" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes(node) if Path(f"/proc/{pid}").exists())
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("one-machine")
-    done = sweep("run", write_study(folder, **SHORT), "--store", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 def started_on(cluster: Any, folder: Path, study: Path) -> Started:
     return Started(folder, "run", study, "--store", folder, "--ray-address", cluster.address)
 
@@ -69,7 +59,7 @@ def checkpoints(store: Path) -> bool:
 def test_a_node_that_is_lost_costs_its_attempts_and_nothing_else(
     tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = write_study(tmp_path, **SHORT)
+    study = write_study(tmp_path, **UNHURRIED)
     with (
         two_nodes(monkeypatch) as cluster,
         Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,
@@ -83,7 +73,7 @@ def test_a_node_that_is_lost_costs_its_attempts_and_nothing_else(
 
 @pytest.mark.timeout(900)
 def test_a_node_that_is_frozen_and_let_go_changes_nothing(tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = write_study(tmp_path, **SHORT)
+    study = write_study(tmp_path, **UNHURRIED)
     with (
         two_nodes(monkeypatch) as cluster,
         Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,

@@ -1,0 +1,304 @@
+"""A study's folder, on a local folder and on a bucket: what it was begun with, what was proposed, what was found, and what failed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
+from sweep.plan import Failure, Proposal, Result
+from sweep.study import Candidate
+from sweep.worker import Worker
+from tests.loops import job_of, study_of, work
+from tests.sweeps import study_values
+from trainer.store import open_store, seal, unseal
+
+
+@pytest.fixture(params=["local", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
+
+
+def ledger_in(place: str, said: list[str] | None = None) -> Ledger:
+    return Ledger(place, "small", said.append if said is not None else lambda _: None)
+
+
+def arms(**more: Any) -> dict[str, Any]:
+    return {**study_values()["arms"], **more}
+
+
+# the study
+
+
+def test_a_study_is_declared_once_and_the_same_study_is_welcome_again(place: str) -> None:
+    study = study_of()
+    assert ledger_in(place).declared() is None
+    ledger_in(place).declare(study, False, 0)
+    first = ledger_in(place).store.read("study.json")
+    ledger_in(place).declare(study_of(description="other words", resources={"workers": 3}), False, 0)
+    assert ledger_in(place).store.read("study.json") == first
+    assert unseal(first)["identity"] == study.identity
+
+
+def test_a_changed_study_is_refused_with_every_key_that_differs(place: str) -> None:
+    ledger_in(place).declare(study_of(), False, 0)
+    before = ledger_in(place).store.read("study.json")
+    changed = study_of(
+        seed=2,
+        confirm={"seeds": 8},
+        arms={
+            "dense": {"policy": {"name": "dense"}},
+            "additive": {"policy": {"name": "additive-reset", "step": 0.4}, "task": study_values()["arms"]["additive"]["task"]},
+            "saw": {"policy": {"name": "sawtooth"}},
+        },
+    )
+    for extend in (False, True):
+        with pytest.raises(ChangedStudy) as refused:
+            ledger_in(place).declare(changed, extend, 0)
+        told = str(refused.value).splitlines()
+        assert ledger_in(place).store.where("study.json") in told[0]
+        assert {"  seed: 1 -> 2", "  confirm.seeds: 6 -> 8", "  arms.additive.policy.step: 0.3 -> 0.4"} < set(told)
+        assert "  arms.saw.policy.name: sawtooth is new" in told
+        assert not [line for line in told if "arms.dense" in line or "learning_rate" in line]
+        assert "another name" in told[-1]
+    assert ledger_in(place).store.read("study.json") == before
+
+
+THREE = arms(third={"policy": {"name": "sawtooth"}})
+FAMILY = {"baseline": "dense", "endpoints": [1.0], "family": ["additive"]}
+GROWTH: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"confirm": {"seeds": 8}}, "confirm.seeds: 6 -> 8"),
+    ({}, {"search": {"budget": 6}}, "search.budget: 4 -> 6"),
+    ({}, {"search": {"finalists": 2}}, "search.finalists: 1 -> 2"),
+    ({}, {"arms": THREE}, "arms.third.policy.name: sawtooth is new"),
+    ({"arms": THREE, "analysis": FAMILY}, {"arms": THREE, "analysis": {**FAMILY, "family": ["additive", "third"]}}, "analysis.family:"),
+    ({"arms": THREE, "analysis": FAMILY}, {"arms": THREE, "analysis": {**FAMILY, "family": None}}, "analysis.family:"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "line"), GROWTH)
+def test_growth_is_refused_without_extend_and_recorded_with_it(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], line: str
+) -> None:
+    ledger_in(str(tmp_path)).declare(study_of(**before), False, 0)
+    with pytest.raises(ChangedStudy, match=r"--extend accepts"):
+        ledger_in(str(tmp_path)).declare(study_of(**after), False, 0)
+    said: list[str] = []
+    ledger_in(str(tmp_path), said).declare(study_of(**after), True, 17)
+    assert line in said[0]
+    declared = ledger_in(str(tmp_path)).declared()
+    assert declared is not None
+    assert declared["identity"] == study_of(**after).identity
+    (extension,) = declared["extensions"]
+    assert extension["confirmed_before"] == 17
+    assert any(change.startswith(line) for change in extension["changes"])
+    ledger_in(str(tmp_path)).declare(study_of(**after), False, 0)  # from now on it is the study
+
+
+def test_every_extension_stays_recorded(place: str) -> None:
+    ledger_in(place).declare(study_of(), False, 0)
+    for seeds in (7, 9):
+        ledger_in(place).declare(study_of(confirm={"seeds": seeds}), True, seeds)
+    declared = ledger_in(place).declared()
+    assert declared is not None
+    assert [(it["confirmed_before"], it["changes"]) for it in declared["extensions"]] == [
+        (7, ["confirm.seeds: 6 -> 7"]),
+        (9, ["confirm.seeds: 7 -> 9"]),
+    ]
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"confirm": {"seeds": 5}}),
+    ({}, {"search": {"budget": 3}}),
+    ({"search": {"finalists": 2}}, {"search": {"finalists": 1}}),
+    ({"arms": THREE}, {"arms": arms()}),
+    ({"arms": THREE, "analysis": {**FAMILY, "family": ["additive", "third"]}}, {"arms": THREE, "analysis": FAMILY}),
+    ({"arms": THREE}, {"arms": THREE, "analysis": FAMILY}),  # from all arms to one
+    ({"arms": THREE, "analysis": FAMILY}, {"arms": THREE, "analysis": {**FAMILY, "family": ["third"]}}),
+    ({}, {"arms": arms(dense={"policy": {"name": "sawtooth"}})}),
+    ({}, {"arms": arms(dense={"policy": {"name": "dense"}, "task": {"learning_rate": 0.2}})}),
+    ({}, {"analysis": {"endpoints": [1.0, 0.05]}}),
+    ({}, {"analysis": {"curve": [0.5]}}),
+    ({}, {"analysis": {"alpha": 0.1}}),
+    ({}, {"search": {"ladder": [1, 2, 4]}}),
+    ({}, {"search": {"validation": 0.2}}),
+    ({}, {"search": {"proposer": "random"}}),
+    ({}, {"confirm": {"include": [5]}}),
+    ({}, {"confirm": {"seeds": 8}, "seed": 3}),  # growth beside something else
+]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_what_shrinks_or_changes_is_refused_even_with_extend(tmp_path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
+    ledger_in(str(tmp_path)).declare(study_of(**before), False, 0)
+    kept = ledger_in(str(tmp_path)).store.read("study.json")
+    with pytest.raises(ChangedStudy, match="Only growth can be accepted"):
+        ledger_in(str(tmp_path)).declare(study_of(**after), True, 0)
+    assert ledger_in(str(tmp_path)).store.read("study.json") == kept
+
+
+@pytest.mark.parametrize("work_done", ["runs/0123456789abcdef/spec.json", "generations/additive-0.json"])
+def test_a_missing_study_file_where_there_is_work_is_damage_and_no_new_beginning(place: str, work_done: str) -> None:
+    ledger = ledger_in(place)
+    ledger.store.write(work_done, b"{}")
+    with pytest.raises(DamagedLedger, match=re.escape(ledger.store.where("study.json"))):
+        ledger.declare(study_of(), True, 0)
+    assert ledger.store.names() == [work_done]
+
+
+# proposals
+
+
+def test_a_generation_is_recorded_once_and_the_first_stands(place: str) -> None:
+    study, due = study_of(), Proposal("additive", 0, 2, [({"task.learning_rate": 0.2}, 0.5, 2)])
+    first, second = [{"task.learning_rate": 0.05}, {"task.learning_rate": 0.1}], [{"task.learning_rate": 0.3}]
+    assert ledger_in(place).record(study, due, first) == first
+    assert ledger_in(place).record(study, due, second) == first
+    assert ledger_in(place).proposals() == {("additive", 0): first}
+    body = unseal(ledger_in(place).store.read("generations/additive-0.json"))
+    assert body["proposed_from"] == [{"values": {"task.learning_rate": 0.2}, "score": 0.5, "seeds": 2}]
+
+
+def test_a_damaged_generation_is_named_and_never_passed_over(place: str) -> None:
+    ledger = ledger_in(place)
+    ledger.record(study_of(), Proposal("additive", 0, 1, []), [{"task.learning_rate": 0.05}])
+    ledger.store.write("generations/additive-1.json", ledger.store.read("generations/additive-0.json")[:-20])
+    with pytest.raises(DamagedLedger, match=re.escape(ledger.store.where("generations/additive-1.json"))):
+        ledger.proposals()
+
+
+# results
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
+    """A search run, a confirmation run and one that diverges, as their workers reported them."""
+    diverging = arms(dense={"policy": {"name": "dense"}, "task": {"learning_rate": 1e30}})
+    root, study = tmp_path_factory.mktemp("trained"), study_of(arms=diverging)
+    reports: dict[str, Result] = {}
+    additive, dense = Candidate("additive", "", {"task.learning_rate": 0.1}), Candidate("dense", "", {})
+    for spec in (study.run(additive, "search", 1), study.run(additive, "confirm", 2), study.run(dense, "confirm", 2)):
+        report = work(Worker(job_of(str(root / "small" / "runs"), spec)))[-1]
+        reports[spec.run_id] = Result(**json.loads(json.dumps(report["result"])))
+    return root, reports
+
+
+@pytest.fixture
+def ledger(place: str, trained: tuple[Path, dict[str, Result]]) -> Ledger:
+    """A ledger that holds the three runs and no index."""
+    store = open_store(place)
+    for path in trained[0].rglob("*"):
+        if path.is_file():
+            store.write(path.relative_to(trained[0]).as_posix(), path.read_bytes())
+    return ledger_in(place)
+
+
+def outcomes(ledger: Ledger) -> list[str]:
+    return [name for name in ledger.runs.names() if name.endswith("/outcome.json")]
+
+
+def rewritten(ledger: Ledger, seconds: float) -> None:
+    """An index with the right stamps and a figure that only it holds."""
+    runs = unseal(ledger.store.read("index.json"))["runs"]
+    ledger.store.write(
+        "index.json", seal({"runs": {run: [stamp, {**values, "seconds": seconds}] for run, (stamp, values) in runs.items()}})
+    )
+
+
+def test_results_read_from_the_runs_are_what_the_workers_reported(ledger: Ledger, trained: tuple[Path, dict[str, Result]]) -> None:
+    ledger.load()
+    assert ledger.results == trained[1]
+    assert {result.outcome for result in ledger.results.values()} >= {"diverged"}
+    assert not ledger.damaged
+
+
+def test_the_index_is_believed_where_its_stamps_fit(place: str, ledger: Ledger) -> None:
+    ledger.load()
+    rewritten(ledger, 4321.0)
+    again = ledger_in(place)
+    again.load()
+    assert {result.seconds for result in again.results.values()} == {4321.0}
+
+
+def test_the_index_is_not_believed_of_an_outcome_that_changed_or_vanished(
+    place: str, ledger: Ledger, trained: tuple[Path, dict[str, Result]]
+) -> None:
+    ledger.load()
+    rewritten(ledger, 4321.0)
+    changed, vanished, same = outcomes(ledger)
+    ledger.runs.write(changed, seal({**unseal(ledger.runs.read(changed)), "written_at": "later than before"}))
+    ledger.runs.delete(vanished)
+    again = ledger_in(place)
+    again.load()
+    run_id = changed.split("/")[0]
+    assert again.results == {
+        run_id: trained[1][run_id],
+        same.split("/")[0]: replace(trained[1][same.split("/")[0]], seconds=4321.0),
+    }
+    assert set(unseal(again.store.read("index.json"))["runs"]) == set(again.results)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"runs": {', seal({"runs": {"x": ["stamp", {"made by": "another version"}]}}), seal({"no": 1})])
+def test_an_index_that_cannot_be_used_is_named_and_made_anew(
+    place: str, ledger: Ledger, content: bytes, trained: tuple[Path, dict[str, Result]]
+) -> None:
+    ledger.store.write("index.json", content)
+    said: list[str] = []
+    again = ledger_in(place, said)
+    again.load(keep=False)
+    assert again.store.read("index.json") == content  # a reader leaves it to the driver
+    again.load()
+    assert again.results == trained[1]
+    assert all(ledger.store.where("index.json") in line for line in said)
+    assert said
+    assert set(unseal(again.store.read("index.json"))["runs"]) == set(trained[1])
+
+
+def test_an_index_does_not_hide_that_an_outcome_is_damaged(place: str, ledger: Ledger) -> None:
+    ledger.load()
+    name = outcomes(ledger)[0]
+    ledger.runs.write(name, ledger.runs.read(name)[:-9])
+    again = ledger_in(place)
+    again.load()
+    run_id = name.split("/")[0]
+    assert set(again.damaged) == {run_id}
+    assert ledger.runs.where(name) in again.damaged[run_id]
+    assert run_id not in again.results
+    assert run_id not in unseal(again.store.read("index.json"))["runs"]
+
+
+def test_a_run_whose_folder_was_moved_away_does_not_stop_the_index_from_being_kept(place: str, ledger: Ledger) -> None:
+    ledger.load(keep=False)
+    ledger.add("0123456789abcdef", next(iter(ledger.results.values())))
+    ledger.write_index()
+    assert "0123456789abcdef" not in unseal(ledger_in(place).store.read("index.json"))["runs"]
+
+
+# failures
+
+
+def test_a_failure_is_listed_until_its_run_finishes(place: str, trained: tuple[Path, dict[str, Result]]) -> None:
+    failure = Failure("its process ended.", "node-1", 3, what="dense, confirm seed 5")
+    ledger = ledger_in(place)
+    for run_id in ("run-1", "run-2"):
+        ledger.fail(run_id, failure, [f"line {number}" for number in range(50)])
+    again = ledger_in(place)
+    found = again.failures()
+    assert set(found) == {"run-1", "run-2"}
+    assert {key: found["run-1"][key] for key in asdict(failure)} == asdict(failure)
+    assert found["run-1"]["log"] == [f"line {number}" for number in range(30, 50)]
+    again.add("run-1", next(iter(trained[1].values())))
+    assert again.store.names("failures") == ["failures/run-2.json"]
+    assert set(ledger_in(place).failures()) == {"run-2"}
+
+
+def test_a_damaged_failure_is_passed_over_because_its_run_is_tried_again_anyway(place: str) -> None:
+    ledger = ledger_in(place)
+    ledger.store.write("failures/run-1.json", b"{")
+    ledger.fail("run-2", Failure("reason"), [])
+    assert set(ledger.failures()) == {"run-2"}

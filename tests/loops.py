@@ -1,0 +1,78 @@
+"""A sweep in this process: the real study, plan, proposer, ledger and worker, and a loop in place of the cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sweep.contents import Contents
+from sweep.ledger import Ledger
+from sweep.plan import Failure, Plan, Result
+from sweep.proposer import propose
+from sweep.study import Study
+from sweep.worker import Job, Worker
+from tests.sweeps import study_values
+from trainer.spec import RunSpec
+
+SHORT: dict[str, Any] = {"epochs": 3, "evaluate_every": 3}
+"""Of a task: a run takes a fraction of a second, and is long enough to keep two checkpoints before it ends."""
+
+
+def short_values(**parts: Any) -> dict[str, Any]:
+    """The study of `tests.sweeps`, with shorter runs."""
+    values = study_values(**parts)
+    return {**values, "task": {**values["task"], **SHORT}}
+
+
+def study_of(**parts: Any) -> Study:
+    """`short_values` as a study."""
+    return Study("small", Contents.model_validate(short_values(**parts)))
+
+
+def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
+    """An attempt at a run, on this machine's CPU."""
+    plain: dict[str, Any] = {"data_dir": "data", "device": "cpu", "threads": 1, "commit_seconds": 0.0, "keep_weights": False}
+    return Job(spec.run_id, spec.to_json(), place, **{**plain, **changes})
+
+
+def work(worker: Worker) -> list[dict[str, Any]]:
+    """Everything a worker reports, to the end of its attempt."""
+    reports = [worker.step()]
+    while reports[-1]["state"] not in ("ended", "failed"):
+        reports.append(worker.step())
+    return reports
+
+
+def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
+    """What the command does before there is a cluster."""
+    ledger.load()
+    plan = Plan(study, ledger.results, ledger.proposals())
+    ledger.declare(study, extend, plan.finished.total())
+    ledger.failures()
+    for run_id, reason in ledger.damaged.items():
+        plan.damage(run_id, reason)
+    return plan
+
+
+def drive(study: Study, place: str | Path, said: list[str] | None = None, most: int | None = None) -> Plan:
+    """A sweep to its end, or until so many runs have finished. What it says is kept in `said`."""
+    said = [] if said is None else said
+    ledger = Ledger(str(place), study.name, said.append)
+    plan = begin(study, ledger)
+    done = 0
+    while not plan.over and done != most:
+        while due := plan.wanted():
+            plan.propose(due.arm, due.generation, ledger.record(study, due, propose(study, due)))
+        if not (run := plan.next(0.0)):
+            break
+        last = work(Worker(job_of(ledger.runs_place, run.spec, keep_weights=run.phase == "confirm")))[-1]
+        said += last["said"]
+        if last["state"] == "ended":
+            result = Result(**last["result"])
+            ledger.add(run.run_id, result)
+            plan.finish(run.run_id, result)
+            done += 1
+        elif not plan.lose(run.run_id, Failure(last["reason"], damaged=last["damaged"]), blame=last["blame"]):
+            ledger.fail(run.run_id, plan.failed[run.run_id], last["log"])
+    ledger.write_index()
+    return plan
