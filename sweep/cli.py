@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Generator
@@ -30,6 +31,8 @@ from sweep.study import Study
 from trainer.store import StoreError
 
 DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
+DEFAULT_STORE = "results"
+WATCH_SECONDS = 5.0
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -51,7 +54,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
 @app.command()
 def plan(
     study: StudyArgument,
-    store: StoreOption = "results",
+    store: StoreOption = DEFAULT_STORE,
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
     slots: Annotated[int | None, typer.Option(min=1, help="runs at once; asked of the cluster by default")] = None,
@@ -71,7 +74,7 @@ def plan(
 @app.command()
 def run(
     study: StudyArgument,
-    store: StoreOption = "results",
+    store: StoreOption = DEFAULT_STORE,
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
     extend: Annotated[bool, typer.Option("--extend", help="accept that the study grew since it was begun")] = False,
@@ -88,10 +91,16 @@ def run(
                 [f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."]
             )
         found = studies.load(studies.find(study))
-        raise typer.Exit(_drive(found, _place(store), ray_address, data_dir.absolute(), extend, as_json))
+        told, received, where = _drive(found, _place(store), ray_address, data_dir.absolute(), extend, as_json)
+        code, last = _ending(told, received, study, store)
+        _say(f"{last} Results: {where}. Next: {_other('status', study, store)}" if code == DONE else last)
+        raise typer.Exit(code)
 
 
-def _drive(study: Study, place: str, address: str | None, data_dir: Path, extend: bool, as_json: bool) -> int:
+def _drive(
+    study: Study, place: str, address: str | None, data_dir: Path, extend: bool, as_json: bool
+) -> tuple[Plan, signal.Signals | None, str]:
+    """Work on a study as its one driver: the plan as it is then, the signal that ended it early, and where the results are."""
     if not address:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported: a cluster of our own stays on loopback
     from sweep.cluster import AbortSweep  # Ray takes a second to import
@@ -102,33 +111,28 @@ def _drive(study: Study, place: str, address: str | None, data_dir: Path, extend
         lease = Lease(ledger.store, screen.say)
         lease.acquire()
         try:
+            ledger.check(study, extend)
             ledger.load()
             plan = Plan(study, ledger.results, ledger.proposals())
-            ledger.declare(study, extend, plan.finished.total())
-            ledger.failures()
+            ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
+            ledger.failures()  # which to strike out when they finish
             for run_id, reason in ledger.damaged.items():
                 plan.damage(run_id, reason)
                 screen.say(reason)
             expected = forecast(Plan(study, {}, {}), 1).runs
-            screen.say(
-                f"study {study.name}: {plan.finished.total()} of {expected.total()} runs are done; results are in {ledger.store.where()}"
-            )
-            driver = Driver(
-                plan,
-                ledger,
-                lease,
-                data_dir=data_dir,
-                say=screen.say,
-                show=lambda driver: screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots)),
-            )
-            try:
-                driver.drive(address)
-            except AbortSweep as error:
-                screen.say(str(error))
-                screen.say(_again())
-                return INFRASTRUCTURE
-            finally:
-                ledger.write_index()
+            screen.say(f"study {study.name}: {plan.finished.total()} of {expected.total()} runs are done, in {ledger.store.where()}")
+
+            def show(driver: Driver) -> None:
+                screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots))
+
+            driver = Driver(plan, ledger, lease, data_dir=data_dir, say=screen.say, show=show)
+            if not plan.complete:
+                try:
+                    driver.drive(address)
+                except AbortSweep as error:
+                    _leave(f"{error}\nTo continue: {_again()}", INFRASTRUCTURE)
+                finally:
+                    ledger.write_index()
         finally:
             lease.release()
     view = overview(plan, expected, {})
@@ -136,31 +140,35 @@ def _drive(study: Study, place: str, address: str | None, data_dir: Path, extend
         _print_json({"study": study.name, "store": ledger.store.where(), "complete": plan.complete, **asdict(view)})
     else:
         console().print(arms_table(view, study.analysis.endpoints), highlight=False)
-    if driver.received:
-        screen.say(f"stopped by {driver.received.name}. {_again()}")
-        return 128 + driver.received
-    if plan.failed:
-        screen.say(f"{len(plan.failed)} runs failed. `sweep status {study.name}` shows why; the same command tries them again.")
-        return INFRASTRUCTURE if any(failure.damaged for failure in plan.failed.values()) else FAILED
-    if not plan.complete:
-        raise AssertionError("the plan is over, and neither complete nor failed")
-    screen.say(f"done: {view.done} runs. Results: {ledger.store.where()}. Next: sweep status {study.name}")
-    return DONE
+    return plan, driver.received, ledger.store.where()
+
+
+def _ending(plan: Plan, received: signal.Signals | None, study: str, store: str) -> tuple[int, str]:
+    """The exit code, which comes from the plan, and what to do next."""
+    if plan.complete:
+        return DONE, f"done: {plan.finished.total()} runs."
+    if received:
+        return 128 + received, f"stopped by {received.name}. To continue: {_again()}"
+    assert plan.failed, "the plan is over, and neither complete nor failed"
+    damaged = any(failure.damaged for failure in plan.failed.values())
+    told = f"{len(plan.failed)} runs failed. Why: {_other('status', study, store)}"
+    if damaged:
+        return INFRASTRUCTURE, f"{told}\nSome files are damaged. To mend what can be mended: {_other('doctor', study, store)}"
+    return FAILED, f"{told}\nTo try them again: {_again()}"
 
 
 @app.command()
 def status(
     study: StudyArgument,
-    store: StoreOption = "results",
+    store: StoreOption = DEFAULT_STORE,
     watch: Annotated[bool, typer.Option("--watch", help="again every few seconds, until it is done")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """How far a study is, from its ledger alone: arms, gains so far, failures with their logs. Works while it runs."""
     with _errors():
-        name = studies.find(study).stem
         out = console()
         while True:
-            complete = _show_status(study, name, _place(store), out, as_json)
+            complete = _show_status(study, store, out, as_json)
             if not watch or complete:
                 return
             time.sleep(WATCH_SECONDS)
@@ -168,15 +176,13 @@ def status(
                 out.clear()
 
 
-WATCH_SECONDS = 5.0
-
-
-def _show_status(given: str, name: str, place: str, out: Console, as_json: bool) -> bool:
-    ledger = Ledger(place, name, _say)
+def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
+    name = studies.find(given).stem
+    ledger = Ledger(_place(store), name, _say)
     declared = ledger.declared()
     if declared is None:
-        raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: sweep run {given} --store {place}"])
-    study = studies.from_identity(name, declared["identity"])
+        raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: {_other('run', given, store)}"])
+    study = studies.from_declared(name, declared)
     ledger.load(keep=False)
     plan = Plan(study, ledger.results, ledger.proposals())
     view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
@@ -192,7 +198,7 @@ def _show_status(given: str, name: str, place: str, out: Console, as_json: bool)
             left = view.seconds_left / max(now["slots"], 1) if view.seconds_left is not None else None
             lines.append(f"{now['running']} under way on {now['slots']} slots; about {duration(left)} left")
     elif not plan.complete:
-        lines.append(f"nobody drives it now. To go on: sweep run {given} --store {place}")
+        lines.append(f"nobody drives it now. To go on: {_other('run', given, store)}")
     lines += ledger.damaged.values()
     out.print(arms_table(view, study.analysis.endpoints), highlight=False)
     out.print("\n".join(lines), highlight=False, markup=False)
@@ -202,7 +208,7 @@ def _show_status(given: str, name: str, place: str, out: Console, as_json: bool)
 
 
 @app.command()
-def doctor(study: StudyArgument, store: StoreOption = "results", as_json: JsonOption = False) -> None:
+def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """Verify every file of a study, say what is damaged, and repair what can be rebuilt."""
     from sweep.doctor import examine
 
@@ -238,8 +244,19 @@ def _place(store: str) -> str:
     return store if "://" in store else str(Path(store).expanduser().absolute())
 
 
+def _program() -> list[str]:
+    given = Path(sys.argv[0])
+    return ["python", "-m", "sweep"] if given.name == "__main__.py" else [os.path.relpath(given)]
+
+
 def _again() -> str:
-    return f"To continue: {shlex.join(['sweep', *sys.argv[1:]])}"
+    """The command as it was given."""
+    return shlex.join([*_program(), *sys.argv[1:]])
+
+
+def _other(command: str, study: str, store: str) -> str:
+    """Another command for the same study and store."""
+    return shlex.join([*_program(), command, study, *(["--store", store] if store != DEFAULT_STORE else [])])
 
 
 def _print_json(value: Any) -> None:

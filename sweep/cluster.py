@@ -79,7 +79,7 @@ class Cluster:
         self._blockers[node] = [blocker.remote() for _ in range(room)]
         return True
 
-    def examine(self, store: Store, data: str, data_dir: Path) -> None:
+    def examine(self, store: Store, data: list[str], data_dir: Path) -> None:
         """Refuse, by name, nodes that could not do the work or would do it differently."""
         if not self.slots(set()):
             told = "; ".join(

@@ -14,14 +14,14 @@ from typing import Any
 
 from sweep.contents import Values
 from sweep.lease import SILENT_SECONDS, Lease
-from sweep.ledger import DamagedLedger, Ledger, identity_hash
+from sweep.ledger import DamagedLedger, Ledger, declaration, identity_hash
 from sweep.plan import Plan, Proposal
 from sweep.proposer import propose
-from sweep.study import Candidate, Study, from_identity
+from sweep.study import Candidate, Study, from_declared
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
-from trainer.store import Store, digest, seal, unseal
+from trainer.store import Store, digest, unseal
 
 ASIDE = ".damaged"
 
@@ -71,14 +71,12 @@ def _summaries(ledger: Ledger) -> Iterator[Finding]:
 def _declaration(study: Study, ledger: Ledger) -> tuple[Study, bool, list[Finding]]:
     """The study that the files are of, and whether it was extended: the one declared, whatever the one that is given has become."""
     if body := _unsealed(ledger.store, "study.json"):
-        # the very study where it is the same, because the order in which its settings are written decides what is proposed
-        same = study.identity == body["identity"]
-        return study if same else from_identity(study.name, body["identity"]), bool(body["extensions"]), []
+        return from_declared(study.name, body), bool(body["extensions"]), []
     where = ledger.store.where("study.json")
     made_for = {body["study"] for name in ledger.store.names("generations") if (body := _unsealed(ledger.store, name))}
     if made_for != {identity_hash(study)}:
         return study, False, [Finding(where, "nothing here proves which study this was. Restore it from a backup.", False)]
-    ledger.store.write("study.json", seal({"identity": study.identity, "hash": identity_hash(study), "extensions": []}))
+    ledger.store.write("study.json", declaration(study, []))
     return study, False, [Finding(where, "the proposals here were made for the very study you gave; written anew.", True)]
 
 

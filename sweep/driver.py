@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,7 @@ import ray
 from ray import exceptions, tune
 from ray.tune.search import Searcher
 
+from sweep import tuning
 from sweep.cluster import AbortSweep, Cluster
 from sweep.lease import Lease
 from sweep.ledger import Ledger
@@ -110,7 +111,7 @@ class Driver:
         # what Ray prints of processes that died goes to stdout, which is ours for data; the plan tells of them
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), Cluster(address, self.resources) as self.cluster:
             self._listen()  # again, because ray.init takes SIGTERM for itself
-            self.cluster.examine(self.ledger.store, self.study.contents.task["data"], self.data_dir)
+            self.cluster.examine(self.ledger.store, self.study.data, self.data_dir)
             while not self.plan.over and not self.stopping:
                 self._begun = 0
                 self._fit()
@@ -180,7 +181,7 @@ class Driver:
         if now - self._indexed > INDEX_SECONDS:
             self._indexed = now
             self.ledger.write_index()
-            self.lease.now = {"running": len(self.plan.running), "slots": self.slots}
+        self.lease.now = {"running": len(self.plan.running), "slots": self.slots}
         if overdue := set(self.plan.overdue(now)):
             for trial in [trial for trial, run_id in self._runs.items() if run_id in overdue and trial not in self._told]:
                 self._kill(trial, now)
@@ -259,18 +260,18 @@ class Driver:
             tuner = tune.Tuner(
                 tune.with_resources(_Attempt, {"cpu": self.resources.cpus, "gpu": self.resources.gpus}),
                 tune_config=tune.TuneConfig(
-                    search_alg=_Searcher(self),
+                    search_alg=tuning.Asking(self),
                     num_samples=-1,
                     reuse_actors=True,
-                    trial_name_creator=_trial_name,
-                    trial_dirname_creator=_trial_name,
+                    trial_name_creator=tuning.name_of,
+                    trial_dirname_creator=tuning.name_of,
                 ),
                 run_config=tune.RunConfig(
                     name=self.study.name,
                     storage_path=folder,
                     verbose=0,
-                    callbacks=[_Ears(self)],
-                    stop=_Stopper(self),
+                    callbacks=[tuning.Hearing(self)],
+                    stop=tuning.Stopping(self),
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     log_to_file=False,
@@ -283,74 +284,5 @@ class Driver:
                     raise AbortSweep(f"Ray: {str(error).strip().splitlines()[-1]}") from error
 
 
-class _Searcher(Searcher):
-    def __init__(self, driver: Driver) -> None:
-        super().__init__()
-        self.driver = driver
-
-    def set_max_concurrency(self, max_concurrent: int) -> bool:
-        return True  # the slots are counted by the driver, which sees nodes come and go
-
-    def suggest(self, trial_id: str) -> Any:
-        return self.driver.guarded(lambda: self.driver.hand_out(trial_id)) or (Searcher.FINISHED if self.driver.error else None)
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        pass
-
-
-class _Ears(tune.Callback):
-    def __init__(self, driver: Driver) -> None:
-        self.driver = driver
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.driver.begin(trial)
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        self.driver.guarded(lambda: self.driver.heard(trial.trial_id, json.loads(result["report"])))
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.driver.guarded(lambda: self.driver.lost(trial.trial_id, _reason(trial)))
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.driver.guarded(self.driver.tend)
-
-
-class _Stopper(tune.Stopper):
-    """Ends each attempt at its next report, which lets it keep its last epoch; all of them at once when that takes too long."""
-
-    def __init__(self, driver: Driver) -> None:
-        self.driver = driver
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.driver.stopping
-
-    def stop_all(self) -> bool:
-        return self.driver.out_of_patience()
-
-
 def _nothing() -> None:
     pass
-
-
-def _trial_name(trial: Any) -> str:
-    return trial.trial_id
-
-
-def _reason(trial: Any) -> str:
-    """Why a process is gone, as far as Ray can tell."""
-    text = ""
-    with suppress(OSError):
-        text = Path(trial.local_path, "error.txt").read_text()
-    for sign, reason in _SIGNS.items():
-        if sign in text:
-            return reason
-    return "its process ended: it was killed, or ran out of memory."
-
-
-_SIGNS = {
-    "node was dead": "its node is gone.",
-    "node has died": "its node is gone.",
-    "node died": "its node is gone.",
-    "OutOfMemory": "it was ended because its node was out of memory.",
-    "memory pressure": "it was ended because its node was out of memory.",
-}

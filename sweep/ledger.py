@@ -56,33 +56,35 @@ class Ledger:
         """What study.json holds: identity, hash and extensions; None where the ledger is not begun."""
         return self._sealed("study.json")
 
-    def declare(self, study: Study, extend: bool, results_seen: int) -> None:
-        """Begin the ledger with this study, or see that it is the one it was begun with; ChangedStudy where it is not."""
-        body: dict[str, Any] = {"identity": study.identity, "hash": identity_hash(study), "extensions": []}
+    def check(self, study: Study, extend: bool) -> list[str]:
+        """How the study grew since the ledger was begun; ChangedStudy where that is not accepted, or where it did not only grow."""
         before = self.declared()
+        if before is None or before["identity"] == study.identity:
+            return []
+        lines = changes(before["identity"], study.identity)
+        grows = all(growth(before["identity"], study.identity))
+        if grows and extend:
+            return lines
+        hint = (
+            "It grew. --extend accepts that and records it."
+            if grows
+            else "Only growth can be accepted (more seeds, budget, finalists, arms). Give the changed study another name: copy the file."
+        )
+        begun = f"{study.name} is not the study that {self.store.where('study.json')} was begun with:"
+        raise ChangedStudy("\n".join([begun, *(f"  {line}" for line in lines), hint]))
+
+    def declare(self, study: Study, extend: bool, results_seen: int) -> None:
+        """Begin the ledger with this study, or see that it is the one it was begun with, or record how it grew."""
+        grown, before = self.check(study, extend), self.declared()
         if before is None:
             if self._has_work():
                 where = self.store.where("study.json")
                 raise DamagedLedger(f"{where} is missing, and there are runs. `sweep doctor` can write it anew.")
-            self.store.create("study.json", seal(body))
-            return
-        if before["identity"] == body["identity"]:
-            return
-        lines = [str(change) for change in changes(before["identity"], body["identity"])]
-        shrinking = [line for line, grows in zip(lines, growth(before["identity"], body["identity"]), strict=True) if not grows]
-        if shrinking or not extend:
-            hint = (
-                "Only growth can be accepted (more seeds, budget, finalists, arms). Give the changed study another name: copy the file."
-                if shrinking
-                else "It grew. --extend accepts that and records it."
-            )
-            where = self.store.where("study.json")
-            raise ChangedStudy(
-                f"{study.name} is not the study that {where} was begun with:\n" + "\n".join(f"  {line}" for line in lines) + f"\n{hint}"
-            )
-        extension = {"at": now(), "changes": lines, "confirmed_before": results_seen}
-        self.store.write("study.json", seal({**body, "extensions": [*before["extensions"], extension]}))
-        self.say("extended: " + "; ".join(lines))
+            self.store.create("study.json", declaration(study, []))
+        elif grown:
+            extension = {"at": now(), "changes": grown, "confirmed_before": results_seen}
+            self.store.write("study.json", declaration(study, [*before["extensions"], extension]))
+            self.say("extended: " + "; ".join(grown))
 
     # proposals
 
@@ -194,6 +196,12 @@ class Ledger:
                 f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. `sweep doctor` says whether it can be rebuilt; "
                 "else restore it from a backup."
             ) from error
+
+
+def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
+    """The content of study.json. The arms' names stand apart because sealing sorts keys, and people wrote the arms in an order."""
+    identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.arms)}
+    return seal({**identity, "extensions": extensions})
 
 
 def identity_hash(study: Study) -> str:

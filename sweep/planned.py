@@ -51,6 +51,7 @@ class Planned:
     @classmethod
     def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path) -> Planned:
         """Reads the ledger, if there is one, and trains for a few seconds where it holds no run to measure by."""
+        ledger.check(study, extend=True)
         ledger.load(keep=False)
         whole = forecast(Plan(study, {}, {}), slots)
         plan = Plan(study, ledger.results, ledger.proposals())

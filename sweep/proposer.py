@@ -22,7 +22,7 @@ STARTUP = 4
 
 def propose(study: Study, due: Proposal) -> list[Values]:
     """The candidates of a generation. Optuna is built anew from the scores each time, so that nothing else can matter."""
-    searched = study.searched(due.arm)
+    searched = dict(sorted(study.searched(due.arm).items()))  # the order in which a study is written must not matter
     if study.search.proposer == "grid":
         points = itertools.product(*(grid(it, study.whole(due.arm, setting)) for setting, it in searched.items()))
         start = sum(study.generations(due.arm)[: due.generation])

@@ -64,6 +64,12 @@ class Study:
         """How many tests the correction is for."""
         return self.contents.comparisons
 
+    @property
+    def data(self) -> list[str]:
+        """The data sets that its runs need."""
+        own = [arm for arm, it in self.arms.items() if not it.repeat]
+        return sorted({self.run(candidate, "confirm", 0).task.data for arm in own for candidate in self.ends(arm)})
+
     def searched(self, arm: str) -> dict[str, Range | Choice]:
         """The settings that are searched in an arm, in the order they are written."""
         return space.searched(self.arms[arm])
@@ -152,6 +158,12 @@ def load(path: Path) -> Study:
 def from_identity(name: str, identity: Mapping[str, Any]) -> Study:
     """The study that `identity` was taken from."""
     return Study(name, Contents.model_validate(identity))
+
+
+def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
+    """The study that a ledger was begun with."""
+    identity = declared["identity"]
+    return from_identity(name, {**identity, "arms": {arm: identity["arms"][arm] for arm in declared["arms"]}})
 
 
 def schema() -> str:

@@ -47,7 +47,7 @@ def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
     """What the command does before there is a cluster."""
     ledger.load()
     plan = Plan(study, ledger.results, ledger.proposals())
-    ledger.declare(study, extend, plan.finished.total())
+    ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
     ledger.failures()
     for run_id, reason in ledger.damaged.items():
         plan.damage(run_id, reason)

@@ -29,7 +29,7 @@ UNHURRIED: dict[str, Any] = {
 
 
 def study_values(**parts: Any) -> dict[str, Any]:
-    """A whole sweep of 22 short runs: a search of two generations, three arms, six pairs."""
+    """A whole sweep of 18 short runs: two arms, a search of two generations, six pairs."""
     values: dict[str, Any] = {
         "task": {"data": "digits", "model": "wrn-10-1", "epochs": 6, "batch_size": 32, "train_size": 96, "evaluate_every": 3},
         "arms": {

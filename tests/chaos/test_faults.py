@@ -52,7 +52,7 @@ def test_a_signal_keeps_the_last_epoch_and_names_the_command_that_continues(numb
         started.until(lambda: any((tmp_path / "small" / "runs").glob("*/attempt-*/checkpoint-*")))
         started.process.send_signal(number)
         assert started.wait(60) == code, started.log.read_text()
-    assert f"To continue: sweep run {study} --store {tmp_path}" in started.log.read_text()
+    assert f"To continue: python -m sweep run {study} --store {tmp_path}" in started.log.read_text()
     logs = [path.read_text() for path in (tmp_path / "small" / "runs").glob("*/attempt-*/log.txt")]
     assert any("stopped; what was trained is kept" in log for log in logs)
 

@@ -15,7 +15,7 @@ FORBIDDEN = {
     "trainer": {"sweep", "ray", "optuna", "mlflow", "pydantic", "pandas", "tests", "benchmarks"},
     "sweep": {"tests", "benchmarks"},
 }
-ROOMS = {"optuna": {"proposer"}, "ray": {"driver", "cluster"}}
+ROOMS = {"optuna": {"proposer"}, "ray": {"driver", "cluster", "tuning"}}
 """The modules of `sweep` that import an engine; every other one does without, even inside a function."""
 PURE = ["contents", "document", "forecast", "overview", "plan", "space", "statistics", "study", "study_check", "study_shape"]
 ENGINES = {"ray", "optuna", "mlflow", "torch", "pyarrow"}

@@ -1,0 +1,113 @@
+"""The `sweep` command as a process: a whole study in a bucket and in a folder, again, changed, grown, and beside another driver."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.lease import Lease
+from tests.conftest import ROOT
+from tests.sweeps import generations, rows, sweep, write_study
+from trainer.store import open_store
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the small study in it, and its YAML beside."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = sweep("run", write_study(folder), "--store", folder)
+    assert done.returncode == 0, done.stderr
+    assert f"Next: python -m sweep status {folder / 'small.yaml'} --store {folder}" in done.stderr
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_a_bucket_ends_with_what_a_folder_has(bucket: str, finished: Path, tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    done = sweep("run", study, "--store", bucket, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["complete"]
+    store = open_store(f"{bucket}/small")
+    for name in store.names():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "small" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "small" / name).write_bytes(store.read(name))
+    assert rows(tmp_path) == rows(finished)
+    assert generations(tmp_path) == generations(finished)
+
+
+def test_what_is_finished_is_not_run_again_and_needs_no_cluster(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / "small" / "runs").rglob("*") if path.is_file()}
+    again = sweep("run", finished / "small.yaml", "--store", finished, "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["complete"]
+    assert {path: path.stat().st_mtime_ns for path in (finished / "small" / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_status_tells_counts_means_and_gains_from_the_ledger_alone(finished: Path) -> None:
+    told: dict[str, Any] = json.loads(sweep("status", finished / "small.yaml", "--store", finished, "--json").stdout)
+    assert told["complete"]
+    assert told["done"] == told["total"] == 18
+    baseline, additive = told["arms"]
+    assert (baseline["confirm_done"], additive["search_done"], additive["confirm_done"]) == (6, 6, 6)
+    gain = additive["gains"]["1"]
+    assert gain["pairs"] == 6
+    assert gain["mean"] == pytest.approx(additive["endpoints"]["1"] - baseline["endpoints"]["1"])
+    shown = sweep("status", finished / "small.yaml", "--store", finished).stdout
+    assert "additive" in shown
+    assert "6/6" in shown
+
+
+def test_a_changed_study_is_refused_and_a_grown_one_accepted_when_asked(finished: Path, tmp_path: Path) -> None:
+    changed = write_study(tmp_path, task={"epochs": 7})
+    refused = sweep("run", changed, "--store", finished)
+    assert refused.returncode == 2
+    assert "task.epochs: 6 -> 7" in refused.stderr
+    grown = write_study(tmp_path, confirm={"seeds": 7})
+    refused = sweep("run", grown, "--store", finished)
+    assert refused.returncode == 2
+    assert "confirm.seeds: 6 -> 7" in refused.stderr
+    assert "--extend" in refused.stderr
+
+
+def test_a_second_driver_is_told_who_holds_the_study(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    lease = Lease(open_store(tmp_path / "small"), print)
+    lease.acquire()
+    try:
+        second = sweep("run", study, "--store", tmp_path)
+    finally:
+        lease.release()
+    assert second.returncode == 3
+    assert "is driven by process" in second.stderr
+
+
+def test_a_plan_touches_nothing(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    told = sweep("plan", study, "--store", tmp_path / "store", "--json")
+    assert told.returncode == 0, told.stderr
+    plan = json.loads(told.stdout)
+    assert plan["runs"] == {"dense": {"search": 0, "confirm": 6}, "additive": {"search": 6, "confirm": 6}}
+    assert plan["seconds_per_epoch"] > 0
+    assert sorted(tmp_path.rglob("*")) == before
+    dry = sweep("run", study, "--store", tmp_path / "store", "--dry-run", "--json")
+    assert json.loads(dry.stdout)["runs"] == plan["runs"]
+
+
+def test_a_ledger_that_is_not_there_is_told(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    for command in ("status", "doctor"):
+        told = sweep(command, study, "--store", tmp_path)
+        assert told.returncode in (2, 3)
+        assert "holds no study" in told.stderr
+        assert "Traceback" not in told.stderr
+
+
+def test_make_sweep_is_the_command() -> None:
+    assert ".venv/bin/sweep run $(STUDY)" in (ROOT / "Makefile").read_text()
+    assert (Path(sys.executable).parent / "sweep").exists()
