@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.integration.attempts import SPEC, attempt, checkpoints, contents, kep
 from trainer.rows import EpochRow, from_parquet
 from trainer.run_folder import DamagedRun, Diverged, RunFolder
 from trainer.spec import RunSpec
-from trainer.store import LocalStore, digest
+from trainer.store import LocalStore, digest, seal, unseal
 from trainer.training import Training
 
 
@@ -144,7 +143,7 @@ def test_a_damaged_spec_is_written_anew_from_the_spec_that_names_its_folder(brok
 
 def test_a_run_on_other_threads_is_told_that_its_last_bits_may_differ(broken_off: Path) -> None:
     path = broken_off / SPEC.run_id / "attempt-1" / "attempt.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "threads": 64}))
+    path.write_bytes(seal({**unseal(path.read_bytes()), "threads": 64}))
     said: list[str] = []
     attempt(broken_off, said=said)
     assert "attempt 1 ran on something else (threads 64 -> 1)" in said[0]
