@@ -20,9 +20,10 @@ from rich.table import Table
 
 from sweep.contents import Contents, Values
 from sweep.forecast import play, scattered
-from sweep.plan import Plan, Proposal, Result, Run
+from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.study import Candidate, Study
+from sweep.told import Proposal, Result, Run
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 

@@ -25,9 +25,10 @@ from rich.table import Table
 
 from sweep.contents import Contents, Values
 from sweep.forecast import play
-from sweep.plan import Plan, Result, Run
+from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.study import Candidate, Study
+from sweep.told import Result, Run
 from trainer.randomness import uniform
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,9 +15,10 @@ from typing import Any
 from sweep.contents import Values
 from sweep.lease import SILENT_SECONDS, Lease
 from sweep.ledger import DamagedLedger, Ledger, declaration, identity_hash
-from sweep.plan import Plan, Proposal
+from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.study import Candidate, Study, from_declared
+from sweep.told import Proposal
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec

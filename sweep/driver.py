@@ -37,8 +37,9 @@ from sweep import tuning
 from sweep.cluster import AbortSweep, Cluster
 from sweep.lease import Lease
 from sweep.ledger import Ledger
-from sweep.plan import Failure, Plan, Result, Run
+from sweep.plan import Plan
 from sweep.proposer import propose
+from sweep.told import Failure, Result, Run
 from sweep.worker import Job, Worker
 
 ROUND = 2000

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sweep.contents import Choice, Range, Values
-from sweep.plan import Phase, Plan, Proposal, Result, Run
+from sweep.plan import Plan
 from sweep.space import grid
 from sweep.study import Study
+from sweep.told import Phase, Proposal, Result, Run
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 

@@ -17,9 +17,9 @@ from datetime import datetime
 from typing import Any
 
 from sweep.contents import Contents, Values
-from sweep.plan import Failure, Proposal, Result
 from sweep.results import from_plain, result_of
 from sweep.study import Study
+from sweep.told import Failure, Proposal, Result
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.plan import Phase, Plan, Result
+from sweep.plan import Plan
 from sweep.statistics import Gain, gain_so_far
+from sweep.told import Phase, Result
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from rich.text import Text
 
 from sweep.forecast import forecast, warnings
 from sweep.ledger import Ledger
-from sweep.plan import Phase, Plan
+from sweep.plan import Plan
 from sweep.shown import duration
 from sweep.statistics import minimum_detectable_gain, smallest_p_value
 from sweep.study import Study
+from sweep.told import Phase
 from trainer.data import DataError
 from trainer.spec import RunSpec
 

@@ -7,9 +7,9 @@ import warnings
 from typing import Any
 
 from sweep.contents import Choice, Range, Values
-from sweep.plan import Proposal
 from sweep.space import grid
 from sweep.study import Study
+from sweep.told import Proposal
 from trainer.randomness import derive
 
 DIGITS = 6

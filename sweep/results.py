@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.plan import Result
+from sweep.told import Result
 from trainer.data import DATASETS
 from trainer.rows import EndpointRow, from_parquet
 from trainer.run_folder import Completed, Outcome, RunFolder

@@ -7,9 +7,10 @@ from typing import Any
 
 from sweep.contents import Contents
 from sweep.ledger import Ledger
-from sweep.plan import Failure, Plan, Result
+from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.study import Study
+from sweep.told import Failure, Result
 from sweep.worker import Job, Worker
 from tests.sweeps import study_values
 from trainer.spec import RunSpec

@@ -11,7 +11,7 @@ import pytest
 from sweep import worker
 from sweep.lease import Lease
 from sweep.ledger import Ledger
-from sweep.plan import Failure
+from sweep.told import Failure
 from tests.chaos.damage import whole_rows
 from tests.loops import begin, drive, job_of, study_of
 from tests.sweeps import UNHURRIED, sweep, write_study

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
-from sweep.plan import Failure, Proposal, Result
 from sweep.study import Candidate
+from sweep.told import Failure, Proposal, Result
 from sweep.worker import Worker
 from tests.loops import job_of, study_of, work
 from tests.sweeps import study_values

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sweep import worker
-from sweep.plan import Result
+from sweep.told import Result
 from sweep.worker import LOG_LINES, Worker
 from tests.conftest import run_spec, without_wall
 from tests.integration.attempts import attempt, checkpoints, take

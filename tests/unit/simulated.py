@@ -11,9 +11,10 @@ from statistics import NormalDist
 from typing import Any
 
 from sweep.contents import Contents, Values
-from sweep.plan import Failure, Plan, Proposal, Result, Run
+from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.study import Study
+from sweep.told import Failure, Proposal, Result, Run
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 

@@ -17,7 +17,7 @@ FORBIDDEN = {
 }
 ROOMS = {"optuna": {"proposer"}, "ray": {"driver", "cluster", "tuning"}}
 """The modules of `sweep` that import an engine; every other one does without, even inside a function."""
-PURE = ["contents", "document", "forecast", "overview", "plan", "space", "statistics", "study", "study_check", "study_shape"]
+PURE = ["contents", "document", "forecast", "overview", "plan", "space", "statistics", "study", "study_check", "study_shape", "told"]
 ENGINES = {"ray", "optuna", "mlflow", "torch", "pyarrow"}
 
 

@@ -6,9 +6,10 @@ import tracemalloc
 
 from sweep.contents import Values
 from sweep.forecast import forecast, play, scattered
-from sweep.plan import Plan, Result, Run
+from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.study import Study
+from sweep.told import Result, Run
 from tests.unit.simulated import ARMS, end, final, one_arm, plan_of, propose_all, result, study_of, take, trained
 
 REPEATED = {**ARMS, "again": {"repeat": "additive"}}

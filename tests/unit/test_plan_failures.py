@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sweep.plan import Failure, Plan, Run
+from sweep.plan import Plan
+from sweep.told import Failure, Run
 from tests.unit.simulated import end, one_arm, plan_of, propose_all, result, study_of, take, trained
 
 LOST = Failure("the process is gone")

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.forecast import play
-from sweep.plan import Plan, Result, Run
+from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.study import Study
+from sweep.told import Result, Run
 from tests.unit.simulated import ARMS, Sweep, disturbed, end, final, plan_of, study_of, take, trained
 from trainer.randomness import uniform
 

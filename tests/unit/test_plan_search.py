@@ -7,9 +7,10 @@ import math
 import pytest
 
 from sweep.contents import Values
-from sweep.plan import Plan, Proposal, Result
+from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.study import Study
+from sweep.told import Proposal, Result
 from tests.unit.simulated import ARMS, end, one_arm, plan_of, propose_all, result, study_of, take, trained
 
 FIVE = [0.05, 0.1, 0.15, 0.2, 0.25]

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.contents import Values
-from sweep.plan import Proposal
 from sweep.proposer import propose
 from sweep.space import grid
 from sweep.study import Study
+from sweep.told import Proposal
 from tests.unit.simulated import end, one_arm, plan_of, study_of
 
 SPACE: dict[str, Any] = {

@@ -1,0 +1,67 @@
+"""What a plan is told and what it answers: results and failures in, runs and proposals out. Values without behaviour of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sweep.contents import Values
+from trainer.spec import RunSpec
+
+Phase = Literal["search", "confirm"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run gave."""
+
+    outcome: Literal["completed", "collapsed", "diverged"]
+    epochs: int
+    seconds: float
+    """Sum over its epochs, with evaluation."""
+    classes: int
+    validation: dict[str, float]
+    """Accuracy of the final weights, by keep ratio as it is written in the study."""
+    test: dict[str, float]
+
+    def score(self, split: Literal["validation", "test"], ratio: float) -> float:
+        """Accuracy at an endpoint by the declared rule: a diverged run scores 0, a collapsed one scores at chance."""
+        if self.outcome == "diverged":
+            return 0.0
+        return 1 / self.classes if self.outcome == "collapsed" else getattr(self, split)[f"{ratio:g}"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run could not be finished: its attempts are used up, or its files are damaged."""
+
+    reason: str
+    node: str = ""
+    attempts: int = 1
+    damaged: bool = False
+    what: str = ""
+    """The run, for people."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Work: a run, where it stands in the study, and how urgent it is (least first)."""
+
+    spec: RunSpec
+    run_id: str
+    phase: Phase
+    candidate: str
+    arm: str
+    place: int
+    """Of its seed in the pool."""
+    priority: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A generation that is due, and the scores to propose it from: candidates' values, mean scores and seeds, in a fixed order."""
+
+    arm: str
+    generation: int
+    size: int
+    history: list[tuple[Values, float, int]]
