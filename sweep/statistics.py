@@ -1,16 +1,197 @@
-"""What can be said of gains over a baseline: pure functions of arrays."""
+"""What can be said of gains over a baseline: pure functions of arrays. SciPy and statsmodels are imported where they are used: each
+takes a second, and `sweep run` needs neither."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from sweep.sign_flip import SignFlip
+
+Test = Literal["sign-flip", "paired-t"]
 DRAWS = 20_000
 """Quantiles that an expectation is taken over; more change the fifth digit."""
+SIMULATED_PAIRS, SIMULATIONS = 12, 4_000
+"""Up to how many pairs the power of the sign-flip test is simulated, and how often: its standard error is below 0.8 points."""
+
+
+class NotComparable(ValueError):
+    """Two sets of scores that are not the two halves of pairs; the message names what is wrong where."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate beside a baseline over pairs. `test` gives p_value and the interval; Welch's t and Wilcoxon's test stand beside it."""
+
+    pairs: int
+    gain: float
+    """The mean difference, candidate less baseline."""
+    standard_error: float
+    """Over the pairs; NaN for a single one."""
+    ci_low: float
+    ci_high: float
+    """Every gain that the test does not reject at alpha; infinite where it can reject none."""
+    family_low: float
+    family_high: float
+    """The same at alpha over the number of comparisons: all intervals of the family hold together."""
+    p_value: float
+    p_error: float
+    """Monte Carlo standard error of p_value; 0 where it is exact."""
+    effect_size: float
+    """Mean over standard deviation of the differences, with its small-sample correction; NaN where they do not differ."""
+    welch_p_value: float
+    """As if the seeds were no pairs."""
+    wilcoxon_p_value: float
+    """Of the ranks."""
+    correlation: float
+    """Of the two halves of the pairs; NaN where one does not vary. A shared seed need not make it positive."""
+
+
+def paired_comparison(
+    candidate: Sequence[float] | np.ndarray,
+    baseline: Sequence[float] | np.ndarray,
+    *,
+    alpha: float = 0.05,
+    test: Test = "sign-flip",
+    comparisons: int = 1,
+    rng: np.random.Generator | None = None,
+) -> Comparison:
+    """The gain of one over the other, where the i-th scores belong together. NotComparable where they do not pair."""
+    first, second = _pairs(candidate, baseline, alpha, test)
+    stats = _scipy_stats()
+    differences = first - second
+    n, gain = len(differences), math.fsum(differences) / len(differences)
+    deviation = _deviation(differences)
+    if test == "sign-flip":
+        flips = SignFlip(differences, rng)
+        p, p_error, low_high = flips.p_value, flips.p_error, flips.interval
+    else:
+        error = deviation / math.sqrt(n)
+        t = abs(gain) / error if error else math.inf if gain else 0.0
+        p, p_error = min(1.0, 2 * float(stats.t.sf(t, n - 1))), 0.0
+
+        def low_high(alpha: float) -> tuple[float, float]:
+            margin = float(stats.t.ppf(1 - alpha / 2, n - 1)) * error
+            return gain - margin, gain + margin
+
+    varied = bool(np.ptp(first) and np.ptp(second))
+    apart = bool(np.ptp(first) or np.ptp(second))
+    same = 1.0 if not gain else 0.0  # a t test of what does not vary at all
+    return Comparison(
+        pairs=n,
+        gain=gain,
+        standard_error=deviation / math.sqrt(n),
+        **dict(zip(("ci_low", "ci_high"), low_high(alpha), strict=True)),
+        **dict(zip(("family_low", "family_high"), low_high(alpha / comparisons), strict=True)),
+        p_value=p,
+        p_error=p_error,
+        effect_size=gain / deviation * _small_sample(n - 1) if deviation else math.nan,
+        welch_p_value=float(stats.ttest_ind(first, second, equal_var=False).pvalue) if apart else same,
+        wilcoxon_p_value=_signed_rank(differences),
+        correlation=float(stats.pearsonr(first, second).statistic) if varied else math.nan,
+    )
+
+
+def _pairs(candidate: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray, alpha: float, test: str) -> list[np.ndarray]:
+    halves = [np.asarray(half, float) for half in (candidate, baseline)]
+    if test not in ("sign-flip", "paired-t"):
+        raise NotComparable(f"test must be sign-flip or paired-t; it is {test!r}.")
+    if not 0 < alpha < 1:
+        raise NotComparable(f"alpha must be between 0 and 1; it is {alpha}.")
+    for name, half in zip(("candidate", "baseline"), halves, strict=True):
+        if half.ndim != 1:
+            raise NotComparable(f"the {name}'s scores must be a list of numbers; they have the shape {half.shape}.")
+    if len(halves[0]) != len(halves[1]):
+        raise NotComparable(f"the candidate has {len(halves[0])} scores and the baseline {len(halves[1])}: they are no pairs.")
+    for name, half in zip(("candidate", "baseline"), halves, strict=True):
+        if len(wrong := np.flatnonzero(~np.isfinite(half))):
+            raise NotComparable(f"the {name}'s score {wrong[0]} (counted from 0) is {half[wrong[0]]}: its pair is missing.")
+    if len(halves[0]) < 2:
+        raise NotComparable(f"a paired test needs at least 2 pairs; there are {len(halves[0])}.")
+    return halves
+
+
+def _scipy_stats() -> Any:
+    from scipy import stats  # its stubs know neither its results' fields nor all of its methods
+
+    return stats
+
+
+def _deviation(values: np.ndarray) -> float:
+    """Of a sample; 0 where only the last bits differ, since accuracies are multiples of one image."""
+    deviation = float(values.std(ddof=1))
+    return deviation if deviation > 1e-12 * float(np.abs(values).max()) else 0.0
+
+
+def _small_sample(freedom: int) -> float:
+    """What takes the bias out of a mean over its standard deviation."""
+    return math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2) if freedom > 1 else math.nan
+
+
+def _signed_rank(differences: np.ndarray) -> float:
+    """Wilcoxon's p-value. Differences that agree to the last bits are ties, and zeros are left out."""
+    stats = _scipy_stats()
+    rounded = np.round(differences, 12)
+    rounded = rounded[rounded != 0]
+    if not len(rounded):
+        return 1.0
+    ties = len(set(np.abs(rounded))) < len(rounded)
+    method = stats.PermutationMethod(n_resamples=9_999, rng=np.random.default_rng(len(rounded))) if ties else "auto"
+    return float(stats.wilcoxon(rounded, method=method).pvalue)
+
+
+@dataclass(frozen=True)
+class AcrossTasks:
+    """Gains on several tasks, each task one block."""
+
+    tasks: int
+    median_gain: float
+    wins: int
+    p_value: float
+    """Wilcoxon's, over the tasks' gains."""
+
+
+def across_tasks(gains: Mapping[str, float]) -> AcrossTasks:
+    """From each task's seed-averaged gain. Seeds of different tasks are never put into one sample: a task is what varies here."""
+    if wrong := [task for task, gain in gains.items() if not math.isfinite(gain)]:
+        raise NotComparable(f"task {wrong[0]!r} has no gain: it is {gains[wrong[0]]}.")
+    if len(gains) < 2:
+        raise NotComparable(f"a test over tasks needs at least 2; there are {len(gains)}.")
+    values = np.array(list(gains.values()))
+    return AcrossTasks(len(values), float(np.median(values)), int((values > 0).sum()), _signed_rank(values))
+
+
+def two_way_standard_error(candidate: np.ndarray, baseline: np.ndarray) -> float:
+    """Of a gain, when both the seeds and the test images were drawn: from correctness by (seed, image), paired in both.
+
+    The mean squares of a two-way table without repetition; never less than what the seeds alone give.
+    """
+    differences = candidate.astype(np.int8) - baseline.astype(np.int8)
+    seeds, images = differences.shape
+    if seeds < 2 or images < 2:
+        return math.nan
+    by_seed, by_image, mean = differences.mean(1), differences.mean(0), differences.mean()
+    between_seeds = images * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
+    between_images = seeds * float(((by_image - mean) ** 2).sum()) / (images - 1)
+    squares = float((differences.astype(np.int64) ** 2).sum()) - seeds * images * float(mean) ** 2
+    rest = (squares - (seeds - 1) * between_seeds - (images - 1) * between_images) / ((seeds - 1) * (images - 1))
+    return math.sqrt(max(between_seeds, between_seeds + between_images - rest) / (seeds * images))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of a whole family, adjusted so that the chance of any false rejection stays under alpha."""
+    if wrong := [(i, p) for i, p in enumerate(p_values) if not 0 <= p <= 1]:
+        raise NotComparable(f"p-value {wrong[0][0]} (counted from 0) is {wrong[0][1]}.")
+    if not p_values:
+        return []
+    from statsmodels.stats import multitest
+
+    adjusted = cast("Any", multitest).multipletests(p_values, method="holm")[1]
+    return [float(p) for p in adjusted]
 
 
 @dataclass(frozen=True)
@@ -23,7 +204,7 @@ class Gain:
 
 
 def gain_so_far(candidate: Sequence[float], baseline: Sequence[float]) -> Gain:
-    """Over the pairs of which both halves are there; NaN stands for one that is not."""
+    """Over the pairs of which both halves are there; NaN stands for one that is not. For looking on, never for a test."""
     both = np.asarray(candidate, float) - np.asarray(baseline, float)
     differences = both[np.isfinite(both)]
     n = len(differences)
@@ -44,22 +225,38 @@ def pairs_needed(comparisons: int, alpha: float) -> int:
     return pairs
 
 
-def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float) -> float:
-    """The gain that a two-sided paired t test of so many pairs finds with this power, where pair differences have this deviation."""
-    from scipy import optimize, stats  # takes a second; `sweep run` needs none of it
+def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip") -> float:
+    """The chance that a two-sided test finds a gain of `effect` standard deviations of normally distributed pair differences.
 
+    The sign-flip test's is simulated for few pairs, where it has few p-values to give; beyond, the paired t test's is close to it.
+    """
     if pairs < 2:
-        return math.inf
+        return 0.0
+    if test == "sign-flip" and pairs <= SIMULATED_PAIRS:
+        differences = np.random.default_rng(pairs).standard_normal((SIMULATIONS, pairs)) + effect
+        signs = 1 - 2 * ((np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1)  # the other half mirrors these
+        sums = np.abs(differences @ signs.T)
+        p_values = (sums >= np.abs(differences.sum(1))[:, None] * (1 - 1e-9)).mean(1)
+        return float((p_values <= alpha).mean())
+    return _t_power(pairs, effect * math.sqrt(pairs), alpha)
+
+
+def _t_power(pairs: int, noncentrality: float, alpha: float) -> float:
+    """The noncentral t by its definition, over the estimated deviation's quantiles: SciPy's own is NaN for a handful of pairs."""
+    stats = _scipy_stats()
     critical = float(stats.t.ppf(1 - alpha / 2, pairs - 1))
     shares = (np.arange(DRAWS) + 0.5) / DRAWS
     thresholds = critical * np.sqrt(stats.chi2.ppf(shares, pairs - 1) / (pairs - 1))
+    return float((stats.norm.sf(thresholds - noncentrality) + stats.norm.cdf(-thresholds - noncentrality)).mean())
 
-    def lacking(noncentrality: float) -> float:
-        # the noncentral t by its definition, over the estimated deviation's quantiles: scipy's own is NaN for a handful of pairs
-        found = stats.norm.sf(thresholds - noncentrality) + stats.norm.cdf(-thresholds - noncentrality)
-        return float(found.mean()) - power
 
+def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float) -> float:
+    """The gain that a two-sided paired t test of so many pairs finds with this power, where pair differences have this deviation."""
+    from scipy import optimize
+
+    if pairs < 2:
+        return math.inf
     highest = 1.0
-    while lacking(highest) < 0:
+    while _t_power(pairs, highest, alpha) < power:
         highest *= 2
-    return cast("float", optimize.brentq(lacking, 0.0, highest)) * sd / math.sqrt(pairs)
+    return cast("float", optimize.brentq(lambda at: _t_power(pairs, at, alpha) - power, 0.0, highest)) * sd / math.sqrt(pairs)
