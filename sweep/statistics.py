@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -252,11 +253,14 @@ def _t_power(pairs: int, noncentrality: float, alpha: float) -> float:
 
 def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float) -> float:
     """The gain that a two-sided paired t test of so many pairs finds with this power, where pair differences have this deviation."""
+    return _detectable_effect(pairs, alpha, power) * sd if pairs > 1 else math.inf
+
+
+@cache
+def _detectable_effect(pairs: int, alpha: float, power: float) -> float:
     from scipy import optimize
 
-    if pairs < 2:
-        return math.inf
     highest = 1.0
     while _t_power(pairs, highest, alpha) < power:
         highest *= 2
-    return cast("float", optimize.brentq(lambda at: _t_power(pairs, at, alpha) - power, 0.0, highest)) * sd / math.sqrt(pairs)
+    return cast("float", optimize.brentq(lambda at: _t_power(pairs, at, alpha) - power, 0.0, highest)) / math.sqrt(pairs)

@@ -1,0 +1,262 @@
+"""The comparisons of a study: which candidate is held against which, over which pairs, and what the declared test says. Pure.
+
+Nothing here is tested over fewer pairs than were declared: a comparison that lacks one is incomplete, and says what it lacks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+
+from sweep.contents import Contents
+from sweep.document import RejectStudy
+from sweep.plan import Plan
+from sweep.statistics import (
+    gain_so_far,
+    holm,
+    minimum_detectable_gain,
+    paired_comparison,
+    pairs_needed,
+    smallest_p_value,
+    two_way_standard_error,
+)
+from sweep.study import Candidate, Study
+from sweep.told import Result
+
+POWER = 0.8
+Correct = Callable[[str, float], np.ndarray | None]
+"""Correctness per test image of a run's final weights at a keep ratio; None where it was not kept."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A whole comparison that was computed and could be seen: of these arms, over so many pairs."""
+
+    at: str
+    pairs: int
+    arms: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One candidate held against one reference at one keep ratio. Accuracies and gains are shares, not points."""
+
+    arm: Annotated[str, "of the study"]
+    candidate: Annotated[str | None, "the arm's finalist; null while its search is under way"]
+    reference_arm: Annotated[str, "the arm it is held against"]
+    reference: Annotated[str | None, "that arm's first finalist; null while its search is under way"]
+    keep_ratio: Annotated[float, "of the final weights that are compared"]
+    role: Annotated[str, "family: tested, under the correction; control: shown, not tested; repeat: the baseline's or an arm's own null"]
+    state: Annotated[str, "complete, or incomplete: then there is no test, and the gain is that of the pairs so far"]
+    missing: Annotated[list[str], "what an incomplete comparison lacks"]
+    pairs: Annotated[int, "seeds that both have, among those compared"]
+    first_place: Annotated[
+        int, "place in the pool of the first seed that is compared; more than 0 after a look: seeds added then are tested alone"
+    ]
+    accuracy: Annotated[float | None, "mean over the pairs, of the candidate"]
+    reference_accuracy: Annotated[float | None, "mean over the pairs, of the reference"]
+    gain: Annotated[float | None, "mean difference over the pairs"]
+    standard_error: Annotated[float | None, "of the gain, over the pairs"]
+    two_way_standard_error: Annotated[float | None, "of the gain, were other seeds and other test images drawn"]
+    ci_low: Annotated[float | None, "lower end of the interval that inverts the declared test at alpha"]
+    ci_high: Annotated[float | None, "its upper end"]
+    family_low: Annotated[float | None, "lower end at alpha over the comparisons of the family: all such intervals hold together"]
+    family_high: Annotated[float | None, "its upper end"]
+    p_value: Annotated[float | None, "of the declared test, by itself"]
+    p_error: Annotated[float | None, "Monte Carlo standard error of p_value; 0 where it is exact"]
+    p_holm: Annotated[float | None, "corrected over the family; null outside it and until all of it is complete"]
+    effect_size: Annotated[float | None, "gain over the standard deviation of the differences, corrected for few pairs"]
+    welch_p_value: Annotated[float | None, "Welch's t test, as if seeds were no pairs: beside, for sensitivity"]
+    wilcoxon_p_value: Annotated[float | None, "Wilcoxon's signed-rank test: beside, for sensitivity"]
+    correlation: Annotated[float | None, "of the two halves of the pairs"]
+    detectable_gain: Annotated[float | None, "the gain that these pairs would find with 80 % power at the strictest step of the correction"]
+    diverged: Annotated[int, "diverged runs of the candidate among the pairs; they score 0"]
+    collapsed: Annotated[int, "collapsed runs of the candidate; they score at chance"]
+    reference_diverged: Annotated[int, "diverged runs of the reference"]
+    reference_collapsed: Annotated[int, "collapsed runs of the reference"]
+    pairs_without: Annotated[int, "pairs in which neither half diverged or collapsed"]
+    gain_without: Annotated[float | None, "mean difference over those"]
+    standard_error_without: Annotated[float | None, "its standard error"]
+
+
+def comparisons(plan: Plan, *, looks: Sequence[Look] = (), correct: Correct = lambda _run, _ratio: None) -> list[Compared]:
+    """Every arm over the baseline, then every arm over the other arms that train the baseline's policy (as published, say)."""
+    study = plan.study
+    found = [row for reference in references(study) for row in _over(plan, reference, looks, correct)]
+    family = [i for i, row in enumerate(found) if row.role == "family"]
+    p_values = [found[i].p_value for i in family]
+    if p_values and all(p is not None for p in p_values) and len(family) == study.comparisons:
+        for i, p in zip(family, holm([p for p in p_values if p is not None]), strict=True):
+            found[i] = replace(found[i], p_holm=p)
+    return found
+
+
+def references(study: Study) -> list[str]:
+    """The baseline, and the other arms with its policy: as it was published, where the baseline was tuned."""
+    policy = study.arms[study.baseline].policy
+    return [study.baseline, *(a for a, it in study.arms.items() if a != study.baseline and not it.repeat and it.policy == policy)]
+
+
+def _over(plan: Plan, reference: str, looks: Sequence[Look], correct: Correct) -> Iterator[Compared]:
+    study, primary = plan.study, reference == plan.study.baseline
+    against = (plan.finalists(reference) or [None])[0]
+    for arm, it in study.arms.items():
+        if not primary and (it.repeat or arm == reference):
+            continue
+        ranked = plan.finalists(arm) or [None] * study.finalists(arm)
+        for rank, candidate in enumerate(ranked):
+            if arm == reference and rank == 0:
+                continue
+            role = "repeat" if it.repeat else "family" if primary and arm in study.family else "control"
+            for ratio in study.analysis.endpoints:
+                yield _compared(plan, arm, candidate, reference, against, ratio, role, first_place(study, arm, looks), correct)
+
+
+def first_place(study: Study, arm: str, looks: Iterable[Look]) -> int:
+    """The place of the first seed that may still be tested: those that a look at fewer seeds has seen had their test."""
+    return max((look.pairs for look in looks if arm in look.arms and look.pairs < study.confirm.seeds), default=0)
+
+
+def _compared(
+    plan: Plan,
+    arm: str,
+    candidate: Candidate | None,
+    reference: str,
+    against: Candidate | None,
+    ratio: float,
+    role: str,
+    first: int,
+    correct: Correct,
+) -> Compared:
+    study = plan.study
+    places = range(first, study.confirm.seeds)
+    halves = [_results(plan, side) for side in (candidate, against)]
+    both = [place for place in places if all(place in half for half in halves)]
+    pairs = [(halves[0][place], halves[1][place]) for place in both]
+    scores = [[half.score("test", ratio) for half in side] for side in zip(*pairs, strict=True)] or [[], []]
+    whole = [pair for pair in pairs if all(half.outcome == "completed" for half in pair)]
+    so_far, without = gain_so_far(*scores), gain_so_far(*([pair[i].score("test", ratio) for pair in whole] for i in (0, 1)))
+    missing = [line for side, half in zip((candidate, against), halves, strict=True) for line in _missing(plan, side, half, places)]
+    if candidate is None or against is None:
+        missing = [f"{name}: its search is under way" for name, side in ((arm, candidate), (reference, against)) if side is None]
+    tested: dict[str, Any] = {}
+    if not missing:
+        tested = _tested(plan, scores, _bits(plan, [candidate, against], both, ratio, correct))
+    counts = [{outcome: sum(pair[i].outcome == outcome for pair in pairs) for outcome in ("diverged", "collapsed")} for i in (0, 1)]
+    return Compared(
+        arm=arm,
+        candidate=candidate and candidate.name,
+        reference_arm=reference,
+        reference=against and against.name,
+        keep_ratio=ratio,
+        role=role,
+        state="incomplete" if missing else "complete",
+        missing=missing,
+        pairs=len(pairs),
+        first_place=first,
+        accuracy=_mean(scores[0]),
+        reference_accuracy=_mean(scores[1]),
+        gain=_known(so_far.mean),
+        standard_error=_known(so_far.standard_error),
+        **{name: tested.get(name) for name in _TESTED},
+        p_holm=None,
+        diverged=counts[0]["diverged"],
+        collapsed=counts[0]["collapsed"],
+        reference_diverged=counts[1]["diverged"],
+        reference_collapsed=counts[1]["collapsed"],
+        pairs_without=without.pairs,
+        gain_without=_known(without.mean),
+        standard_error_without=_known(without.standard_error),
+    )
+
+
+_FROM_TEST = (
+    "ci_low",
+    "ci_high",
+    "family_low",
+    "family_high",
+    "p_value",
+    "p_error",
+    "effect_size",
+    "welch_p_value",
+    "wilcoxon_p_value",
+    "correlation",
+)
+_TESTED = (*_FROM_TEST, "two_way_standard_error", "detectable_gain")
+
+
+def _tested(plan: Plan, scores: list[list[float]], bits: list[np.ndarray] | None) -> dict[str, float | None]:
+    """What is said of a complete comparison alone."""
+    analysis, count = plan.study.analysis, plan.study.comparisons
+    found = paired_comparison(*scores, alpha=analysis.alpha, test=analysis.test, comparisons=count)
+    deviation = found.standard_error * math.sqrt(found.pairs)
+    detectable = minimum_detectable_gain(found.pairs, deviation, alpha=analysis.alpha / count, power=POWER)
+    return {
+        # infinite ends of an interval are said as they are: the test could not reject any gain on that side
+        **{name: None if math.isnan(value := getattr(found, name)) else value for name in _FROM_TEST},
+        "two_way_standard_error": _known(two_way_standard_error(*bits)) if bits else None,
+        "detectable_gain": detectable,
+    }
+
+
+def _bits(plan: Plan, sides: list[Candidate | None], places: list[int], ratio: float, correct: Correct) -> list[np.ndarray] | None:
+    """Correctness by seed and image for both sides; None where a run's was not kept, as a diverged one's is not."""
+    found: list[np.ndarray] = []
+    for side in sides:
+        assert side
+        rows = [correct(plan.study.run(side, "confirm", plan.study.pools[side.arm][place]).run_id, ratio) for place in places]
+        if any(row is None for row in rows):
+            return None
+        found.append(np.stack([row for row in rows if row is not None]))
+    return found
+
+
+def _results(plan: Plan, candidate: Candidate | None) -> Mapping[int, Result]:
+    if candidate is None:
+        return {}
+    return plan.confirmed(candidate.arm)[[it.name for it in plan.finalists(candidate.arm)].index(candidate.name)]
+
+
+def _missing(plan: Plan, candidate: Candidate | None, half: Mapping[int, Result], places: Iterable[int]) -> Iterator[str]:
+    if candidate is None:
+        return
+    for place in places:
+        if place not in half:
+            seed = plan.study.pools[candidate.arm][place]
+            run_id = plan.study.run(candidate, "confirm", seed).run_id
+            why = f"failed: {plan.failed[run_id].reason}" if run_id in plan.failed else "has not finished"
+            yield f"{candidate.name}, confirm seed {seed} (run {run_id}) {why}"
+
+
+def _mean(scores: list[float]) -> float | None:
+    return math.fsum(scores) / len(scores) if scores else None
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def look_of(study: Study, rows: Sequence[Compared], at: str) -> Look | None:
+    """What has been seen once these comparisons are shown: those that are complete."""
+    arms = sorted({row.arm for row in rows if row.state == "complete"})
+    return Look(at, study.confirm.seeds, arms) if arms else None
+
+
+def refuse_what_cannot_reject(study: Study, looks: Sequence[Look]) -> None:
+    """RejectStudy where seeds were added after a look, and are too few to be tested alone."""
+    contents: Contents = study.contents
+    for arm in study.family:
+        if first := first_place(study, arm, looks):
+            fresh, alpha = study.confirm.seeds - first, study.analysis.alpha
+            if study.analysis.test == "sign-flip" and smallest_p_value(fresh) > alpha / contents.comparisons:
+                needed = pairs_needed(contents.comparisons, alpha)
+                raise RejectStudy(
+                    [
+                        f"{study.name}: confirm.seeds: the first {first} seeds of {arm!r} were compared already, and seeds that are "
+                        f"added after a look are tested alone: {fresh} of them cannot reject anything, {needed} can. Ask for {first + needed} seeds, or for none."
+                    ]
+                )
