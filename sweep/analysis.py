@@ -257,6 +257,7 @@ def refuse_what_cannot_reject(study: Study, looks: Sequence[Look]) -> None:
                 raise RejectStudy(
                     [
                         f"{study.name}: confirm.seeds: the first {first} seeds of {arm!r} were compared already, and seeds that are "
-                        f"added after a look are tested alone: {fresh} of them cannot reject anything, {needed} can. Ask for {first + needed} seeds, or for none."
+                        f"added after a look are tested alone: {fresh} of them cannot reject anything, {needed} can. "
+                        f"Ask for {first + needed} seeds, or for none."
                     ]
                 )

@@ -42,6 +42,7 @@ class Ledger:
 
     def __init__(self, place: str, study: str, say: Callable[[str], None]) -> None:
         self.say = say
+        self.study = study
         self.store, self.runs_place = open_store(f"{place.rstrip('/')}/{study}"), f"{place.rstrip('/')}/{study}/runs"
         self.runs = open_store(self.runs_place)
         self.results: dict[str, Result] = {}

@@ -15,7 +15,7 @@ from typing import Literal
 
 from sweep.contents import Values
 from sweep.study import Candidate, Study
-from sweep.told import Failure, Phase, Proposal, Result, Run
+from sweep.told import Cohort, Failure, Phase, Proposal, Result, Run
 
 NODE_STRIKES = 3
 """Different runs that end badly on a node, with none that ends well between them, before work is kept away from it."""
@@ -31,6 +31,7 @@ class _Entry:
     """At the primary endpoint, by place in the pool; NaN where the run has not finished."""
     results: dict[int, Result] = field(default_factory=dict)
     """By place in the pool; of confirmation runs alone, since the search has many and needs one number of each."""
+    runs: list[str] = field(default_factory=list)
 
     def mean(self, seeds: int) -> float:
         return math.fsum(self.scores[:seeds]) / seeds
@@ -151,6 +152,13 @@ class Plan:
         return [
             (entry.candidate, entry.scores) for generation in self._searches.get(arm, _Search()).generations for entry in generation.entries
         ]
+
+    def cohorts(self) -> Iterator[Cohort]:
+        """Every candidate in each phase it has reached, with the runs it has there; an arm's search before its confirmation."""
+        for arm in self.study.arms:
+            searched = [entry for generation in self._searches.get(arm, _Search()).generations for entry in generation.entries]
+            for entry in (*searched, *self._confirmed.get(arm, [])):
+                yield Cohort(entry.candidate, entry.phase, tuple(entry.runs), tuple(entry.scores))
 
     # told
 
@@ -278,6 +286,7 @@ class Plan:
         run = Run(spec, spec.run_id, entry.phase, entry.candidate.name, entry.candidate.arm, place, priority)
         self.total[run.phase, run.arm] += 1
         entry.scores.append(math.nan)
+        entry.runs.append(run.run_id)
         if result := self.results.get(run.run_id):
             self._score(run, entry, result)
             return False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sweep.contents import Values
+from sweep.study import Candidate
 from trainer.spec import RunSpec
 
 Phase = Literal["search", "confirm"]
@@ -65,3 +66,15 @@ class Proposal:
     generation: int
     size: int
     history: list[tuple[Values, float, int]]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What a seed average is taken over: a candidate's runs in a phase, in the order of the pool, so many as it has been given so far."""
+
+    candidate: Candidate
+    phase: Phase
+    runs: tuple[str, ...]
+    """By run_id. Equal candidates share their runs."""
+    scores: tuple[float, ...]
+    """At the primary endpoint; NaN where the run has not finished."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 import sys
 from functools import cache
@@ -42,6 +43,7 @@ def describe(device: torch.device) -> dict[str, str | int]:
         "torch": str(torch.__version__),
         "device": device.type,
         "device_name": name,
+        "node": platform.node(),
         "threads": torch.get_num_threads(),
     }
 

@@ -72,6 +72,7 @@ _TYPES: dict[Any, pa.DataType] = {
     float: pa.float64(),
     bool: pa.bool_(),
     bytes: pa.binary(),
+    list[str]: pa.list_(pa.field("element", pa.string())),
     list[float]: pa.list_(pa.field("element", pa.float64())),
     datetime: pa.timestamp("us", tz="UTC"),
 }

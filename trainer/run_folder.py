@@ -234,7 +234,8 @@ class RunFolder:
             before = unseal(self.store.read(f"{self.root}/attempt-{attempt}/attempt.json"))
         except (FileNotFoundError, ValueError):
             return  # there is no attempt before, or what it ran on can no longer be told
-        compared = environment.keys() - {"commit"}  # most commits change no number, and those that do change the code's hash too
+        # most commits change no number, and those that do change the code's hash too; nodes differ by what else is compared
+        compared = environment.keys() - {"commit", "node"}
         if changed := [f"{key} {before.get(key)} -> {environment[key]}" for key in sorted(compared) if before.get(key) != environment[key]]:
             self.say(f"attempt {attempt} ran on something else ({', '.join(changed)}): the last bits of the numbers may differ.")
 

@@ -1,0 +1,170 @@
+"""A study's ledger as the views read it: its plan, its cohorts, and each run's files. Reads only; the driver may be at work meanwhile."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweep import study as studies
+from sweep.document import RejectStudy
+from sweep.ledger import READERS, Ledger
+from sweep.plan import Plan
+from sweep.study import Study
+from sweep.told import Cohort, Failure, Result
+from trainer.run_folder import DamagedRun, RunFolder
+from trainer.spec import RunSpec
+from trainer.store import digest, unseal
+
+AHEAD = 32
+"""Runs that are read before they are asked for."""
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Reading:
+    """A study as it stands in its ledger at this moment."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """RejectStudy where nothing was begun there."""
+        self.ledger, self.name = ledger, ledger.study
+        declared = ledger.declared()
+        if declared is None:
+            raise RejectStudy([f"{ledger.store.where()} holds no study yet. `sweep run` begins it."])
+        self.declared: dict[str, Any] = declared
+        self.study: Study = studies.from_declared(self.name, declared)
+        ledger.load(keep=False)
+        self.plan = Plan(self.study, ledger.results, ledger.proposals())
+        self.failures = ledger.failures()
+        for run_id, reason in ledger.damaged.items():
+            self.plan.damage(run_id, reason)
+        for run_id, failure in self.failures.items():
+            self.plan.failed.setdefault(run_id, Failure(failure["reason"], failure["node"], failure["attempts"], what=failure["what"]))
+        self.cohorts: list[Cohort] = list(self.plan.cohorts())
+        self._correct: dict[str, dict[float, np.ndarray]] = {}
+
+    @cached_property
+    def runs(self) -> dict[str, RunFiles]:
+        """Every run of the study, each once, in the order of the cohorts; equal candidates share a run, and the first one names it."""
+        found: dict[str, RunFiles] = {}
+        for cohort in self.cohorts:
+            pool = self.study.search_seeds if cohort.phase == "search" else self.study.pools[cohort.candidate.arm]
+            for place, run_id in enumerate(cohort.runs):
+                if run_id not in found:
+                    found[run_id] = RunFiles(self, run_id, cohort, place, pool[place])
+        return found
+
+    def correct(self, run_id: str, ratio: float) -> np.ndarray | None:
+        """Correctness per test image at a keep ratio; None where it was not kept."""
+        if run_id not in self._correct:
+            table = self.runs[run_id].endpoints()
+            rows = [row for row in table.to_pylist() if row["split"] == "test"] if table else []
+            self._correct[run_id] = {
+                row["keep_ratio"]: np.unpackbits(np.frombuffer(row["correct"], np.uint8), count=row["images"]).astype(bool) for row in rows
+            }
+        return self._correct[run_id].get(ratio)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """One run: where it stands in the study, and its files, read when they are asked for."""
+
+    reading: Reading
+    run_id: str
+    cohort: Cohort
+    place: int
+    seed: int
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        return self.reading.study.run(self.cohort.candidate, self.cohort.phase, self.seed)
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.reading.ledger.runs, self.spec, self.reading.ledger.say)
+
+    @property
+    def result(self) -> Result | None:
+        """What it gave; None while it has not finished."""
+        return self.reading.plan.results.get(self.run_id)
+
+    @property
+    def state(self) -> str:
+        """completed, collapsed, diverged, failed, or unfinished."""
+        if result := self.result:
+            return result.outcome
+        return "failed" if self.run_id in self.reading.plan.failed else "unfinished"
+
+    def endpoints(self) -> pa.Table | None:
+        """The final weights' figures; None where the run has not come to them."""
+        if not self.result or self.result.outcome == "diverged":
+            return None
+        outcome = self.folder.outcome()
+        return _table(self.folder.table(outcome, "endpoints")) if outcome else None
+
+    def epochs(self) -> pa.Table | None:
+        """Every epoch that is kept so far; None where none is."""
+        if self.result and (outcome := self.folder.outcome()):
+            return _table(self.folder.table(outcome, "epochs"))
+        found = [(int(m[2]), int(m[1]), name) for name in self.names if (m := re.search(r"attempt-(\d+)/epochs-(\d+)-\w+\.parquet$", name))]
+        for _, _, name in sorted(found, reverse=True):
+            try:
+                data = self.reading.ledger.runs.read(name)
+            except FileNotFoundError:
+                continue  # a later commit has replaced it since it was listed
+            if digest(data)[:16] in name:
+                return _table(data)
+        return None
+
+    @cached_property
+    def names(self) -> list[str]:
+        return self.reading.ledger.runs.names(self.run_id)
+
+    @cached_property
+    def attempts(self) -> list[dict[str, Any]]:
+        """What each attempt ran on, the first one first; without those whose record is damaged."""
+        numbers = sorted(int(m[1]) for name in self.names if (m := re.search(r"attempt-(\d+)/attempt\.json$", name)))
+        found: list[dict[str, Any]] = []
+        for number in numbers:
+            try:
+                found.append({"number": number, **unseal(self.reading.ledger.runs.read(f"{self.run_id}/attempt-{number}/attempt.json"))})
+            except (ValueError, FileNotFoundError):
+                self.reading.ledger.say(f"run {self.run_id}: what attempt {number} ran on cannot be read.")
+        return found
+
+    @cached_property
+    def ended_at(self) -> str | None:
+        """When the outcome was written."""
+        try:
+            return unseal(self.reading.ledger.runs.read(f"{self.run_id}/outcome.json"))["written_at"]
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DamagedRun(f"{self.reading.ledger.runs.where(f'{self.run_id}/outcome.json')} is damaged ({error}).") from error
+
+
+def _table(data: bytes) -> pa.Table:
+    return pq.read_table(io.BytesIO(data), use_threads=False)
+
+
+def ahead(items: Iterable[T], work: Callable[[T], U]) -> Iterator[tuple[T, U]]:
+    """Each item with what `work` gives for it, in order; a few are worked on side by side, and never more are held."""
+    with ThreadPoolExecutor(READERS) as readers:
+        waiting: deque[tuple[T, Future[U]]] = deque()
+        for item in items:
+            waiting.append((item, readers.submit(work, item)))
+            if len(waiting) > AHEAD:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
