@@ -240,10 +240,9 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def look_of(study: Study, rows: Sequence[Compared], at: str) -> Look | None:
-    """What has been seen once these comparisons are shown: those that are complete."""
-    arms = sorted({row.arm for row in rows if row.state == "complete"})
-    return Look(at, study.confirm.seeds, arms) if arms else None
+def seen(rows: Sequence[Compared]) -> list[str]:
+    """The arms of which something was tested, once these comparisons are shown."""
+    return sorted({row.arm for row in rows if row.p_value is not None})
 
 
 def refuse_what_cannot_reject(study: Study, looks: Sequence[Look]) -> None:

@@ -1,6 +1,6 @@
 """The study's folder around its run folders: the study as declared, the candidates proposed, the index of results, and failures.
 
-    study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json
+    study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json  looks/<pairs>-<hash>.json
     runs/<run_id>/...                       failures/<run_id>.json
 
 Everything but the index is the truth; the index is what was read from the run folders, and is read anew where it does not fit them.
@@ -183,6 +183,18 @@ class Ledger:
                 if run_id not in self.results and (body := self._sealed(name)):
                     found[run_id] = body
         return found
+
+    # looks
+
+    def look(self, pairs: int, arms: list[str]) -> None:
+        """Record that the comparisons of these arms over so many pairs were shown; the first time counts."""
+        body = {"pairs": pairs, "arms": arms, "at": now()}
+        self.store.create(f"looks/{pairs}-{digest(' '.join(arms).encode())[:8]}.json", seal(body))
+
+    def looks(self) -> list[dict[str, Any]]:
+        """Every one of them, in the order of time."""
+        found = [body for name in self.store.names("looks") if (body := self._sealed(name))]
+        return sorted(found, key=lambda body: (body["at"], body["pairs"]))
 
     def _has_work(self) -> bool:
         return any(name.startswith(("runs/", "generations/")) for name in self.store.names())

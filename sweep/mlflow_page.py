@@ -1,23 +1,27 @@
 """How MLflow's own experiment page is opened on our table: the experiment tags that describe a view, and the link that opens it.
 
 Nothing here talks to a server: whoever publishes sets the tags. The format was read from the bundled page of MLflow 3.17.2; it is not
-documented. Where another version does not understand a view, its page reports "Error loading shared view state" for some seconds and shows
-the runs newest first. It ignores fields it does not know. No run, metric or artifact depends on any of this.
+documented. A page that does not understand a view says "Error loading shared view state" for three seconds and goes to the experiment's
+first page; of a view it understands, it leaves out what it does not know. No run, metric or artifact depends on any of this.
 """
 
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 VIEW_TAG = "mlflow.sharedViewState."
-# said before the page can guess or ask: without it, it may open on the traces of a language model
+# 3.17 goes by the workflow type in the link; its code still has the older way, which goes by this tag
 KIND_TAG = {"mlflow.experimentKind": "custom_model_development"}
 NOTE_TAG = "mlflow.note.content"
 # the page puts the charts of all other metrics into a section of this name; ours is named first, so that it begins closed
 REST = "Model metrics"
+RUN_NAME = "attributes.`Run Name`"
+# pixels: "0.034 (average)" and the name of a group must be legible; what is left of a window of 1500 holds the five metrics
+WIDTHS = {RUN_NAME: 260, "runDateAndNestInfo": 140}
+WIDTH = 140
 
 
 def metric(name: str) -> str:
@@ -39,8 +43,12 @@ def tag(name: str) -> str:
 class View:
     """One way to look at an experiment's runs; `key` is its place in the link, `name` its entry in the page's menu of saved views.
 
-    `group_by` is a tag, not the parent: the page nests children under parents only where it sorts by the time of creation. A group that
-    lacks the metric sorted by would disturb the order of the others, so `only` has to keep such runs out.
+    `group_by` is a tag that parent and children share: by `mlflow.parentRunId` the page nests only where it sorts by the time of creation.
+    A group shows the average of what its runs have, so a metric that only the parent has is shown as it is. `only` has to keep out runs
+    without the tag and groups without the metric sorted by, which the page puts anywhere. `groups` are the tag's values, shown closed.
+
+    The page fetches 100 runs at first: those that have the metric sorted by come first, and the children of some groups may be missing
+    until "Load more" is pressed.
     """
 
     key: str
@@ -52,10 +60,10 @@ class View:
     groups: tuple[str, ...] = ()
     curves: tuple[str, ...] = ()
 
-    def state(self) -> Mapping[str, object]:
+    def state(self) -> dict[str, object]:
         """What the page is to show, in its own words."""
-        grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": self.group_by}]}
-        return {
+        widths = WIDTHS | dict.fromkeys(self.columns, WIDTH)
+        state: dict[str, object] = {
             "searchFilter": self.only,
             "orderByKey": self.sort,
             "orderByAsc": False,
@@ -64,22 +72,26 @@ class View:
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
             "selectedColumns": self.columns,
-            "columnOrder": self.columns,
+            "columnOrder": list(widths),
+            "columnWidths": widths,
             "runsHiddenMode": "SHOW_ALL",
-            "groupBy": grouped if self.group_by else None,
-            # groups not named here begin open
-            "groupsExpanded": {f"tag.{self.group_by}.{name}": False for name in self.groups},
             "useGroupedValuesInCharts": False,
-        } | (self._charts() if self.curves else {})
+        }
+        if self.group_by:
+            state["groupBy"] = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": self.group_by}]}
+            # groups not named here begin open
+            state["groupsExpanded"] = {f"tag.{self.group_by}.{name}": False for name in self.groups}
+        return state | (self._charts() if self.curves else {})
 
-    def _charts(self) -> Mapping[str, object]:
+    def _charts(self) -> dict[str, object]:
         section = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
-        card = {"type": "LINE", "metricSectionId": "curves", "runsCountToCompare": 20, "deleted": False, "isGenerated": False}
-        line = {"xAxisKey": "step", "yAxisKey": "metric", "scaleType": "linear", "xAxisScaleType": "linear", "range": {}}
+        card = {"type": "LINE", "metricSectionId": "curves", "displayPoints": False, "deleted": False, "isGenerated": False}
+        axes = {"xAxisKey": "step", "yAxisKey": "metric", "scaleType": "linear", "xAxisScaleType": "linear", "range": {}}
+        # a card that says nothing of smoothing is drawn smoothed
+        plain = {"lineSmoothness": 0, "useGlobalLineSmoothing": False, "useGlobalXaxisKey": False, "yAxisExpressions": []}
         return {
             "compareRunCharts": [
-                card | line | {"uuid": f"curve-{name}", "metricKey": name, "selectedMetricKeys": [name], "yAxisExpressions": []}
-                for name in self.curves
+                card | axes | plain | {"uuid": f"curve-{name}", "metricKey": name, "selectedMetricKeys": [name]} for name in self.curves
             ],
             "compareRunSections": [
                 section | {"uuid": "curves", "name": "Epoch by epoch"},
@@ -100,5 +112,6 @@ def view_tags(views: Iterable[View], written_ms: int) -> dict[str, str]:
 
 def link(base_url: str, experiment_id: str, view: View) -> str:
     """The page of `view`: its charts where it names curves, otherwise its table."""
-    mode = "CHART" if view.curves else "TABLE"
-    return f"{base_url.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?viewStateShareKey={quote(view.key)}&compareRunsMode={mode}"
+    # without a workflow type the page is that of language models, whatever the experiment's tags say
+    asked = {"viewStateShareKey": view.key, "compareRunsMode": "CHART" if view.curves else "TABLE", "workflowType": "machine_learning"}
+    return f"{base_url.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?{urlencode(asked)}"

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep import study as studies
+from sweep.analysis import Compared, Look, comparisons, seen
 from sweep.document import RejectStudy
 from sweep.ledger import READERS, Ledger
 from sweep.plan import Plan
@@ -50,6 +52,7 @@ class Reading:
         for run_id, failure in self.failures.items():
             self.plan.failed.setdefault(run_id, Failure(failure["reason"], failure["node"], failure["attempts"], what=failure["what"]))
         self.cohorts: list[Cohort] = list(self.plan.cohorts())
+        self.looks = [Look(**look) for look in ledger.looks()]
         self._correct: dict[str, dict[float, np.ndarray]] = {}
 
     @cached_property
@@ -62,6 +65,21 @@ class Reading:
                 if run_id not in found:
                     found[run_id] = RunFiles(self, run_id, cohort, place, pool[place])
         return found
+
+    @cached_property
+    def files(self) -> dict[str, list[str]]:
+        """The names of every run's files, from one listing."""
+        found: dict[str, list[str]] = {}
+        for name in self.ledger.runs.names():
+            found.setdefault(name.split("/")[0], []).append(name)
+        return found
+
+    def compare(self) -> list[Compared]:
+        """The comparisons as they stand; that they were seen is recorded, because seeds that are added later are then tested alone."""
+        rows = comparisons(self.plan, looks=self.looks, correct=self.correct)
+        if arms := seen(rows):
+            self.ledger.look(self.study.confirm.seeds, arms)
+        return rows
 
     def correct(self, run_id: str, ratio: float) -> np.ndarray | None:
         """Correctness per test image at a keep ratio; None where it was not kept."""
@@ -115,19 +133,32 @@ class RunFiles:
         """Every epoch that is kept so far; None where none is."""
         if self.result and (outcome := self.folder.outcome()):
             return _table(self.folder.table(outcome, "epochs"))
-        found = [(int(m[2]), int(m[1]), name) for name in self.names if (m := re.search(r"attempt-(\d+)/epochs-(\d+)-\w+\.parquet$", name))]
-        for _, _, name in sorted(found, reverse=True):
-            try:
-                data = self.reading.ledger.runs.read(name)
-            except FileNotFoundError:
-                continue  # a later commit has replaced it since it was listed
-            if digest(data)[:16] in name:
-                return _table(data)
+        for names in (self.names, self.reading.ledger.runs.names(self.run_id)):  # later commits may have replaced what was listed
+            for _, _, name in sorted(_kept(names), reverse=True):
+                with suppress(FileNotFoundError):
+                    data = self.reading.ledger.runs.read(name)
+                    if digest(data)[:16] in name:
+                        return _table(data)
         return None
 
-    @cached_property
+    @property
+    def committed(self) -> int:
+        """Epochs that are kept."""
+        return self.result.epochs if self.result else max((epoch for epoch, _, _ in _kept(self.names)), default=0)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there was an attempt at it."""
+        return bool(self.names) or self.state != "unfinished"
+
+    @property
     def names(self) -> list[str]:
-        return self.reading.ledger.runs.names(self.run_id)
+        return self.reading.files.get(self.run_id, [])
+
+    @property
+    def tries(self) -> int:
+        """Attempts at it."""
+        return sum(name.endswith("/attempt.json") for name in self.names)
 
     @cached_property
     def attempts(self) -> list[dict[str, Any]]:
@@ -150,6 +181,12 @@ class RunFiles:
             return None
         except ValueError as error:
             raise DamagedRun(f"{self.reading.ledger.runs.where(f'{self.run_id}/outcome.json')} is damaged ({error}).") from error
+
+
+def _kept(names: Iterable[str]) -> list[tuple[int, int, str]]:
+    """Epoch, attempt and name of every table of epochs."""
+    found = [(name, re.search(r"/attempt-(\d+)/epochs-(\d+)-\w+\.parquet$", name)) for name in names]
+    return [(int(match[2]), int(match[1]), name) for name, match in found if match]
 
 
 def _table(data: bytes) -> pa.Table:

@@ -4,18 +4,127 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import stats as typed_stats
 
-from sweep.statistics import gain_so_far, minimum_detectable_gain, pairs_needed, smallest_p_value
+from sweep.statistics import (
+    NotComparable,
+    across_tasks,
+    gain_so_far,
+    holm,
+    minimum_detectable_gain,
+    pairs_needed,
+    power,
+    smallest_p_value,
+    two_way_standard_error,
+)
 
+stats: Any = typed_stats  # its stubs do not know its results' fields
 SCORE = st.floats(0, 1)
+UNTIMED = settings(deadline=None)
 
 
+# families, tasks, images
+
+
+def by_hand(p_values: list[float]) -> list[float]:
+    """Holm: the k-th smallest of m times m - k + 1, and never less than a smaller one's."""
+    order, adjusted, least = sorted(range(len(p_values)), key=lambda i: p_values[i]), [0.0] * len(p_values), 0.0
+    for k, i in enumerate(order):
+        least = max(least, (len(p_values) - k) * p_values[i])
+        adjusted[i] = min(1.0, least)
+    return adjusted
+
+
+@UNTIMED
+@given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.02, 1.0])), max_size=12))
+def test_holm_s_correction_is_the_one_by_hand(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(by_hand(p_values), abs=1e-12)
+
+
+def test_holm_s_correction_rejects_two_of_the_four_in_the_textbook_example() -> None:
+    """0.01, 0.04, 0.03 and 0.005 at 5 %: the last and the first are rejected, at 0.0125 and 0.0167; 0.03 is above 0.025 and ends it."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -0.1, 1.5])
+def test_a_p_value_that_is_none_is_named_by_its_place(wrong: float) -> None:
+    with pytest.raises(NotComparable, match=rf"p-value 1 \(counted from 0\) is {wrong}"):
+        holm([0.5, wrong])
+
+
+def test_tasks_are_compared_by_wilcoxon_s_test_of_their_gains() -> None:
+    gains = {"a": 0.03, "b": -0.01, "c": 0.02, "d": 0.05, "e": 0.004, "f": 0.011}
+    found = across_tasks(gains)
+    assert (found.tasks, found.wins, found.median_gain) == (6, 5, pytest.approx(0.0155))
+    assert found.p_value == pytest.approx(float(stats.wilcoxon(list(gains.values()), method="exact").pvalue))
+
+
+def test_a_task_without_a_gain_is_named_and_one_task_is_no_sample() -> None:
+    with pytest.raises(NotComparable, match="task 'cifar' has no gain: it is nan"):
+        across_tasks({"digits": 0.1, "cifar": math.nan})
+    with pytest.raises(NotComparable, match="at least 2; there are 1"):
+        across_tasks({"digits": 0.1})
+
+
+@UNTIMED
+@given(st.integers(0, 2**32), st.integers(2, 6), st.integers(2, 20), st.floats(0.05, 0.95))
+def test_the_two_way_error_is_never_below_that_of_the_seeds(seed: int, seeds: int, images: int, share: float) -> None:
+    candidate, baseline = np.random.default_rng(seed).random((2, seeds, images)) < share
+    by_seed = candidate.mean(1) - baseline.mean(1)
+    assert two_way_standard_error(candidate, baseline) >= float(stats.sem(by_seed)) - 1e-12
+
+
+def test_the_two_way_error_is_the_spread_of_the_gain_when_seeds_and_images_are_drawn_anew() -> None:
+    """600 experiments of 8 seeds and 60 images, of which both have an effect of their own on each side; the spread's own error is 3 %."""
+    draw, seeds, images = np.random.default_rng(2), 8, 60
+    gains, two_way, by_seeds = [], [], []
+    for _ in range(600):
+        ease = draw.normal(0, 1, images) + draw.normal(0, 1.2, (2, 1, images)) + draw.normal(0, 0.3, (2, seeds, 1))
+        candidate, baseline = ease + draw.normal(0, 0.6, (2, seeds, images)) > 0
+        gains.append(candidate.mean() - baseline.mean())
+        two_way.append(two_way_standard_error(candidate, baseline) ** 2)
+        by_seeds.append(float(stats.sem(candidate.mean(1) - baseline.mean(1))) ** 2)
+    spread = float(np.std(gains))
+    assert math.sqrt(np.mean(two_way)) == pytest.approx(spread, rel=0.1)
+    assert math.sqrt(np.mean(by_seeds)) < 0.7 * spread
+
+
+def test_one_seed_or_one_image_has_no_two_way_error() -> None:
+    assert math.isnan(two_way_standard_error(np.ones((1, 5), bool), np.zeros((1, 5), bool)))
+    assert math.isnan(two_way_standard_error(np.ones((5, 1), bool), np.zeros((5, 1), bool)))
+
+
+# power
+
+
+@pytest.mark.parametrize(("pairs", "known"), [(7, 0.30), (10, 0.66)])
+def test_a_gain_of_one_deviation_is_found_as_often_as_the_design_says(pairs: int, known: float) -> None:
+    """By sign flips under Holm's strictest step of two comparisons."""
+    assert power(pairs, 1.0, 0.025) == pytest.approx(known, abs=0.015)
+
+
+@pytest.mark.parametrize(("pairs", "effect", "alpha"), [(3, 2.0, 0.05), (7, 1.0, 0.025), (15, 0.5, 0.05), (15, 0.0, 0.05)])
+def test_the_power_of_the_t_test_is_the_share_of_simulated_experiments_that_reject(pairs: int, effect: float, alpha: float) -> None:
+    drawn = np.random.default_rng(7).normal(effect, 1, (20_000, pairs))
+    assert power(pairs, effect, alpha, "paired-t") == pytest.approx((stats.ttest_1samp(drawn, 0, axis=1).pvalue <= alpha).mean(), abs=0.012)
+
+
+def test_sign_flips_find_nothing_where_they_cannot_reject_and_reject_a_true_null_as_often_as_they_have_p_values() -> None:
+    assert power(1, 9.0, 0.5) == power(5, 9.0, 0.05) == 0
+    assert power(6, 50.0, 0.05) == 1
+    assert power(8, 0.0, 0.05) == pytest.approx(12 / 256, abs=0.014)  # of 256 flips, 12 are the most that 5 % hold
+
+
+# looking on, and planning
+
+
+@UNTIMED
 @given(st.lists(st.tuples(SCORE, SCORE), min_size=2, max_size=30))
 def test_a_gain_is_the_mean_of_the_differences_and_its_error_is_scipy_s(pairs: list[tuple[float, float]]) -> None:
     candidate, baseline = map(list, zip(*pairs, strict=True))

@@ -1,0 +1,190 @@
+"""The only room that imports MLflow: an experiment's runs by a key of ours, so that whatever is done twice is done once.
+
+A run is looked for before it is made; after any error all is looked for again, and of several runs with one key the smallest id stays.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a create that is repeated after a lost answer makes a second run; we look first
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+}
+
+import logging
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeVar
+
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from sweep.points import Point
+
+METRICS, PARAMS, TAGS = 1000, 100, 100
+"""Most of each in one request."""
+TAG_LENGTH = 5000
+KEY = "sweep.key"
+EPOCH_ZERO_MS, STEP_MS = 1_600_000_000_000, 60_000
+"""A point's time follows from its step: with another time it would be another point."""
+T = TypeVar("T")
+
+
+class TrackerDown(RuntimeError):
+    """MLflow did not do what was asked of it; nothing is lost, since everything can be sent again."""
+
+
+@dataclass
+class TrackedRun:
+    """A run as MLflow has it."""
+
+    id: str
+    status: str
+    tags: dict[str, str]
+    params: set[str] = field(default_factory=set)
+
+
+class Experiment:
+    """One experiment. Opened lazily, and anew after an error."""
+
+    def __init__(self, uri: str, name: str, owner: str, artifacts: str | None) -> None:
+        """`owner` is the ledger that the experiment shows; `artifacts` where its files go, or None to leave that to a server."""
+        self.uri, self.name, self.owner, self.artifacts = uri, name, owner, artifacts
+        self.id = ""
+        self.tags: dict[str, str] = {}
+        self.runs: dict[str, TrackedRun] = {}
+        self.writes = self.points = 0
+        self._client: MlflowClient | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own."""
+        if self._client is None:
+            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            logging.getLogger("alembic").setLevel(logging.ERROR)
+            self._client = MlflowClient(self.uri)
+        return self._client
+
+    @contextmanager
+    def errors(self) -> Generator[None]:
+        """Whatever goes wrong with the tracker, as one kind of error; what is known is then looked for again."""
+        try:
+            yield
+        except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+            self.id = ""
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise TrackerDown(f"MLflow at {self.uri}: {lines[0][:300]}") from error
+
+    def open(self) -> None:
+        """Find or make the experiment, and learn what is in it; of doubles only the run with the smallest id stays."""
+        if not self.id:
+            self._find()
+        self.runs.clear()
+        for found in sorted(self._listed(), key=lambda run: run.info.run_id):
+            key = found.data.tags.get(KEY)
+            if key in self.runs:
+                self.delete_id(found.info.run_id)
+            elif key:
+                self.runs[key] = TrackedRun(found.info.run_id, found.info.status, dict(found.data.tags), set(found.data.params))
+
+    def _find(self) -> None:
+        names = [self.name, f"{self.name} @ {self.owner}"]  # another ledger has a study of this name in the same MLflow
+        for name in names:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                self.id = self.client.create_experiment(name, self.artifacts, {"sweep.ledger": self.owner})
+                self.tags = {}
+                return
+            if self.artifacts or found.tags.get("sweep.ledger") == self.owner:  # a store of the ledger's own may have been moved with it
+                if found.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(found.experiment_id)
+                self.id, self.tags = found.experiment_id, dict(found.tags)
+                return
+        raise TrackerDown(
+            f"MLflow at {self.uri}: the experiments {' and '.join(map(repr, names))} belong to other ledgers. Rename one there."
+        )
+
+    def _listed(self) -> Iterator[Any]:
+        token: str | None = None
+        while True:
+            page = self.client.search_runs([self.id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def ensure(self, key: str, name: str, start_ms: int | None, tags: Mapping[str, str]) -> TrackedRun:
+        """The run with this key, made where there is none."""
+        if run := self.runs.get(key):
+            return run
+        whole = {KEY: key, **tags}
+        made = self.client.create_run(self.id, start_time=start_ms, tags=whole, run_name=name)
+        self.writes += 1
+        self.runs[key] = TrackedRun(made.info.run_id, "RUNNING", whole)
+        return self.runs[key]
+
+    def send(
+        self, run: TrackedRun, points: Iterable[Point] = (), params: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Metric points, then parameters and tags that are not there yet. The tags come last: they may say what was sent."""
+        metrics = [Metric(it.key, it.value, EPOCH_ZERO_MS + it.step * STEP_MS, it.step) for it in points]
+        for some in _chunks(metrics, METRICS):
+            self.client.log_batch(run.id, metrics=some)
+            self.writes, self.points = self.writes + 1, self.points + len(some)
+        new = [Param(key, str(value)) for key, value in (params or {}).items() if key not in run.params]
+        for some in _chunks(new, PARAMS):
+            self.client.log_batch(run.id, params=some)
+            self.writes += 1
+        run.params |= {param.key for param in new}
+        changed = [RunTag(key, value[:TAG_LENGTH]) for key, value in (tags or {}).items() if run.tags.get(key) != value[:TAG_LENGTH]]
+        for some in _chunks(changed, TAGS):
+            self.client.log_batch(run.id, tags=some)
+            self.writes += 1
+        run.tags |= {tag.key: tag.value for tag in changed}
+
+    def status(self, run: TrackedRun, status: str, end_ms: int | None) -> None:
+        """Say how a run stands."""
+        if run.status == status:
+            return
+        if status == "RUNNING":
+            self.client.update_run(run.id, status)
+        else:
+            self.client.set_terminated(run.id, status, end_ms)
+        run.status = status
+        self.writes += 1
+
+    def text(self, run: TrackedRun, name: str, content: str) -> None:
+        """A file of a run."""
+        self.client.log_text(run.id, content, name)
+        self.writes += 1
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """The experiment's own tags."""
+        for key, value in tags.items():
+            if self.tags.get(key) != value:
+                self.client.set_experiment_tag(self.id, key, value)
+                self.tags[key] = value
+                self.writes += 1
+
+    def delete(self, key: str) -> None:
+        """Remove the run with a key."""
+        self.delete_id(self.runs.pop(key).id)
+
+    def delete_id(self, run_id: str) -> None:
+        """Remove a run; its children stay."""
+        self.client.delete_run(run_id)
+        self.writes += 1
+
+
+def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some

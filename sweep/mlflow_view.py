@@ -1,0 +1,235 @@
+"""A study as MLflow shows it: a parent per cohort with seed averages and gains, its seeds below, the report beside. Follows the ledger.
+
+It can be thrown away and built again: what is in MLflow depends on the ledger alone, not on when or how often this ran.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sweep.analysis import Compared
+from sweep.ledger import Ledger
+from sweep.mlflow_client import Experiment, TrackedRun
+from sweep.points import Point, cohort_points, curves, gain_points, prefix_gains, run_points, shared_epochs
+from sweep.reading import Reading, RunFiles
+from sweep.told import Cohort
+from trainer.run_folder import DamagedRun
+
+STATUS = {"completed": "FINISHED", "collapsed": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "unfinished": "KILLED"}
+"""MLflow has no word for a result that is not a number; the tag `outcome` has the exact one."""
+VERSIONS = ("node", "device", "threads", "torch", "code", "commit")
+SITES = "nonzero_rate_by_site.csv"
+
+
+class View:
+    """Brings an experiment up to date with a ledger, as often as it is asked to."""
+
+    def __init__(self, ledger: Ledger, experiment: Experiment, say: Callable[[str], None]) -> None:
+        self.ledger, self.experiment, self.say = ledger, experiment, say
+        self._told: set[str] = set()
+
+    def update(self, *, live: bool, report: Callable[[Reading, Sequence[Compared]], tuple[str, str]] | None = None) -> int:
+        """Write what is missing; how many writes that took. `live` says that a driver is at work, `report` makes the page and the note."""
+        with self.experiment.errors():
+            before = self.experiment.writes
+            reading = Reading(self.ledger)
+            if not self.experiment.id or not live:
+                self.experiment.open()
+            begun = [cohort for cohort in reading.cohorts if any(reading.runs[run_id].begun for run_id in cohort.runs)]
+            compared = reading.compare() if _something_is_whole(reading) else []
+            if report:
+                self._report(reading, report(reading, compared))
+            keys = {"report"}
+            for cohort in begun:
+                keys |= self._cohort(reading, cohort, compared, live)
+            for key in sorted(self.experiment.runs.keys() - keys):
+                self.experiment.delete(key)  # what a cohort was before it grew, or what is no longer in the ledger
+            return self.experiment.writes - before
+
+    def _cohort(self, reading: Reading, cohort: Cohort, compared: Sequence[Compared], live: bool) -> set[str]:
+        """A parent and its children; their keys."""
+        name, n = cohort.candidate.name, len(cohort.runs)
+        runs = [reading.runs[run_id] for run_id in cohort.runs]
+        own = [run for run in runs if run.begun and run.cohort is cohort]
+        key = f"cohort {cohort.phase} {name} {n}"
+        started = min((it for run in own for it in [_started(run)] if it), default=None) if key not in self.experiment.runs else None
+        tags = {"kind": cohort.phase, "phase": cohort.phase, "arm": cohort.candidate.arm, "candidate": name, "seeds": str(n)}
+        parent = self.experiment.ensure(key, f"{name} ({cohort.phase}, {n} seeds)", started, tags)
+        keys = {key, *(self._child(run, parent, live) for run in own)}
+        self._curves(reading, cohort, runs, parent)
+        states = [run.state for run in runs]
+        figures, params = list(self._figures(reading, cohort, compared)), {**_settings(runs[0]), "seeds": n}
+        tags = {"role": _role(reading, cohort), "figures": _mark(repr(figures)), "mlflow.note.content": _note(reading, cohort, compared)}
+        tags |= {state: str(states.count(state)) for state in ("completed", "diverged", "collapsed", "failed", "unfinished")}
+        if shared := sorted({run.cohort.candidate.name for run in runs if run.cohort is not cohort}):
+            tags["shared_with"] = ", ".join(shared)  # equal candidates share runs, and a run has one parent
+        self.experiment.send(parent, figures if parent.tags.get("figures") != tags["figures"] else [], params, tags)
+        if all(run.result for run in runs):
+            self.experiment.status(
+                parent, "FINISHED", max((_ended(run) or 0 for run in runs), default=0) if parent.status != "FINISHED" else None
+            )
+        else:
+            self.experiment.status(parent, "RUNNING" if live else "FAILED" if "failed" in states else "KILLED", None)
+        return keys
+
+    def _child(self, run: RunFiles, parent: TrackedRun, live: bool) -> str:
+        key = f"run {run.run_id}"
+        tags = {"kind": "run", "phase": run.cohort.phase, "arm": run.cohort.candidate.arm, "candidate": run.cohort.candidate.name}
+        more = {"run_id": run.run_id, "place": str(run.place), "mlflow.parentRunId": parent.id}
+        name = f"{run.cohort.candidate.name} seed {run.seed}"
+        tracked = self.experiment.runs.get(key) or self.experiment.ensure(key, name, _started(run), tags | more)
+        sent = int(tracked.tags.get("epochs_sent", 0))
+        points: list[Point] = []
+        more["outcome"] = run.state
+        if run.state == "failed":
+            more["reason"] = run.reading.plan.failed[run.run_id].reason
+        try:
+            if run.committed > sent and (table := run.epochs()):
+                points, lost = _finite(run_points(table, sent))
+                more["epochs_sent"] = str(table.num_rows)
+                if lost:
+                    more["not_sent"] = "; ".join(filter(None, [tracked.tags.get("not_sent", ""), *lost]))
+            if tracked.tags.get("attempts") != str(run.tries):
+                more |= {"attempts": str(run.tries), **{name: str((run.attempts or [{}])[-1].get(name, "unknown")) for name in VERSIONS}}
+            self.experiment.send(tracked, points, {**_settings(run), "seed": run.seed}, more)
+            if run.result and "sites" not in tracked.tags and (table := run.epochs()):
+                self.experiment.text(tracked, SITES, _sites(table))
+                self.experiment.send(tracked, tags={"sites": SITES})
+        except DamagedRun as error:
+            if run.run_id not in self._told:
+                self.say(f"{error} It is left out of MLflow.")
+            self._told.add(run.run_id)
+        status = "RUNNING" if live and run.state == "unfinished" else STATUS[run.state]
+        self.experiment.status(tracked, status, _ended(run) if status != tracked.status else None)
+        return key
+
+    def _curves(self, reading: Reading, cohort: Cohort, runs: Sequence[RunFiles], parent: TrackedRun) -> None:
+        """The seed averages of the epochs that all seeds have and that are not there yet; the paired gains likewise."""
+        shared, sent = shared_epochs(runs), int(parent.tags.get("epochs_sent", 0))
+        base, gained = [reading.runs[it] for it in _baseline_runs(reading, cohort)], int(parent.tags.get("gain_epochs_sent", 0))
+        both = min(shared, shared_epochs(base)) if base else 0
+        if shared <= sent and both <= gained:
+            return
+        own = curves(runs, shared)
+        points, tags = list(cohort_points(own, sent)), {"epochs_sent": str(shared)}
+        if both > gained:
+            points += gain_points(own, curves(base, both), gained)
+            tags["gain_epochs_sent"] = str(both)
+        finite, lost = _finite(points)
+        if lost:
+            tags["not_sent"] = "; ".join(filter(None, [parent.tags.get("not_sent", ""), *lost]))
+        self.experiment.send(parent, finite, tags=tags)
+
+    def _figures(self, reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> Iterator[Point]:
+        """Scores and gains over so many seeds, at that step; the interval and p only where the comparison is complete."""
+        done = len(cohort.runs) if all(not math.isnan(score) for score in cohort.scores) else 0
+        if done:
+            yield Point("validation_score" if cohort.phase == "search" else "score", math.fsum(cohort.scores) / done, done)
+        if cohort.phase == "search":
+            return
+        study, name = reading.study, cohort.candidate.name
+        rows = {row.keep_ratio: row for row in compared if row.candidate == name and row.reference_arm == study.baseline}
+        for i, ratio in enumerate(study.analysis.endpoints):
+            at = "" if i == 0 else f"_at_r_{ratio:g}"
+            first = rows[ratio].first_place if ratio in rows else 0
+            own, base = (_scores(reading, runs[first:], ratio) for runs in (cohort.runs, _baseline_runs(reading, cohort) or cohort.runs))
+            for point in prefix_gains(own, base, f"gain{at}"):
+                yield point
+                if not at:
+                    yield Point("pairs", point.step, point.step)
+            row = rows.get(ratio)
+            if row and row.state == "complete":
+                figures = {"low": row.ci_low, "high": row.ci_high, "standard_error": row.standard_error}
+                yield from (Point(f"gain_{key}{at}", value, row.pairs) for key, value in figures.items() if value is not None)
+                if row.p_holm is not None:
+                    yield Point(f"p_holm{at}", row.p_holm, row.pairs)
+
+    def _report(self, reading: Reading, made: tuple[str, str]) -> None:
+        page, note = made
+        run = self.experiment.ensure("report", "report", None, {"kind": "report"})
+        if run.tags.get("page") != _mark(page):
+            self.experiment.text(run, "report.html", page)
+            about = "The whole study on one page: open report.html under Artifacts."
+            self.experiment.send(run, tags={"page": _mark(page), "mlflow.note.content": about})
+        self.experiment.status(run, "FINISHED", None)
+        self.experiment.tag({"mlflow.note.content": note, "study_hash": reading.declared["hash"]})
+
+
+def _something_is_whole(reading: Reading) -> bool:
+    return any(it.phase == "confirm" and not any(map(math.isnan, it.scores)) for it in reading.cohorts)
+
+
+def _baseline_runs(reading: Reading, cohort: Cohort) -> Sequence[str]:
+    """The runs that a confirmed cohort is paired with; none for the baseline itself and in the search, which has no common baseline."""
+    finalists = reading.plan.finalists(reading.study.baseline)
+    if cohort.phase == "search" or not finalists or finalists[0].name == cohort.candidate.name:
+        return ()
+    return next(it.runs for it in reading.cohorts if it.phase == "confirm" and it.candidate == finalists[0])
+
+
+def _scores(reading: Reading, runs: Iterable[str], ratio: float) -> list[float]:
+    results = [reading.plan.results.get(run_id) for run_id in runs]
+    return [result.score("test", ratio) if result else math.nan for result in results]
+
+
+def _settings(run: RunFiles) -> dict[str, Any]:
+    spec = run.spec
+    task = {f"task.{key}": value for key, value in vars(spec.task).items()}
+    return {**task, "policy": spec.policy.name, **{f"policy.{key}": value for key, value in spec.policy.settings.items()}}
+
+
+def _role(reading: Reading, cohort: Cohort) -> str:
+    study, arm = reading.study, cohort.candidate.arm
+    return "baseline" if arm == study.baseline else "family" if arm in study.family else "repeat" if study.arms[arm].repeat else "control"
+
+
+def _mark(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _note(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> str:
+    """A cohort in words."""
+    lines = [f"Arm `{cohort.candidate.arm}`, {cohort.phase}, averages over {len(cohort.runs)} seeds; the seeds are the runs below."]
+    if cohort.candidate.values:
+        lines.append("Searched: " + ", ".join(f"`{key}` = {value}" for key, value in cohort.candidate.values.items()) + ".")
+    for row in compared:
+        if row.candidate == cohort.candidate.name and row.reference_arm == reading.study.baseline and row.gain is not None:
+            tested = f", p = {row.p_holm:.3g} after Holm" if row.p_holm is not None else ""
+            lines.append(f"At r = {row.keep_ratio:g}: gain {100 * row.gain:+.2f} points over {row.pairs} pairs{tested}; {row.state}.")
+    return "\n\n".join(lines)
+
+
+def _finite(points: Iterable[Point]) -> tuple[list[Point], list[str]]:
+    """What MLflow can hold, and what it cannot: it stores infinities as the largest number there is."""
+    kept, lost = list[Point](), list[str]()
+    for point in points:
+        if math.isinf(point.value):
+            lost.append(f"{point.key} at step {point.step} is {point.value}")
+        else:
+            kept.append(point)
+    return kept, lost
+
+
+def _sites(table: Any) -> str:
+    """The rates site by site, an epoch a line; epochs without an evaluation are left out."""
+    rows = [(e, rates) for e, rates in zip(table["epoch"].to_pylist(), table["nonzero_rate_by_site"].to_pylist(), strict=True) if rates]
+    width = max((len(rates) for _, rates in rows), default=0)
+    return (
+        "\n".join([",".join(["epoch", *(f"site_{i + 1}" for i in range(width))]), *(",".join(map(repr, [e, *r])) for e, r in rows)]) + "\n"
+    )
+
+
+def _started(run: RunFiles) -> int | None:
+    return _ms(run.attempts[0]["started_at"]) if run.attempts else None
+
+
+def _ended(run: RunFiles) -> int | None:
+    return _ms(run.ended_at) if run.ended_at else None
+
+
+def _ms(when: str) -> int:
+    return int(datetime.fromisoformat(when).timestamp() * 1000)
