@@ -21,7 +21,6 @@ from sweep.statistics import (
     minimum_detectable_gain,
     paired_comparison,
     pairs_needed,
-    smallest_p_value,
     two_way_standard_error,
 )
 from sweep.study import Candidate, Study
@@ -111,7 +110,7 @@ def _over(plan: Plan, reference: str, looks: Sequence[Look], correct: Correct) -
         for rank, candidate in enumerate(ranked):
             if arm == reference and rank == 0:
                 continue
-            role = "repeat" if it.repeat else "family" if primary and arm in study.family else "control"
+            role = "family" if primary and arm in study.family else "repeat" if it.repeat else "control"
             for ratio in study.analysis.endpoints:
                 yield _compared(plan, arm, candidate, reference, against, ratio, role, first_place(study, arm, looks), correct)
 
@@ -248,11 +247,11 @@ def seen(rows: Sequence[Compared]) -> list[str]:
 def refuse_what_cannot_reject(study: Study, looks: Sequence[Look]) -> None:
     """RejectStudy where seeds were added after a look, and are too few to be tested alone."""
     contents: Contents = study.contents
-    for arm in study.family:
+    for arm in study.arms:
         if first := first_place(study, arm, looks):
-            fresh, alpha = study.confirm.seeds - first, study.analysis.alpha
-            if study.analysis.test == "sign-flip" and smallest_p_value(fresh) > alpha / contents.comparisons:
-                needed = pairs_needed(contents.comparisons, alpha)
+            fresh, corrected = study.confirm.seeds - first, arm in study.family and study.analysis.test == "sign-flip"
+            needed = pairs_needed(contents.comparisons, study.analysis.alpha) if corrected else 2
+            if fresh < needed:
                 raise RejectStudy(
                     [
                         f"{study.name}: confirm.seeds: the first {first} seeds of {arm!r} were compared already, and seeds that are "

@@ -1,54 +1,52 @@
-"""`sweep plan | run | status | doctor STUDY`. stdout is data, stderr is progress; exit codes are part of the contract."""
+"""`sweep plan | run | status | doctor STUDY`. The commands that show what came of it stand in `view_commands`."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import shlex
 import signal
-import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from sweep import study as studies
+from sweep import view_commands as view_commands
+from sweep.analysis import Look, refuse_what_cannot_reject
+from sweep.command import (
+    DEFAULT_STORE,
+    DONE,
+    FAILED,
+    INFRASTRUCTURE,
+    AddressOption,
+    DataOption,
+    JsonOption,
+    MlflowOption,
+    StoreOption,
+    StudyArgument,
+    again,
+    app,
+    errors,
+    leave,
+    other,
+    place_of,
+    print_json,
+    say,
+)
 from sweep.document import RejectStudy
+from sweep.following import NONE, Follower, uri_of
 from sweep.forecast import forecast
-from sweep.lease import Held, Lease, holder
-from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
+from sweep.lease import Lease, holder
+from sweep.ledger import Ledger
 from sweep.overview import overview
 from sweep.plan import Plan
 from sweep.planned import Planned, shown_plan
 from sweep.shown import Screen, arms_table, console, duration, failures_table
 from sweep.study import Study
-from trainer.store import StoreError
 
-DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
-DEFAULT_STORE = "results"
 WATCH_SECONDS = 5.0
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Sweeps over seeded training runs. exit: 0 done, 1 some runs failed, 2 usage or study, 3 infrastructure, 130/143 stopped",
-)
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of one in search_spaces/")]
-StoreOption = Annotated[str, typer.Option("--store", envvar="STORE", metavar="DIR", help="a folder, or a URL such as s3://bucket/prefix")]
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ray-address", envvar="RAY_ADDRESS", metavar="A", help="a Ray cluster that this machine is part of; else one is started here"
-    ),
-]
-DataOption = Annotated[Path, typer.Option("--data-dir", envvar="DATA_DIR", metavar="DIR", help="where fetched data sets live")]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
 
 
 @app.command()
@@ -61,12 +59,12 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """What `run` would do: runs, epochs, hours, what the comparison can detect. Touches nothing."""
-    with _errors():
+    with errors():
         found = studies.load(studies.find(study))
-        ledger = Ledger(_place(store), found.name, _say)
+        ledger = Ledger(place_of(store), found.name, say)
         planned = Planned.of(found, ledger, slots or _slots(found, ray_address), data_dir.absolute())
         if as_json:
-            _print_json(asdict(planned))
+            print_json(asdict(planned))
         else:
             console().print(shown_plan(found, planned), highlight=False)
 
@@ -79,26 +77,29 @@ def run(
     data_dir: DataOption = Path("data"),
     extend: Annotated[bool, typer.Option("--extend", help="accept that the study grew since it was begun")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="the same as plan")] = False,
+    mlflow_uri: MlflowOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study to its end, or go on with it. The same command again continues; there is nothing else to know."""
     if dry_run:
         plan(study, store, ray_address, data_dir, None, as_json)
         return
-    with _errors():
+    with errors():
         if ray_address and ray_address.startswith("ray://"):
             raise RejectStudy(
                 [f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."]
             )
         found = studies.load(studies.find(study))
-        told, received, where = _drive(found, _place(store), ray_address, data_dir.absolute(), extend, as_json)
+        told, received, where = _drive(
+            found, place_of(store), ray_address, data_dir.absolute(), extend, as_json, uri_of(mlflow_uri, place_of(store))
+        )
         code, last = _ending(told, received, study, store)
-        _say(f"{last} Results: {where}. Next: {_other('status', study, store)}" if code == DONE else last)
+        say(f"{last} Results: {where}. Next: {other('report', study, store)} and {other('ui', study, store)}" if code == DONE else last)
         raise typer.Exit(code)
 
 
 def _drive(
-    study: Study, place: str, address: str | None, data_dir: Path, extend: bool, as_json: bool
+    study: Study, place: str, address: str | None, data_dir: Path, extend: bool, as_json: bool, uri: str
 ) -> tuple[Plan, signal.Signals | None, str]:
     """Work on a study as its one driver: the plan as it is then, the signal that ended it early, and where the results are."""
     if not address:
@@ -110,8 +111,10 @@ def _drive(
         ledger = Ledger(place, study.name, screen.say)
         lease = Lease(ledger.store, screen.say)
         lease.acquire()
+        follower: Follower | None = None
         try:
             ledger.check(study, extend)
+            refuse_what_cannot_reject(study, [Look(**look) for look in ledger.looks()])
             ledger.load()
             plan = Plan(study, ledger.results, ledger.proposals())
             ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
@@ -127,17 +130,20 @@ def _drive(
 
             driver = Driver(plan, ledger, lease, data_dir=data_dir, say=screen.say, show=show)
             if not plan.complete:
+                follower = Follower(ledger, place, uri) if uri != NONE else None
                 try:
                     driver.drive(address)
                 except AbortSweep as error:
-                    _leave(f"{error}\nTo continue: {_again()}", INFRASTRUCTURE)
+                    leave(f"{error}\nTo continue: {again()}", INFRASTRUCTURE)
                 finally:
                     ledger.write_index()
         finally:
             lease.release()
+            if follower and (trouble := follower.finish()):
+                screen.say(f"MLflow is behind: {trouble} To bring it up to date: {other('sync', study.name, place)}")
     view = overview(plan, expected, {})
     if as_json:
-        _print_json({"study": study.name, "store": ledger.store.where(), "complete": plan.complete, **asdict(view)})
+        print_json({"study": study.name, "store": ledger.store.where(), "complete": plan.complete, **asdict(view)})
     else:
         console().print(arms_table(view, study.analysis.endpoints), highlight=False)
     return plan, driver.received, ledger.store.where()
@@ -148,13 +154,13 @@ def _ending(plan: Plan, received: signal.Signals | None, study: str, store: str)
     if plan.complete:
         return DONE, f"done: {plan.finished.total()} runs."
     if received:
-        return 128 + received, f"stopped by {received.name}. To continue: {_again()}"
+        return 128 + received, f"stopped by {received.name}. To continue: {again()}"
     assert plan.failed, "the plan is over, and neither complete nor failed"
     damaged = any(failure.damaged for failure in plan.failed.values())
-    told = f"{len(plan.failed)} runs failed. Why: {_other('status', study, store)}"
+    told = f"{len(plan.failed)} runs failed. Why: {other('status', study, store)}"
     if damaged:
-        return INFRASTRUCTURE, f"{told}\nSome files are damaged. To mend what can be mended: {_other('doctor', study, store)}"
-    return FAILED, f"{told}\nTo try them again: {_again()}"
+        return INFRASTRUCTURE, f"{told}\nSome files are damaged. To mend what can be mended: {other('doctor', study, store)}"
+    return FAILED, f"{told}\nTo try them again: {again()}"
 
 
 @app.command()
@@ -165,7 +171,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """How far a study is, from its ledger alone: arms, gains so far, failures with their logs. Works while it runs."""
-    with _errors():
+    with errors():
         out = console()
         while True:
             complete = _show_status(study, store, out, as_json)
@@ -178,10 +184,10 @@ def status(
 
 def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     name = studies.find(given).stem
-    ledger = Ledger(_place(store), name, _say)
+    ledger = Ledger(place_of(store), name, say)
     declared = ledger.declared()
     if declared is None:
-        raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: {_other('run', given, store)}"])
+        raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: {other('run', given, store)}"])
     study = studies.from_declared(name, declared)
     ledger.load(keep=False)
     plan = Plan(study, ledger.results, ledger.proposals())
@@ -189,7 +195,7 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     driver, failures = holder(ledger.store), ledger.failures()
     if as_json:
         state = {"study": name, "complete": plan.complete, "driver": driver, "failures": failures, "damaged": ledger.damaged}
-        _print_json({**state, **asdict(view)})
+        print_json({**state, **asdict(view)})
         return plan.complete
     lines = [f"{view.done}/{view.total} runs done, {len(failures)} failed"]
     if driver:
@@ -198,7 +204,7 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
             left = view.seconds_left / max(now["slots"], 1) if view.seconds_left is not None else None
             lines.append(f"{now['running']} under way on {now['slots']} slots; about {duration(left)} left")
     elif not plan.complete:
-        lines.append(f"nobody drives it now. To go on: {_other('run', given, store)}")
+        lines.append(f"nobody drives it now. To go on: {other('run', given, store)}")
     lines += ledger.damaged.values()
     out.print(arms_table(view, study.analysis.endpoints), highlight=False)
     out.print("\n".join(lines), highlight=False, markup=False)
@@ -212,11 +218,11 @@ def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     """Verify every file of a study, say what is damaged, and repair what can be rebuilt."""
     from sweep.doctor import examine
 
-    with _errors():
+    with errors():
         found = studies.load(studies.find(study))
-        findings = examine(found, Ledger(_place(store), found.name, _say))
+        findings = examine(found, Ledger(place_of(store), found.name, say))
         if as_json:
-            _print_json([asdict(finding) for finding in findings])
+            print_json([asdict(finding) for finding in findings])
         else:
             for finding in findings:
                 print(f"{'repaired' if finding.repaired else 'damaged'}: {finding.file}: {finding.what}")
@@ -236,62 +242,7 @@ def _slots(study: Study, address: str | None) -> int:
         with Cluster(address, study.resources) as cluster:
             return max(1, cluster.slots(set()))
     except AbortSweep as error:
-        _leave(str(error), INFRASTRUCTURE)
-
-
-def _place(store: str) -> str:
-    """Absolute, because an actor's working folder is another one."""
-    return store if "://" in store else str(Path(store).expanduser().absolute())
-
-
-def _program() -> list[str]:
-    given = Path(sys.argv[0])
-    return ["python", "-m", "sweep"] if given.name == "__main__.py" else [os.path.relpath(given)]
-
-
-def _again() -> str:
-    """The command as it was given."""
-    return shlex.join([*_program(), *sys.argv[1:]])
-
-
-def _other(command: str, study: str, store: str) -> str:
-    """Another command for the same study and store."""
-    return shlex.join([*_program(), command, study, *(["--store", store] if store != DEFAULT_STORE else [])])
-
-
-def _print_json(value: Any) -> None:
-    """Strict JSON: what is not a number yet is null."""
-
-    def plain(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {key: plain(it) for key, it in cast("dict[str, Any]", part).items()}
-        if isinstance(part, list):
-            return [plain(it) for it in cast("list[Any]", part)]
-        return None if isinstance(part, float) and not math.isfinite(part) else part
-
-    print(json.dumps(plain(value), indent=1, allow_nan=False))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    _say(message)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _errors() -> Generator[None]:
-    """Each kind of error as a message and an exit code."""
-    try:
-        yield
-    except (RejectStudy, ChangedStudy) as error:
-        _leave(str(error), USAGE)
-    except (Held, DamagedLedger, StoreError) as error:
-        _leave(str(error), INFRASTRUCTURE)
-    except KeyboardInterrupt:
-        _leave("", 130)
+        leave(str(error), INFRASTRUCTURE)
 
 
 def main() -> None:

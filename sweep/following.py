@@ -66,7 +66,7 @@ class Follower:
 
     def __init__(self, ledger: Ledger, place: str, uri: str) -> None:
         self.uri = uri
-        self.log: IO[Any] = tempfile.TemporaryFile("w+")
+        self.log: IO[Any] = tempfile.TemporaryFile("w+")  # noqa: SIM115  (it lives as long as the process)
         command = [sys.executable, "-m", "sweep", "sync", f"{ledger.study}.yaml", "--store", place, "--mlflow-uri", uri, "--follow"]
         # a session of its own: Ctrl-C is for the driver, whose end it notices by itself
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True)

@@ -15,11 +15,10 @@ os.environ |= {
 }
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -29,13 +28,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.points import Point
 
-METRICS, PARAMS, TAGS = 1000, 100, 100
-"""Most of each in one request."""
+MOST_METRICS, MOST_WORDS = 1000 - 2 * 100, 100
+"""In one request: MLflow takes 1,000 things in all, at most 100 of them parameters and 100 tags."""
 TAG_LENGTH = 5000
 KEY = "sweep.key"
 EPOCH_ZERO_MS, STEP_MS = 1_600_000_000_000, 60_000
 """A point's time follows from its step: with another time it would be another point."""
-T = TypeVar("T")
 
 
 class TrackerDown(RuntimeError):
@@ -134,21 +132,22 @@ class Experiment:
     def send(
         self, run: TrackedRun, points: Iterable[Point] = (), params: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
     ) -> None:
-        """Metric points, then parameters and tags that are not there yet. The tags come last: they may say what was sent."""
+        """Metric points, and with the last of them parameters and tags that are not there yet: a tag may say what was sent."""
         metrics = [Metric(it.key, it.value, EPOCH_ZERO_MS + it.step * STEP_MS, it.step) for it in points]
-        for some in _chunks(metrics, METRICS):
-            self.client.log_batch(run.id, metrics=some)
-            self.writes, self.points = self.writes + 1, self.points + len(some)
         new = [Param(key, str(value)) for key, value in (params or {}).items() if key not in run.params]
-        for some in _chunks(new, PARAMS):
-            self.client.log_batch(run.id, params=some)
-            self.writes += 1
-        run.params |= {param.key for param in new}
         changed = [RunTag(key, value[:TAG_LENGTH]) for key, value in (tags or {}).items() if run.tags.get(key) != value[:TAG_LENGTH]]
-        for some in _chunks(changed, TAGS):
-            self.client.log_batch(run.id, tags=some)
-            self.writes += 1
+        assert max(len(new), len(changed)) <= MOST_WORDS
+        while len(metrics) > MOST_METRICS:
+            self._log(run, metrics[:MOST_METRICS])
+            metrics = metrics[MOST_METRICS:]
+        if metrics or new or changed:
+            self._log(run, metrics, new, changed)
+        run.params |= {param.key for param in new}
         run.tags |= {tag.key: tag.value for tag in changed}
+
+    def _log(self, run: TrackedRun, metrics: list[Metric], params: Sequence[Param] = (), tags: Sequence[RunTag] = ()) -> None:
+        self.client.log_batch(run.id, metrics, params, tags)
+        self.writes, self.points = self.writes + 1, self.points + len(metrics)
 
     def status(self, run: TrackedRun, status: str, end_ms: int | None) -> None:
         """Say how a run stands."""
@@ -182,9 +181,3 @@ class Experiment:
         """Remove a run; its children stay."""
         self.client.delete_run(run_id)
         self.writes += 1
-
-
-def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some

@@ -40,7 +40,7 @@ def tag(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class View:
+class Page:
     """One way to look at an experiment's runs; `key` is its place in the link, `name` its entry in the page's menu of saved views.
 
     `group_by` is a tag that parent and children share: by `mlflow.parentRunId` the page nests only where it sorts by the time of creation.
@@ -101,17 +101,17 @@ class View:
         }
 
 
-def view_tags(views: Iterable[View], written_ms: int) -> dict[str, str]:
+def view_tags(pages: Iterable[Page], written_ms: int) -> dict[str, str]:
     """The experiment tags to set; setting them again replaces the views of the same keys. Times are milliseconds since 1970."""
     tags = dict(KIND_TAG)
-    for view in views:
-        state = base64.b64encode(zlib.compress(json.dumps(view.state()).encode(), 9)).decode()
-        tags[VIEW_TAG + view.key] = json.dumps({"name": view.name, "createdAt": written_ms, "state": f"deflate;{state}"})
+    for page in pages:
+        state = base64.b64encode(zlib.compress(json.dumps(page.state()).encode(), 9)).decode()
+        tags[VIEW_TAG + page.key] = json.dumps({"name": page.name, "createdAt": written_ms, "state": f"deflate;{state}"})
     return tags
 
 
-def link(base_url: str, experiment_id: str, view: View) -> str:
-    """The page of `view`: its charts where it names curves, otherwise its table."""
+def link(base_url: str, experiment_id: str, page: Page) -> str:
+    """The link to `page`: its charts where it names curves, otherwise its table."""
     # without a workflow type the page is that of language models, whatever the experiment's tags say
-    asked = {"viewStateShareKey": view.key, "compareRunsMode": "CHART" if view.curves else "TABLE", "workflowType": "machine_learning"}
+    asked = {"viewStateShareKey": page.key, "compareRunsMode": "CHART" if page.curves else "TABLE", "workflowType": "machine_learning"}
     return f"{base_url.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?{urlencode(asked)}"

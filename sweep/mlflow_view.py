@@ -13,7 +13,8 @@ from typing import Any
 
 from sweep.analysis import Compared
 from sweep.ledger import Ledger
-from sweep.mlflow_client import Experiment, TrackedRun
+from sweep.mlflow_client import EPOCH_ZERO_MS, Experiment, TrackedRun
+from sweep.mlflow_page import NOTE_TAG, Page, metric, tag, view_tags
 from sweep.points import Point, cohort_points, curves, gain_points, prefix_gains, run_points, shared_epochs
 from sweep.reading import Reading, RunFiles
 from sweep.told import Cohort
@@ -23,6 +24,37 @@ STATUS = {"completed": "FINISHED", "collapsed": "FINISHED", "diverged": "FAILED"
 """MLflow has no word for a result that is not a number; the tag `outcome` has the exact one."""
 VERSIONS = ("node", "device", "threads", "torch", "code", "commit")
 SITES = "nonzero_rate_by_site.csv"
+
+
+def gains_page(candidates: Sequence[str] = ()) -> Page:
+    """The experiment's page that is opened first: the confirmed candidates, the greatest gain on top, each with its seeds below."""
+    columns = [metric(name) for name in ("gain", "gain_low", "gain_high", "p_holm", "pairs", "score")]
+    return Page(
+        "gains",
+        "Gains, best first",
+        tuple(columns),
+        metric("gain"),
+        "tags.phase = 'confirm'",
+        group_by="candidate",
+        groups=tuple(candidates),
+    )
+
+
+SEARCH = Page(
+    "search",
+    "Search, best first",
+    (metric("validation_score"), tag("seeds"), tag("arm"), tag("diverged"), tag("collapsed")),
+    metric("validation_score"),
+    "tags.kind = 'search'",
+)
+CURVES = Page(
+    "curves",
+    "Curves of the seed averages",
+    (metric("gain"),),
+    metric("gain"),
+    "tags.kind = 'confirm'",
+    curves=("test_accuracy", "dense_test_accuracy", "keep_ratio", "nonzero_rate", "dense_test_accuracy_gain", "train_loss"),
+)
 
 
 class View:
@@ -63,7 +95,7 @@ class View:
         self._curves(reading, cohort, runs, parent)
         states = [run.state for run in runs]
         figures, params = list(self._figures(reading, cohort, compared)), {**_settings(runs[0]), "seeds": n}
-        tags = {"role": _role(reading, cohort), "figures": _mark(repr(figures)), "mlflow.note.content": _note(reading, cohort, compared)}
+        tags = {"role": _role(reading, cohort), "figures": _mark(repr(figures)), NOTE_TAG: _note(reading, cohort, compared)}
         tags |= {state: str(states.count(state)) for state in ("completed", "diverged", "collapsed", "failed", "unfinished")}
         if shared := sorted({run.cohort.candidate.name for run in runs if run.cohort is not cohort}):
             tags["shared_with"] = ", ".join(shared)  # equal candidates share runs, and a run has one parent
@@ -154,9 +186,12 @@ class View:
         if run.tags.get("page") != _mark(page):
             self.experiment.text(run, "report.html", page)
             about = "The whole study on one page: open report.html under Artifacts."
-            self.experiment.send(run, tags={"page": _mark(page), "mlflow.note.content": about})
+            self.experiment.send(run, tags={"page": _mark(page), NOTE_TAG: about})
         self.experiment.status(run, "FINISHED", None)
-        self.experiment.tag({"mlflow.note.content": note, "study_hash": reading.declared["hash"]})
+        report_at = f"#/experiments/{self.experiment.id}/runs/{run.id}/artifacts/report.html?workflowType=machine_learning"
+        names = [it.candidate.name for it in reading.cohorts if it.phase == "confirm"]
+        views = view_tags([gains_page(names), SEARCH, CURVES], EPOCH_ZERO_MS)
+        self.experiment.tag({NOTE_TAG: f"[The report]({report_at})\n\n{note}", "study_hash": reading.declared["hash"], **views})
 
 
 def _something_is_whole(reading: Reading) -> bool:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweep.analysis import Look, refuse_what_cannot_reject
 from sweep.forecast import forecast, warnings
 from sweep.ledger import Ledger
 from sweep.plan import Plan
@@ -53,6 +54,7 @@ class Planned:
     def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path) -> Planned:
         """Reads the ledger, if there is one, and trains for a few seconds where it holds no run to measure by."""
         ledger.check(study, extend=True)
+        refuse_what_cannot_reject(study, [Look(**look) for look in ledger.looks()])
         ledger.load(keep=False)
         whole = forecast(Plan(study, {}, {}), slots)
         plan = Plan(study, ledger.results, ledger.proposals())

@@ -1,0 +1,170 @@
+"""`sweep sync | report | export | ui STUDY`: what came of a study, from its ledger alone, which they only read.
+
+(One thing is written: that a comparison was seen. Seeds that are added afterwards are tested alone.)
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweep import study as studies
+from sweep.command import (
+    DEFAULT_STORE,
+    INFRASTRUCTURE,
+    JsonOption,
+    MlflowOption,
+    StoreOption,
+    StudyArgument,
+    app,
+    errors,
+    leave,
+    other,
+    place_of,
+    print_json,
+    say,
+)
+from sweep.document import RejectStudy
+from sweep.following import NONE, artifacts_of, follow, uri_of
+from sweep.lease import holder
+from sweep.ledger import Ledger
+
+if TYPE_CHECKING:
+    from sweep.mlflow_view import View
+
+PORT = 5000
+START_SECONDS = 120.0
+
+
+@app.command()
+def sync(
+    study: StudyArgument,
+    store: StoreOption = DEFAULT_STORE,
+    mlflow_uri: MlflowOption = None,
+    following: Annotated[bool, typer.Option("--follow", help="go on until no sweep drives the study any more")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring MLflow up to date with the ledger; from nothing, if need be. `run` does this by itself while it works."""
+    with errors():
+        ledger, uri = _ledger(study, store), uri_of(mlflow_uri, place_of(store))
+        if uri == NONE:
+            raise RejectStudy([f"--mlflow-uri {NONE}: there is no MLflow to bring up to date."])
+        if following:
+            os.nice(19)  # whatever the machine can spare; the runs come first
+        view = _view(ledger, place_of(store), uri)
+        at_work = (lambda: holder(ledger.store) is not None) if following else (lambda: False)
+        if not follow(_updating(view), at_work, say, time.sleep):
+            leave(f"MLflow is not up to date. Once it answers again: {other('sync', study, store)}", INFRASTRUCTURE)
+        experiment = view.experiment
+        if as_json:
+            print_json({"uri": uri, "experiment": experiment.id, "runs": len(experiment.runs), "points_sent": experiment.points})
+        elif not following:
+            print(f"{len(experiment.runs)} runs of MLflow show {ledger.store.where()}; {experiment.points} metric points were sent.")
+
+
+@app.command()
+def ui(
+    study: StudyArgument,
+    store: StoreOption = DEFAULT_STORE,
+    mlflow_uri: MlflowOption = None,
+    port: Annotated[int, typer.Option(help="0 takes any that is free")] = PORT,
+) -> None:
+    """Open MLflow on a study's gains: starts its server on this machine (or uses the one given), until Ctrl-C."""
+    from sweep.mlflow_page import link
+    from sweep.mlflow_view import gains_page
+
+    with errors():
+        ledger, uri = _ledger(study, store), uri_of(mlflow_uri, place_of(store))
+        view = _view(ledger, place_of(store), uri)
+        say("bringing MLflow up to date with the ledger ...")
+        if not follow(_updating(view), lambda: False, say, time.sleep):
+            leave(f"MLflow does not answer. Give --mlflow-uri, or see what is wrong with {uri}", INFRASTRUCTURE)
+        if uri.startswith("http"):
+            _open(link(uri, view.experiment.id, gains_page()))
+            return
+        chosen = _free(port)
+        with _server(uri, artifacts_of(uri, place_of(store), ledger.study) or "", chosen) as server:
+            try:
+                _wait_for(server, chosen)
+                _open(link(f"http://127.0.0.1:{chosen}", view.experiment.id, gains_page()))
+                say("Ctrl-C ends it.")
+                server.wait()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                server.terminate()
+                server.wait()
+
+
+def _ledger(study: str, store: str) -> Ledger:
+    ledger = Ledger(place_of(store), studies.find(study).stem, say)
+    if ledger.declared() is None:
+        raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: {other('run', study, store)}"])
+    return ledger
+
+
+def _view(ledger: Ledger, place: str, uri: str) -> View:
+    from sweep.mlflow_client import Experiment
+    from sweep.mlflow_view import View
+
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return View(ledger, Experiment(uri, ledger.study, ledger.store.where(), artifacts_of(uri, place, ledger.study)), say)
+
+
+def _updating(view: View) -> Callable[[bool], int]:
+    """The report is drawn once nobody waits for the next run any more: it takes seconds, and a sweep has a use for them."""
+    from sweep.report import page_and_note
+
+    return lambda again: view.update(live=holder(view.ledger.store) is not None, report=None if again else page_and_note)
+
+
+def _free(port: int) -> int:
+    """This port, or any other where it is taken."""
+    for wanted in (port, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", wanted))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise AssertionError("some port is always free")
+
+
+def _server(uri: str, artifacts: str, port: int) -> subprocess.Popen[Any]:
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    more = ["--artifacts-destination", artifacts, "--workers", "1"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # a session of its own, so that Ctrl-C reaches it through us, once
+    return subprocess.Popen([*command, *more], env={**os.environ, **quiet}, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def _wait_for(server: subprocess.Popen[Any], port: int) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            leave(f"the MLflow server ended with code {server.returncode}; what it said stands above.", INFRASTRUCTURE)
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    leave(f"the MLflow server did not answer within {START_SECONDS:g} s.", INFRASTRUCTURE)
+
+
+def _open(url: str) -> None:
+    """Show the link, and open it where there is a display to open it on."""
+    print(url, flush=True)
+    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(url)

@@ -1,0 +1,39 @@
+"""The whole procedure under the null, a few studies of it; `benchmarks/type_one.py` plays two thousand."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Iterator
+from statistics import fmean, stdev
+
+import pytest
+
+from benchmarks.type_one import Found, band, expected, found
+
+STUDIES = 60
+
+
+@pytest.fixture(scope="module")
+def each() -> Iterator[list[Found]]:
+    gc.freeze()  # statsmodels collects garbage at every correction
+    yield [found(seed) for seed in range(1, STUDIES + 1)]
+    gc.unfreeze()
+
+
+def test_where_there_is_no_gain_the_procedure_finds_one_no_more_often_than_alpha_allows(each: list[Found]) -> None:
+    assert fmean(it.family for it in each) <= band(0.05, STUDIES)[1]
+    assert sum(it.any_arm for it in each) > sum(it.family for it in each)
+
+
+def test_the_luck_of_the_search_is_in_its_own_scores_and_not_in_the_confirmation(each: list[Found]) -> None:
+    def errors_from_zero(gains: list[float]) -> float:
+        return fmean(gains) / (stdev(gains) / math.sqrt(STUDIES))
+
+    assert errors_from_zero([it.searched_gain for it in each]) > 5
+    assert abs(errors_from_zero([it.confirmed_gain for it in each])) < 3
+
+
+def test_one_comparison_of_independent_noise_rejects_as_often_as_its_p_values_allow() -> None:
+    """Of 1,024 flips of ten pairs, 50 are the most that 5 % hold; one arm at two endpoints halves alpha, and 24 hold."""
+    assert expected(10, 1, 0.05) == pytest.approx(1 - (1 - 24 / 1024) ** 2, abs=0.003)
