@@ -86,6 +86,8 @@ class Ledger:
             extension = {"at": now(), "changes": grown, "confirmed_before": results_seen}
             self.store.write("study.json", declaration(study, [*before["extensions"], extension]))
             self.say("extended: " + "; ".join(grown))
+        elif before.get("description", "") != study.contents.description:  # it may change at any time
+            self.store.write("study.json", declaration(study, before["extensions"]))
 
     # proposals
 
@@ -214,7 +216,7 @@ class Ledger:
 def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
     """The content of study.json. The arms' names stand apart because sealing sorts keys, and people wrote the arms in an order."""
     identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.arms)}
-    return seal({**identity, "extensions": extensions})
+    return seal({**identity, "description": study.contents.description, "extensions": extensions})
 
 
 def identity_hash(study: Study) -> str:

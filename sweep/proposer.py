@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from sweep.contents import Choice, Range, Values
@@ -62,3 +63,24 @@ def _rounded(value: Any, searched: Range | Choice) -> Any:
     if searched.step:
         return round(value, 12)
     return min(max(float(f"{value:.{DIGITS}g}"), searched.low), searched.high)
+
+
+def importances(study: Study, arm: str, told: Sequence[tuple[Values, float]]) -> dict[str, float]:
+    """How much of what sets an arm's better candidates apart lies in each searched setting; shares that add up to 1.
+
+    Empty where there is too little to tell: fewer than STARTUP candidates, or all of one score.
+    """
+    searched = dict(sorted(study.searched(arm).items()))
+    if len(told) < STARTUP or len({score for _, score in told}) < 2:
+        return {}
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {setting: _distribution(it, study.whole(arm, setting)) for setting, it in searched.items()}
+    memory = optuna.create_study(direction="maximize")
+    for values, score in told:
+        memory.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=score))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = optuna.importance.get_param_importances(memory, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+    return {setting: float(found[setting]) for setting in searched}

@@ -129,16 +129,16 @@ class RunFiles:
         outcome = self.folder.outcome()
         return _table(self.folder.table(outcome, "endpoints")) if outcome else None
 
-    def epochs(self) -> pa.Table | None:
+    def epochs(self, columns: list[str] | None = None) -> pa.Table | None:
         """Every epoch that is kept so far; None where none is."""
         if self.result and (outcome := self.folder.outcome()):
-            return _table(self.folder.table(outcome, "epochs"))
+            return _table(self.folder.table(outcome, "epochs"), columns)
         for names in (self.names, self.reading.ledger.runs.names(self.run_id)):  # later commits may have replaced what was listed
             for _, _, name in sorted(_kept(names), reverse=True):
                 with suppress(FileNotFoundError):
                     data = self.reading.ledger.runs.read(name)
                     if digest(data)[:16] in name:
-                        return _table(data)
+                        return _table(data, columns)
         return None
 
     @property
@@ -189,8 +189,8 @@ def _kept(names: Iterable[str]) -> list[tuple[int, int, str]]:
     return [(int(match[2]), int(match[1]), name) for name, match in found if match]
 
 
-def _table(data: bytes) -> pa.Table:
-    return pq.read_table(io.BytesIO(data), use_threads=False)
+def _table(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    return pq.read_table(io.BytesIO(data), columns=columns, use_threads=False)
 
 
 def ahead(items: Iterable[T], work: Callable[[T], U]) -> Iterator[tuple[T, U]]:

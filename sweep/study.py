@@ -163,7 +163,8 @@ def from_identity(name: str, identity: Mapping[str, Any]) -> Study:
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     """The study that a ledger was begun with."""
     identity = declared["identity"]
-    return from_identity(name, {**identity, "arms": {arm: identity["arms"][arm] for arm in declared["arms"]}})
+    arms = {arm: identity["arms"][arm] for arm in declared["arms"]}
+    return from_identity(name, {**identity, "arms": arms, "description": declared.get("description", "")})
 
 
 def schema() -> str:

@@ -1,0 +1,169 @@
+"""The report's pictures, as SVG text. Drawn at the width of a telephone; a wide screen shows two beside each other."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.findings import Course
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 5.0
+"""Inches."""
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "report",  # the same study draws the same file
+    "axes.axisbelow": True,
+}
+GREY, BAND = "#777777", 0.18
+
+
+def _figure(height: float, rows: int = 1) -> tuple[Figure, list[Any]]:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    mpl.rcParams.update(STYLE)
+    figure, axes = pyplot.subplots(rows, 1, figsize=(WIDTH, height), sharex=True, squeeze=False, layout="constrained")
+    return figure, list(axes[:, 0])
+
+
+def _svg(figure: Figure) -> str:
+    from matplotlib import pyplot
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def color(index: int) -> str:
+    """Of an arm, the same in every picture."""
+    return f"C{index % 10}"
+
+
+def gains(rows: Sequence[dict[str, Any]], alpha: float, reference: str) -> str:
+    """Each candidate's gain as a dot: its interval thick, the family's thin; open where the comparison is not complete."""
+    known = [row for row in rows if row["gain"] is not None]
+    ends = [
+        abs(row[end]) for row in known for end in ("gain", "family_low", "family_high") if row[end] is not None and math.isfinite(row[end])
+    ]
+    reach = 1.2 * max(ends, default=0.01)  # an interval without an end runs off the picture
+    figure, (axes,) = _figure(0.9 + 0.28 * len(known))
+    for y, row in enumerate(reversed(known)):
+        whole = row["ci_low"] is not None
+        kind = {"family": "C0", "control": GREY, "repeat": "C1"}[row["role"]]
+        if whole:
+            for low, high, width in (("family_low", "family_high", 1.0), ("ci_low", "ci_high", 3.0)):
+                drawn = [100 * max(row[low], -2 * reach), 100 * min(row[high], 2 * reach)]
+                axes.plot(drawn, [y, y], color=kind, linewidth=width, solid_capstyle="butt")
+        axes.plot(100 * row["gain"], y, "o", color=kind, markerfacecolor=kind if whole else "white", markersize=6)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlim(-100 * reach, 100 * reach)
+    axes.set_yticks(range(len(known)), [row["candidate"] for row in reversed(known)])
+    axes.set_ylim(-0.6, len(known) - 0.4)
+    axes.set_xlabel(f"gain over {reference}, points of test accuracy ({100 * (1 - alpha):g} % thick, whole family thin)")
+    return _svg(figure)
+
+
+def course(found: Course, index: int) -> str:
+    """A candidate's accuracy, and below it the keep ratio and the nonzero rate, with a tick where seeds reset."""
+    figure, (above, below) = _figure(3.6, 2)
+    for axes, column, label, shade in (
+        (above, "dense_test_accuracy", "at r = 1", color(index)),
+        (above, "test_accuracy", "at the epoch's r", GREY),
+        (below, "keep_ratio", "keep ratio r", color(index)),
+        (below, "nonzero_rate", "nonzero rate", GREY),
+    ):
+        _band(axes, found.epochs, found.columns[column], label, shade)
+    above.set_ylabel("test accuracy")
+    below.set_ylim(-0.02, 1.05)
+    below.set_xlabel("epoch")
+    resets = found.resets > 0
+    below.vlines(found.epochs[resets], 0, 0.06, colors="C3", linewidth=1.2, label="a seed resets" if resets.any() else None)
+    for axes in (above, below):
+        axes.legend(loc="best")
+    return _svg(figure)
+
+
+def _band(axes: Axes, epochs: np.ndarray, column: tuple[np.ndarray, np.ndarray, np.ndarray], label: str, shade: str) -> None:
+    measured = np.isfinite(column[0])
+    mean, low, high = (part[measured] for part in column)
+    axes.fill_between(epochs[measured], low, high, color=shade, alpha=BAND, linewidth=0)
+    axes.plot(epochs[measured], mean, color=shade, linewidth=1.4, label=label)
+
+
+def by_ratio(arms: Sequence[dict[str, Any]], colors: dict[str, int]) -> str:
+    """Test accuracy of the final weights against the keep ratio they are read at, with the standard error over the seeds."""
+    figure, (axes,) = _figure(3.4)
+    for arm in arms:
+        measured = sorted(
+            (float(ratio), it["mean"], it["standard_error"] or 0.0) for ratio, it in arm["accuracy"].items() if it["mean"] is not None
+        )
+        if measured:
+            ratios, means, errors = zip(*measured, strict=True)
+            axes.errorbar(
+                ratios,
+                means,
+                yerr=errors,
+                marker="o",
+                markersize=3,
+                linewidth=1.2,
+                capsize=2,
+                color=color(colors[arm["arm"]]),
+                label=arm["candidate"],
+            )
+    shown = sorted({float(ratio) for arm in arms for ratio in arm["accuracy"]})
+    axes.set_xscale("log")
+    axes.set_xticks(shown, [f"{ratio:g}" for ratio in shown])
+    axes.minorticks_off()
+    axes.set_xlabel("keep ratio r that the final weights are read at")
+    axes.set_ylabel("test accuracy")
+    axes.legend(loc="best")
+    return _svg(figure)
+
+
+def search(found: dict[str, Any], index: int) -> str:
+    """An arm's candidates in the order they were proposed: the more seeds, the larger the dot; the best so far as a line."""
+    scored = [(i, it["score"], it["seeds"]) for i, it in enumerate(found["candidates"]) if it["score"] is not None]
+    weights = found["importances"]
+    figure, axes = _figure(2.4)
+    if scored:
+        places, scores, seeds = (np.array(part, float) for part in zip(*scored, strict=True))
+        axes[0].scatter(
+            places + 1, scores, s=8 + 8 * seeds, color=color(index), alpha=0.7, linewidth=0, label="candidate (larger: more seeds)"
+        )
+        most = seeds == seeds.max()  # only candidates that climbed the whole ladder are compared with each other
+        axes[0].step(
+            places[most] + 1,
+            np.maximum.accumulate(scores[most]),
+            where="post",
+            color="black",
+            linewidth=1,
+            label=f"best over {seeds.max():g} seeds",
+        )
+        axes[0].legend(loc="best")
+    axes[0].set_xlabel("candidate, in the order they were proposed")
+    axes[0].set_ylabel("validation accuracy")
+    if weights:
+        told = ", ".join(
+            f"{setting.split('.', 1)[1]} {100 * share:.0f} %" for setting, share in sorted(weights.items(), key=lambda it: -it[1])
+        )
+        axes[0].set_title(f"what mattered: {told}", fontsize=9, loc="left")
+    return _svg(figure)

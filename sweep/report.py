@@ -1,0 +1,131 @@
+"""The findings as one page without a network. Numbers come from `findings`, words from `wording`, pictures from `pictures`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep import pictures
+from sweep.analysis import Compared
+from sweep.findings import Course, courses, findings
+from sweep.reading import Reading
+from sweep.wording import answer, cautions, cells, header, interval, markdown, points, probability, ranked, references
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found, and how the candidates went through their epochs."""
+
+    numbers: dict[str, Any]
+    drawn: dict[str, Course]
+
+    @classmethod
+    def of(cls, reading: Reading, compared: Sequence[Compared] | None = None) -> Report:
+        """Of a study as it stands. Looking is recorded."""
+        drawn = courses(reading)
+        return cls(findings(reading, reading.compare() if compared is None else compared, drawn), drawn)
+
+
+def page_and_note(reading: Reading, compared: Sequence[Compared]) -> tuple[str, str]:
+    """For MLflow: the page, and a description for the experiment's own."""
+    report = Report.of(reading, compared)
+    return page(report), markdown(report.numbers)
+
+
+def page(report: Report) -> str:
+    """One HTML file that needs nothing else. Everything that people wrote is escaped; only our own pictures are not."""
+    import jinja2
+
+    numbers = report.numbers
+    rooms = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    colors = {arm: i for i, arm in enumerate(dict.fromkeys(it["arm"] for it in numbers["arms"]))}
+    return rooms.get_template("report.html").render(
+        it=numbers,
+        answer=answer(numbers),
+        cautions=cautions(numbers),
+        tables=[_table(numbers, reference) for reference in references(numbers)],
+        beside=[_beside(row) for rows in ranked(numbers, numbers["analysis"]["baseline"]) for row in rows],
+        accuracy=_accuracy(numbers),
+        by_ratio=pictures.by_ratio(numbers["arms"], colors),
+        courses=[
+            {
+                "title": arm["candidate"],
+                "caption": f"{report.drawn[arm['candidate']].seeds} seeds",
+                "svg": pictures.course(report.drawn[arm["candidate"]], colors[arm["arm"]]),
+            }
+            for arm in numbers["arms"]
+            if arm["candidate"] in report.drawn
+        ],
+        searches=[
+            {
+                "title": it["arm"],
+                "caption": f"{len(it['candidates'])} candidates",
+                "svg": pictures.search(it, list(colors).index(it["arm"]) if it["arm"] in colors else 0),
+            }
+            for it in numbers["search"]
+            if it["candidates"]
+        ],
+        declared=json.dumps(numbers["analysis"], indent=1, ensure_ascii=False),
+    )
+
+
+def _table(numbers: dict[str, Any], reference: str) -> dict[str, Any]:
+    lines = ranked(numbers, reference)
+    alpha = numbers["analysis"]["alpha"]
+    drawn = [
+        {
+            "svg": pictures.gains([rows[i] for rows in lines], alpha, reference),
+            "caption": f"At r = {ratio:g}. Blue: tested; grey: controls; orange: repeats. An open dot lacks pairs.",
+        }
+        for i, ratio in enumerate(numbers["analysis"]["endpoints"])
+        if any(rows[i]["gain"] is not None for rows in lines)
+    ]
+    rows = [{"role": rows[0]["role"], "cells": cells(numbers, rows)} for rows in lines]
+    return {"reference": reference, "header": header(numbers), "rows": rows, "pictures": drawn}
+
+
+def _beside(row: dict[str, Any]) -> list[str]:
+    def plain(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    without = f"{points(row['gain_without'])} ({row['pairs_without']} pairs)"
+    ended = [f"{row[kind]} / {row[f'reference_{kind}']}" for kind in ("diverged", "collapsed")]
+    return [
+        row["candidate"] or row["arm"],
+        f"{row['keep_ratio']:g}",
+        str(row["pairs"]),
+        plain(row["effect_size"]),
+        probability(row["p_value"]) + (f" ± {row['p_error']:.1g}" if row["p_error"] else ""),
+        probability(row["welch_p_value"]),
+        probability(row["wilcoxon_p_value"]),
+        plain(row["correlation"]),
+        interval(row, "family_low", "family_high"),
+        points(row["detectable_gain"]),
+        *ended,
+        without,
+    ]
+
+
+def _accuracy(numbers: dict[str, Any]) -> dict[str, Any]:
+    ratios = list(dict.fromkeys(ratio for arm in numbers["arms"] for ratio in arm["accuracy"]))
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.2f}"
+
+    rows: list[list[str]] = []
+    for arm in numbers["arms"]:
+        cells = [arm["candidate"], f"{arm['finished']} of {arm['seeds']}"]
+        for ratio in ratios:
+            spread = arm["accuracy"][ratio]
+            cells.append(
+                percent(spread["mean"]) + (f" ± {percent(spread['standard_error'])}" if spread["standard_error"] is not None else "")
+            )
+        rows.append([*cells, percent(arm["best_epoch"]), percent(arm["last_epoch"]), points(arm["inflation"])])
+    return {"header": ["candidate", "seeds", *(f"r = {r}, %" for r in ratios), "best epoch, %", "last epoch, %", "inflation"], "rows": rows}

@@ -1,0 +1,127 @@
+"""The findings in words: the answer, what to be careful of, and the table of gains in Markdown. Numbers come from `findings`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+ORDER = ("family", "control", "repeat")
+
+
+def points(value: float | None, digits: int = 2) -> str:
+    """A share in points, with its sign."""
+    return "-" if value is None else f"{100 * value:+.{digits}f}" if math.isfinite(value) else ("+∞" if value > 0 else "-∞")
+
+
+def probability(value: float | None) -> str:
+    """Three digits."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def interval(row: dict[str, Any], low: str = "ci_low", high: str = "ci_high") -> str:
+    """In points."""
+    return "-" if row[low] is None else f"[{points(row[low])}, {points(row[high])}]"
+
+
+def answer(numbers: dict[str, Any]) -> list[str]:
+    """What the declared family says, a sentence for each comparison that was found to differ."""
+    analysis = numbers["analysis"]
+    family = [row for row in numbers["comparisons"] if row["role"] == "family"]
+    if any(row["p_holm"] is None for row in family):
+        lacking = sorted({line for row in family for line in row["missing"]})
+        whole = sum(row["state"] == "complete" for row in family)
+        shown = "; ".join(lacking[:3]) + (f"; and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        return [
+            f"Not complete yet: {whole} of the {analysis['comparisons']} comparisons of the family have all their pairs. Lacking: {shown}."
+        ]
+    found = [row for row in family if row["p_holm"] <= analysis["alpha"]]
+    said = [
+        f"{row['candidate']} is {'better' if row['gain'] > 0 else 'worse'} than {row['reference']} at r = {row['keep_ratio']:g} by "
+        f"{100 * abs(row['gain']):.2f} points {interval(row)}, p = {probability(row['p_holm'])} after Holm "
+        f"over {analysis['comparisons']} comparisons, {row['pairs']} pairs, on this test set."
+        for row in found
+    ]
+    if rest := len(family) - len(found):
+        which = f"The other {rest}" if found else f"All {rest}"
+        said.append(f"{which} comparisons of the family cannot be told from no gain at all.")
+    return said
+
+
+def cautions(numbers: dict[str, Any]) -> list[str]:
+    """What a reader should know before believing it."""
+    told: list[str] = []
+    if numbers["mixed"]:
+        told.append(f"The runs that are compared ran on different things ({', '.join(numbers['mixed'])}): see the end of the page.")
+    fresh = {row["first_place"] for row in numbers["comparisons"] if row["first_place"]}
+    if fresh:
+        told.append(f"The first {max(fresh)} seeds had been seen before more were added; only the seeds after them are tested here.")
+    for arm in numbers["arms"]:
+        if ended := [f"{arm[kind]} {kind}" for kind in ("diverged", "collapsed") if arm[kind]]:
+            told.append(f"{arm['candidate']}: {' and '.join(ended)} of {arm['finished']} runs.")
+    return told
+
+
+def ranked(numbers: dict[str, Any], reference: str) -> list[list[dict[str, Any]]]:
+    """A reference's comparisons, candidate by candidate: the family first, the greatest primary gain on top."""
+    by_candidate: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+    for row in numbers["comparisons"]:
+        if row["reference_arm"] == reference:
+            by_candidate.setdefault((row["arm"], row["candidate"]), []).append(row)
+    return sorted(
+        by_candidate.values(),
+        key=lambda rows: (ORDER.index(rows[0]["role"]), -(rows[0]["gain"] if rows[0]["gain"] is not None else -math.inf)),
+    )
+
+
+def header(numbers: dict[str, Any]) -> list[str]:
+    """Of the table of gains."""
+    return [
+        "candidate",
+        "pairs",
+        *(cell for r in numbers["analysis"]["endpoints"] for cell in (f"gain at r = {r:g}", "±", "interval", "p")),
+    ]
+
+
+def cells(numbers: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """A candidate's line in it; what was found stands between asterisks."""
+    first = rows[0]
+    name = first["candidate"] or f"{first['arm']} (searching)"
+    pairs = (
+        str(first["pairs"])
+        if first["state"] == "complete"
+        else f"{first['pairs']} of {numbers['analysis']['pairs'] - first['first_place']}"
+    )
+    line = [name + ("" if first["role"] == "family" else f" ({first['role']})"), pairs]
+    for row in rows:
+        mark = "**" if row["p_holm"] is not None and row["p_holm"] <= numbers["analysis"]["alpha"] else ""
+        both = f" ({100 * row['two_way_standard_error']:.2f})" if row["two_way_standard_error"] is not None else ""
+        error = "-" if row["standard_error"] is None else f"{100 * row['standard_error']:.2f}{both}"
+        line += [f"{mark}{points(row['gain'])}{mark}", error, interval(row), f"{mark}{probability(row['p_holm'])}{mark}"]
+    return line
+
+
+def references(numbers: dict[str, Any]) -> list[str]:
+    """The arms that others are held against, the baseline first."""
+    return list(dict.fromkeys(row["reference_arm"] for row in numbers["comparisons"]))
+
+
+def markdown(numbers: dict[str, Any]) -> str:
+    """The answer and the table of gains over the baseline."""
+    lines = [*answer(numbers), *cautions(numbers), ""]
+    names = header(numbers)
+    lines += ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
+    lines += [
+        "| " + " | ".join(_escaped(cell) for cell in cells(numbers, rows)) + " |"
+        for rows in ranked(numbers, numbers["analysis"]["baseline"])
+    ]
+    analysis = numbers["analysis"]
+    lines.append(
+        f"\nGains over {analysis['baseline']} in points of test accuracy, paired by seed; ± standard error over seeds (and images); "
+        f"interval and p by {analysis['test']}, p after Holm over the family of {analysis['comparisons']}. "
+        f"Declared analysis {numbers['hash']}."
+    )
+    return "\n".join(lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
