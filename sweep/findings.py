@@ -91,7 +91,7 @@ def findings(reading: Reading, compared: Sequence[Compared], drawn: dict[str, Co
         "looks": [asdict(look) for look in reading.looks],
         "extensions": reading.declared["extensions"],
         "arms": [_arm(reading, cohort, drawn) for cohort in reading.cohorts if cohort.phase == "confirm"],
-        "comparisons": [asdict(row) for row in compared],
+        "comparisons": [{**asdict(row), "finalists": study.finalists(row.arm)} for row in compared],
         "search": [_search(reading, arm) for arm in study.arms if study.searched(arm)],
         "published": _published(reading),
         "failures": [{"run_id": run_id, **asdict(failure)} for run_id, failure in plan.failed.items()],
@@ -109,6 +109,7 @@ def _arm(reading: Reading, cohort: Cohort, drawn: dict[str, Course]) -> dict[str
     return {
         "arm": row.arm,
         "candidate": name,
+        "finalists": reading.study.finalists(row.arm),
         "settings": cohort.candidate.values,
         "seeds": row.seeds,
         "finished": row.finished,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.findings import Course
+from sweep.wording import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def color(index: int) -> str:
     return f"C{index % 10}"
 
 
-def gains(rows: Sequence[dict[str, Any]], alpha: float, reference: str) -> str:
+def gains(rows: Sequence[dict[str, Any]], reference: str) -> str:
     """Each candidate's gain as a dot: its interval thick, the family's thin; open where the comparison is not complete."""
     known = [row for row in rows if row["gain"] is not None]
     ends = [
@@ -76,22 +77,22 @@ def gains(rows: Sequence[dict[str, Any]], alpha: float, reference: str) -> str:
         axes.plot(100 * row["gain"], y, "o", color=kind, markerfacecolor=kind if whole else "white", markersize=6)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-100 * reach, 100 * reach)
-    axes.set_yticks(range(len(known)), [row["candidate"] for row in reversed(known)])
+    axes.set_yticks(range(len(known)), [label(row) for row in reversed(known)])
     axes.set_ylim(-0.6, len(known) - 0.4)
-    axes.set_xlabel(f"gain over {reference}, points of test accuracy ({100 * (1 - alpha):g} % thick, whole family thin)")
+    axes.set_xlabel(f"gain over {reference}, points of test accuracy")
     return _svg(figure)
 
 
 def course(found: Course, index: int) -> str:
     """A candidate's accuracy, and below it the keep ratio and the nonzero rate, with a tick where seeds reset."""
     figure, (above, below) = _figure(3.6, 2)
-    for axes, column, label, shade in (
+    for axes, column, told, shade in (
         (above, "dense_test_accuracy", "at r = 1", color(index)),
         (above, "test_accuracy", "at the epoch's r", GREY),
         (below, "keep_ratio", "keep ratio r", color(index)),
         (below, "nonzero_rate", "nonzero rate", GREY),
     ):
-        _band(axes, found.epochs, found.columns[column], label, shade)
+        _band(axes, found.epochs, found.columns[column], told, shade)
     above.set_ylabel("test accuracy")
     below.set_ylim(-0.02, 1.05)
     below.set_xlabel("epoch")
@@ -127,7 +128,7 @@ def by_ratio(arms: Sequence[dict[str, Any]], colors: dict[str, int]) -> str:
                 linewidth=1.2,
                 capsize=2,
                 color=color(colors[arm["arm"]]),
-                label=arm["candidate"],
+                label=label(arm),
             )
     shown = sorted({float(ratio) for arm in arms for ratio in arm["accuracy"]})
     axes.set_xscale("log")

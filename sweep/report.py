@@ -12,7 +12,7 @@ from sweep import pictures
 from sweep.analysis import Compared
 from sweep.findings import Course, courses, findings
 from sweep.reading import Reading
-from sweep.wording import answer, cautions, cells, header, interval, markdown, points, probability, ranked, references
+from sweep.wording import answer, cautions, cells, header, interval, label, markdown, points, probability, ranked, references
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -56,7 +56,7 @@ def page(report: Report) -> str:
         by_ratio=pictures.by_ratio(numbers["arms"], colors),
         courses=[
             {
-                "title": arm["candidate"],
+                "title": label(arm),
                 "caption": f"{report.drawn[arm['candidate']].seeds} seeds",
                 "svg": pictures.course(report.drawn[arm["candidate"]], colors[arm["arm"]]),
             }
@@ -78,11 +78,11 @@ def page(report: Report) -> str:
 
 def _table(numbers: dict[str, Any], reference: str) -> dict[str, Any]:
     lines = ranked(numbers, reference)
-    alpha = numbers["analysis"]["alpha"]
     drawn = [
         {
-            "svg": pictures.gains([rows[i] for rows in lines], alpha, reference),
-            "caption": f"At r = {ratio:g}. Blue: tested; grey: controls; orange: repeats. An open dot lacks pairs.",
+            "svg": pictures.gains([rows[i] for rows in lines], reference),
+            "caption": f"At r = {ratio:g}. Thick: each interval; thin: of the whole family together. Blue is tested, grey a control, "
+            "orange a repeat. An open dot lacks pairs.",
         }
         for i, ratio in enumerate(numbers["analysis"]["endpoints"])
         if any(rows[i]["gain"] is not None for rows in lines)
@@ -98,7 +98,7 @@ def _beside(row: dict[str, Any]) -> list[str]:
     without = f"{points(row['gain_without'])} ({row['pairs_without']} pairs)"
     ended = [f"{row[kind]} / {row[f'reference_{kind}']}" for kind in ("diverged", "collapsed")]
     return [
-        row["candidate"] or row["arm"],
+        label(row),
         f"{row['keep_ratio']:g}",
         str(row["pairs"]),
         plain(row["effect_size"]),
@@ -121,7 +121,7 @@ def _accuracy(numbers: dict[str, Any]) -> dict[str, Any]:
 
     rows: list[list[str]] = []
     for arm in numbers["arms"]:
-        cells = [arm["candidate"], f"{arm['finished']} of {arm['seeds']}"]
+        cells = [label(arm), f"{arm['finished']} of {arm['seeds']}"]
         for ratio in ratios:
             spread = arm["accuracy"][ratio]
             cells.append(

@@ -37,6 +37,7 @@ from sweep.document import RejectStudy
 from sweep.following import NONE, artifacts_of, follow, uri_of
 from sweep.lease import holder
 from sweep.ledger import Ledger
+from trainer.store import open_store
 
 if TYPE_CHECKING:
     from sweep.mlflow_view import View
@@ -69,6 +70,55 @@ def sync(
             print_json({"uri": uri, "experiment": experiment.id, "runs": len(experiment.runs), "points_sent": experiment.points})
         elif not following:
             print(f"{len(experiment.runs)} runs of MLflow show {ledger.store.where()}; {experiment.points} metric points were sent.")
+
+
+@app.command()
+def report(
+    study: StudyArgument,
+    store: StoreOption = DEFAULT_STORE,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="the page; STORE/STUDY-report.html by default")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The gains as a table on stdout, and everything with pictures as one HTML page."""
+    from sweep.reading import Reading
+    from sweep.report import Report, page
+    from sweep.wording import markdown
+
+    with errors():
+        ledger = _ledger(study, store)
+        found = Report.of(Reading(ledger))
+        if as_json:
+            print_json(found.numbers)
+        else:
+            print(markdown(found.numbers))
+        home = Path() if "://" in store else Path(place_of(store))
+        file = to or home / f"{ledger.study}-report.html"
+        open_store(file.absolute().parent).write(file.name, page(found).encode())
+        say(f"the whole page: {file}")
+
+
+@app.command()
+def export(
+    study: StudyArgument,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="where the tables go")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Tidy Parquet, a data dictionary, and a notebook that computes the report anew."""
+    from sweep import export as exports
+    from sweep.reading import Reading
+    from sweep.report import Report
+
+    with errors():
+        reading = Reading(_ledger(study, store))
+        compared = reading.compare()
+        numbers = Report.of(reading, compared).numbers
+        rows = exports.export(reading, numbers, compared, to.absolute(), lambda table, done: say(f"{table}: {done:,} rows so far"))
+        if as_json:
+            print_json({"to": str(to), "rows": rows})
+        else:
+            print("\n".join(f"{to / table}.parquet  {count:,} rows" for table, count in rows.items()))
+            say(f"the columns: {to / 'README.md'}; the report anew: {to / 'significance.ipynb'}")
 
 
 @app.command()

@@ -23,6 +23,11 @@ def interval(row: dict[str, Any], low: str = "ci_low", high: str = "ci_high") ->
     return "-" if row[low] is None else f"[{points(row[low])}, {points(row[high])}]"
 
 
+def label(row: dict[str, Any]) -> str:
+    """How a candidate is called: by its arm, and by its own name where the arm has several finalists."""
+    return row["arm"] if row["finalists"] == 1 else row["candidate"] or row["arm"]
+
+
 def answer(numbers: dict[str, Any]) -> list[str]:
     """What the declared family says, a sentence for each comparison that was found to differ."""
     analysis = numbers["analysis"]
@@ -36,7 +41,7 @@ def answer(numbers: dict[str, Any]) -> list[str]:
         ]
     found = [row for row in family if row["p_holm"] <= analysis["alpha"]]
     said = [
-        f"{row['candidate']} is {'better' if row['gain'] > 0 else 'worse'} than {row['reference']} at r = {row['keep_ratio']:g} by "
+        f"{label(row)} is {'better' if row['gain'] > 0 else 'worse'} than {row['reference_arm']} at r = {row['keep_ratio']:g} by "
         f"{100 * abs(row['gain']):.2f} points {interval(row)}, p = {probability(row['p_holm'])} after Holm "
         f"over {analysis['comparisons']} comparisons, {row['pairs']} pairs, on this test set."
         for row in found
@@ -57,7 +62,7 @@ def cautions(numbers: dict[str, Any]) -> list[str]:
         told.append(f"The first {max(fresh)} seeds had been seen before more were added; only the seeds after them are tested here.")
     for arm in numbers["arms"]:
         if ended := [f"{arm[kind]} {kind}" for kind in ("diverged", "collapsed") if arm[kind]]:
-            told.append(f"{arm['candidate']}: {' and '.join(ended)} of {arm['finished']} runs.")
+            told.append(f"{label(arm)}: {' and '.join(ended)} of {arm['finished']} runs.")
     return told
 
 
@@ -75,29 +80,21 @@ def ranked(numbers: dict[str, Any], reference: str) -> list[list[dict[str, Any]]
 
 def header(numbers: dict[str, Any]) -> list[str]:
     """Of the table of gains."""
-    return [
-        "candidate",
-        "pairs",
-        *(cell for r in numbers["analysis"]["endpoints"] for cell in (f"gain at r = {r:g}", "±", "interval", "p")),
-    ]
+    return ["arm", *(cell for r in numbers["analysis"]["endpoints"] for cell in (f"gain at r = {r:g}", "p", "interval", "±")), "pairs"]
 
 
 def cells(numbers: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     """A candidate's line in it; what was found stands between asterisks."""
     first = rows[0]
-    name = first["candidate"] or f"{first['arm']} (searching)"
-    pairs = (
-        str(first["pairs"])
-        if first["state"] == "complete"
-        else f"{first['pairs']} of {numbers['analysis']['pairs'] - first['first_place']}"
-    )
-    line = [name + ("" if first["role"] == "family" else f" ({first['role']})"), pairs]
+    name = label(first) if first["candidate"] else f"{first['arm']} (searching)"
+    line = [name + ("" if first["role"] == "family" else f" ({first['role']})")]
     for row in rows:
         mark = "**" if row["p_holm"] is not None and row["p_holm"] <= numbers["analysis"]["alpha"] else ""
         both = f" ({100 * row['two_way_standard_error']:.2f})" if row["two_way_standard_error"] is not None else ""
         error = "-" if row["standard_error"] is None else f"{100 * row['standard_error']:.2f}{both}"
-        line += [f"{mark}{points(row['gain'])}{mark}", error, interval(row), f"{mark}{probability(row['p_holm'])}{mark}"]
-    return line
+        line += [f"{mark}{points(row['gain'])}{mark}", f"{mark}{probability(row['p_holm'])}{mark}", interval(row), error]
+    declared = numbers["analysis"]["pairs"] - first["first_place"]
+    return [*line, str(first["pairs"]) if first["pairs"] == declared else f"{first['pairs']} of {declared}"]
 
 
 def references(numbers: dict[str, Any]) -> list[str]:

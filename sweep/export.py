@@ -1,0 +1,142 @@
+"""A study as tidy Parquet with a data dictionary and a notebook. Run by run: memory does not grow with the number of runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweep.analysis import Compared
+from sweep.reading import Reading
+from sweep.tables import RunRow, candidate_table, comparison_table, endpoint_tables, epoch_tables, run_rows, schema_docs, table_schema
+from trainer.rows import EndpointRow, EpochRow
+
+ROWS = 50_000
+"""In a row group: what is held in memory at once."""
+NOTEBOOK = Path(__file__).parent / "templates" / "significance.py"
+ABOUT = {
+    "epochs": "one row per run and epoch",
+    "endpoints": "one row per run, split and declared keep ratio: the final weights, with one bit per image",
+    "runs": "one row per run",
+    "candidates": "one row per candidate and phase",
+    "comparisons": "one row per candidate, reference and endpoint: gains, intervals, p-values",
+}
+
+
+def export(
+    reading: Reading, numbers: dict[str, Any], compared: list[Compared], to: Path, progress: Callable[[str, int], None]
+) -> dict[str, int]:
+    """Write everything into a folder, whole or not at all; rows by table. `progress` is told the table and the rows so far."""
+    with _whole(to) as folder:
+        rows: dict[str, int] = {}
+        docs: dict[str, pa.Schema] = {}
+
+        def table(name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+            docs[name] = schema
+            rows[name] = _write(folder / f"{name}.parquet", schema, tables, lambda done: progress(name, done))
+
+        candidates, comparisons = candidate_table(reading), comparison_table(compared)
+        table("epochs", table_schema(EpochRow), (it for _, it in epoch_tables(reading)))
+        table("endpoints", table_schema(EndpointRow), (it for _, it in endpoint_tables(reading)))
+        table("runs", table_schema(RunRow), _batches(run_rows(reading), table_schema(RunRow)))
+        table("candidates", candidates.schema, [candidates])
+        table("comparisons", comparisons.schema, [comparisons])
+        (folder / "report.json").write_text(json.dumps(strict(numbers), indent=1, ensure_ascii=False, allow_nan=False))
+        (folder / "README.md").write_text(_dictionary(reading, rows, docs))
+        (folder / "significance.ipynb").write_text(json.dumps(notebook(NOTEBOOK.read_text()), indent=1, ensure_ascii=False) + "\n")
+    return rows
+
+
+@contextmanager
+def _whole(to: Path) -> Generator[Path]:
+    """A folder beside the one that is asked for, which takes its place when all is written; files of others stay."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    beside = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
+    beside.mkdir()
+    try:
+        yield beside
+        to.mkdir(exist_ok=True)
+        for file in beside.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+            file.replace(to / file.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], progress: Callable[[int], None]) -> int:
+    done, waiting = 0, list[pa.Table]()
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for table in tables:
+            waiting.append(table)
+            done += table.num_rows
+            if sum(it.num_rows for it in waiting) >= ROWS:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+                progress(done)
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+    return done
+
+
+def _batches(rows: Iterable[RunRow], schema: pa.Schema) -> Iterator[pa.Table]:
+    some: list[dict[str, Any]] = []
+    for row in rows:
+        some.append(asdict(row))
+        if len(some) == 1000:
+            yield pa.Table.from_pylist(some, schema=schema)
+            some = []
+    yield pa.Table.from_pylist(some, schema=schema)
+
+
+def strict(value: Any) -> Any:
+    """Plain JSON: what is no number is null, and what has no end is said in words."""
+    if isinstance(value, dict):
+        return {key: strict(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
+
+
+def notebook(source: str) -> dict[str, Any]:
+    """The notebook of a script whose cells begin with `# %%`; a cell of words with `# %% [markdown]`."""
+    cells: list[dict[str, Any]] = []
+    for i, block in enumerate(source.split("\n# %%")[1:]):
+        head, _, body = block.partition("\n")
+        words = "[markdown]" in head
+        lines = [line.removeprefix("# ").removeprefix("#") if words else line for line in body.strip("\n").split("\n")]
+        cell = {"id": f"cell-{i}", "metadata": {}, "source": "\n".join(lines)}
+        cells.append({"cell_type": "markdown", **cell} if words else {"cell_type": "code", **cell, "outputs": [], "execution_count": None})
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {"cells": cells, "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def _dictionary(reading: Reading, rows: dict[str, int], docs: dict[str, pa.Schema]) -> str:
+    """README.md: every table and column."""
+    lines = [
+        f"# {reading.name}",
+        "",
+        *([reading.study.contents.description, ""] if reading.study.contents.description else []),
+        f"Exported from the study with the declared analysis `{reading.declared['hash']}`. `run_id` joins epochs, endpoints and runs; "
+        "`candidates.run_ids` lists the runs of a candidate by place in the pool: those of one place are pairs. "
+        "`significance.ipynb` computes every number of the report anew from these files (it wants pandas, pyarrow, SciPy, Optuna and "
+        "matplotlib); `report.json` has the report's own. Accuracies and gains are shares, not points.",
+    ]
+    for name, schema in docs.items():
+        version = (schema.metadata or {}).get(b"schema_version", b"").decode()
+        lines += ["", f"## {name}.parquet", "", f"{ABOUT[name]}; {rows[name]:,} rows; schema version {version}.", ""]
+        lines += ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+        lines += ["| " + " | ".join(part.replace("|", "\\|") for part in doc) + " |" for doc in schema_docs(schema)]
+    return "\n".join(lines) + "\n"

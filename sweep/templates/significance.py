@@ -1,0 +1,3 @@
+"""Source of the notebook."""
+
+# %%
