@@ -4,9 +4,11 @@ UV := $(or $(shell command -v uv),.uv/bin/uv)
 RUN := .venv/bin/python
 READY := .venv/.ready
 STUDY ?= quickstart
+STORE ?= results
+TO ?= $(STUDY)-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sweep check format test bench clean
+.PHONY: help setup lock sweep ui report export check format test bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,12 +27,23 @@ $(READY): requirements.lock pyproject.toml | $(UV)
 	$(PYTHON) -m venv .uv
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
+export STORE
+
 lock: | $(UV) ## renew requirements.lock from pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --all-extras \
 		--output-file requirements.lock pyproject.toml
 
 sweep: $(READY) ## run STUDY (quickstart), or go on with it; STORE, RAY_ADDRESS and DATA_DIR say where
 	.venv/bin/sweep run $(STUDY)
+
+ui: $(READY) ## open MLflow on the gains of STUDY, also while it runs
+	.venv/bin/sweep ui $(STUDY)
+
+report: $(READY) ## the gains of STUDY as a table, and a page with pictures
+	.venv/bin/sweep report $(STUDY)
+
+export: $(READY) ## STUDY as Parquet with a notebook, into TO
+	.venv/bin/sweep export $(STUDY) --to $(TO)
 
 check: $(READY) ## formatting, lint and types
 	$(RUN) -m ruff format --check .

@@ -99,7 +99,7 @@ def course(found: Course, index: int) -> str:
     resets = found.resets > 0
     below.vlines(found.epochs[resets], 0, 0.06, colors="C3", linewidth=1.2, label="a seed resets" if resets.any() else None)
     for axes in (above, below):
-        axes.legend(loc="best")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
     return _svg(figure)
 
 
@@ -143,28 +143,23 @@ def by_ratio(arms: Sequence[dict[str, Any]], colors: dict[str, int]) -> str:
 def search(found: dict[str, Any], index: int) -> str:
     """An arm's candidates in the order they were proposed: the more seeds, the larger the dot; the best so far as a line."""
     scored = [(i, it["score"], it["seeds"]) for i, it in enumerate(found["candidates"]) if it["score"] is not None]
-    weights = found["importances"]
     figure, axes = _figure(2.4)
     if scored:
         places, scores, seeds = (np.array(part, float) for part in zip(*scored, strict=True))
+        middle = float(np.median(scores))
+        floor = middle - 3 * (float(scores.max()) - middle) - 0.01  # one that collapsed would squeeze all others into a line
+        inside = scores >= floor
         axes[0].scatter(
-            places + 1, scores, s=8 + 8 * seeds, color=color(index), alpha=0.7, linewidth=0, label="candidate (larger: more seeds)"
+            places[inside] + 1, scores[inside], s=8 + 8 * seeds[inside], color=color(index), alpha=0.7, linewidth=0, label="candidate"
         )
+        if not inside.all():
+            axes[0].scatter(
+                places[~inside] + 1, np.full((~inside).sum(), floor), s=24, marker="v", color="C3", linewidth=0, label="far below"
+            )
         most = seeds == seeds.max()  # only candidates that climbed the whole ladder are compared with each other
-        axes[0].step(
-            places[most] + 1,
-            np.maximum.accumulate(scores[most]),
-            where="post",
-            color="black",
-            linewidth=1,
-            label=f"best over {seeds.max():g} seeds",
-        )
-        axes[0].legend(loc="best")
+        best = np.maximum.accumulate(scores[most])
+        axes[0].step(places[most] + 1, best, where="post", color="black", linewidth=1, label=f"best over {seeds.max():g} seeds")
+        axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
     axes[0].set_xlabel("candidate, in the order they were proposed")
     axes[0].set_ylabel("validation accuracy")
-    if weights:
-        told = ", ".join(
-            f"{setting.split('.', 1)[1]} {100 * share:.0f} %" for setting, share in sorted(weights.items(), key=lambda it: -it[1])
-        )
-        axes[0].set_title(f"what mattered: {told}", fontsize=9, loc="left")
     return _svg(figure)

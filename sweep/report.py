@@ -63,17 +63,16 @@ def page(report: Report) -> str:
             for arm in numbers["arms"]
             if arm["candidate"] in report.drawn
         ],
-        searches=[
-            {
-                "title": it["arm"],
-                "caption": f"{len(it['candidates'])} candidates",
-                "svg": pictures.search(it, list(colors).index(it["arm"]) if it["arm"] in colors else 0),
-            }
-            for it in numbers["search"]
-            if it["candidates"]
-        ],
+        searches=[_search(it, colors) for it in numbers["search"] if it["candidates"]],
         declared=json.dumps(numbers["analysis"], indent=1, ensure_ascii=False),
     )
+
+
+def _search(found: dict[str, Any], colors: dict[str, int]) -> dict[str, str]:
+    shares = sorted(found["importances"].items(), key=lambda it: -it[1])
+    mattered = "; what mattered: " + ", ".join(f"{setting} {100 * share:.0f} %" for setting, share in shares) if shares else ""
+    told = f"{len(found['candidates'])} candidates, the larger the dot the more seeds{mattered}"
+    return {"title": found["arm"], "caption": told, "svg": pictures.search(found, colors.get(found["arm"], 0))}
 
 
 def _table(numbers: dict[str, Any], reference: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ takes a second, and `sweep run` needs neither."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -91,7 +92,7 @@ def paired_comparison(
         p_value=p,
         p_error=p_error,
         effect_size=gain / deviation * _small_sample(n - 1) if deviation else math.nan,
-        welch_p_value=float(stats.ttest_ind(first, second, equal_var=False).pvalue) if apart else same,
+        welch_p_value=_welch(first, second) if apart else same,
         wilcoxon_p_value=_signed_rank(differences),
         correlation=float(stats.pearsonr(first, second).statistic) if varied else math.nan,
     )
@@ -131,6 +132,13 @@ def _deviation(values: np.ndarray) -> float:
 def _small_sample(freedom: int) -> float:
     """What takes the bias out of a mean over its standard deviation."""
     return math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2) if freedom > 1 else math.nan
+
+
+def _welch(first: np.ndarray, second: np.ndarray) -> float:
+    """Welch's p-value, also where one of the two does not vary (all its runs collapsed, say)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return float(_scipy_stats().ttest_ind(first, second, equal_var=False).pvalue)
 
 
 def _signed_rank(differences: np.ndarray) -> float:

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -141,10 +143,15 @@ def ui(
         if uri.startswith("http"):
             _open(link(uri, view.experiment.id, gains_page()))
             return
+        for number in (signal.SIGINT, signal.SIGTERM):  # whichever way it is ended, the server ends with it
+            signal.signal(number, signal.default_int_handler)
         chosen = _free(port)
-        with _server(uri, artifacts_of(uri, place_of(store), ledger.study) or "", chosen) as server:
+        with (
+            tempfile.TemporaryFile("w+") as told,
+            _server(uri, artifacts_of(uri, place_of(store), ledger.study) or "", chosen, told) as server,
+        ):
             try:
-                _wait_for(server, chosen)
+                _wait_for(server, chosen, told)
                 _open(link(f"http://127.0.0.1:{chosen}", view.experiment.id, gains_page()))
                 say("Ctrl-C ends it.")
                 server.wait()
@@ -191,19 +198,20 @@ def _free(port: int) -> int:
     raise AssertionError("some port is always free")
 
 
-def _server(uri: str, artifacts: str, port: int) -> subprocess.Popen[Any]:
+def _server(uri: str, artifacts: str, port: int, told: IO[str]) -> subprocess.Popen[Any]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     more = ["--artifacts-destination", artifacts, "--workers", "1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     # a session of its own, so that Ctrl-C reaches it through us, once
-    return subprocess.Popen([*command, *more], env={**os.environ, **quiet}, stdout=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen([*command, *more], env={**os.environ, **quiet}, stdout=told, stderr=told, start_new_session=True)
 
 
-def _wait_for(server: subprocess.Popen[Any], port: int) -> None:
+def _wait_for(server: subprocess.Popen[Any], port: int, told: IO[str]) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if server.poll() is not None:
-            leave(f"the MLflow server ended with code {server.returncode}; what it said stands above.", INFRASTRUCTURE)
+            told.seek(0)
+            leave(f"{told.read()}\nthe MLflow server ended with code {server.returncode}.", INFRASTRUCTURE)
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:

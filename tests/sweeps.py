@@ -60,9 +60,10 @@ def sweep_command(*arguments: str | Path) -> list[str]:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Without what would point a sweep elsewhere; with the faulty policies."""
+    """Without what would point a sweep elsewhere and without MLflow, which has tests of its own; with the faulty policies."""
     kept = {key: value for key, value in os.environ.items() if key not in ("STORE", "RAY_ADDRESS", "DATA_DIR")}
-    return {**kept, "PYTHONPATH": f"{FAULTS}{os.pathsep}{ROOT}", "COLUMNS": "200", **(more or {})}
+    ours = {"PYTHONPATH": f"{FAULTS}{os.pathsep}{ROOT}", "COLUMNS": "200", "MLFLOW_TRACKING_URI": "none"}
+    return {**kept, **ours, **(more or {})}
 
 
 def sweep(*arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 280) -> subprocess.CompletedProcess[str]:

@@ -86,13 +86,13 @@ def test_the_two_way_error_is_the_spread_of_the_gain_when_seeds_and_images_are_d
     gains, two_way, by_seeds = [], [], []
     for _ in range(600):
         ease = draw.normal(0, 1, images) + draw.normal(0, 1.2, (2, 1, images)) + draw.normal(0, 0.3, (2, seeds, 1))
-        candidate, baseline = ease + draw.normal(0, 0.6, (2, seeds, images)) > 0
+        candidate, baseline = ease + draw.normal(0, 2.5, (2, seeds, images)) > 0
         gains.append(candidate.mean() - baseline.mean())
         two_way.append(two_way_standard_error(candidate, baseline) ** 2)
         by_seeds.append(float(stats.sem(candidate.mean(1) - baseline.mean(1))) ** 2)
     spread = float(np.std(gains))
     assert math.sqrt(np.mean(two_way)) == pytest.approx(spread, rel=0.1)
-    assert math.sqrt(np.mean(by_seeds)) < 0.7 * spread
+    assert math.sqrt(np.mean(by_seeds)) < 0.8 * spread
 
 
 def test_one_seed_or_one_image_has_no_two_way_error() -> None:

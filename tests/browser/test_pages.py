@@ -1,0 +1,81 @@
+"""What a person sees in MLflow and in the report, in a real browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from sweep.ledger import Ledger
+from sweep.reading import Reading
+from sweep.wording import points
+from tests.sweeps import sweep
+
+GAIN = ".ag-row [col-id='metrics.`gain`']"
+LONG = 60_000
+
+
+@pytest.fixture(scope="module")
+def reading(store: Path) -> Reading:
+    return Reading(Ledger(str(store), "small", print))
+
+
+def gains(reading: Reading) -> dict[str, float]:
+    """By candidate, at r = 1."""
+    return {str(row.candidate): row.gain or 0.0 for row in reading.compare() if row.reference_arm == "dense" and row.keep_ratio == 1}
+
+
+def test_the_link_opens_the_gains_best_first_with_the_seeds_below(page: Page, opened: str, reading: Reading) -> None:
+    known = {"dense": 0.0, **gains(reading)}
+    page.goto(opened)
+    expect(page.locator(GAIN)).to_have_count(len(known), timeout=LONG)
+    shown = [float(text.split()[0]) for text in page.locator(GAIN).all_inner_texts()]
+    assert shown == pytest.approx(sorted(known.values(), reverse=True))
+    assert page.title() != "taken over"
+    first = max(known, key=lambda name: known[name])
+    page.locator(f"[row-id='tag.candidate.{first}'] [col-id='attributes.`Run Name`'] span[role=button]").first.click()
+    for seed in reading.study.pools[next(it.candidate.arm for it in reading.cohorts if it.candidate.name == first)]:
+        expect(page.get_by_text(f"{first} seed {seed}").first).to_be_visible(timeout=LONG)
+
+
+def test_the_curves_of_the_seed_averages_are_drawn(page: Page, opened: str) -> None:
+    page.goto(opened.replace("viewStateShareKey=gains", "viewStateShareKey=curves").replace("=TABLE", "=CHART"))
+    cards = page.locator("[data-testid='experiment-view-compare-runs-card'] .js-plotly-plot .trace")
+    expect(cards.first).to_be_visible(timeout=LONG)
+    assert cards.count() >= 4  # a line for each candidate
+
+
+def test_a_parent_has_its_charts_and_its_description(page: Page, opened: str) -> None:
+    page.goto(opened)
+    group = page.locator("[row-id='tag.candidate.sparse'] [col-id='attributes.`Run Name`'] span[role=button]").first
+    group.click(timeout=LONG)
+    page.get_by_text("sparse (confirm, 7 seeds)").first.click()
+    expect(page.get_by_text("averages over 7 seeds")).to_be_visible(timeout=LONG)
+    page.goto(page.url.split("?")[0].removesuffix("/overview") + "/model-metrics?workflowType=machine_learning")
+    expect(page.locator(".js-plotly-plot .trace").first).to_be_visible(timeout=LONG)
+
+
+def test_the_report_is_an_artifact_that_is_shown(page: Page, opened: str, reading: Reading) -> None:
+    page.goto(opened)
+    page.get_by_role("link", name="The report").first.click(timeout=LONG)
+    report = page.frame_locator("iframe.mlflow-html-iframe")
+    expect(report.locator("h1")).to_have_text("small", timeout=LONG)
+    expect(report.get_by_text("<script>document.title = 'taken over'</script>").first).to_be_visible()
+    assert report.locator("figure svg").count() >= 6
+    shown = report.locator("table").first.inner_text()
+    assert all(points(gain) in shown for gain in gains(reading).values())
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_report_can_be_read_on_a_telephone_and_without_a_network(page: Page, store: Path, tmp_path: Path, width: int) -> None:
+    told = sweep("report", "small.yaml", "--store", store, "--to", tmp_path / "report.html")
+    assert told.returncode == 0, told.stderr
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto((tmp_path / "report.html").as_uri())
+    expect(page.locator("h1")).to_have_text("small")
+    assert asked == [(tmp_path / "report.html").as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.title() == "small: gains over dense"
