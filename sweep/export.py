@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.analysis import Compared
+from sweep.document import RejectStudy
 from sweep.reading import Reading
 from sweep.tables import RunRow, candidate_table, comparison_table, endpoint_tables, epoch_tables, run_rows, schema_docs, table_schema
 from trainer.rows import EndpointRow, EpochRow
+from trainer.store import StoreError
 
 ROWS = 50_000
 """In a row group: what is held in memory at once."""
@@ -51,25 +53,34 @@ def export(
         table("runs", table_schema(RunRow), _batches(run_rows(reading), table_schema(RunRow)))
         table("candidates", candidates.schema, [candidates])
         table("comparisons", comparisons.schema, [comparisons])
-        (folder / "report.json").write_text(json.dumps(strict(numbers), indent=1, ensure_ascii=False, allow_nan=False))
-        (folder / "README.md").write_text(_dictionary(reading, rows, docs))
-        (folder / "significance.ipynb").write_text(json.dumps(notebook(NOTEBOOK.read_text()), indent=1, ensure_ascii=False) + "\n")
+        texts = {
+            "report.json": _json(strict(numbers)),
+            "study.json": _json(declared(reading)),
+            "README.md": _dictionary(reading, rows, docs),
+            "significance.ipynb": _json(notebook(NOTEBOOK.read_text(encoding="utf-8"))),
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
     return rows
 
 
 @contextmanager
 def _whole(to: Path) -> Generator[Path]:
     """A folder beside the one that is asked for, which takes its place when all is written; files of others stay."""
-    to.parent.mkdir(parents=True, exist_ok=True)
     beside = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
-    beside.mkdir()
     try:
+        if to.exists() and not to.is_dir():
+            raise RejectStudy([f"--to {to}: is a file; an export is a folder."])
+        to.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
         yield beside
         to.mkdir(exist_ok=True)
         for file in beside.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
             file.replace(to / file.name)
+    except OSError as error:
+        raise StoreError(f"the export to {to} could not be written: {error}. The study itself is untouched.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -99,6 +110,21 @@ def _batches(rows: Iterable[RunRow], schema: pa.Schema) -> Iterator[pa.Table]:
     yield pa.Table.from_pylist(some, schema=schema)
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def declared(reading: Reading) -> dict[str, Any]:
+    """study.json: the study as it was declared, and the values that were searched, in every arm and in those that repeat it."""
+    study = reading.study
+    searched = {
+        arm: {setting: {**values.model_dump(mode="json"), "whole": study.whole(source, setting)} for setting, values in found.items()}
+        for arm, it in study.arms.items()
+        if (found := study.searched(source := it.repeat or arm))
+    }
+    return {"study": study.name, "hash": reading.declared["hash"], "contents": study.contents.model_dump(mode="json"), "searched": searched}
+
+
 def strict(value: Any) -> Any:
     """Plain JSON: what is no number is null, and what has no end is said in words."""
     if isinstance(value, dict):
@@ -116,7 +142,7 @@ def notebook(source: str) -> dict[str, Any]:
     for i, block in enumerate(source.split("\n# %%")[1:]):
         head, _, body = block.partition("\n")
         words = "[markdown]" in head
-        lines = [line.removeprefix("# ").removeprefix("#") if words else line for line in body.strip("\n").split("\n")]
+        lines = [line.removeprefix("#").removeprefix(" ") if words else line for line in body.strip("\n").split("\n")]
         cell = {"id": f"cell-{i}", "metadata": {}, "source": "\n".join(lines)}
         cells.append({"cell_type": "markdown", **cell} if words else {"cell_type": "code", **cell, "outputs": [], "execution_count": None})
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -132,7 +158,8 @@ def _dictionary(reading: Reading, rows: dict[str, int], docs: dict[str, pa.Schem
         f"Exported from the study with the declared analysis `{reading.declared['hash']}`. `run_id` joins epochs, endpoints and runs; "
         "`candidates.run_ids` lists the runs of a candidate by place in the pool: those of one place are pairs. "
         "`significance.ipynb` computes every number of the report anew from these files (it wants pandas, pyarrow, SciPy, Optuna and "
-        "matplotlib); `report.json` has the report's own. Accuracies and gains are shares, not points.",
+        "matplotlib); `report.json` has the report's own, `study.json` the study as it was declared. "
+        "Accuracies and gains are shares, not points.",
     ]
     for name, schema in docs.items():
         version = (schema.metadata or {}).get(b"schema_version", b"").decode()

@@ -53,7 +53,7 @@ class Reading:
             self.plan.failed.setdefault(run_id, Failure(failure["reason"], failure["node"], failure["attempts"], what=failure["what"]))
         self.cohorts: list[Cohort] = list(self.plan.cohorts())
         self.looks = [Look(**look) for look in ledger.looks()]
-        self._correct: dict[str, dict[float, np.ndarray]] = {}
+        self._correct: dict[str, dict[float, tuple[bytes, int]]] = {}
 
     @cached_property
     def runs(self) -> dict[str, RunFiles]:
@@ -86,10 +86,9 @@ class Reading:
         if run_id not in self._correct:
             table = self.runs[run_id].endpoints()
             rows = [row for row in table.to_pylist() if row["split"] == "test"] if table else []
-            self._correct[run_id] = {
-                row["keep_ratio"]: np.unpackbits(np.frombuffer(row["correct"], np.uint8), count=row["images"]).astype(bool) for row in rows
-            }
-        return self._correct[run_id].get(ratio)
+            self._correct[run_id] = {row["keep_ratio"]: (row["correct"], row["images"]) for row in rows}
+        bits, images = self._correct[run_id].get(ratio, (b"", 0))
+        return np.unpackbits(np.frombuffer(bits, np.uint8), count=images).astype(bool) if images else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,12 +72,12 @@ def opened(store: Path) -> Iterator[str]:
         command = sweep_command("ui", "small.yaml", "--store", store, "--port", "0")
         shown = {"MLFLOW_TRACKING_URI": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=out, env=environment(shown), cwd=ROOT, text=True)
-    try:
-        assert process.stdout
-        end = time.monotonic() + 120
-        link = process.stdout.readline().strip()
-        assert link.startswith("http://127.0.0.1:"), f"{link!r} after {time.monotonic() - end + 120:.0f} s:\n{log.read_text()}"
-        yield link
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+    with process:
+        try:
+            assert process.stdout
+            link = process.stdout.readline().strip()
+            assert link.startswith("http://127.0.0.1:"), f"{link!r}\n{log.read_text()}"
+            yield link
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)

@@ -58,7 +58,9 @@ def test_a_parent_has_its_charts_and_its_description(page: Page, opened: str) ->
 
 def test_the_report_is_an_artifact_that_is_shown(page: Page, opened: str, reading: Reading) -> None:
     page.goto(opened)
-    page.get_by_role("link", name="The report").first.click(timeout=LONG)
+    link = page.get_by_role("link", name="The report").first
+    link.wait_for(timeout=LONG)
+    page.goto(opened.split("#")[0] + (link.get_attribute("href") or ""))
     report = page.frame_locator("iframe.mlflow-html-iframe")
     expect(report.locator("h1")).to_have_text("small", timeout=LONG)
     expect(report.get_by_text("<script>document.title = 'taken over'</script>").first).to_be_visible()

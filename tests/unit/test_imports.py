@@ -15,9 +15,12 @@ FORBIDDEN = {
     "trainer": {"sweep", "ray", "optuna", "mlflow", "pydantic", "pandas", "tests", "benchmarks"},
     "sweep": {"tests", "benchmarks"},
 }
-ROOMS = {"optuna": {"proposer"}, "ray": {"driver", "cluster", "tuning"}}
+ROOMS = {"optuna": {"proposer"}, "ray": {"driver", "cluster", "tuning"}, "mlflow": {"mlflow_client"}}
 """The modules of `sweep` that import an engine; every other one does without, even inside a function."""
-PURE = ["contents", "document", "forecast", "overview", "plan", "space", "statistics", "study", "study_check", "study_shape", "told"]
+PURE = [
+    *("analysis", "contents", "document", "forecast", "mlflow_page", "overview", "plan", "sign_flip", "space", "statistics"),
+    *("study", "study_check", "study_shape", "told", "wording"),
+]
 ENGINES = {"ray", "optuna", "mlflow", "torch", "pyarrow"}
 
 
