@@ -16,4 +16,5 @@ RESULTS = Path(__file__).parent / "results"
 def describe(*packages: str) -> dict[str, str | int]:
     """The machine, the commit, and the versions of Python, torch and what else mattered."""
     versions = {name: version(name) for name in packages}
-    return {**process.describe(torch.device("cpu")), "system": platform.platform(), "python": platform.python_version(), **versions}
+    ran_on = {key: value for key, value in process.describe(torch.device("cpu")).items() if key != "node"}
+    return {**ran_on, "system": platform.platform(), "python": platform.python_version(), **versions}
