@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,12 +45,12 @@ CLOSED = "http://127.0.0.1:9"
 
 
 @contextmanager
-def proxy(uri: str, failing: int = 3) -> Iterator[str]:
+def proxy(uri: str, failing: int = 3) -> Generator[str]:
     """Forwards to a server; of every so many requests one is answered with 500 after it was forwarded."""
     host, count, lock = urlsplit(uri).netloc, [0], threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             connection = http.client.HTTPConnection(host, timeout=60)
             headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}

@@ -9,15 +9,18 @@ import os
 
 os.environ |= {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a create that is repeated after a lost answer makes a second run; we look first
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
 }
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
 
 import logging
+import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag, ViewType
@@ -27,11 +30,13 @@ from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.points import Point
+from trainer.store import StoreError, open_store
 
 MOST_METRICS, MOST_WORDS = 1000 - 2 * 100, 100
 """In one request: MLflow takes 1,000 things in all, at most 100 of them parameters and 100 tags."""
-TAG_LENGTH = 5000
-KEY = "sweep.key"
+TAG_LENGTH, EXPERIMENT_TAG_LENGTH = 5000, 20_000
+KEY, OWNER, NAME = "sweep.key", "sweep.ledger", "mlflow.runName"
+SQLITE = "sqlite:///"
 EPOCH_ZERO_MS, STEP_MS = 1_600_000_000_000, 60_000
 """A point's time follows from its step: with another time it would be another point."""
 
@@ -68,6 +73,7 @@ class Experiment:
         if self._client is None:
             logging.getLogger("mlflow").setLevel(logging.ERROR)
             logging.getLogger("alembic").setLevel(logging.ERROR)
+            _begin_database(self.uri)
             self._client = MlflowClient(self.uri)
         return self._client
 
@@ -97,18 +103,27 @@ class Experiment:
         names = [self.name, f"{self.name} @ {self.owner}"]  # another ledger has a study of this name in the same MLflow
         for name in names:
             found = self.client.get_experiment_by_name(name)
-            if found is None:
-                self.id = self.client.create_experiment(name, self.artifacts, {"sweep.ledger": self.owner})
-                self.tags = {}
-                return
-            if self.artifacts or found.tags.get("sweep.ledger") == self.owner:  # a store of the ledger's own may have been moved with it
+            ours = found is not None and found.tags.get(OWNER) == self.owner
+            if found and OWNER in found.tags and (ours or self._beside_ledger()):
                 if found.lifecycle_stage == "deleted":
                     self.client.restore_experiment(found.experiment_id)
-                self.id, self.tags = found.experiment_id, dict(found.tags)
+                if ours:
+                    self.id, self.tags = found.experiment_id, dict(found.tags)
+                    return
+                # moved or copied with the ledger: it still keeps its files at the old place
+                self.client.rename_experiment(found.experiment_id, f"{name} before it was moved ({found.experiment_id})")
+                self.client.delete_experiment(found.experiment_id)
+                found = None
+            if found is None:
+                self.id, self.tags = self.client.create_experiment(name, self.artifacts, {OWNER: self.owner}), {}
                 return
         raise TrackerDown(
             f"MLflow at {self.uri}: the experiments {' and '.join(map(repr, names))} belong to other ledgers. Rename one there."
         )
+
+    def _beside_ledger(self) -> bool:
+        """Whether the database lies in the ledger's own folder, where no other ledger has a study of this name."""
+        return self.uri.startswith(SQLITE) and Path(self.uri.removeprefix(SQLITE)).absolute().parent == Path(self.owner).parent
 
     def _listed(self) -> Iterator[Any]:
         token: str | None = None
@@ -123,7 +138,7 @@ class Experiment:
         """The run with this key, made where there is none."""
         if run := self.runs.get(key):
             return run
-        whole = {KEY: key, **tags}
+        whole = {KEY: key, NAME: name, **tags}
         made = self.client.create_run(self.id, start_time=start_ms, tags=whole, run_name=name)
         self.writes += 1
         self.runs[key] = TrackedRun(made.info.run_id, "RUNNING", whole)
@@ -167,7 +182,7 @@ class Experiment:
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """The experiment's own tags."""
-        for key, value in tags.items():
+        for key, value in ((key, value[:EXPERIMENT_TAG_LENGTH]) for key, value in tags.items()):
             if self.tags.get(key) != value:
                 self.client.set_experiment_tag(self.id, key, value)
                 self.tags[key] = value
@@ -181,3 +196,17 @@ class Experiment:
         """Remove a run; its children stay."""
         self.client.delete_run(run_id)
         self.writes += 1
+
+
+def _begin_database(uri: str) -> None:
+    """A new SQLite database appears whole or not at all: making its tables takes seconds, and half of them MLflow cannot mend."""
+    file = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or "?" in uri or file.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "mlflow.db"
+        MlflowClient(f"{SQLITE}{made}").search_experiments(max_results=1)
+        try:
+            open_store(file.parent).create(file.name, made.read_bytes())
+        except StoreError as error:
+            raise TrackerDown(str(error)) from error

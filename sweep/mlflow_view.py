@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from sweep.analysis import Compared
+from sweep.analysis import Compared, first_place
 from sweep.ledger import Ledger
-from sweep.mlflow_client import EPOCH_ZERO_MS, Experiment, TrackedRun
+from sweep.mlflow_client import EPOCH_ZERO_MS, NAME, Experiment, TrackedRun
 from sweep.mlflow_page import NOTE_TAG, Page, metric, tag, view_tags
 from sweep.points import Point, cohort_points, curves, gain_points, prefix_gains, run_points, shared_epochs
 from sweep.reading import Reading, RunFiles
@@ -72,9 +73,11 @@ class View:
             if not self.experiment.id or not live:
                 self.experiment.open()
             begun = [cohort for cohort in reading.cohorts if any(reading.runs[run_id].begun for run_id in cohort.runs)]
-            compared = reading.compare() if _something_is_whole(reading) else []
-            if report:
-                self._report(reading, report(reading, compared))
+            compared: Sequence[Compared] = []
+            with self._readable():
+                compared = reading.compare() if _something_is_whole(reading) else []
+                if report:
+                    self._report(reading, report(reading, compared))
             keys = {"report"}
             for cohort in begun:
                 keys |= self._cohort(reading, cohort, compared, live)
@@ -82,24 +85,38 @@ class View:
                 self.experiment.delete(key)  # what a cohort was before it grew, or what is no longer in the ledger
             return self.experiment.writes - before
 
+    @contextmanager
+    def _readable(self) -> Generator[None]:
+        """Damaged files are told of once; what needs them is left out."""
+        try:
+            yield
+        except DamagedRun as error:
+            if str(error) not in self._told:
+                self.say(f"{error} What needs it is left out of MLflow.")
+            self._told.add(str(error))
+
     def _cohort(self, reading: Reading, cohort: Cohort, compared: Sequence[Compared], live: bool) -> set[str]:
         """A parent and its children; their keys."""
         name, n = cohort.candidate.name, len(cohort.runs)
         runs = [reading.runs[run_id] for run_id in cohort.runs]
         own = [run for run in runs if run.begun and run.cohort is cohort]
         key = f"cohort {cohort.phase} {name} {n}"
+        if cohort.phase == "confirm":
+            key += f" {reading.declared['hash']}"  # a study that grew may have another baseline, or more comparisons to correct for
         started = min((it for run in own for it in [_started(run)] if it), default=None) if key not in self.experiment.runs else None
         tags = {"kind": cohort.phase, "phase": cohort.phase, "arm": cohort.candidate.arm, "candidate": name, "seeds": str(n)}
         parent = self.experiment.ensure(key, f"{name} ({cohort.phase}, {n} seeds)", started, tags)
         keys = {key, *(self._child(run, parent, live) for run in own)}
-        self._curves(reading, cohort, runs, parent)
-        states = [run.state for run in runs]
-        figures, params = list(self._figures(reading, cohort, compared)), {**_settings(runs[0]), "seeds": n}
+        states, figures = [run.state for run in runs], list(self._figures(reading, cohort, compared))
         tags = {"role": _role(reading, cohort), "figures": _mark(repr(figures)), NOTE_TAG: _note(reading, cohort, compared)}
         tags |= {state: str(states.count(state)) for state in ("completed", "diverged", "collapsed", "failed", "unfinished")}
+        points = figures if parent.tags.get("figures") != tags["figures"] else []
+        with self._readable():
+            curve_points, curve_tags = self._curves(reading, cohort, runs, parent)
+            points, tags = points + curve_points, tags | curve_tags
         if shared := sorted({run.cohort.candidate.name for run in runs if run.cohort is not cohort}):
             tags["shared_with"] = ", ".join(shared)  # equal candidates share runs, and a run has one parent
-        self.experiment.send(parent, figures if parent.tags.get("figures") != tags["figures"] else [], params, tags)
+        self._send(parent, points, {} if parent.params else {**_settings(runs[0]), "seeds": n}, tags)
         if all(run.result for run in runs):
             self.experiment.status(
                 parent, "FINISHED", max((_ended(run) or 0 for run in runs), default=0) if parent.status != "FINISHED" else None
@@ -109,52 +126,57 @@ class View:
         return keys
 
     def _child(self, run: RunFiles, parent: TrackedRun, live: bool) -> str:
-        key = f"run {run.run_id}"
-        tags = {"kind": "run", "phase": run.cohort.phase, "arm": run.cohort.candidate.arm, "candidate": run.cohort.candidate.name}
-        more = {"run_id": run.run_id, "place": str(run.place), "mlflow.parentRunId": parent.id}
-        name = f"{run.cohort.candidate.name} seed {run.seed}"
-        tracked = self.experiment.runs.get(key) or self.experiment.ensure(key, name, _started(run), tags | more)
-        sent = int(tracked.tags.get("epochs_sent", 0))
-        points: list[Point] = []
-        more["outcome"] = run.state
-        if run.state == "failed":
-            more["reason"] = run.reading.plan.failed[run.run_id].reason
-        try:
-            if run.committed > sent and (table := run.epochs()):
-                points, lost = _finite(run_points(table, sent))
-                more["epochs_sent"] = str(table.num_rows)
-                if lost:
-                    more["not_sent"] = "; ".join(filter(None, [tracked.tags.get("not_sent", ""), *lost]))
-            if tracked.tags.get("attempts") != str(run.tries):
-                more |= {"attempts": str(run.tries), **{name: str((run.attempts or [{}])[-1].get(name, "unknown")) for name in VERSIONS}}
-            self.experiment.send(tracked, points, {**_settings(run), "seed": run.seed}, more)
-            if run.result and "sites" not in tracked.tags and (table := run.epochs()):
+        key, cohort = f"run {run.run_id}", run.cohort
+        name = f"{cohort.candidate.name} seed {run.seed}"
+        # all of them again: a candidate that comes later may be equal to this one and stand before it
+        tags = {"kind": "run", "phase": cohort.phase, "arm": cohort.candidate.arm, "candidate": cohort.candidate.name, NAME: name}
+        tags |= {"run_id": run.run_id, "place": str(run.place), "mlflow.parentRunId": parent.id}
+        tracked = self.experiment.runs.get(key) or self.experiment.ensure(key, name, _started(run), tags)
+        sent, points = int(tracked.tags.get("epochs_sent", 0)), list[Point]()
+        tags["outcome"] = run.state
+        if run.state == "failed" or "reason" in tracked.tags:
+            tags["reason"] = run.reading.plan.failed[run.run_id].reason if run.state == "failed" else ""
+        with self._readable():
+            ended = run.result and "sites" not in tracked.tags
+            table = run.epochs() if ended or run.committed > sent else None
+            if table is not None and table.num_rows > sent:
+                points, tags["epochs_sent"] = list(run_points(table, sent)), str(table.num_rows)
+            if table is not None and ended:
                 self.experiment.text(tracked, SITES, _sites(table))
-                self.experiment.send(tracked, tags={"sites": SITES})
-        except DamagedRun as error:
-            if run.run_id not in self._told:
-                self.say(f"{error} It is left out of MLflow.")
-            self._told.add(run.run_id)
+                tags["sites"] = SITES
+            if tracked.tags.get("attempts") != str(run.tries):
+                tags |= {"attempts": str(run.tries), **{name: str((run.attempts or [{}])[-1].get(name, "unknown")) for name in VERSIONS}}
+        self._send(tracked, points, {} if tracked.params else {**_settings(run), "seed": run.seed}, tags)
         status = "RUNNING" if live and run.state == "unfinished" else STATUS[run.state]
         self.experiment.status(tracked, status, _ended(run) if status != tracked.status else None)
         return key
 
-    def _curves(self, reading: Reading, cohort: Cohort, runs: Sequence[RunFiles], parent: TrackedRun) -> None:
+    def _send(self, run: TrackedRun, points: Iterable[Point], params: dict[str, Any], tags: dict[str, str]) -> None:
+        """All but infinities, which MLflow would keep as the largest number there is: a tag says from which step on they were left out."""
+        kept, lost = list[Point](), dict(part.split(" ", 1) for part in run.tags.get("not_sent", "").split("; ") if part)
+        for point in points:
+            if math.isinf(point.value):
+                lost.setdefault(point.key, f"is {point.value} at step {point.step}")
+            else:
+                kept.append(point)
+        self.experiment.send(
+            run, kept, params, tags | ({"not_sent": "; ".join(f"{key} {lost[key]}" for key in sorted(lost))} if lost else {})
+        )
+
+    def _curves(self, reading: Reading, cohort: Cohort, runs: Sequence[RunFiles], parent: TrackedRun) -> tuple[list[Point], dict[str, str]]:
         """The seed averages of the epochs that all seeds have and that are not there yet; the paired gains likewise."""
         shared, sent = shared_epochs(runs), int(parent.tags.get("epochs_sent", 0))
         base, gained = [reading.runs[it] for it in _baseline_runs(reading, cohort)], int(parent.tags.get("gain_epochs_sent", 0))
         both = min(shared, shared_epochs(base)) if base else 0
         if shared <= sent and both <= gained:
-            return
+            return [], {}
         own = curves(runs, shared)
-        points, tags = list(cohort_points(own, sent)), {"epochs_sent": str(shared)}
+        points, tags = list(cohort_points(own, sent)), {"epochs_sent": str(max(sent, own.epochs))}
         if both > gained:
-            points += gain_points(own, curves(base, both), gained)
-            tags["gain_epochs_sent"] = str(both)
-        finite, lost = _finite(points)
-        if lost:
-            tags["not_sent"] = "; ".join(filter(None, [parent.tags.get("not_sent", ""), *lost]))
-        self.experiment.send(parent, finite, tags=tags)
+            over = curves(base, min(both, own.epochs))
+            points += gain_points(own, over, gained)
+            tags["gain_epochs_sent"] = str(max(gained, over.epochs))
+        return points, tags
 
     def _figures(self, reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> Iterator[Point]:
         """Scores and gains over so many seeds, at that step; the interval and p only where the comparison is complete."""
@@ -165,11 +187,13 @@ class View:
             return
         study, name = reading.study, cohort.candidate.name
         rows = {row.keep_ratio: row for row in compared if row.candidate == name and row.reference_arm == study.baseline}
+        # the baseline's own gain is 0, so that it has a place among the others; nobody has one before it is chosen
+        is_baseline = [it.name for it in reading.plan.finalists(study.baseline)[:1]] == [name]
+        base = cohort.runs if is_baseline else _baseline_runs(reading, cohort)
+        own, base = (runs[first_place(study, cohort.candidate.arm, reading.looks) : len(base)] for runs in (cohort.runs, base))
         for i, ratio in enumerate(study.analysis.endpoints):
             at = "" if i == 0 else f"_at_r_{ratio:g}"
-            first = rows[ratio].first_place if ratio in rows else 0
-            own, base = (_scores(reading, runs[first:], ratio) for runs in (cohort.runs, _baseline_runs(reading, cohort) or cohort.runs))
-            for point in prefix_gains(own, base, f"gain{at}"):
+            for point in prefix_gains(_scores(reading, own, ratio), _scores(reading, base, ratio), f"gain{at}"):
                 yield point
                 if not at:
                     yield Point("pairs", point.step, point.step)
@@ -238,17 +262,6 @@ def _note(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> str
     return "\n\n".join(lines)
 
 
-def _finite(points: Iterable[Point]) -> tuple[list[Point], list[str]]:
-    """What MLflow can hold, and what it cannot: it stores infinities as the largest number there is."""
-    kept, lost = list[Point](), list[str]()
-    for point in points:
-        if math.isinf(point.value):
-            lost.append(f"{point.key} at step {point.step} is {point.value}")
-        else:
-            kept.append(point)
-    return kept, lost
-
-
 def _sites(table: Any) -> str:
     """The rates site by site, an epoch a line; epochs without an evaluation are left out."""
     rows = [(e, rates) for e, rates in zip(table["epoch"].to_pylist(), table["nonzero_rate_by_site"].to_pylist(), strict=True) if rates]
@@ -263,7 +276,9 @@ def _started(run: RunFiles) -> int | None:
 
 
 def _ended(run: RunFiles) -> int | None:
-    return _ms(run.ended_at) if run.ended_at else None
+    with suppress(DamagedRun):  # the ledger has told of it
+        return _ms(run.ended_at) if run.ended_at else None
+    return None
 
 
 def _ms(when: str) -> int:

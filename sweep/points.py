@@ -48,30 +48,37 @@ class Curves:
 
     matrices: Mapping[str, np.ndarray]
     epochs: int
-    """That all its runs have kept."""
+    """How many."""
 
 
 def curves(runs: Sequence[RunFiles], epochs: int) -> Curves:
-    """Of a cohort whose runs all have so many epochs. A run that diverged has accuracy 0 from then on, and nothing else."""
-    matrices = {column: np.full((len(runs), epochs), np.nan) for column in AVERAGED}
-    for i, run in enumerate(runs):
-        table = run.epochs()
-        assert table is not None
-        have = min(table.num_rows, epochs)
-        for column, matrix in matrices.items():
-            matrix[i, :have] = table[column].slice(0, have).to_numpy()
-        if run.state == "diverged":
-            evaluated = _evaluated(run, epochs)
-            for column, matrix in matrices.items():
-                matrix[i, have - 1 :] = np.where(evaluated[have - 1 :], 0.0, np.nan) if column.endswith("accuracy") else np.nan
-            if not run.spec.task.validation:
-                matrices["validation_accuracy"][i], matrices["dense_validation_accuracy"][i] = np.nan, np.nan
-    return Curves(matrices, epochs)
+    """Of a cohort, so many epochs or as many as can be read. A run that diverged has accuracy 0 from then on, and nothing else.
+
+    Whether it did is read from its rows: they are there before its outcome is.
+    """
+    tables = [run.epochs() for run in runs]
+    whole = min((0 if table is None else table.num_rows for table in tables if table is None or not _lost(table)), default=epochs)
+    made = Curves({column: np.full((len(runs), min(epochs, whole)), np.nan) for column in AVERAGED}, min(epochs, whole))
+    for i, (run, table) in enumerate(zip(runs, tables, strict=True)):
+        if table is not None:
+            _fill(made, i, run, table)
+    return made
 
 
-def _evaluated(run: RunFiles, epochs: int) -> np.ndarray:
-    numbers, task = np.arange(1, epochs + 1), run.spec.task
-    return (numbers % task.evaluate_every == 0) | (numbers == task.epochs)
+def _fill(made: Curves, i: int, run: RunFiles, table: pa.Table) -> None:
+    alive = min(table.num_rows - _lost(table), made.epochs)
+    gone = np.arange(alive + 1, made.epochs + 1) if _lost(table) else np.arange(0)
+    task = run.spec.task
+    evaluated = (gone % task.evaluate_every == 0) | (gone == task.epochs)
+    for column, matrix in made.matrices.items():
+        matrix[i, :alive] = table[column].slice(0, alive).to_numpy()
+        if column.endswith("accuracy") and (task.validation or "validation" not in column):
+            matrix[i, gone - 1] = np.where(evaluated | (column == "train_accuracy"), 0.0, np.nan)
+
+
+def _lost(table: pa.Table) -> bool:
+    """Whether the last epoch's loss is not a number."""
+    return bool(table.num_rows) and not math.isfinite(table["train_loss"][-1].as_py())
 
 
 def shared_epochs(runs: Sequence[RunFiles]) -> int:
@@ -99,8 +106,9 @@ def _mean_points(key: str, matrix: np.ndarray, after: int) -> Iterator[Point]:
         values = values[~np.isnan(values)]
         if not len(values):
             continue
-        yield Point(key, math.fsum(values) / len(values), epoch + 1)
-        if len(values) > 1:
+        finite = bool(np.isfinite(values).all())
+        yield Point(key, (math.fsum(values) if finite else sum(values.tolist())) / len(values), epoch + 1)
+        if len(values) > 1 and finite:
             yield Point(f"{key}_standard_error", float(values.std(ddof=1)) / math.sqrt(len(values)), epoch + 1)
 
 
