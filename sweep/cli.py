@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +38,7 @@ from sweep.command import (
     say,
 )
 from sweep.document import RejectStudy
-from sweep.following import NONE, Follower, uri_of
+from sweep.following import NONE, PATIENCE_SECONDS, STOPPED_SECONDS, Follower, uri_of
 from sweep.forecast import forecast
 from sweep.lease import Lease, holder
 from sweep.ledger import Ledger
@@ -90,16 +92,22 @@ def run(
                 [f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."]
             )
         found = studies.load(studies.find(study))
-        told, received, where = _drive(
-            found, place_of(store), ray_address, data_dir.absolute(), extend, as_json, uri_of(mlflow_uri, place_of(store))
-        )
+        uri, hint = uri_of(mlflow_uri, place_of(store)), f"To bring it up to date: {other('sync', study, store)}"
+        beside = None if uri == NONE else partial(Follower, place=place_of(store), uri=uri, hint=hint)
+        told, received, where = _drive(found, place_of(store), ray_address, data_dir.absolute(), extend, as_json, beside)
         code, last = _ending(told, received, study, store)
         say(f"{last} Results: {where}. Next: {other('report', study, store)} and {other('ui', study, store)}" if code == DONE else last)
         raise typer.Exit(code)
 
 
 def _drive(
-    study: Study, place: str, address: str | None, data_dir: Path, extend: bool, as_json: bool, uri: str
+    study: Study,
+    place: str,
+    address: str | None,
+    data_dir: Path,
+    extend: bool,
+    as_json: bool,
+    beside: Callable[[Ledger], Follower] | None,
 ) -> tuple[Plan, signal.Signals | None, str]:
     """Work on a study as its one driver: the plan as it is then, the signal that ended it early, and where the results are."""
     if not address:
@@ -111,7 +119,7 @@ def _drive(
         ledger = Ledger(place, study.name, screen.say)
         lease = Lease(ledger.store, screen.say)
         lease.acquire()
-        follower: Follower | None = None
+        follower, patience = None, PATIENCE_SECONDS
         try:
             ledger.check(study, extend)
             refuse_what_cannot_reject(study, [Look(**look) for look in ledger.looks()])
@@ -130,17 +138,18 @@ def _drive(
 
             driver = Driver(plan, ledger, lease, data_dir=data_dir, say=screen.say, show=show)
             if not plan.complete:
-                follower = Follower(ledger, place, uri) if uri != NONE else None
+                follower = beside(ledger) if beside else None
                 try:
                     driver.drive(address)
                 except AbortSweep as error:
                     leave(f"{error}\nTo continue: {again()}", INFRASTRUCTURE)
                 finally:
+                    patience = STOPPED_SECONDS if driver.received else PATIENCE_SECONDS
                     ledger.write_index()
         finally:
             lease.release()
-            if follower and (trouble := follower.finish()):
-                screen.say(f"MLflow is behind: {trouble} To bring it up to date: {other('sync', study.name, place)}")
+            if follower:
+                follower.finish(patience)
     view = overview(plan, expected, {})
     if as_json:
         print_json({"study": study.name, "store": ledger.store.where(), "complete": plan.complete, **asdict(view)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,8 @@ from sweep.ledger import Ledger
 NONE = "none"
 """As a URI: no MLflow at all."""
 PERIOD_SECONDS, TICK_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 0.5, 30.0
-PATIENCE_SECONDS = 60.0
-"""How long a finished sweep waits for its view to catch up."""
+PATIENCE_SECONDS, STOPPED_SECONDS = 60.0, 10.0
+"""How long a sweep that is done, and one that was stopped by a signal, waits for its view to catch up."""
 
 
 def uri_of(given: str | None, place: str) -> str:
@@ -64,20 +65,31 @@ def follow(update: Callable[[bool], int], at_work: Callable[[], bool], say: Call
 class Follower:
     """`sweep sync --follow` as a process beside a sweep."""
 
-    def __init__(self, ledger: Ledger, place: str, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, ledger: Ledger, place: str, uri: str, hint: str) -> None:
+        """`hint` says how to bring MLflow up to date later."""
+        self.say, self.hint = ledger.say, hint
         self.log: IO[Any] = tempfile.TemporaryFile("w+")  # noqa: SIM115  (it lives as long as the process)
-        command = [sys.executable, "-m", "sweep", "sync", f"{ledger.study}.yaml", "--store", place, "--mlflow-uri", uri, "--follow"]
-        # a session of its own: Ctrl-C is for the driver, whose end it notices by itself
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True)
+        command = [sys.executable, "-m", "sweep", "sync", f"{ledger.study}.yaml", "--store", place, "--follow"]
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, "MLFLOW_TRACKING_URI": uri},  # it may hold a password, which has no place on a command line
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,  # Ctrl-C is for the driver, whose end it notices by itself
+        )
 
-    def finish(self) -> str:
-        """Give it some time to catch up, now that the sweep is over; what is wrong, if something is."""
+    def finish(self, seconds: float) -> None:
+        """Give it some time to catch up, now that the sweep is over; say what is wrong, if something is."""
+        self.say("bringing MLflow up to date ...")
         try:
-            code = self.process.wait(PATIENCE_SECONDS)
+            code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.terminate()
             self.process.wait()
-            return f"it took longer than {PATIENCE_SECONDS:g} s."
-        self.log.seek(0)
-        return (self.log.read().strip().splitlines() or ["no reason was given."])[-1] if code else ""
+            self.say(f"MLflow is behind: it took longer than {seconds:g} s. {self.hint}")
+            return
+        if code:
+            self.log.seek(0)
+            told = self.log.read().strip().splitlines() or ["no reason was given."]
+            self.say(f"MLflow is behind: {told[-1]}\n{self.hint}")

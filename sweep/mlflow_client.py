@@ -16,6 +16,7 @@ os.environ |= {
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
 
 import logging
+import re
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,15 +78,20 @@ class Experiment:
             self._client = MlflowClient(self.uri)
         return self._client
 
+    @property
+    def where(self) -> str:
+        """The address without its password."""
+        return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", self.uri)
+
     @contextmanager
     def errors(self) -> Generator[None]:
         """Whatever goes wrong with the tracker, as one kind of error; what is known is then looked for again."""
         try:
             yield
-        except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
             self.id = ""
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise TrackerDown(f"MLflow at {self.uri}: {lines[0][:300]}") from error
+            raise TrackerDown(f"MLflow at {self.where}: {lines[0][:300]}") from error
 
     def open(self) -> None:
         """Find or make the experiment, and learn what is in it; of doubles only the run with the smallest id stays."""

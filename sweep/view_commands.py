@@ -66,10 +66,14 @@ def sync(
         view = _view(ledger, place_of(store), uri)
         at_work = (lambda: holder(ledger.store) is not None) if following else (lambda: False)
         if not follow(_updating(view), at_work, say, time.sleep):
+            if following:
+                raise typer.Exit(INFRASTRUCTURE)  # the sweep that it ran beside says what to do
             leave(f"MLflow is not up to date. Once it answers again: {other('sync', study, store)}", INFRASTRUCTURE)
         experiment = view.experiment
         if as_json:
-            print_json({"uri": uri, "experiment": experiment.id, "runs": len(experiment.runs), "points_sent": experiment.points})
+            print_json(
+                {"uri": experiment.where, "experiment": experiment.id, "runs": len(experiment.runs), "points_sent": experiment.points}
+            )
         elif not following:
             print(f"{len(experiment.runs)} runs of MLflow show {ledger.store.where()}; {experiment.points} metric points were sent.")
 
@@ -139,7 +143,7 @@ def ui(
         view = _view(ledger, place_of(store), uri)
         say("bringing MLflow up to date with the ledger ...")
         if not follow(_updating(view), lambda: False, say, time.sleep):
-            leave(f"MLflow does not answer. Give --mlflow-uri, or see what is wrong with {uri}", INFRASTRUCTURE)
+            leave(f"MLflow does not answer. Give --mlflow-uri, or see what is wrong with {view.experiment.where}", INFRASTRUCTURE)
         if uri.startswith("http"):
             _open(link(uri, view.experiment.id, gains_page()))
             return

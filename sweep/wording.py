@@ -47,8 +47,8 @@ def answer(numbers: dict[str, Any]) -> list[str]:
         for row in found
     ]
     if rest := len(family) - len(found):
-        which = f"The other {rest}" if found else f"All {rest}"
-        said.append(f"{which} comparisons of the family cannot be told from no gain at all.")
+        which = f"The other {rest if rest > 1 else 'one'}" if found else f"All {rest}" if rest > 1 else "The one"
+        said.append(f"{which} comparison{'s' if rest > 1 else ''} of the family cannot be told from no gain at all.")
     return said
 
 
