@@ -11,12 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweep.analysis import Look, refuse_what_cannot_reject
+from sweep.analysis import Look, first_place, refuse_what_cannot_reject
 from sweep.forecast import forecast, warnings
 from sweep.ledger import Ledger
 from sweep.plan import Plan
 from sweep.shown import duration
-from sweep.statistics import minimum_detectable_gain, smallest_p_value
+from sweep.statistics import minimum_detectable_gain, power, smallest_p_value
 from sweep.study import Study
 from sweep.told import Phase
 from trainer.data import DataError
@@ -44,17 +44,21 @@ class Planned:
     seconds_left: float | None
     """Wall time on these slots."""
     pairs: int
+    """That are tested: after a look, those of the seeds that were added since."""
     comparisons: int
     smallest_p: float
     detectable_sd: float
     """The gain that one comparison finds with 80 % power, in standard deviations of the pair differences, at the strictest step of Holm."""
+    power_at_one_sd: float
+    """The chance that this comparison finds a gain of one such standard deviation."""
     warnings: list[str]
 
     @classmethod
     def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path) -> Planned:
         """Reads the ledger, if there is one, and trains for a few seconds where it holds no run to measure by."""
         ledger.check(study, extend=True)
-        refuse_what_cannot_reject(study, [Look(**look) for look in ledger.looks()])
+        looks = [Look(**look) for look in ledger.looks()]
+        refuse_what_cannot_reject(study, looks)
         ledger.load(keep=False)
         whole = forecast(Plan(study, {}, {}), slots)
         plan = Plan(study, ledger.results, ledger.proposals())
@@ -64,7 +68,8 @@ class Planned:
         runs: dict[str, dict[str, int]] = {
             arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms
         }
-        pairs, comparisons, alpha = study.confirm.seeds, study.comparisons, study.analysis.alpha
+        pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.family)
+        comparisons, alpha = study.comparisons, study.analysis.alpha
         return cls(
             study=study.name,
             runs={arm: dict(counts) for arm, counts in runs.items()},
@@ -80,6 +85,7 @@ class Planned:
             comparisons=comparisons,
             smallest_p=smallest_p_value(pairs) if study.analysis.test == "sign-flip" else 0.0,
             detectable_sd=minimum_detectable_gain(pairs, 1.0, alpha=alpha / comparisons, power=POWER),
+            power_at_one_sd=power(pairs, 1.0, alpha / comparisons, study.analysis.test),
             warnings=list(warnings(study)),
         )
 
@@ -101,7 +107,7 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
         + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)
         + ".",
         f"The smallest gain that the strictest of them finds with {POWER:.0%} power: "
-        f"{planned.detectable_sd:.2f} standard deviations of the pair differences.",
+        f"{planned.detectable_sd:.2f} standard deviations of the pair differences; a gain of one it finds with {planned.power_at_one_sd:.0%}.",
     ]
     parts: list[RenderableType] = [table, *map(Text, lines)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]
