@@ -173,9 +173,10 @@ class View:
         own = curves(runs, shared)
         points, tags = list(cohort_points(own, sent)), {"epochs_sent": str(max(sent, own.epochs))}
         if both > gained:
-            over = curves(base, min(both, own.epochs))
-            points += gain_points(own, over, gained)
-            tags["gain_epochs_sent"] = str(max(gained, over.epochs))
+            with self._readable():
+                over = curves(base, min(both, own.epochs))
+                points += gain_points(own, over, gained)
+                tags["gain_epochs_sent"] = str(max(gained, over.epochs))
         return points, tags
 
     def _figures(self, reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> Iterator[Point]:

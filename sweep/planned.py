@@ -107,7 +107,8 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
         + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)
         + ".",
         f"The smallest gain that the strictest of them finds with {POWER:.0%} power: "
-        f"{planned.detectable_sd:.2f} standard deviations of the pair differences; a gain of one it finds with {planned.power_at_one_sd:.0%}.",
+        f"{planned.detectable_sd:.2f} standard deviations of the pair differences; "
+        f"a gain of one it finds with {planned.power_at_one_sd:.0%}.",
     ]
     parts: list[RenderableType] = [table, *map(Text, lines)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]
