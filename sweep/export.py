@@ -67,22 +67,28 @@ def export(
 @contextmanager
 def _whole(to: Path) -> Generator[Path]:
     """A folder beside the one that is asked for, which takes its place when all is written; files of others stay."""
-    beside = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
+    mark = secrets.token_hex(4)
+    beside, before = to.with_name(f".{to.name}.{mark}.partial"), to.with_name(f".{to.name}.{mark}.before")
     try:
         if to.exists() and not to.is_dir():
             raise RejectStudy([f"--to {to}: is a file; an export is a folder."])
         to.parent.mkdir(parents=True, exist_ok=True)
         beside.mkdir()
         yield beside
-        to.mkdir(exist_ok=True)
         for file in beside.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-            file.replace(to / file.name)
+        if to.exists():
+            for other in to.iterdir():
+                if not (beside / other.name).exists():
+                    other.rename(beside / other.name)
+            to.rename(before)
+        beside.rename(to)
     except OSError as error:
         raise StoreError(f"the export to {to} could not be written: {error}. The study itself is untouched.") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        for folder in (beside, before):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], progress: Callable[[int], None]) -> int:

@@ -63,7 +63,8 @@ class RunRow:
     classes: Annotated[int, "of its data set: a collapsed run scores 1/classes, a diverged one 0"]
     attempts: Annotated[int, "tries at it"]
     node: Annotated[str | None, "of the last attempt"]
-    device: Annotated[str | None, "that it was trained on"]
+    device: Annotated[str | None, "that it was trained on: cpu or cuda"]
+    device_name: Annotated[str | None, "of the processor or GPU"]
     threads: Annotated[int | None, "of the processor"]
     torch: Annotated[str | None, "version"]
     code: Annotated[str | None, "hash over the trainer's source"]
@@ -168,7 +169,7 @@ def _run_row(run: RunFiles) -> RunRow:
         seconds=run.result.seconds if run.result else None,
         classes=DATASETS[run.spec.task.data].classes,
         attempts=len(run.attempts),
-        **{key: last.get(key) for key in ("node", "device", "threads", "torch", "code", "commit")},
+        **{key: last.get(key) for key in ("node", "device", "device_name", "threads", "torch", "code", "commit")},
         started_at=datetime.fromisoformat(started) if started else None,
         ended_at=datetime.fromisoformat(run.ended_at) if run.ended_at else None,
         spec=run.spec.to_json(),

@@ -372,8 +372,7 @@ pd.DataFrame([{"arm": it["arm"], **it["importances"]} for it in search])
 # %% [markdown]
 # ## What the runs ran on
 #
-# `runs.parquet` has the last attempt of each run. The report reads earlier attempts too, so that it may name more as mixed, but never less;
-# and it tells processors apart by name, which we leave out.
+# `runs.parquet` has the last attempt of each run. The report reads earlier attempts too, so that it may name more as mixed, but never less.
 
 # %%
 environment = ["torch", "device", "threads", "code"]
@@ -387,7 +386,9 @@ if (confirming["attempts"] > 1).any() and set(mixed) <= set(report["mixed"]):
 def by_version(rows):
     counts = Counter()
     for row in rows:
-        counts[" ".join("unknown" if pd.isna(row[name]) else str(row[name]) for name in [*environment, "commit"])] += row.get("runs", 1)
+        counts[" ".join("unknown" if pd.isna(row[name]) else str(row[name]) for name in [*environment, "device_name", "commit"])] += (
+            row.get("runs", 1)
+        )
     return counts
 
 

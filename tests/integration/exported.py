@@ -1,0 +1,81 @@
+"""Small studies for the tests of the export: real ledgers, made without a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sweep.contents import Contents
+from sweep.export import export
+from sweep.ledger import Ledger
+from sweep.plan import Plan
+from sweep.reading import Reading
+from sweep.report import Report
+from sweep.study import Study
+from tests.loops import drive, short_values
+
+WORDS = 'Größe µ → ∞, 稀疏 | NaN <script>alert("x")</script> & `code`'
+TABLES = ("epochs", "endpoints", "runs", "candidates", "comparisons")
+DENSE: dict[str, Any] = {"policy": {"name": "dense"}}
+PLAIN: dict[str, Any] = {"policy": {"name": "additive-reset", "step": 0.3}}
+
+SEARCHED: dict[str, Any] = {
+    "arms": {
+        "dense": DENSE,
+        "additive": {
+            "policy": {
+                "name": "additive-reset",
+                "step": {"low": 0.1, "high": 0.45, "step": 0.1},
+                "ema_start": {"choice": ["first", "zero"]},
+            },
+            "task": {"learning_rate": {"low": 0.03, "high": 0.3, "log": True}, "batch_size": {"low": 24, "high": 48, "step": 8}},
+        },
+        "same": DENSE,
+        "again": {"repeat": "additive"},
+    },
+    "search": {"budget": 5, "generation": 3, "lag": 0, "ladder": [1, 2], "finalists": 2},
+    "confirm": {"seeds": 8},
+    "analysis": {"endpoints": [1.0, 0.1], "curve": [0.5], "family": ["additive"]},
+}
+"""Every kind of searched setting, two finalists, a repeat, an arm that equals the baseline, a ratio that is measured and not tested."""
+
+WILD: dict[str, Any] = {
+    "description": WORDS,
+    "arms": {
+        "dense": DENSE,
+        "additive": {**PLAIN, "task": {"learning_rate": {"choice": [0.1, 1e18]}}},
+        "hot": {**DENSE, "task": {"learning_rate": 1e18}},
+        "edgy": {**DENSE, "task": {"learning_rate": 0.33}},
+        "faint": {"policy": {"name": "fixed", "ratio": 0.001}},
+    },
+    "search": {"proposer": "grid", "budget": 2, "generation": 2, "lag": 0, "ladder": [1, 2]},
+    "analysis": {"family": ["additive"]},
+}
+"""Runs that diverge, in the search too, and runs that collapse, some of an arm and all of one."""
+
+MANY: dict[str, Any] = {"arms": {"dense": DENSE, "additive": PLAIN}, "confirm": {"seeds": 21}}
+"""More pairs than there is an exact test for."""
+
+BY_T: dict[str, Any] = {**MANY, "confirm": {"seeds": 5}, "analysis": {"test": "paired-t"}}
+"""The first runs of the same, by another test."""
+
+
+def values_of(parts: dict[str, Any]) -> dict[str, Any]:
+    """A study's YAML: of the arms, those that are given and no others."""
+    return {**short_values(**parts), "arms": parts["arms"]}
+
+
+def study(name: str, parts: dict[str, Any]) -> Study:
+    return Study(name, Contents.model_validate(values_of(parts)))
+
+
+def made(store: Path, name: str, parts: dict[str, Any], most: int | None = None) -> Plan:
+    """The study's ledger, driven to its end or until so many more runs have finished."""
+    return drive(study(name, parts), store, most=most)
+
+
+def written(store: Path, name: str, to: Path) -> dict[str, int]:
+    """What `sweep export` does: rows by table."""
+    reading = Reading(Ledger(str(store), name, lambda _: None))
+    compared = reading.compare()
+    return export(reading, Report.of(reading, compared).numbers, compared, to, lambda _table, _rows: None)

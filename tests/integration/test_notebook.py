@@ -1,0 +1,178 @@
+"""The exported notebook: on every kind of study it computes the report's own numbers, and where one is altered it says which."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from sweep.export import NOTEBOOK, notebook
+from tests.integration.exported import BY_T, MANY, SEARCHED, WILD, made, written
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq")
+
+
+STAGES = {"begun": 0, "searching": 4, "half": 16, "complete": None}
+"""Runs of one study that have finished when it is exported."""
+Exported = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A folder with the export of a stage, or of another study by its name; made when it is first asked for."""
+    store, to = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("exports")
+
+    def of(name: str) -> Path:
+        if (to / name).exists():
+            return to / name
+        if name in STAGES:
+            for stage, most in STAGES.items():
+                assert made(store, "searched", SEARCHED, most).complete == (most is None)
+                written(store, "searched", to / stage)
+        elif name == "by-t":
+            of("many")
+            made(store, name, BY_T, 0)
+            shutil.copytree(store / "many" / "runs", store / name / "runs", dirs_exist_ok=True)  # so that nothing is trained again
+            assert made(store, name, BY_T, 0).complete
+            written(store, name, to / name)
+        else:
+            assert made(store, name, {"wild": WILD, "many": MANY}[name]).complete
+            written(store, name, to / name)
+        return to / name
+
+    return of
+
+
+def run(folder: Path) -> nbformat.NotebookNode:
+    """The notebook as it is after all its cells have run in its folder; CellExecutionError where one fails."""
+    cells = nbformat.read(folder / "significance.ipynb", as_version=4)
+    nbformat.validate(cells)
+    client = NotebookClient(cells, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the kernel's own channels, not ours
+        return client.execute()
+
+
+def said(cells: nbformat.NotebookNode) -> str:
+    return "".join(output.text for output in cells.cells[-1].outputs if output.output_type == "stream")
+
+
+def report(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("stage", ["begun", "searching", "half", "complete", "wild", "many", "by-t"])
+def test_the_notebook_computes_every_number_of_the_report(exported: Exported, stage: str) -> None:
+    assert "numbers of the report agree" in said(run(exported(stage)))
+
+
+def test_the_searched_study_lacks_what_its_stages_say(exported: Exported) -> None:
+    searching, half, complete = (report(exported(stage)) for stage in ("searching", "half", "complete"))
+    assert not any(row["candidate"] for row in searching["comparisons"] if row["arm"] == "additive")
+    assert any(it["score"] is None for it in searching["search"][0]["candidates"])
+    assert any(row["state"] == "incomplete" and row["gain"] is not None for row in half["comparisons"])
+    assert set(complete["search"][0]["importances"]) == {"policy.step", "policy.ema_start", "task.learning_rate", "task.batch_size"}
+    assert len({row["candidate"] for row in complete["comparisons"] if row["arm"] == "again"}) == 2
+
+
+def test_the_wild_study_has_runs_of_every_ending(exported: Exported) -> None:
+    found = report(exported("wild"))
+    assert min(found["runs"][state] for state in ("completed", "diverged", "collapsed")) >= 6
+    (edgy,) = (row for row in found["comparisons"] if (row["arm"], row["reference_arm"]) == ("edgy", "dense"))
+    assert 0 < edgy["pairs_without"] < edgy["pairs"]
+
+
+def test_flips_are_drawn_for_many_pairs_and_not_for_a_t_test(exported: Exported) -> None:
+    assert all(0 < row["p_error"] < 0.01 for row in report(exported("many"))["comparisons"])
+    assert all(row["p_error"] == 0 for row in report(exported("by-t"))["comparisons"])
+
+
+def _gain(numbers: dict[str, Any]) -> str:
+    numbers["comparisons"][1]["gain"] += 1e-6
+    return "comparisons > 1 > gain:"
+
+
+def _holm(numbers: dict[str, Any]) -> str:
+    at = next(i for i, row in enumerate(numbers["comparisons"]) if row["p_holm"] is not None)
+    numbers["comparisons"][at]["p_holm"] = None
+    return f"comparisons > {at} > p_holm:"
+
+
+def _count(numbers: dict[str, Any]) -> str:
+    numbers["arms"][0]["collapsed"] += 1
+    return "arms > 0 > collapsed:"
+
+
+def _more(numbers: dict[str, Any]) -> str:
+    numbers["search"][0]["candidates"].append(numbers["search"][0]["candidates"][0])
+    return "search > 0 > candidates > 5 > score:"
+
+
+def test_a_number_that_was_altered_in_the_report_is_named(exported: Exported, tmp_path: Path) -> None:
+    altered = shutil.copytree(exported("complete"), tmp_path / "altered")
+    numbers = report(altered)
+    changes: list[Callable[[dict[str, Any]], str]] = [_gain, _holm, _count, _more]
+    names = [change(numbers) for change in changes]
+    (altered / "report.json").write_text(json.dumps(numbers), encoding="utf-8")
+    with pytest.raises(CellExecutionError) as refused:
+        run(altered)
+    for name in names:
+        assert f"\n{name}" in str(refused.value)
+    assert "comparisons > 0 > gain:" not in str(refused.value)
+
+
+def _replace(folder: Path, column: str, change: Callable[[list[Any]], None]) -> None:
+    table = pq.read_table(folder / "endpoints.parquet")
+    values = table[column].to_pylist()
+    change(values)
+    field = table.schema.field(column)
+    made = table.set_column(table.schema.names.index(column), field, pa.array(values, field.type))
+    pq.write_table(made, folder / "endpoints.parquet")
+
+
+def test_one_image_that_was_altered_in_the_tables_is_noticed(exported: Exported, tmp_path: Path) -> None:
+    altered = shutil.copytree(exported("many"), tmp_path / "altered")
+
+    def flip(values: list[bytes]) -> None:
+        values[0] = bytes([values[0][0] ^ 0x80]) + values[0][1:]
+
+    _replace(altered, "correct", flip)
+    with pytest.raises(CellExecutionError, match="accuracy is not the mean of the bits"):
+        run(altered)
+
+    def follow(values: list[float]) -> None:
+        table = pq.read_table(altered / "endpoints.parquet", columns=["correct", "images"]).slice(0, 1).to_pylist()[0]
+        values[0] = float(np.unpackbits(np.frombuffer(table["correct"], np.uint8), count=table["images"]).mean())
+
+    _replace(altered, "accuracy", follow)  # a forger who thinks of both
+    with pytest.raises(CellExecutionError, match=r"numbers do not agree(.|\n)*comparisons > 0 > gain"):
+        run(altered)
+
+
+def test_cells_of_words_keep_their_headings_and_code_is_left_as_it_is() -> None:
+    words = '"""Of the file."""\n\n# %% [markdown]\n# # Title\n#\n# ## Part\n# #1 of 2\n\n'
+    source = words + "# %%\nx = 1  # one\n\n# a remark\ny = 2\n\n\n# %%\nz = 3\n"
+    made = notebook(source)["cells"]
+    assert [(cell["cell_type"], cell["source"]) for cell in made] == [
+        ("markdown", "# Title\n\n## Part\n#1 of 2"),
+        ("code", "x = 1  # one\n\n# a remark\ny = 2"),
+        ("code", "z = 3"),
+    ]
+
+
+def test_the_notebook_imports_nothing_of_ours() -> None:
+    lines = NOTEBOOK.read_text(encoding="utf-8").splitlines()
+    imported = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
+    ours = {"json", "math", "warnings", "collections", "functools", "pathlib", "matplotlib", "numpy", "optuna", "pandas", "scipy"}
+    assert imported == ours
