@@ -219,7 +219,6 @@ def test_the_gain_over_k_pairs_stands_at_step_k_and_stops_at_the_first_that_is_m
         ("gain", 3): pytest.approx(0.2),
     }
     assert not list(prefix_gains([math.nan, 0.8], [0.5, 0.6], "gain"))
-    assert not list(prefix_gains([], [], "gain"))
 
 
 # whatever the order

@@ -1,0 +1,116 @@
+"""The commands that show what came of a study, as processes, and the view that runs beside a sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.ledger import Ledger
+from sweep.mlflow_client import Experiment
+from sweep.reading import Reading
+from tests.loops import drive, short_values, study_of
+from tests.sweeps import sweep, write_study
+from tests.views import MLFLOWS_OWN
+
+BRIEF: dict[str, Any] = {
+    "arms": {"additive": {"policy": {"name": "additive-reset", "step": 0.3}}},  # nothing is searched: 12 runs, one comparison
+    "task": short_values()["task"],
+}
+pytestmark = MLFLOWS_OWN
+CLOSED = "http://127.0.0.1:9"
+"""The discard port: nobody listens there."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a finished study."""
+    place = tmp_path_factory.mktemp("shown")
+    write_study(place, **BRIEF)
+    assert drive(study_of(**BRIEF), place).complete
+    return place
+
+
+def in_mlflow(store: Path) -> set[str]:
+    """The runs of the study that MLflow has, in the database beside the ledger."""
+    ledger = Ledger(str(store), "small", print)
+    experiment = Experiment(f"sqlite:///{store}/mlflow.db", "small", ledger.store.where(), (store / "mlflow-artifacts").as_uri())
+    experiment.open()
+    assert {run.status for run in experiment.runs.values()} <= {"FINISHED", "FAILED"}
+    return {key.removeprefix("run ") for key in experiment.runs if key.startswith("run ")}
+
+
+def test_the_report_is_a_table_on_stdout_and_a_page_beside_the_ledger(store: Path) -> None:
+    done = sweep("report", store / "small.yaml", "--store", store)
+    assert done.returncode == 0, done.stderr
+    header = next(line for line in done.stdout.splitlines() if line.startswith("| arm"))
+    assert all(line.count("|") == header.count("|") for line in done.stdout.splitlines() if line.startswith("|"))
+    page = (store / "small-report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert str(store / "small-report.html") in done.stderr
+
+
+def test_every_command_s_json_is_strict_json(store: Path, tmp_path: Path) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    for arguments in (["report"], ["export", "--to", tmp_path / "out"], ["sync", "--mlflow-uri", f"sqlite:///{tmp_path}/m.db"]):
+        done = sweep(arguments[0], store / "small.yaml", "--store", store, *arguments[1:], "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("command", ["report", "sync", "ui", "export"])
+def test_a_study_that_was_not_begun_is_said_to_be(command: str, tmp_path: Path) -> None:
+    more = ["--to", tmp_path / "out"] if command == "export" else []
+    done = sweep(command, write_study(tmp_path), "--store", tmp_path, *more)
+    assert done.returncode == 2
+    assert "holds no study yet" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refused(tmp_path: Path) -> None:
+    assert drive(study_of(**BRIEF), tmp_path).complete
+    study = write_study(tmp_path, **BRIEF)
+    looked = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
+    assert [row["first_place"] for row in looked["comparisons"]] == [0]
+    for command in (["plan", "--slots", "2"], ["run", "--extend"]):
+        write_study(tmp_path, **BRIEF, confirm={"seeds": 9})
+        refused = sweep(command[0], study, "--store", tmp_path, *command[1:])
+        assert refused.returncode == 2
+        assert "Ask for 12 seeds" in refused.stderr
+    write_study(tmp_path, **BRIEF, confirm={"seeds": 12})
+    done = sweep("run", study, "--store", tmp_path, "--extend")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
+    assert [(row["first_place"], row["pairs"]) for row in told["comparisons"]] == [(6, 6)]
+    assert [look["pairs"] for look in told["looks"]] == [6]
+    assert told["extensions"][0]["changes"] == ["confirm.seeds: 6 -> 12"]
+
+
+def test_a_sweep_has_its_view_when_it_ends_and_leaves_no_process(tmp_path: Path) -> None:
+    done = sweep("run", write_study(tmp_path, **BRIEF), "--store", tmp_path, env={"MLFLOW_TRACKING_URI": ""})
+    assert done.returncode == 0, done.stderr
+    assert "MLflow is behind" not in done.stderr
+    assert in_mlflow(tmp_path) == set(Reading(Ledger(str(tmp_path), "small", print)).runs)
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _is_about(path, tmp_path)]
+
+
+def test_a_sweep_does_not_mind_a_tracker_that_is_down_and_says_how_to_catch_up(tmp_path: Path) -> None:
+    study = write_study(tmp_path, **BRIEF)
+    done = sweep("run", study, "--store", tmp_path, env={"MLFLOW_TRACKING_URI": CLOSED})
+    assert done.returncode == 0, done.stderr
+    assert f"MLflow is behind: MLflow at {CLOSED}" in done.stderr
+    assert f"sync {study} --store {tmp_path}" in done.stderr
+    assert sweep("sync", study, "--store", tmp_path, env={"MLFLOW_TRACKING_URI": ""}).returncode == 0
+    assert len(in_mlflow(tmp_path)) == 12
+
+
+def _is_about(path: Path, folder: Path) -> bool:
+    try:
+        return str(folder).encode() in path.read_bytes() and int(path.parent.name) != os.getpid()
+    except OSError:
+        return False

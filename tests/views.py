@@ -1,0 +1,196 @@
+"""MLflow for tests: views of a ledger, everything that they show, and ledgers that fill up run by run."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
+
+from sweep.following import artifacts_of
+from sweep.ledger import Ledger
+from sweep.mlflow_client import KEY, OWNER, Experiment
+from sweep.mlflow_view import View
+from tests.sweeps import environment
+from trainer.rows import EpochRow, from_parquet, to_parquet
+from trainer.store import digest
+
+MLFLOWS_OWN = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
+"""A warning that MLflow 3.17 causes, and nobody can avoid."""
+PARENT = "mlflow.parentRunId"
+OWN = (PARENT, OWNER, "mlflow.user", "mlflow.source.name", "mlflow.source.type", "page")
+"""Tags that say who wrote and where, and not what."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run of MLflow, with its parent by key."""
+
+    name: str
+    status: str
+    parent: str | None
+    times: tuple[int | None, int | None]
+    """When a seed's run began, and when what has finished ended."""
+    params: dict[str, str]
+    tags: dict[str, str]
+    points: dict[tuple[str, int], tuple[float | str, int]]
+    """Value and time, by key and step."""
+
+
+def database(file: Path) -> str:
+    """The URI of an empty database. MLflow takes seconds to make one, so it is made once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        file.write_bytes(_empty_database())
+    return f"sqlite:///{file}"
+
+
+@cache
+def _empty_database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments(max_results=1)
+        return (Path(folder) / "mlflow.db").read_bytes()
+
+
+def view_of(store: Path, uri: str, said: list[str] | None = None, study: str = "small") -> View:
+    """A view of a ledger in this process."""
+    ledger = Ledger(str(store), study, print if said is None else said.append)
+    return View(ledger, Experiment(uri, study, ledger.store.where(), artifacts_of(uri, str(store), study)), ledger.say)
+
+
+def synced(store: Path, uri: str, study: str = "small") -> View:
+    """A view that is complete, and that a second look changes nothing of."""
+    view = view_of(store, uri, study=study)
+    view.update(live=False)
+    assert view.update(live=False) == 0
+    return view
+
+
+def shown(uri: str, name: str = "small") -> dict[str, Shown]:
+    """Every run that an experiment shows, by key. One run has each key, and one value each step of a metric."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    assert experiment.lifecycle_stage == "active"
+    runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000)
+    keys = {run.info.run_id: run.data.tags[KEY] for run in runs}
+    assert len(set(keys.values())) == len(runs)
+    points = points_of(Path(uri.removeprefix("sqlite:///")))
+    found: dict[str, Shown] = {}
+    for run in runs:
+        tags, info = run.data.tags, run.info
+        parent = keys[tags[PARENT]] if PARENT in tags else None  # a parent that is not active is an error
+        own = {key: value for key, value in tags.items() if key not in OWN}
+        times = (info.start_time if parent else None, info.end_time if info.status == "FINISHED" else None)
+        found[keys[info.run_id]] = Shown(str(info.run_name), info.status, parent, times, run.data.params, own, points.get(info.run_id, {}))
+    return found
+
+
+def points_of(file: Path) -> dict[str, dict[tuple[str, int], tuple[float | str, int]]]:
+    """Every metric point of a database by run, key and step, from its own table: asking for each metric takes a minute."""
+    found: dict[str, dict[tuple[str, int], tuple[float | str, int]]] = {}
+    with closing(sqlite3.connect(file)) as read:
+        for run, key, step, value, moment, is_nan in read.execute("SELECT run_uuid, key, step, value, timestamp, is_nan FROM metrics"):
+            points = found.setdefault(run, {})
+            assert (key, step) not in points, f"{key} has two values at step {step}"
+            points[key, step] = ("nan" if is_nan else value, moment)
+    return found
+
+
+class Filling:
+    """A ledger that is filled from a finished one, in an order drawn from `seed`: each run first in parts, or all at once."""
+
+    def __init__(self, source: Path, store: Path, seed: int, study: str = "small") -> None:
+        self.source, self.target, self.draw = source / study, store / study, random.Random(seed)
+        self.target.mkdir(parents=True)
+        shutil.copy2(self.source / "study.json", self.target)
+        if (self.source / "generations").is_dir():
+            shutil.copytree(self.source / "generations", self.target / "generations")
+        self.left = sorted(path.name for path in (self.source / "runs").iterdir())
+
+    def step(self, most: int = 8) -> None:
+        """A few runs go on or finish."""
+        for run_id in self.draw.sample(self.left, min(len(self.left), self.draw.randint(1, most))):
+            if self.draw.random() < 0.4:
+                self.begin(run_id)
+            else:
+                self.finish(run_id)
+
+    def begin(self, run_id: str) -> None:
+        """A run keeps some of its epochs."""
+        folder = self.target / "runs" / run_id / "attempt-1"
+        folder.mkdir(parents=True, exist_ok=True)
+        source = self.source / "runs" / run_id
+        for name in ("spec.json", "attempt-1/attempt.json"):
+            put(folder.parent / name, (source / name).read_bytes())
+        rows = from_parquet(EpochRow, (source / "epochs.parquet").read_bytes())
+        data = to_parquet(EpochRow, rows[: (count := self.draw.randint(1, len(rows)))])
+        put(folder / f"epochs-{count}-{digest(data)[:16]}.parquet", data)
+
+    def finish(self, run_id: str) -> None:
+        """A run has its outcome, which appears last; then what it does not stand for goes."""
+        source, folder = self.source / "runs" / run_id, self.target / "runs" / run_id
+        names = sorted((path.relative_to(source) for path in source.rglob("*") if path.is_file()), key=lambda it: it.name == "outcome.json")
+        for name in names:
+            put(folder / name, (source / name).read_bytes())
+        for path in folder.rglob("epochs-*"):
+            if path.relative_to(folder) not in names:
+                path.unlink()
+        self.left.remove(run_id)
+
+
+def put(path: Path, data: bytes) -> None:
+    """A file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.partial")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Generator[str]:
+    """MLflow's own server over the database in a folder; its address."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database(folder / "mlflow.db"), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--artifacts-destination", (folder / "artifacts").as_uri(), "--workers", "1"]
+    with (folder / "server.log").open("a") as log:
+        more = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(more))
+    try:
+        wait_until_open(port, process, folder / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_until_open(port: int, process: subprocess.Popen[Any], log: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
