@@ -216,7 +216,9 @@ class View:
         report_at = f"#/experiments/{self.experiment.id}/runs/{run.id}/artifacts/report.html?workflowType=machine_learning"
         names = [it.candidate.name for it in reading.cohorts if it.phase == "confirm"]
         views = view_tags([gains_page(names), SEARCH, CURVES], EPOCH_ZERO_MS)
-        self.experiment.tag({NOTE_TAG: f"[The report]({report_at})\n\n{note}", "study_hash": reading.declared["hash"], **views})
+        self.experiment.tag(
+            {NOTE_TAG: note.replace("\n\n", f" [The report]({report_at})\n\n", 1), "study_hash": reading.declared["hash"], **views}
+        )
 
 
 def _something_is_whole(reading: Reading) -> bool:

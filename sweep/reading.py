@@ -79,6 +79,7 @@ class Reading:
         rows = comparisons(self.plan, looks=self.looks, correct=self.correct)
         if arms := seen(rows):
             self.ledger.look(self.study.confirm.seeds, arms)
+            self.looks = [Look(**look) for look in self.ledger.looks()]
         return rows
 
     def correct(self, run_id: str, ratio: float) -> np.ndarray | None:

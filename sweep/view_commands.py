@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +42,9 @@ from sweep.ledger import Ledger
 from trainer.store import open_store
 
 if TYPE_CHECKING:
+    from sweep.analysis import Compared
     from sweep.mlflow_view import View
+    from sweep.reading import Reading
 
 PORT = 5000
 START_SECONDS = 120.0
@@ -186,7 +188,16 @@ def _updating(view: View) -> Callable[[bool], int]:
     """The report is drawn once nobody waits for the next run any more: it takes seconds, and a sweep has a use for them."""
     from sweep.report import page_and_note
 
-    return lambda again: view.update(live=holder(view.ledger.store) is not None, report=None if again else page_and_note)
+    drawn: dict[str, tuple[str, str]] = {}
+
+    def report(reading: Reading, compared: Sequence[Compared]) -> tuple[str, str]:
+        stands = repr((reading.declared, sorted(reading.plan.results), reading.failures, reading.looks, compared))
+        if stands not in drawn:  # the last update is made twice, to see that nothing is left
+            drawn.clear()
+            drawn[stands] = page_and_note(reading, compared)
+        return drawn[stands]
+
+    return lambda again: view.update(live=holder(view.ledger.store) is not None, report=None if again else report)
 
 
 def _free(port: int) -> int:

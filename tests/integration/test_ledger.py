@@ -40,9 +40,18 @@ def test_a_study_is_declared_once_and_the_same_study_is_welcome_again(place: str
     assert ledger_in(place).declared() is None
     ledger_in(place).declare(study, False, 0)
     first = ledger_in(place).store.read("study.json")
-    ledger_in(place).declare(study_of(description="other words", resources={"workers": 3}), False, 0)
+    ledger_in(place).declare(study_of(resources={"workers": 3}), False, 0)
     assert ledger_in(place).store.read("study.json") == first
     assert unseal(first)["identity"] == study.identity
+
+
+def test_other_words_about_a_study_are_kept_and_change_nothing_else(place: str) -> None:
+    ledger_in(place).declare(study_of(), False, 0)
+    before = ledger_in(place).declared()
+    ledger_in(place).declare(study_of(description="other words"), False, 0)
+    after = ledger_in(place).declared()
+    assert before is not None
+    assert after == {**before, "description": "other words"}
 
 
 def test_a_changed_study_is_refused_with_every_key_that_differs(place: str) -> None:

@@ -21,7 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     done = sweep("run", write_study(folder), "--store", folder)
     assert done.returncode == 0, done.stderr
-    assert f"Next: python -m sweep status {folder / 'small.yaml'} --store {folder}" in done.stderr
+    assert f"Next: python -m sweep report {folder / 'small.yaml'} --store {folder}" in done.stderr
     return folder
 
 
