@@ -82,10 +82,16 @@ class Compared:
     standard_error_without: Annotated[float | None, "its standard error"]
 
 
-def comparisons(plan: Plan, *, looks: Sequence[Look] = (), correct: Correct = lambda _run, _ratio: None) -> list[Compared]:
-    """Every arm over the baseline, then every arm over the other arms that train the baseline's policy (as published, say)."""
+def comparisons(
+    plan: Plan, *, looks: Sequence[Look] = (), correct: Correct = lambda _run, _ratio: None, seeds: int | None = None
+) -> list[Compared]:
+    """Every arm over the baseline, then every arm over the other arms that train the baseline's policy (as published, say).
+
+    `seeds` asks for what was there when the study had so many.
+    """
     study = plan.study
-    found = [row for reference in references(study) for row in _over(plan, reference, looks, correct)]
+    upto = seeds or study.confirm.seeds
+    found = [row for reference in references(study) for row in _over(plan, reference, looks, upto, correct)]
     family = [i for i, row in enumerate(found) if row.role == "family"]
     p_values = [found[i].p_value for i in family]
     if p_values and all(p is not None for p in p_values) and len(family) == study.comparisons:
@@ -100,7 +106,14 @@ def references(study: Study) -> list[str]:
     return [study.baseline, *(a for a, it in study.arms.items() if a != study.baseline and not it.repeat and it.policy == policy)]
 
 
-def _over(plan: Plan, reference: str, looks: Sequence[Look], correct: Correct) -> Iterator[Compared]:
+def earlier(plan: Plan, looks: Sequence[Look], correct: Correct) -> dict[int, list[Compared]]:
+    """What the tests said at the looks before this one, by the number of seeds there were; each had its own chance of a false gain."""
+    sizes = sorted({look.pairs for look in looks if look.pairs < plan.study.confirm.seeds})
+    whole = {size: comparisons(plan, looks=looks, correct=correct, seeds=size) for size in sizes}
+    return {size: [row for row in rows if row.role == "family" and row.candidate] for size, rows in whole.items()}
+
+
+def _over(plan: Plan, reference: str, looks: Sequence[Look], upto: int, correct: Correct) -> Iterator[Compared]:
     study, primary = plan.study, reference == plan.study.baseline
     against = (plan.finalists(reference) or [None])[0]
     for arm, it in study.arms.items():
@@ -112,12 +125,13 @@ def _over(plan: Plan, reference: str, looks: Sequence[Look], correct: Correct) -
                 continue
             role = "family" if primary and arm in study.family else "repeat" if it.repeat else "control"
             for ratio in study.analysis.endpoints:
-                yield _compared(plan, arm, candidate, reference, against, ratio, role, first_place(study, arm, looks), correct)
+                places = range(first_place(study, arm, looks, upto), upto)
+                yield _compared(plan, arm, candidate, reference, against, ratio, role, places, correct)
 
 
-def first_place(study: Study, arm: str, looks: Iterable[Look]) -> int:
+def first_place(study: Study, arm: str, looks: Iterable[Look], seeds: int | None = None) -> int:
     """The place of the first seed that may still be tested: those that a look at fewer seeds has seen had their test."""
-    return max((look.pairs for look in looks if arm in look.arms and look.pairs < study.confirm.seeds), default=0)
+    return max((look.pairs for look in looks if arm in look.arms and look.pairs < (seeds or study.confirm.seeds)), default=0)
 
 
 def _compared(
@@ -128,11 +142,9 @@ def _compared(
     against: Candidate | None,
     ratio: float,
     role: str,
-    first: int,
+    places: range,
     correct: Correct,
 ) -> Compared:
-    study = plan.study
-    places = range(first, study.confirm.seeds)
     halves = [_results(plan, side) for side in (candidate, against)]
     both = [place for place in places if all(place in half for half in halves)]
     pairs = [(halves[0][place], halves[1][place]) for place in both]
@@ -156,7 +168,7 @@ def _compared(
         state="incomplete" if missing else "complete",
         missing=missing,
         pairs=len(pairs),
-        first_place=first,
+        first_place=places.start,
         accuracy=_mean(scores[0]),
         reference_accuracy=_mean(scores[1]),
         gain=_known(so_far.mean),

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sweep import study as studies
 from sweep import view_commands as view_commands
-from sweep.analysis import Look, refuse_what_cannot_reject
+from sweep.analysis import first_place, refuse_what_cannot_reject
 from sweep.command import (
     DEFAULT_STORE,
     DONE,
@@ -38,10 +38,11 @@ from sweep.command import (
     say,
 )
 from sweep.document import RejectStudy
-from sweep.following import NONE, PATIENCE_SECONDS, STOPPED_SECONDS, Follower, uri_of
+from sweep.following import NONE, PATIENCE_SECONDS, STOPPED_SECONDS, Follower, shown_uri, uri_of
 from sweep.forecast import forecast
 from sweep.lease import Lease, holder
 from sweep.ledger import Ledger
+from sweep.looks import looks_at
 from sweep.overview import overview
 from sweep.plan import Plan
 from sweep.planned import Planned, shown_plan
@@ -92,7 +93,8 @@ def run(
                 [f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."]
             )
         found = studies.load(studies.find(study))
-        uri, hint = uri_of(mlflow_uri, place_of(store)), f"To bring it up to date: {other('sync', study, store)}"
+        uri, at = uri_of(mlflow_uri, place_of(store)), f" --mlflow-uri {shown_uri(mlflow_uri)}" if mlflow_uri else ""
+        hint = f"To bring it up to date: {other('sync', study, store)}{at}"
         beside = None if uri == NONE else partial(Follower, place=place_of(store), uri=uri, hint=hint)
         told, received, where = _drive(found, place_of(store), ray_address, data_dir.absolute(), extend, as_json, beside)
         code, last = _ending(told, received, study, store)
@@ -122,19 +124,24 @@ def _drive(
         follower, patience = None, PATIENCE_SECONDS
         try:
             ledger.check(study, extend)
-            refuse_what_cannot_reject(study, [Look(**look) for look in ledger.looks()])
             ledger.load()
+            looks = looks_at(ledger, study)
+            refuse_what_cannot_reject(study, looks)
             plan = Plan(study, ledger.results, ledger.proposals())
+            for look in looks:
+                ledger.look(look.pairs, look.arms)
             ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
             ledger.failures()  # which to strike out when they finish
             for run_id, reason in ledger.damaged.items():
                 plan.damage(run_id, reason)
                 screen.say(reason)
+            if seen := max((first_place(study, arm, looks) for arm in study.arms), default=0):
+                screen.say(f"the first {seen} seeds were seen before the others were added; gains are of those others alone.")
             expected = forecast(Plan(study, {}, {}), 1).runs
             screen.say(f"study {study.name}: {plan.finished.total()} of {expected.total()} runs are done, in {ledger.store.where()}")
 
             def show(driver: Driver) -> None:
-                screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots))
+                screen.show(lambda: (overview(plan, expected, driver.epochs, looks), driver.slots))
 
             driver = Driver(plan, ledger, lease, data_dir=data_dir, say=screen.say, show=show)
             if not plan.complete:
@@ -150,7 +157,7 @@ def _drive(
             lease.release()
             if follower:
                 follower.finish(patience)
-    view = overview(plan, expected, {})
+    view = overview(plan, expected, {}, looks)
     if as_json:
         print_json({"study": study.name, "store": ledger.store.where(), "complete": plan.complete, **asdict(view)})
     else:
@@ -199,8 +206,8 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
         raise RejectStudy([f"{ledger.store.where()} holds no study yet. To begin it: {other('run', given, store)}"])
     study = studies.from_declared(name, declared)
     ledger.load(keep=False)
-    plan = Plan(study, ledger.results, ledger.proposals())
-    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
+    plan, looks = Plan(study, ledger.results, ledger.proposals()), looks_at(ledger, study)
+    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {}, looks)
     driver, failures = holder(ledger.store), ledger.failures()
     if as_json:
         state = {"study": name, "complete": plan.complete, "driver": driver, "failures": failures, "damaged": ledger.damaged}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.analysis import Compared
+from sweep.analysis import Compared, earlier
 from sweep.proposer import importances
 from sweep.reading import Reading, RunFiles, ahead
 from sweep.statistics import pairs_needed, smallest_p_value
@@ -92,6 +92,10 @@ def findings(reading: Reading, compared: Sequence[Compared], drawn: dict[str, Co
         "extensions": reading.declared["extensions"],
         "arms": [_arm(reading, cohort, drawn) for cohort in reading.cohorts if cohort.phase == "confirm"],
         "comparisons": [{**asdict(row), "finalists": study.finalists(row.arm)} for row in compared],
+        "earlier": [
+            {"pairs": size, "comparisons": [{**asdict(row), "finalists": study.finalists(row.arm)} for row in rows]}
+            for size, rows in earlier(plan, reading.looks, reading.correct).items()
+        ],
         "search": [_search(reading, arm) for arm in study.arms if study.searched(arm)],
         "published": _published(reading),
         "failures": [{"run_id": run_id, **asdict(failure)} for run_id, failure in plan.failed.items()],

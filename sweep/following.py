@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,11 @@ PATIENCE_SECONDS, STOPPED_SECONDS = 60.0, 10.0
 def uri_of(given: str | None, place: str) -> str:
     """The tracking URI: as given, or SQLite in the store's folder (in ./results where the store is a bucket)."""
     return given or f"sqlite:///{_home(place) / 'mlflow.db'}"
+
+
+def shown_uri(uri: str) -> str:
+    """An address without its password."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
 
 
 def artifacts_of(uri: str, place: str, study: str) -> str | None:

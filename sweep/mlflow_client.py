@@ -16,8 +16,8 @@ os.environ |= {
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
 
 import logging
-import re
 import tempfile
+import textwrap
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +30,7 @@ from mlflow.tracking import MlflowClient
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from sweep.following import shown_uri
 from sweep.points import Point
 from trainer.store import StoreError, open_store
 
@@ -81,7 +82,7 @@ class Experiment:
     @property
     def where(self) -> str:
         """The address without its password."""
-        return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", self.uri)
+        return shown_uri(self.uri)
 
     @contextmanager
     def errors(self) -> Generator[None]:
@@ -90,8 +91,8 @@ class Experiment:
             yield
         except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
             self.id = ""
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise TrackerDown(f"MLflow at {self.where}: {lines[0][:300]}") from error
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise TrackerDown(f"MLflow at {self.where}: {textwrap.shorten(first, 300, placeholder=' ...')}") from error
 
     def open(self) -> None:
         """Find or make the experiment, and learn what is in it; of doubles only the run with the smallest id stays."""

@@ -20,8 +20,8 @@ NOTE_TAG = "mlflow.note.content"
 REST = "Model metrics"
 RUN_NAME = "attributes.`Run Name`"
 # pixels: "0.034 (average)" and the name of a group must be legible; what is left of a window of 1500 holds the five metrics
-WIDTHS = {RUN_NAME: 260, "runDateAndNestInfo": 140}
-WIDTH = 140
+WIDTHS = {RUN_NAME: 250, "runDateAndNestInfo": 90}
+WIDTH = 125
 
 
 def metric(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from sweep.analysis import Compared, first_place
 from sweep.ledger import Ledger
 from sweep.mlflow_client import EPOCH_ZERO_MS, NAME, Experiment, TrackedRun
-from sweep.mlflow_page import NOTE_TAG, Page, metric, tag, view_tags
+from sweep.mlflow_page import NOTE_TAG, Page, link, metric, tag, view_tags
 from sweep.points import Point, cohort_points, curves, gain_points, prefix_gains, run_points, shared_epochs
 from sweep.reading import Reading, RunFiles
 from sweep.told import Cohort
@@ -25,20 +25,16 @@ STATUS = {"completed": "FINISHED", "collapsed": "FINISHED", "diverged": "FAILED"
 """MLflow has no word for a result that is not a number; the tag `outcome` has the exact one."""
 VERSIONS = ("node", "device", "threads", "torch", "code", "commit")
 SITES = "nonzero_rate_by_site.csv"
+GROUP = "shown_as"
+"""The tag by which the page groups a parent with its seeds: the arm and its role."""
 
 
-def gains_page(candidates: Sequence[str] = ()) -> Page:
+def gains_page(groups: Sequence[str] = (), ratios: Sequence[float] = ()) -> Page:
     """The experiment's page that is opened first: the confirmed candidates, the greatest gain on top, each with its seeds below."""
-    columns = [metric(name) for name in ("gain", "gain_low", "gain_high", "p_holm", "pairs", "score")]
-    return Page(
-        "gains",
-        "Gains, best first",
-        tuple(columns),
-        metric("gain"),
-        "tags.phase = 'confirm'",
-        group_by="candidate",
-        groups=tuple(candidates),
-    )
+    first = ("gain", "p_holm", "gain_low", "gain_high", "pairs")
+    second = tuple(f"{name}_at_r_{ratio:g}" for ratio in ratios for name in ("gain", "p_holm"))
+    columns = tuple(metric(name) for name in (*first, *second, "score"))
+    return Page("gains", "Gains, best first", columns, metric("gain"), "tags.phase = 'confirm'", group_by=GROUP, groups=tuple(groups))
 
 
 SEARCH = Page(
@@ -105,10 +101,15 @@ class View:
             key += f" {reading.declared['hash']}"  # a study that grew may have another baseline, or more comparisons to correct for
         started = min((it for run in own for it in [_started(run)] if it), default=None) if key not in self.experiment.runs else None
         tags = {"kind": cohort.phase, "phase": cohort.phase, "arm": cohort.candidate.arm, "candidate": name, "seeds": str(n)}
-        parent = self.experiment.ensure(key, f"{name} ({cohort.phase}, {n} seeds)", started, tags)
+        parent = self.experiment.ensure(key, f"{name} ({cohort.phase}, {n} seed{'s' if n > 1 else ''})", started, tags)
         keys = {key, *(self._child(run, parent, live) for run in own)}
         states, figures = [run.state for run in runs], list(self._figures(reading, cohort, compared))
-        tags = {"role": _role(reading, cohort), "figures": _mark(repr(figures)), NOTE_TAG: _note(reading, cohort, compared)}
+        tags = {
+            "role": _role(reading, cohort),
+            GROUP: _shown_as(reading, cohort),
+            "figures": _mark(repr(figures)),
+            NOTE_TAG: _note(reading, cohort, compared),
+        }
         tags |= {state: str(states.count(state)) for state in ("completed", "diverged", "collapsed", "failed", "unfinished")}
         points = figures if parent.tags.get("figures") != tags["figures"] else []
         with self._readable():
@@ -130,7 +131,7 @@ class View:
         name = f"{cohort.candidate.name} seed {run.seed}"
         # all of them again: a candidate that comes later may be equal to this one and stand before it
         tags = {"kind": "run", "phase": cohort.phase, "arm": cohort.candidate.arm, "candidate": cohort.candidate.name, NAME: name}
-        tags |= {"run_id": run.run_id, "place": str(run.place), "mlflow.parentRunId": parent.id}
+        tags |= {GROUP: _shown_as(run.reading, cohort), "run_id": run.run_id, "place": str(run.place), "mlflow.parentRunId": parent.id}
         tracked = self.experiment.runs.get(key) or self.experiment.ensure(key, name, _started(run), tags)
         sent, points = int(tracked.tags.get("epochs_sent", 0)), list[Point]()
         tags["outcome"] = run.state
@@ -213,12 +214,13 @@ class View:
             about = "The whole study on one page: open report.html under Artifacts."
             self.experiment.send(run, tags={"page": _mark(page), NOTE_TAG: about})
         self.experiment.status(run, "FINISHED", None)
-        report_at = f"#/experiments/{self.experiment.id}/runs/{run.id}/artifacts/report.html?workflowType=machine_learning"
-        names = [it.candidate.name for it in reading.cohorts if it.phase == "confirm"]
-        views = view_tags([gains_page(names), SEARCH, CURVES], EPOCH_ZERO_MS)
-        self.experiment.tag(
-            {NOTE_TAG: note.replace("\n\n", f" [The report]({report_at})\n\n", 1), "study_hash": reading.declared["hash"], **views}
-        )
+        groups = [_shown_as(reading, it) for it in reading.cohorts if it.phase == "confirm"]
+        pages = {"Gains": gains_page(groups, reading.study.analysis.endpoints[1:]), "Curves": CURVES, "Search": SEARCH}
+        links = {"Report": f"#/experiments/{self.experiment.id}/runs/{run.id}/artifacts/report.html?workflowType=machine_learning"}
+        links |= {name: link("", self.experiment.id, page).lstrip("/") for name, page in pages.items()}
+        told = " · ".join(f"[{name}]({at})" for name, at in links.items())
+        views = view_tags(pages.values(), EPOCH_ZERO_MS)
+        self.experiment.tag({NOTE_TAG: note.replace("\n\n", f"\n\n{told}\n\n", 1), "study_hash": reading.declared["hash"], **views})
 
 
 def _something_is_whole(reading: Reading) -> bool:
@@ -242,6 +244,12 @@ def _settings(run: RunFiles) -> dict[str, Any]:
     spec = run.spec
     task = {f"task.{key}": value for key, value in vars(spec.task).items()}
     return {**task, "policy": spec.policy.name, **{f"policy.{key}": value for key, value in spec.policy.settings.items()}}
+
+
+def _shown_as(reading: Reading, cohort: Cohort) -> str:
+    candidate, role = cohort.candidate, _role(reading, cohort)
+    name = candidate.arm if cohort.phase == "confirm" and reading.study.finalists(candidate.arm) == 1 else candidate.name
+    return name if role == "family" or cohort.phase == "search" else f"{name} ({role})"
 
 
 def _role(reading: Reading, cohort: Cohort) -> str:

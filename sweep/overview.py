@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweep.analysis import Look, first_place
 from sweep.plan import Plan
 from sweep.statistics import Gain, gain_so_far
 from sweep.told import Phase, Result
@@ -48,8 +49,8 @@ class Overview:
     """None until a run has finished."""
 
 
-def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float]) -> Overview:
-    """`expected` has the runs there will be in all, `epochs` how far those under way are."""
+def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float], looks: Sequence[Look] = ()) -> Overview:
+    """`expected` has the runs there will be in all, `epochs` how far those under way are; gains are of the seeds after the last look."""
     study = plan.study
     ratios = study.analysis.endpoints
     base = (plan.confirmed(study.baseline) or [{}])[0]
@@ -78,7 +79,7 @@ def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapp
                     endpoints={f"{ratio:g}": _mean(_scores(results, ratio)) for ratio in ratios},
                     gains={}
                     if arm == study.baseline and first
-                    else {f"{r:g}": _gain(study.confirm.seeds, results, base, r) for r in ratios},
+                    else {f"{r:g}": _gain(range(first_place(study, arm, looks), study.confirm.seeds), results, base, r) for r in ratios},
                 )
             )
     done, total = plan.finished.total(), max(sum(expected.values()), plan.finished.total())
@@ -98,8 +99,8 @@ def _mean(scores: list[float]) -> float | None:
     return math.fsum(scores) / len(scores) if scores else None
 
 
-def _gain(seeds: int, results: Mapping[int, Result], base: Mapping[int, Result], ratio: float) -> Gain:
+def _gain(places: range, results: Mapping[int, Result], base: Mapping[int, Result], ratio: float) -> Gain:
     def by_place(found: Mapping[int, Result]) -> list[float]:
-        return [found[place].score("test", ratio) if place in found else math.nan for place in range(seeds)]
+        return [found[place].score("test", ratio) if place in found else math.nan for place in places]
 
     return gain_so_far(by_place(results), by_place(base))

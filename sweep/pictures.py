@@ -136,7 +136,8 @@ def by_ratio(arms: Sequence[dict[str, Any]], colors: dict[str, int]) -> str:
     axes.minorticks_off()
     axes.set_xlabel("keep ratio r that the final weights are read at")
     axes.set_ylabel("test accuracy")
-    axes.legend(loc="best")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best")
     return _svg(figure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweep.analysis import Look, first_place, refuse_what_cannot_reject
+from sweep.analysis import first_place, refuse_what_cannot_reject
 from sweep.forecast import forecast, warnings
 from sweep.ledger import Ledger
+from sweep.looks import looks_at
 from sweep.plan import Plan
 from sweep.shown import duration
 from sweep.statistics import minimum_detectable_gain, power, smallest_p_value
@@ -56,10 +58,10 @@ class Planned:
     @classmethod
     def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path) -> Planned:
         """Reads the ledger, if there is one, and trains for a few seconds where it holds no run to measure by."""
-        ledger.check(study, extend=True)
-        looks = [Look(**look) for look in ledger.looks()]
-        refuse_what_cannot_reject(study, looks)
+        grown = ledger.check(study, extend=True)
         ledger.load(keep=False)
+        looks = looks_at(ledger, study)
+        refuse_what_cannot_reject(study, looks)
         whole = forecast(Plan(study, {}, {}), slots)
         plan = Plan(study, ledger.results, ledger.proposals())
         done = plan.finished.total()
@@ -86,8 +88,15 @@ class Planned:
             smallest_p=smallest_p_value(pairs) if study.analysis.test == "sign-flip" else 0.0,
             detectable_sd=minimum_detectable_gain(pairs, 1.0, alpha=alpha / comparisons, power=POWER),
             power_at_one_sd=power(pairs, 1.0, alpha / comparisons, study.analysis.test),
-            warnings=list(warnings(study)),
+            warnings=[*_growth(grown, study.confirm.seeds - pairs), *warnings(study)],
         )
+
+
+def _growth(grown: list[str], seen: int) -> Iterator[str]:
+    if grown:
+        yield f"the study grew since it was begun ({'; '.join(grown)}); `run --extend` accepts that."
+    if seen:
+        yield f"the first {seen} seeds have been seen: only those after them are tested. What they said stays in the report."
 
 
 def shown_plan(study: Study, planned: Planned) -> RenderableType:

@@ -12,7 +12,7 @@ from sweep import pictures
 from sweep.analysis import Compared
 from sweep.findings import Course, courses, findings
 from sweep.reading import Reading
-from sweep.wording import answer, cautions, cells, header, interval, label, markdown, points, probability, ranked, references
+from sweep.wording import answer, cautions, cells, header, interval, label, markdown, points, probability, ranked, references, seen_before
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -64,6 +64,7 @@ def page(report: Report) -> str:
             if arm["candidate"] in report.drawn
         ],
         searches=[_search(it, colors) for it in numbers["search"] if it["candidates"]],
+        before=seen_before(numbers),
         declared=json.dumps(numbers["analysis"], indent=1, ensure_ascii=False),
     )
 

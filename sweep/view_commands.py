@@ -70,7 +70,8 @@ def sync(
         if not follow(_updating(view), at_work, say, time.sleep):
             if following:
                 raise typer.Exit(INFRASTRUCTURE)  # the sweep that it ran beside says what to do
-            leave(f"MLflow is not up to date. Once it answers again: {other('sync', study, store)}", INFRASTRUCTURE)
+            at = f" --mlflow-uri {view.experiment.where}" if mlflow_uri else ""
+            leave(f"MLflow is not up to date. Once it answers again: {other('sync', study, store)}{at}", INFRASTRUCTURE)
         experiment = view.experiment
         if as_json:
             print_json(
@@ -138,7 +139,7 @@ def ui(
 ) -> None:
     """Open MLflow on a study's gains: starts its server on this machine (or uses the one given), until Ctrl-C."""
     from sweep.mlflow_page import link
-    from sweep.mlflow_view import gains_page
+    from sweep.mlflow_view import SEARCH, gains_page
 
     with errors():
         ledger, uri = _ledger(study, store), uri_of(mlflow_uri, place_of(store))
@@ -146,19 +147,25 @@ def ui(
         say("bringing MLflow up to date with the ledger ...")
         if not follow(_updating(view), lambda: False, say, time.sleep):
             leave(f"MLflow does not answer. Give --mlflow-uri, or see what is wrong with {view.experiment.where}", INFRASTRUCTURE)
+        begun = any(run.tags.get("phase") == "confirm" for run in view.experiment.runs.values())
+        first = gains_page() if begun else SEARCH
+        if not begun:
+            say("nothing is confirmed yet, so there are no gains: this is the search so far.")
         if uri.startswith("http"):
-            _open(link(uri, view.experiment.id, gains_page()))
+            _open(link(uri, view.experiment.id, first))
             return
         for number in (signal.SIGINT, signal.SIGTERM):  # whichever way it is ended, the server ends with it
             signal.signal(number, signal.default_int_handler)
         chosen = _free(port)
+        if port and chosen != port:
+            say(f"port {port} is taken; here it is another.")
         with (
             tempfile.TemporaryFile("w+") as told,
             _server(uri, artifacts_of(uri, place_of(store), ledger.study) or "", chosen, told) as server,
         ):
             try:
                 _wait_for(server, chosen, told)
-                _open(link(f"http://127.0.0.1:{chosen}", view.experiment.id, gains_page()))
+                _open(link(f"http://127.0.0.1:{chosen}", view.experiment.id, first))
                 say("Ctrl-C ends it.")
                 server.wait()
             except KeyboardInterrupt:

@@ -48,7 +48,7 @@ def answer(numbers: dict[str, Any]) -> list[str]:
     ]
     if rest := len(family) - len(found):
         which = f"The other {rest if rest > 1 else 'one'}" if found else f"All {rest}" if rest > 1 else "The one"
-        said.append(f"{which} comparison{'s' if rest > 1 else ''} of the family cannot be told from no gain at all.")
+        said.append(f"{which} comparison{'s' if rest > 1 else ''} of the family show{'' if rest > 1 else 's'} no difference beyond chance.")
     return said
 
 
@@ -59,7 +59,10 @@ def cautions(numbers: dict[str, Any]) -> list[str]:
         told.append(f"The runs that are compared ran on different things ({', '.join(numbers['mixed'])}): see the end of the page.")
     fresh = {row["first_place"] for row in numbers["comparisons"] if row["first_place"]}
     if fresh:
-        told.append(f"The first {max(fresh)} seeds had been seen before more were added; only the seeds after them are tested here.")
+        told.append(
+            f"The first {max(fresh)} seeds had been seen before more were added; only the seeds after them are tested here. "
+            "What the earlier ones said stands below as an earlier look: believe neither more than the other, and count both."
+        )
     for arm in numbers["arms"]:
         if ended := [f"{arm[kind]} {kind}" for kind in ("diverged", "collapsed") if arm[kind]]:
             told.append(f"{label(arm)}: {' and '.join(ended)} of {arm['finished']} runs.")
@@ -87,7 +90,8 @@ def cells(numbers: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     """A candidate's line in it; what was found stands between asterisks."""
     first = rows[0]
     name = label(first) if first["candidate"] else f"{first['arm']} (searching)"
-    line = [name + ("" if first["role"] == "family" else f" ({first['role']})")]
+    beside = first["reference_arm"] != numbers["analysis"]["baseline"]  # there, nothing is tested, and a method is no control
+    line = [name + ("" if first["role"] == "family" or beside else f" ({first['role']})")]
     for row in rows:
         mark = "**" if row["p_holm"] is not None and row["p_holm"] <= numbers["analysis"]["alpha"] else ""
         both = f" ({100 * row['two_way_standard_error']:.2f})" if row["two_way_standard_error"] is not None else ""
@@ -95,6 +99,16 @@ def cells(numbers: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         line += [f"{mark}{points(row['gain'])}{mark}", f"{mark}{probability(row['p_holm'])}{mark}", interval(row), error]
     declared = numbers["analysis"]["pairs"] - first["first_place"]
     return [*line, str(first["pairs"]) if first["pairs"] == declared else f"{first['pairs']} of {declared}"]
+
+
+def seen_before(numbers: dict[str, Any]) -> list[str]:
+    """What the tests said at earlier looks, a line each."""
+    return [
+        f"Seeds {row['first_place'] + 1} to {look['pairs']}: {label(row)} over {row['reference_arm']} at r = {row['keep_ratio']:g}: "
+        + (f"{points(row['gain'])} {interval(row)}, p = {probability(row['p_holm'])}." if row["p_value"] is not None else "not complete.")
+        for look in numbers["earlier"]
+        for row in look["comparisons"]
+    ]
 
 
 def references(numbers: dict[str, Any]) -> list[str]:
@@ -111,6 +125,7 @@ def markdown(numbers: dict[str, Any]) -> str:
         "| " + " | ".join(_escaped(cell) for cell in cells(numbers, rows)) + " |"
         for rows in ranked(numbers, numbers["analysis"]["baseline"])
     ]
+    lines += ["", "Earlier looks:", "", *(f"- {line}" for line in seen_before(numbers))] if numbers["earlier"] else []
     analysis = numbers["analysis"]
     lines.append(
         f"\nGains over {analysis['baseline']} in points of test accuracy, paired by seed; ± standard error over seeds (and images); "

@@ -270,7 +270,7 @@ of_test = ["effect_size", "welch_p_value", "wilcoxon_p_value", "correlation", "d
 of_test += ["p_value", "p_error", "p_holm", "ci_low", "ci_high", "family_low", "family_high"]
 
 
-def compare(row):
+def compare(row, seeds=seeds):
     names, ratio, whole = [row["candidate"], row["reference"]], row["keep_ratio"], range(row["first_place"], seeds)
     places = [place for place in whole if all(name and not math.isnan(scores[name, ratio][place]) for name in names)]
     ids = [[confirmed[name][place] for place in places] if places else [] for name in names]
@@ -297,12 +297,24 @@ comparisons, drawn = zip(*map(compare, compared), strict=True)
 # Holm's correction, once the whole family is complete: the smallest p times the number of tests, the next times one fewer, and so on; never
 # less than the one before, and never more than 1.
 
+
 # %%
-family = [row for row in comparisons if row["role"] == "family"]
-if all(row["p_value"] is not None for row in family):
-    so_far = 0.0
-    for i, row in enumerate(sorted(family, key=lambda row: row["p_value"])):
-        so_far = row["p_holm"] = max(so_far, min(1.0, (tests - i) * row["p_value"]))
+def correct(rows):
+    family = [row for row in rows if row["role"] == "family"]
+    if len(family) == tests and all(row["p_value"] is not None for row in family):
+        so_far = 0.0
+        for i, row in enumerate(sorted(family, key=lambda row: row["p_value"])):
+            so_far = row["p_holm"] = max(so_far, min(1.0, (tests - i) * row["p_value"]))
+    return rows
+
+
+def before(look):
+    rows = [compare({name: row[name] for name in identifying}, look["pairs"])[0] for row in look["comparisons"]]
+    return {"pairs": look["pairs"], "comparisons": correct(rows)}
+
+
+correct(comparisons)
+earlier = [before(look) for look in report["earlier"]]  # what was tested before more seeds were added
 pd.DataFrame(comparisons)[[*identifying[:6], "pairs", "gain", "ci_low", "ci_high", "p_value", "p_holm", "two_way_standard_error"]]
 
 # %% [markdown]
@@ -421,7 +433,15 @@ def agree(theirs, ours, allowed):
 analysis = {name: value for name, value in declared.items() if name != "family"} | {"comparisons": tests, "pairs": seeds}
 analysis |= {"smallest_p": smallest_p(seeds), "pairs_needed": next(n for n in range(1, 10_000) if smallest_p(n) <= alphas["family"])}
 states = {state: int((runs["state"] == state).sum()) for state in ("completed", "collapsed", "diverged", "failed", "unfinished")}
-here = {"runs": states, "analysis": analysis, "arms": arms, "comparisons": comparisons, "search": search, "mixed": mixed}
+here = {
+    "runs": states,
+    "analysis": analysis,
+    "arms": arms,
+    "comparisons": comparisons,
+    "search": search,
+    "mixed": mixed,
+    "earlier": earlier,
+}
 ours = leaves({**here, "versions": by_version(tried.to_dict("records"))})
 left_out = ("looks", "extensions", "published", "failures")
 theirs = {name: part for name, part in report.items() if name not in left_out} | {"versions": by_version(report["versions"])}

@@ -34,8 +34,10 @@ def test_the_link_opens_the_gains_best_first_with_the_seeds_below(page: Page, op
     assert shown == pytest.approx(sorted(known.values(), reverse=True))
     assert page.title() != "taken over"
     first = max(known, key=lambda name: known[name])
-    page.locator(f"[row-id='tag.candidate.{first}'] [col-id='attributes.`Run Name`'] span[role=button]").first.click()
-    for seed in reading.study.pools[next(it.candidate.arm for it in reading.cohorts if it.candidate.name == first)]:
+    arm = next(it.candidate.arm for it in reading.cohorts if it.candidate.name == first)
+    shown_as = {"dense": "dense (baseline)", "dense-again": "dense-again (repeat)"}.get(arm, arm)
+    page.locator(f"[row-id='tag.shown_as.{shown_as}'] [col-id='attributes.`Run Name`'] span[role=button]").first.click()
+    for seed in reading.study.pools[arm]:
         expect(page.get_by_text(f"{first} seed {seed}").first).to_be_visible(timeout=LONG)
 
 
@@ -48,7 +50,7 @@ def test_the_curves_of_the_seed_averages_are_drawn(page: Page, opened: str) -> N
 
 def test_a_parent_has_its_charts_and_its_description(page: Page, opened: str) -> None:
     page.goto(opened)
-    group = page.locator("[row-id='tag.candidate.sparse'] [col-id='attributes.`Run Name`'] span[role=button]").first
+    group = page.locator("[row-id='tag.shown_as.sparse'] [col-id='attributes.`Run Name`'] span[role=button]").first
     group.click(timeout=LONG)
     page.get_by_text("sparse (confirm, 7 seeds)").first.click()
     expect(page.get_by_text("averages over 7 seeds")).to_be_visible(timeout=LONG)
@@ -58,7 +60,7 @@ def test_a_parent_has_its_charts_and_its_description(page: Page, opened: str) ->
 
 def test_the_report_is_an_artifact_that_is_shown(page: Page, opened: str, reading: Reading) -> None:
     page.goto(opened)
-    link = page.get_by_role("link", name="The report").first
+    link = page.get_by_role("link", name="Report").first
     link.wait_for(timeout=LONG)
     page.goto(opened.split("#")[0] + (link.get_attribute("href") or ""))
     report = page.frame_locator("iframe.mlflow-html-iframe")

@@ -1,0 +1,34 @@
+"""Which gains people have seen: after that, seeds that are added are tested alone."""
+
+from __future__ import annotations
+
+from sweep import study as studies
+from sweep.analysis import Look
+from sweep.ledger import Ledger, now
+from sweep.plan import Plan
+from sweep.study import Study
+
+SHOWN = 2
+"""Pairs with which a gain has a standard error, and so can be judged by eye."""
+
+
+def looks_at(ledger: Ledger, study: Study) -> list[Look]:
+    """Every look so far. A study that now asks for more seeds adds one: the gains of the earlier ones were on show while they came in.
+
+    The ledger has to be loaded.
+    """
+    found = [Look(**look) for look in ledger.looks()]
+    declared = ledger.declared()
+    if declared is None:
+        return found
+    before = studies.from_declared(study.name, declared)
+    if before.confirm.seeds < study.confirm.seeds and (arms := _shown(Plan(before, ledger.results, ledger.proposals()))):
+        found.append(Look(now(), before.confirm.seeds, arms))
+    return found
+
+
+def _shown(plan: Plan) -> list[str]:
+    """The arms with a gain that could be judged."""
+    base = (plan.confirmed(plan.study.baseline) or [{}])[0].keys()
+    arms = [arm for arm in plan.study.arms if any(len(results.keys() & base) >= SHOWN for results in plan.confirmed(arm))]
+    return sorted(arm for arm in arms if arm != plan.study.baseline)
