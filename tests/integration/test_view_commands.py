@@ -87,7 +87,7 @@ def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refu
     assert done.returncode == 0, done.stderr
     told = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
     assert [(row["first_place"], row["pairs"]) for row in told["comparisons"]] == [(6, 6)]
-    assert [look["pairs"] for look in told["looks"]] == [6]
+    assert [look["pairs"] for look in told["looks"]] == [6, 12]
     assert told["extensions"][0]["changes"] == ["confirm.seeds: 6 -> 12"]
 
 
