@@ -55,7 +55,7 @@ def test_ten_kills_of_a_sync_change_nothing(finished_sweep: Path, expected: dict
     arguments = ("sync", "small.yaml", "--store", finished_sweep, "--mlflow-uri", uri)
     for _ in range(10):
         with Started(tmp_path, *arguments) as started, suppress(subprocess.TimeoutExpired):
-            started.process.wait(moments.uniform(2, 10))
+            started.process.wait(moments.uniform(1, 7))
     done = sweep(*arguments)
     assert done.returncode == 0, done.stderr
     assert_same(shown(uri), expected)

@@ -1,0 +1,63 @@
+"""A gain that was seen counts as seen, however it was seen; and what was said of it stays."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.analysis import earlier
+from sweep.ledger import Ledger
+from sweep.looks import looks_at
+from sweep.overview import overview
+from sweep.reading import Reading
+from sweep.study import Study
+from tests.loops import drive, study_of
+
+ARMS: dict[str, Any] = {"additive": {"policy": {"name": "additive-reset", "step": 0.3}}}
+"""Nothing is searched."""
+
+
+def of(seeds: int) -> Study:
+    return study_of(arms=ARMS, confirm={"seeds": seeds})
+
+
+def opened(place: Path) -> Ledger:
+    ledger = Ledger(str(place), "small", print)
+    ledger.load()
+    return ledger
+
+
+def extended(place: Path) -> Reading:
+    """The study with six more seeds, as the command extends it."""
+    ledger, study = opened(place), of(12)
+    for look in looks_at(ledger, study):
+        ledger.look(look.pairs, look.arms)
+    ledger.declare(study, True, 12)
+    assert drive(study, place).complete
+    return Reading(opened(place))
+
+
+@pytest.mark.parametrize(("runs", "seen"), [(0, False), (3, False), (4, True), (12, True)])
+def test_more_seeds_are_a_look_at_the_earlier_ones_once_a_gain_of_theirs_could_be_judged(tmp_path: Path, runs: int, seen: bool) -> None:
+    drive(of(6), tmp_path, most=runs)
+    assert [(look.pairs, look.arms) for look in looks_at(opened(tmp_path), of(12))] == ([(6, ["additive"])] if seen else [])
+    assert looks_at(opened(tmp_path), of(6)) == []
+
+
+def test_what_the_test_said_before_the_study_grew_stays_beside_what_it_says_of_the_new_seeds(tmp_path: Path) -> None:
+    drive(of(6), tmp_path)
+    before = Reading(opened(tmp_path)).compare()
+    after = extended(tmp_path)
+    assert [(row.first_place, row.pairs) for row in after.compare()] == [(6, 6)]
+    kept = earlier(after.plan, after.looks, after.correct)
+    assert {size: [asdict(row) for row in rows] for size, rows in kept.items()} == {6: [asdict(row) for row in before]}
+
+
+def test_the_gains_of_the_tables_are_those_that_are_tested(tmp_path: Path) -> None:
+    drive(of(6), tmp_path)
+    reading = extended(tmp_path)
+    shown = next(arm for arm in overview(reading.plan, {}, {}, reading.looks).arms if arm.arm == "additive")
+    assert (shown.gains["1"].pairs, shown.gains["1"].mean) == (6, pytest.approx(reading.compare()[0].gain))
