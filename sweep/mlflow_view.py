@@ -71,7 +71,7 @@ class View:
             begun = [cohort for cohort in reading.cohorts if any(reading.runs[run_id].begun for run_id in cohort.runs)]
             compared: Sequence[Compared] = []
             with self._readable():
-                compared = reading.compare() if _something_is_whole(reading) else []
+                compared = reading.compare() if report or _something_is_whole(reading) else []
                 if report:
                     self._report(reading, report(reading, compared))
             keys = {"report"}

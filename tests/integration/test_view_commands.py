@@ -11,7 +11,10 @@ import pytest
 
 from sweep.ledger import Ledger
 from sweep.mlflow_client import Experiment
+from sweep.mlflow_page import NOTE_TAG
+from sweep.mlflow_view import View
 from sweep.reading import Reading
+from sweep.report import page_and_note
 from tests.loops import drive, short_values, study_of
 from tests.sweeps import sweep, write_study
 from tests.views import MLFLOWS_OWN
@@ -70,6 +73,14 @@ def test_a_study_that_was_not_begun_is_said_to_be(command: str, tmp_path: Path) 
     assert done.returncode == 2
     assert "holds no study yet" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_study_under_way_says_in_mlflow_what_it_lacks(tmp_path: Path) -> None:
+    drive(study_of(), tmp_path, most=3)
+    ledger = Ledger(str(tmp_path), "small", print)
+    experiment = Experiment(f"sqlite:///{tmp_path}/mlflow.db", "small", ledger.store.where(), tmp_path.as_uri())
+    View(ledger, experiment, print).update(live=False, report=page_and_note)
+    assert experiment.tags[NOTE_TAG].startswith("Not complete yet: 0 of the 1 comparisons of the family have all their pairs. Lacking: ")
 
 
 def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refused(tmp_path: Path) -> None:
