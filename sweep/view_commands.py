@@ -61,8 +61,6 @@ def sync(
     """Bring MLflow up to date with the ledger; from nothing, if need be. `run` does this by itself while it works."""
     with errors():
         ledger, uri = _ledger(study, store), uri_of(mlflow_uri, place_of(store))
-        if uri == NONE:
-            raise RejectStudy([f"--mlflow-uri {NONE}: there is no MLflow to bring up to date."])
         if following:
             os.nice(19)  # whatever the machine can spare; the runs come first
         view = _view(ledger, place_of(store), uri)
@@ -89,6 +87,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """The gains as a table on stdout, and everything with pictures as one HTML page."""
+    from sweep.export import strict
     from sweep.reading import Reading
     from sweep.report import Report, page
     from sweep.wording import markdown
@@ -97,7 +96,7 @@ def report(
         ledger = _ledger(study, store)
         found = Report.of(Reading(ledger))
         if as_json:
-            print_json(found.numbers)
+            print_json(strict(found.numbers))
         else:
             print(markdown(found.numbers))
         home = Path() if "://" in store else Path(place_of(store))
@@ -186,6 +185,8 @@ def _view(ledger: Ledger, place: str, uri: str) -> View:
     from sweep.mlflow_client import Experiment
     from sweep.mlflow_view import View
 
+    if uri == NONE:
+        raise RejectStudy([f"--mlflow-uri {NONE}: then there is no MLflow to show anything in."])
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return View(ledger, Experiment(uri, ledger.study, ledger.store.where(), artifacts_of(uri, place, ledger.study)), say)
