@@ -131,7 +131,6 @@ def main() -> None:
         print(f"{given.arms * given.seeds:,} runs x {given.epochs} epochs made up in {time.perf_counter() - began:.0f} s", flush=True)
         sweep, where = [sys.executable, "-m", "sweep"], ["large.yaml", "--store", str(folder)]
         found: dict[str, Any] = {}
-        # twice: the first reading finds no index, as after a sweep that was killed before it kept one
         for name, more in {"report": ["--to", str(folder / "page.html")], "export": ["--to", str(folder / "out")]}.items():
             found[name] = measure([*sweep, name, *where, *more])
             print(f"{name}: {found[name]['seconds']:.1f} s, {found[name]['bytes'] / 1e6:.0f} MB", flush=True)

@@ -48,8 +48,8 @@ def export(
             rows[name] = _write(folder / f"{name}.parquet", schema, tables, lambda done: progress(name, done))
 
         candidates, comparisons = candidate_table(reading), comparison_table(compared)
-        table("epochs", table_schema(EpochRow), (it for _, it in epoch_tables(reading)))
-        table("endpoints", table_schema(EndpointRow), (it for _, it in endpoint_tables(reading)))
+        table("epochs", table_schema(EpochRow), epoch_tables(reading))
+        table("endpoints", table_schema(EndpointRow), endpoint_tables(reading))
         table("runs", table_schema(RunRow), _batches(run_rows(reading), table_schema(RunRow)))
         table("candidates", candidates.schema, [candidates])
         table("comparisons", comparisons.schema, [comparisons])
@@ -66,9 +66,12 @@ def export(
 
 @contextmanager
 def _whole(to: Path) -> Generator[Path]:
-    """A folder beside the one that is asked for, which takes its place when all is written; files of others stay."""
-    mark = secrets.token_hex(4)
-    beside, before = to.with_name(f".{to.name}.{mark}.partial"), to.with_name(f".{to.name}.{mark}.before")
+    """A folder beside the one that is asked for, which becomes it when all is written.
+
+    Into a folder that is there already the files go one by one, each whole: what others keep in it is never moved. (Killed between two of
+    them, old and new stand side by side; the notebook's last cell says so.)
+    """
+    beside = to.parent / f".{to.name}.{secrets.token_hex(4)}.partial"
     try:
         if to.exists() and not to.is_dir():
             raise RejectStudy([f"--to {to}: is a file; an export is a folder."])
@@ -79,16 +82,14 @@ def _whole(to: Path) -> Generator[Path]:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         if to.exists():
-            for other in to.iterdir():
-                if not (beside / other.name).exists():
-                    other.rename(beside / other.name)
-            to.rename(before)
-        beside.rename(to)
+            for file in beside.iterdir():
+                file.replace(to / file.name)
+        else:
+            beside.rename(to)
     except OSError as error:
         raise StoreError(f"the export to {to} could not be written: {error}. The study itself is untouched.") from error
     finally:
-        for folder in (beside, before):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], progress: Callable[[int], None]) -> int:

@@ -125,7 +125,7 @@ class Experiment:
                 self.id, self.tags = self.client.create_experiment(name, self.artifacts, {OWNER: self.owner}), {}
                 return
         raise TrackerDown(
-            f"MLflow at {self.uri}: the experiments {' and '.join(map(repr, names))} belong to other ledgers. Rename one there."
+            f"MLflow at {self.where}: the experiments {' and '.join(map(repr, names))} belong to other ledgers. Rename one there."
         )
 
     def _beside_ledger(self) -> bool:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -132,18 +131,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def epoch_tables(reading: Reading) -> Iterator[tuple[RunFiles, pa.Table]]:
+def epoch_tables(reading: Reading) -> Iterator[pa.Table]:
     """Every run's epochs so far, run by run."""
-    for run, table in ahead(reading.runs.values(), RunFiles.epochs):
+    for _, table in ahead(reading.runs.values(), RunFiles.epochs):
         if table is not None:
-            yield run, table.cast(table_schema(EpochRow))
+            yield table.cast(table_schema(EpochRow))
 
 
-def endpoint_tables(reading: Reading) -> Iterator[tuple[RunFiles, pa.Table]]:
+def endpoint_tables(reading: Reading) -> Iterator[pa.Table]:
     """Every finished run's endpoints, run by run."""
-    for run, table in ahead(reading.runs.values(), RunFiles.endpoints):
+    for _, table in ahead(reading.runs.values(), RunFiles.endpoints):
         if table is not None:
-            yield run, table.cast(table_schema(EndpointRow))
+            yield table.cast(table_schema(EndpointRow))
 
 
 def run_rows(reading: Reading) -> Iterator[RunRow]:
@@ -215,14 +214,8 @@ def comparison_table(rows: Sequence[Compared]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=table_schema(Compared))
 
 
-@cache
-def column_docs(row: type) -> list[tuple[str, str, str, str]]:
-    """Name, type, unit and meaning of each column."""
-    return schema_docs(table_schema(row))
-
-
 def schema_docs(made: pa.Schema) -> list[tuple[str, str, str, str]]:
-    """The same of any schema that carries them."""
+    """Name, type, unit and meaning of each column."""
     return [
         (field.name, str(field.type), (field.metadata or {}).get(b"unit", b"").decode(), (field.metadata or {})[b"meaning"].decode())
         for field in made

@@ -222,9 +222,10 @@ def _free(port: int) -> int:
 
 
 def _server(uri: str, artifacts: str, port: int, told: IO[str]) -> subprocess.Popen[Any]:
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     more = ["--artifacts-destination", artifacts, "--workers", "1"]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # the address in the environment, where a password in it is not on show
+    quiet = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     # a session of its own, so that Ctrl-C reaches it through us, once
     return subprocess.Popen([*command, *more], env={**os.environ, **quiet}, stdout=told, stderr=told, start_new_session=True)
 

@@ -147,6 +147,20 @@ def test_an_export_that_ends_early_leaves_the_earlier_one_and_nothing_else(
     assert after["README.md"] != before["README.md"]
 
 
+def test_what_others_keep_in_the_folder_is_never_moved(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder may be a mount point, or somebody's working folder: then it cannot be renamed, and what is moved out of it may be lost."""
+
+    def busy(path: Path, _: Path) -> Path:
+        raise OSError(16, "Device or resource busy", str(path))
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("a file of somebody else")
+    monkeypatch.setattr(Path, "rename", busy)
+    written(store, "wild", tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "a file of somebody else"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "mine.txt"}
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
