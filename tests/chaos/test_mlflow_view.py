@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from sweep import following
+from sweep.ledger import Ledger
 from sweep.mlflow_client import Experiment, TrackerDown
+from sweep.reading import Reading, RunFiles
 from tests.conftest import ROOT
 from tests.sweeps import Started, environment, sweep, sweep_command
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, free_port, server, shown, synced, view_of
@@ -68,14 +70,20 @@ class Killed(BaseException):
 def test_a_view_killed_before_it_removed_what_a_cohort_was_removes_it_the_next_time(
     finished_sweep: Path, expected: dict[str, Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw, uri, store = drawn(), database(tmp_path / "view" / "mlflow.db"), tmp_path / "store"
-    filling, view, deaths, remove = Filling(finished_sweep, store, draw.randrange(2**32)), view_of(store, uri), 0, Experiment.delete_id
+    uri, store = database(tmp_path / "view" / "mlflow.db"), tmp_path / "store"
+    filling, view, deaths, remove = Filling(finished_sweep, store, seed=0), view_of(store, uri), 0, Experiment.delete_id
 
     def die(*_: Any) -> None:
         raise Killed
 
-    while filling.left:
-        filling.step(3)
+    def place(run: RunFiles) -> tuple[Any, ...]:
+        """In a generation each candidate's first seed before any second, those that win first: each is seen as it was before it grew."""
+        generation = run.cohort.candidate.name.split(".")[0]
+        return run.cohort.phase == "confirm", generation, run.place, -len(run.cohort.runs)
+
+    runs = Reading(Ledger(str(finished_sweep), "small", print)).runs.values()
+    for run in sorted(runs, key=place):
+        filling.finish(run.run_id)
         monkeypatch.setattr(Experiment, "delete_id", die)
         try:
             view.update(live=True)
@@ -84,9 +92,10 @@ def test_a_view_killed_before_it_removed_what_a_cohort_was_removes_it_the_next_t
             monkeypatch.setattr(Experiment, "delete_id", remove)
             view = view_of(store, uri)
             view.update(live=True)
-        shown(uri)  # every child's parent is there
+            shown(uri)  # every child's parent is there
     monkeypatch.setattr(Experiment, "delete_id", remove)
-    assert deaths, "no cohort grew"
+    assert not filling.left
+    assert deaths == 2, "one candidate of each generation is promoted"
     synced(store, uri)
     assert_same(shown(uri), expected)
 
@@ -184,7 +193,7 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
         with server(tmp_path, port):
             follower.start()
             fill(12)
-        filling.step(4)
+        filling.finish(filling.left[0])  # something that is new for certain
         until(lambda: said)
         filling.step(4)
         with server(tmp_path, port):
