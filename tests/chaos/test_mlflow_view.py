@@ -48,6 +48,16 @@ def assert_same(found: dict[str, Shown], expected: dict[str, Shown]) -> None:
         assert found[key] == run, key
 
 
+def planned(store: Path) -> list[str]:
+    """Every run after those that it waits for. Of a generation the winners come first: each is seen as it was before it grew."""
+
+    def place(run: RunFiles) -> tuple[Any, ...]:
+        generation = run.cohort.candidate.name.split(".")[0]
+        return run.cohort.phase == "confirm", generation, run.place, -len(run.cohort.runs)
+
+    return [run.run_id for run in sorted(Reading(Ledger(str(store), "small", print)).runs.values(), key=place)]
+
+
 # killed
 
 
@@ -76,14 +86,8 @@ def test_a_view_killed_before_it_removed_what_a_cohort_was_removes_it_the_next_t
     def die(*_: Any) -> None:
         raise Killed
 
-    def place(run: RunFiles) -> tuple[Any, ...]:
-        """In a generation each candidate's first seed before any second, those that win first: each is seen as it was before it grew."""
-        generation = run.cohort.candidate.name.split(".")[0]
-        return run.cohort.phase == "confirm", generation, run.place, -len(run.cohort.runs)
-
-    runs = Reading(Ledger(str(finished_sweep), "small", print)).runs.values()
-    for run in sorted(runs, key=place):
-        filling.finish(run.run_id)
+    for run_id in planned(finished_sweep):
+        filling.finish(run_id)
         monkeypatch.setattr(Experiment, "delete_id", die)
         try:
             view.update(live=True)
@@ -156,6 +160,7 @@ def test_a_server_that_says_of_a_third_of_all_it_did_that_it_failed_ends_with_on
     assert_same(shown(database(tmp_path / "mlflow.db")), expected)
 
 
+@pytest.mark.timeout(900)
 def test_a_follower_catches_up_with_a_server_that_was_away(
     finished_sweep: Path, expected: dict[str, Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +176,7 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
         return wrote
 
     def until(condition: Callable[[], Any]) -> None:
-        end = time.monotonic() + 100
+        end = time.monotonic() + 250
         while not condition():
             assert time.monotonic() < end, said
             assert follower.is_alive(), said
@@ -193,16 +198,16 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
         with server(tmp_path, port):
             follower.start()
             fill(12)
-        filling.finish(filling.left[0])  # something that is new for certain
+        filling.finish(next(run_id for run_id in planned(finished_sweep) if run_id in filling.left))  # all that it waits for is there
         until(lambda: said)
         filling.step(4)
         with server(tmp_path, port):
             fill(0)
             working.clear()
-            follower.join(100)
+            follower.join(250)
     finally:
         working.clear()
-        follower.join(100)
+        follower.join(250)
     assert reached == [True]
     assert_same(shown(database(tmp_path / "mlflow.db")), expected)
 
