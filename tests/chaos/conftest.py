@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,13 @@ FINISHED = 16
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a sweep that nothing happened to."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = sweep("run", write_study(folder, **UNHURRIED), "--store", folder)
+    """The store of a sweep that nothing happened to. Whichever test process comes first makes it for all."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "undisturbed"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = sweep("run", write_study(folder, **UNHURRIED), "--store", folder)  # a sweep that is done trains nothing again
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -82,12 +82,11 @@ def test_actors_killed_at_random_change_nothing(tmp_path: Path, undisturbed: Pat
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("place", ["reset", "idle"])
-def test_an_actor_that_dies_between_two_runs_changes_nothing(place: str, tmp_path: Path, undisturbed: Path) -> None:
-    study, flag = write_study(tmp_path, **UNHURRIED), tmp_path / "died"
-    done = sweep("run", study, "--store", tmp_path, env={"DIE_ONCE": f"{place}:{flag}"})
+def test_actors_that_die_between_two_runs_and_when_set_up_for_another_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
+    done = sweep("run", write_study(tmp_path, **UNHURRIED), "--store", tmp_path, env={"DIE_ONCE": str(tmp_path)})
     assert done.returncode == 0, done.stderr
-    assert flag.exists()
+    assert (tmp_path / "idle").exists()
+    assert (tmp_path / "reset").exists()
     assert_equal(tmp_path, undisturbed)
 
 

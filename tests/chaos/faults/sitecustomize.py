@@ -42,13 +42,13 @@ class Faulty(KeepRatioPolicy):
 
 POLICIES["faulty"] = Faulty
 
-if moment := os.environ.get("DIE_ONCE"):
-    # "reset:/path/to/flag" or "idle:/path/to/flag": the first process that comes there makes the flag and dies
-    place, flag = moment.split(":", 1)
+if folder := os.environ.get("DIE_ONCE"):
+    # the first process that comes to either place leaves a flag of the place's name in this folder, and dies
+    flags = Path(folder)
 
-    def die() -> None:
+    def die(place: str) -> None:
         try:
-            Path(flag).touch(exist_ok=False)
+            (flags / place).touch(exist_ok=False)
         except FileExistsError:
             return
         os.kill(os.getpid(), signal.SIGKILL)
@@ -63,16 +63,14 @@ if moment := os.environ.get("DIE_ONCE"):
     def die_in_reset(self: Worker, *arguments: Any) -> None:
         made.append(1)
         if len(made) == 3:  # set up for a third run, so in reset_config
-            die()
+            die("reset")
         set_up(self, *arguments)
 
     def die_when_idle(self: Worker) -> dict[str, Any]:
         report = step(self)
         if report["state"] == "ended":
-            threading.Timer(0.002, die).start()  # after the answer was given, before the next question
+            threading.Timer(0.002, die, ["idle"]).start()  # after the answer was given, before the next question
         return report
 
-    if place == "reset":
-        setattr(Worker, "__init__", die_in_reset)  # noqa: B010  (a plain assignment is an error to the type checker)
-    else:
-        Worker.step = die_when_idle
+    setattr(Worker, "__init__", die_in_reset)  # noqa: B010  (a plain assignment is an error to the type checker)
+    Worker.step = die_when_idle
