@@ -100,6 +100,7 @@ def test_a_node_that_is_frozen_and_let_go_changes_nothing(tmp_path: Path, undist
 def test_work_is_kept_away_from_a_node_on_which_everything_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = {"dense": {"policy": {"name": "faulty", "how": "homeless"}}, "additive": {"policy": {"name": "additive-reset", "step": 0.3}}}
     study = write_study(tmp_path, arms=arms)
+    monkeypatch.setenv("HOMELESS", str(tmp_path / "seen"))
     with two_nodes(monkeypatch, {"NODE_ROLE": "bad"}) as cluster:
         done = sweep("run", study, "--store", tmp_path, "--ray-address", cluster.address, "--json")
     assert done.returncode == 0, done.stderr

@@ -21,8 +21,13 @@ class Faulty(KeepRatioPolicy):
     how: str = field(kw_only=True)
 
     def _move(self, train_accuracy: float) -> None:
-        if self.how == "homeless" and os.environ.get("NODE_ROLE") == "bad":
-            raise DataError("the data is not on this node")
+        if self.how == "homeless":
+            seen = Path(os.environ["HOMELESS"])
+            if os.environ.get("NODE_ROLE") == "bad":
+                seen.touch()
+                raise DataError("the data is not on this node")
+            while not seen.exists():  # or a good node would do all the work before the bad one is up
+                time.sleep(0.1)
         if self.epoch < 2:
             return
         match self.how:
