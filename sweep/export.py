@@ -33,6 +33,9 @@ ABOUT = {
     "candidates": "one row per candidate and phase",
     "comparisons": "one row per candidate, reference and endpoint: gains, intervals, p-values",
 }
+MARK = "study.json"
+"""A folder that has it is taken for an earlier export, whose files may be replaced."""
+FILES = (MARK, *(f"{name}.parquet" for name in ABOUT), "report.json", "README.md", "significance.ipynb")
 
 
 def export(
@@ -55,7 +58,7 @@ def export(
         table("comparisons", comparisons.schema, [comparisons])
         texts = {
             "report.json": _json(strict(numbers)),
-            "study.json": _json(declared(reading)),
+            MARK: _json(declared(reading)),
             "README.md": _dictionary(reading, rows, docs),
             "significance.ipynb": _json(notebook(NOTEBOOK.read_text(encoding="utf-8"))),
         }
@@ -75,6 +78,10 @@ def _whole(to: Path) -> Generator[Path]:
     try:
         if to.exists() and not to.is_dir():
             raise RejectStudy([f"--to {to}: is a file; an export is a folder."])
+        if not (to / MARK).exists() and (theirs := [name for name in FILES if (to / name).exists()]):
+            raise RejectStudy(
+                [f"--to {to}: no export made the {' and '.join(theirs)} there, and this one would replace them. Name another folder."]
+            )
         to.parent.mkdir(parents=True, exist_ok=True)
         beside.mkdir()
         yield beside
@@ -82,8 +89,8 @@ def _whole(to: Path) -> Generator[Path]:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         if to.exists():
-            for file in beside.iterdir():
-                file.replace(to / file.name)
+            for name in FILES:
+                (beside / name).replace(to / name)
         else:
             beside.rename(to)
     except OSError as error:

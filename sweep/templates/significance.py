@@ -8,6 +8,8 @@ It shares no code with the tool whose report it checks, and imports nothing of i
 #
 # Here every number of this study's report (`report.json`) is computed again from the raw tables: what each run scored on each image. The
 # last cell compares the two, and names what differs. `README.md` explains the columns. Accuracies and gains are shares, not points.
+#
+# The next export into this folder writes this notebook anew: keep what you add under another name.
 
 # %%
 import json

@@ -93,10 +93,11 @@ def test_a_view_killed_before_it_removed_what_a_cohort_was_removes_it_the_next_t
             view.update(live=True)
         except Killed:
             deaths += 1
+            shown(uri)  # every child's parent is there, at the death and after it
             monkeypatch.setattr(Experiment, "delete_id", remove)
             view = view_of(store, uri)
             view.update(live=True)
-            shown(uri)  # every child's parent is there
+        shown(uri)
     monkeypatch.setattr(Experiment, "delete_id", remove)
     assert not filling.left
     assert deaths == 2, "one candidate of each generation is promoted"

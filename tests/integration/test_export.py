@@ -26,8 +26,6 @@ from tests.integration.readers import READERS, by_pyarrow, kinds, query
 from tests.sweeps import sweep
 from trainer.store import StoreError
 
-FILES = {*(f"{name}.parquet" for name in TABLES), "README.md", "report.json", "study.json", "significance.ipynb"}
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -106,7 +104,7 @@ def test_report_and_study_are_strict_json_with_every_word_as_it_was_written(fold
     )
     assert WORDS in (folder / "README.md").read_text(encoding="utf-8")
     assert found["study"]["searched"] == {"additive": {"task.learning_rate": {"choice": [0.1, 1e18], "whole": False}}}
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} == set(exports.FILES)
 
 
 # whole or not at all
@@ -142,7 +140,7 @@ def test_an_export_that_ends_early_leaves_the_earlier_one_and_nothing_else(
     monkeypatch.undo()
     written(store, "wild", tmp_path / "out")
     after = contents(tmp_path / "out")
-    assert set(after) == {*FILES, "mine.txt"}
+    assert set(after) == {*exports.FILES, "mine.txt"}
     assert after["mine.txt"] == before["mine.txt"]
     assert after["README.md"] != before["README.md"]
 
@@ -158,7 +156,7 @@ def test_what_others_keep_in_the_folder_is_never_moved(store: Path, tmp_path: Pa
     monkeypatch.setattr(Path, "rename", busy)
     written(store, "wild", tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").read_text() == "a file of somebody else"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "mine.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*exports.FILES, "mine.txt"}
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,17 +178,20 @@ def test_a_full_disk_is_said_and_leaves_nothing(store: Path, tmp_path: Path, mon
         ("begun-by-nobody", "out", 2, "holds no study yet"),
         ("wild", "a-file", 2, "is a file; an export is a folder"),
         ("wild", "a-file/out", 3, "could not be written"),
+        ("wild", "mine", 2, "no export made the README.md there"),
     ],
 )
 def test_what_cannot_be_exported_is_said_in_one_line(store: Path, tmp_path: Path, study: str, to: str, code: int, words: str) -> None:
     (tmp_path / "a-file").write_text("kept")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("kept")
     (tmp_path / f"{study}.yaml").write_text(yaml.safe_dump(values_of(WILD), allow_unicode=True), encoding="utf-8")
-    before = contents(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     ended = sweep("export", tmp_path / f"{study}.yaml", "--store", store, "--to", tmp_path / to)
     assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert contents(tmp_path) == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_the_command_says_what_it_wrote(store: Path, tmp_path: Path) -> None:
