@@ -30,9 +30,10 @@ def train(config: dict[str, Any], specs: dict[str, list[str]], arrays: data.Arra
     """One run: the arm from the searcher, the seed from the trial's place among the arm's repetitions."""
     import torch  # here, as Tune's own examples have it: each trial is a process of its own
 
+    from trainer.engine import place
     from trainer.rows import json_ready
     from trainer.spec import RunSpec
-    from trainer.training import Training, place
+    from trainer.training import Training
 
     torch.set_num_threads(1)
     spec = RunSpec.from_json(specs[config["arm"]][config[TRIAL_INDEX]])

@@ -20,7 +20,8 @@ from rich.table import Table
 from benchmarks import machine, plain
 from trainer import data
 from trainer.spec import RunSpec
-from trainer.training import Images, Training, place
+from trainer.engine import Images, place
+from trainer.training import Training
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Case:
 
     def images(self) -> Images:
         whole = place(data.load(self.data), torch.device("cpu"))
-        return Images(whole.train, whole.train_labels, whole.test[: self.test], whole.test_labels[: self.test])
+        end = whole.train + self.test
+        return Images(whole.images[:end], whole.labels[:end], whole.train)
 
 
 CASES = {
@@ -75,9 +77,9 @@ def theirs(case: Case) -> list[float]:
     depth, widen = (int(part) for part in case.model.split("-")[1:])
     model = plain.PlainWideResNet(depth, widen, facts.classes, facts.image[0])
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, nesterov=True)
-    train, test = images.train.permute(0, 3, 1, 2).contiguous(), images.test.permute(0, 3, 1, 2).contiguous()
-    train_loader = plain.loader_of(train[: case.train], images.train_labels[: case.train], case.batch_size, shuffle=True)
-    test_loader = plain.loader_of(test, images.test_labels, case.batch_size, shuffle=False)
+    pictures, labels = images.images.permute(0, 3, 1, 2).contiguous(), images.labels
+    train_loader = plain.loader_of(pictures[: case.train], labels[: case.train], case.batch_size, shuffle=True)
+    test_loader = plain.loader_of(pictures[images.train :], labels[images.train :], case.batch_size, shuffle=False)
     seconds: list[float] = []
     for _ in range(case.warm + case.epochs):
         start = time.perf_counter()

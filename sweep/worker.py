@@ -77,7 +77,8 @@ class Worker:
         import torch
 
         from trainer.attempt import Attempt
-        from trainer.training import Training, place
+        from trainer.engine import place
+        from trainer.training import Training
 
         job, spec = self.job, RunSpec.from_json(self.job.spec)
         torch.set_num_threads(job.threads)

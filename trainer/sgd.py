@@ -11,18 +11,26 @@ from torch.optim.sgd import sgd
 
 
 class Sgd:
-    """Steps the parameters that have gradients. `learning_rate` may change from step to step."""
+    """Steps the parameters. All it changes stays where it is in memory, and on a CUDA device its rate does too, so that a step can be
+    recorded once and replayed."""
 
-    def __init__(self, parameters: Iterable[Tensor], learning_rate: float, momentum: float, weight_decay: float) -> None:
+    def __init__(self, parameters: Iterable[Tensor], momentum: float, weight_decay: float) -> None:
         self.parameters = list(parameters)
-        self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
-        self.buffers: list[Tensor | None] = [None] * len(self.parameters)
+        self.momentum, self.weight_decay = momentum, weight_decay
+        device = self.parameters[0].device
+        self._rate: float | Tensor = 0.0 if device.type == "cpu" else torch.zeros((), device=device)
+        # a momentum of zeros is what the first step would start from
+        self.buffers = [torch.zeros_like(parameter, requires_grad=False) if momentum else None for parameter in self.parameters]
 
-    def zero_grad(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the steps to come."""
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(rate)
+        else:
+            self._rate = rate
 
     def step(self) -> None:
+        """Apply the gradients, and drop them."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         assert len(gradients) == len(self.parameters), "a parameter has no gradient"
         sgd(
@@ -32,21 +40,23 @@ class Sgd:
             fused=True,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
-            lr=self.learning_rate,
+            lr=self._rate,
             dampening=0.0,
             nesterov=self.momentum > 0,
             maximize=False,
         )
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The momentum; None before the first step."""
+        """The momentum."""
         return {"buffers": self.buffers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for i, (parameter, buffer) in enumerate(zip(self.parameters, state["buffers"], strict=True)):
-            self.buffers[i] = None if buffer is None else buffer.to(parameter.device, memory_format=_format(parameter))
+        for mine, kept in zip(self.buffers, state["buffers"], strict=True):
+            if mine is not None:
+                mine.copy_(torch.zeros_like(mine) if kept is None else kept)
 
-
-def _format(parameter: Tensor) -> Any:
-    four = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if four else torch.contiguous_format
+    def reset(self) -> None:
+        """No momentum, as before the first step."""
+        self.load_state_dict({"buffers": [None] * len(self.buffers)})

@@ -1,46 +1,112 @@
-"""The rules of the CPU on a CUDA device. Speed there is not this folder's business."""
+"""The rules of the CPU on a CUDA device, and what holds there alone: recorded steps. Speed there is not this folder's business.
+
+`tests/unit/test_ops.py` and `tests/integration/test_engine.py` run their kernels and steps on the device too, where there is one.
+"""
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from tests.conftest import run_spec, without_wall
-from tests.unit.test_ops import DTYPES, SHAPE, SIZE, draw
 from trainer import ops
-from trainer.ops import reference
+from trainer.models.wide_resnet import WideResNet
+from trainer.ops import keep_count, reference
 from trainer.training import Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("keep", [1, 40, SIZE])
-def test_survivors_and_gradients_are_the_references(dtype: torch.dtype, keep: int) -> None:
-    x = (draw(dtype) * 2).round()
-    upstream = torch.randn(SHAPE, generator=torch.Generator().manual_seed(5)).to(dtype)
-    grads: list[torch.Tensor] = []
-    outs: list[torch.Tensor] = []
-    for device, implementation in (("cpu", reference), ("cuda", ops)):
-        mine = x.to(device).requires_grad_()
-        out = implementation.relu_topk(mine, torch.tensor(keep, dtype=torch.int32, device=device))
-        out.backward(upstream.to(device))
-        assert mine.grad is not None
-        outs.append(out.detach().cpu())
-        grads.append(mine.grad.cpu())
-    assert torch.equal(*outs)
-    assert torch.equal(*grads)
+PRECISIONS = ["float32", "bfloat16"]
+SAWTOOTH = {"name": "sawtooth", "period": 2, "decay": 0.3}
+RANDOM = {**SAWTOOTH, "survivors": "random"}
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_same_run_twice_and_continued_gives_the_same_rows(precision: str) -> None:
-    spec = run_spec({"name": "sawtooth", "period": 2, "decay": 0.3}, precision=precision)
-    whole, again, broken, continued = (Training(spec, device="cuda") for _ in range(4))
-    assert without_wall(list(whole)) == without_wall(list(again))
+def shapes() -> list[tuple[int, ...]]:
+    """What comes to each of the 25 sites of the paper's network, as (C, H, W)."""
+    found: list[tuple[int, ...]] = []
+    model = WideResNet(28, 4, 10)
+    for site in model.sites:
+        site.register_forward_pre_hook(lambda _, inputs: found.append(tuple(inputs[0].shape[1:])))
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    return found
+
+
+def drawn(shape: tuple[int, ...], precision: str, seed: int) -> Tensor:
+    values = torch.randn(shape, generator=torch.Generator("cuda").manual_seed(seed), device="cuda")
+    return values.to(getattr(torch, precision)).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("batch", [128, 80])
+def test_every_site_of_the_papers_network_keeps_what_the_reference_keeps(precision: str, batch: int) -> None:
+    sites = shapes()
+    assert len(sites) == 25
+    for number, shape in enumerate(sites):
+        x, size = drawn((batch, *shape), precision, number), shape[0] * shape[1] * shape[2]
+        for ratio in (1.0, 0.3, 0.05, 0.01):
+            keep = torch.tensor(keep_count(ratio, size), dtype=torch.int32, device="cuda")
+            out = ops.relu_topk(x, keep)
+            assert torch.equal(out, reference.relu_topk(x, keep)), (number, ratio)
+            assert bool(((out != 0).flatten(1).sum(1) <= keep).all())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("batch", [128, 80])
+def test_every_site_has_the_references_output_and_gradients_and_the_same_ones_twice(precision: str, batch: int) -> None:
+    for number, shape in enumerate(shapes()):
+        x, upstream = drawn((batch, *shape), precision, number), drawn((batch, *shape), precision, 100 + number)
+        scale, bias = (start + torch.randn(shape[0], generator=torch.Generator().manual_seed(number)).cuda() / 5 for start in (1, 0))
+        keep = torch.tensor(keep_count(0.2, shape[0] * shape[1] * shape[2]), dtype=torch.int32, device="cuda")
+        results: list[list[Tensor]] = []
+        for implementation in (reference, ops, ops):
+            inputs = [value.detach().clone(memory_format=torch.preserve_format).requires_grad_() for value in (x, scale, bias)]
+            out, nonzero = implementation.counted_norm_relu_topk(*inputs, keep)
+            out.backward(upstream)
+            assert int(nonzero) == int(out.count_nonzero())
+            results.append([out.detach(), *(value.grad for value in inputs if value.grad is not None)])
+        right, mine, again = results
+        assert all(torch.equal(one, two) for one, two in zip(mine, again, strict=True)), number
+        # the last bit of a place's factor may round one activation, and so its survival, otherwise
+        assert ((mine[0] != 0) == (right[0] != 0)).float().mean() > 0.9999, number
+        for one, two in zip(mine, right, strict=True):
+            assert torch.nn.functional.cosine_similarity(one.float().flatten(), two.float().flatten(), dim=0) > 0.999, number
+
+
+@pytest.mark.parametrize("policy", [SAWTOOTH, RANDOM])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_same_run_twice_and_continued_and_in_an_engine_taken_over_gives_the_same_rows(precision: str, policy: dict[str, Any]) -> None:
+    spec = run_spec(policy, epochs=4, precision=precision, train_size=100, validation=0.1, endpoints=[1, 0.3])
+    whole, again, broken = (Training(spec, device="cuda") for _ in range(3))
+    rows = without_wall(list(whole))
+    assert without_wall(list(again)) == rows
+    assert again.endpoints == whole.endpoints
     next(iter(broken))
-    continued.load(broken.state())
+    state, used, made = broken.state(), broken.engine, dict(broken.engine.steps)
+    assert all(step.graph for step in made.values())
+    images = broken.images
+    del broken
+    gc.collect()
+    continued = Training(spec, device="cuda", images=images)
+    assert continued.engine is used
+    continued.load(state)
     list(continued)
-    assert without_wall(continued.rows) == without_wall(whole.rows)
+    assert without_wall(continued.rows) == rows
+    assert continued.endpoints == whole.endpoints
+    assert {key: continued.engine.steps[key] for key in made} == made  # recorded once
+
+
+@pytest.mark.parametrize("policy", [SAWTOOTH, RANDOM])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_step_that_is_replayed_computes_what_one_that_is_not_computes(precision: str, policy: dict[str, Any]) -> None:
+    spec = run_spec(policy, precision=precision, train_size=100)
+    replayed, plain = Training(spec, device="cuda"), Training(spec, device="cuda", records=False)
+    assert without_wall(list(replayed)) == without_wall(list(plain))
+    assert not any(step.graph for step in plain.engine.steps.values())
 
 
 def test_a_device_starts_from_the_weights_of_every_other_and_learns_alike() -> None:
@@ -49,3 +115,17 @@ def test_a_device_starts_from_the_weights_of_every_other_and_learns_alike() -> N
     assert all(torch.equal(a, b.cpu()) for a, b in zip(cpu.model.parameters(), cuda.model.parameters(), strict=True))
     for mine, theirs in zip(cpu, cuda, strict=True):
         assert theirs.train_loss == pytest.approx(mine.train_loss, rel=1e-2)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_kernels_train_what_the_reference_trains(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the spread of three seeds, epoch by epoch."""
+    losses: dict[str, list[list[float]]] = {"kernels": [], "reference": []}
+    for which, curves in losses.items():
+        if which == "reference":
+            monkeypatch.setattr(ops, "_implementation", lambda _: reference)
+        for seed in (1, 2, 3):
+            spec = run_spec({"name": "fixed", "ratio": 0.3}, seed=seed, precision=precision, train_size=960)
+            curves.append([row.train_loss for row in Training(spec, device="cuda", records=which == "kernels")])
+    for mine, theirs in zip(zip(*losses["kernels"], strict=True), zip(*losses["reference"], strict=True), strict=True):
+        assert max(abs(one - two) for one, two in zip(mine, theirs, strict=True)) <= max(theirs) - min(theirs)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainer.ops import keep_count, norm_relu_topk
+from trainer.ops import counted_norm_relu_topk, keep_count, norm_relu_topk
 
 
 class Site(nn.Module):
@@ -22,16 +22,16 @@ class Site(nn.Module):
         self.scale = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("keep", torch.tensor(self.size, dtype=torch.int32), persistent=False)  # a tensor: never compiled in
-        self.generator: torch.Generator | None = None
+        self.at_random = False
         self.nonzero: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        priority = None
-        if self.generator is not None:
-            priority = 1 - torch.rand(x.shape, generator=self.generator, device=x.device)  # above 0, as a priority must be
-        out = norm_relu_topk(x, self.scale, self.bias, self.keep, priority=priority)
-        if self.nonzero is not None:
-            self.nonzero += torch.count_nonzero(out)
+        # from torch's own generator of the device, which a CUDA graph knows how to replay; above 0, as a priority must be
+        priority = 1 - torch.rand(x.shape, device=x.device) if self.at_random else None
+        if self.nonzero is None:
+            return norm_relu_topk(x, self.scale, self.bias, self.keep, priority=priority)
+        out, nonzero = counted_norm_relu_topk(x, self.scale, self.bias, self.keep, priority=priority)
+        self.nonzero += nonzero
         return out
 
 
@@ -94,16 +94,16 @@ class WideResNet(nn.Module):
         nn.init.uniform_(self.head.weight, -bound, bound, generator=generator)
         nn.init.zeros_(self.head.bias)
 
-    def set_keep(self, ratio: float, generator: torch.Generator | None = None) -> None:
-        """Let this share of every site's activations survive: the largest, or with a generator as many drawn at random."""
+    def set_keep(self, ratio: float, *, at_random: bool = False) -> None:
+        """Let this share of every site's activations survive: the largest, or as many drawn from torch's generator."""
         for site in self.sites:
             site.keep.fill_(keep_count(ratio, site.size))
-            site.generator = generator
+            site.at_random = at_random
 
-    def count_nonzero(self, device: torch.device | None) -> None:
-        """Start counting, on a device, the activations that are not zero; with None, stop."""
-        for site in self.sites:
-            site.nonzero = None if device is None else torch.zeros((), dtype=torch.int64, device=device)
+    def count_nonzero(self, counts: Tensor | None) -> None:
+        """Add to these counts, one a site, the activations that are not zero; with None, stop."""
+        for i, site in enumerate(self.sites):
+            site.nonzero = None if counts is None else counts[i]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.site(self.blocks(self.stem(x))).mean((2, 3)))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from trainer.ops import cpu, reference
 from trainer.ops.reference import Keep
 
-__all__ = ["Keep", "keep_count", "norm_relu_topk", "relu_topk"]
+__all__ = ["Keep", "counted_norm_relu_topk", "keep_count", "norm_relu_topk", "relu_topk"]
 
 
 def keep_count(ratio: float, size: int) -> int:
@@ -20,11 +25,25 @@ def keep_count(ratio: float, size: int) -> int:
     return max(1, math.ceil(round(ratio * size, 9)))
 
 
+@cache
+def _implementation(device: str) -> ModuleType:
+    if device == "cuda" and torch.version.hip is None and find_spec("triton"):  # the kernels hold instructions of NVIDIA's
+        return import_module("trainer.ops.fused")
+    return cpu if device == "cpu" else reference
+
+
 def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
     """ReLU, then all but the `keep` largest activations of each sample become zero; `keep` is one count, or a tensor of one per sample."""
-    return (cpu if x.device.type == "cpu" else reference).relu_topk(x, keep, priority)
+    return _implementation(x.device.type).relu_topk(x, keep, priority)
 
 
 def norm_relu_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None) -> Tensor:
     """One activation site: RMSNorm over the channels, ReLU, top-k. `priority` ranks the positive activations in place of their value."""
-    return (cpu if x.device.type == "cpu" else reference).norm_relu_topk(x, scale, bias, keep, eps, priority)
+    return _implementation(x.device.type).norm_relu_topk(x, scale, bias, keep, eps, priority)
+
+
+def counted_norm_relu_topk(
+    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """One activation site, and how many activations of the batch are not zero."""
+    return _implementation(x.device.type).counted_norm_relu_topk(x, scale, bias, keep, eps, priority)

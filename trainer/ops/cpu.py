@@ -132,3 +132,11 @@ def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
 def norm_relu_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None) -> Tensor:
     """See the reference."""
     return cast(Tensor, _NormReluTopk.apply(x, scale, bias, keep, eps, priority))
+
+
+def counted_norm_relu_topk(
+    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See the reference."""
+    out = norm_relu_topk(x, scale, bias, keep, eps, priority)
+    return out, out.detach().count_nonzero()

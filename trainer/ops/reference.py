@@ -41,3 +41,11 @@ def rms_norm(x: Tensor, scale: Tensor, bias: Tensor, eps: float = 1e-10) -> Tens
 def norm_relu_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None) -> Tensor:
     """One activation site: RMSNorm, ReLU, top-k."""
     return relu_topk(rms_norm(x, scale, bias, eps), keep, priority)
+
+
+def counted_norm_relu_topk(
+    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """A site, and how many activations of the batch are not zero."""
+    out = norm_relu_topk(x, scale, bias, keep, eps, priority)
+    return out, out.detach().count_nonzero()

@@ -1,0 +1,184 @@
+"""What a GPU's results file says of an epoch: by hand from made-up figures, for what it fits and for nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.contents import Resources
+from sweep.document import RejectStudy
+from sweep.measured import Pace, Results, read
+from tests.conftest import run_values
+from tests.sweeps import packed, write_gpu_results
+from trainer.spec import RunSpec, Task
+
+H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
+
+
+def paper_task(**task: Any) -> Task:
+    """What the results file's figures were measured on, or nearly."""
+    whole: dict[str, Any] = {"data": "cifar10", "model": "wrn-28-4", "batch_size": 128, "precision": "bfloat16", "train_size": None, **task}
+    return RunSpec.read(run_values(**whole)).task
+
+
+def pace(folder: Path, sharing: int, **task: Any) -> Pace | None:
+    return read(folder).pace(H100, paper_task(**task), sharing)
+
+
+def seconds(folder: Path, sharing: int, **task: Any) -> float:
+    found = pace(folder, sharing, **task)
+    assert found
+    assert found.seconds is not None
+    return found.seconds
+
+
+def test_a_run_alone_takes_what_one_took(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path)
+    assert seconds(tmp_path, 1) == pytest.approx(1.25)  # 0.8 epochs a second
+
+
+def test_a_run_among_four_takes_as_long_as_four_epochs_of_them_all(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path)
+    assert seconds(tmp_path, 4) == pytest.approx(3.2)  # 4 epochs, 1.25 a second
+
+
+def test_mps_is_taken_for_granted_only_where_nothing_else_was_measured(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path, packed=[packed(4, 1.6, mps=True), packed(4, 1.25)])
+    plain = pace(tmp_path, 4)
+    write_gpu_results(tmp_path, packed=[packed(1, 0.8), packed(4, 1.6, mps=True)])
+    under_mps = pace(tmp_path, 4)
+    assert plain
+    assert under_mps
+    assert (plain.seconds, "MPS" in plain.assumed) == (pytest.approx(3.2), False)
+    assert (under_mps.seconds, "MPS" in under_mps.assumed) == (pytest.approx(2.5), True)  # 4 epochs, 1.6 a second
+
+
+@pytest.mark.parametrize(("sharing", "expected", "nearest"), [(2, 2.5, 1), (3, 3.75, 1), (5, 4.0, 4), (10, 8.0, 4)])
+def test_a_number_that_was_not_measured_gets_together_what_the_nearest_below_it_got(
+    tmp_path: Path, sharing: int, expected: float, nearest: int
+) -> None:
+    """2 or 3 runs as one: 0.8 epochs a second for all of them; 5 or 10 as four: 1.25."""
+    write_gpu_results(tmp_path)
+    found = pace(tmp_path, sharing)
+    assert found
+    assert found.seconds == pytest.approx(expected)
+    assert f"as fast as the {nearest} that were measured" in found.assumed
+
+
+@pytest.mark.parametrize(
+    ("task", "images", "expected"),
+    [({}, "50,000", 1.25), ({"validation": 0.1}, "45,000", 1.125), ({"train_size": 10_000, "validation": 0.1}, "10,000", 0.25)],
+)
+def test_an_epoch_costs_by_the_images_it_trains_on(tmp_path: Path, task: dict[str, Any], images: str, expected: float) -> None:
+    write_gpu_results(tmp_path)
+    found = pace(tmp_path, 1, **task)
+    assert found
+    assert found.seconds == pytest.approx(expected)
+    assert f"trains wrn-28-4 on {images} images in batches of 128" in found.assumed
+
+
+@pytest.mark.parametrize("task", [{"model": "wrn-10-1"}, {"precision": "float32"}, {"data": "digits"}])
+def test_what_another_network_precision_or_size_of_image_takes_is_not_told(tmp_path: Path, task: dict[str, Any]) -> None:
+    write_gpu_results(tmp_path)
+    assert pace(tmp_path, 1, **task) is None
+
+
+def test_what_is_not_known_of_data_or_of_so_few_runs_is_not_told(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path, task={"data": "from-another-release"})
+    assert pace(tmp_path, 1) is None
+    write_gpu_results(tmp_path, packed=[packed(4, 1.25)])
+    assert pace(tmp_path, 1) is None
+    assert seconds(tmp_path, 4) == pytest.approx(3.2)
+
+
+def test_of_two_files_of_a_device_the_one_that_fits_tells(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path, task={"model": "wrn-16-8"}).rename(tmp_path / "gpu-another.json")
+    write_gpu_results(tmp_path)
+    assert seconds(tmp_path, 1) == pytest.approx(1.25)
+    assert seconds(tmp_path, 1, model="wrn-16-8") == pytest.approx(1.25)
+
+
+def test_a_rehearsal_is_no_measurement_and_no_damage(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path, "cpu", measured=False, packed=[])
+    assert read(tmp_path) == Results([], [])
+
+
+def test_only_a_gpus_results_are_read_and_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
+    (tmp_path / "trainer-cpu.json").write_text("nothing of ours")
+    assert read(tmp_path) == read(tmp_path / "nowhere") == Results([], [])
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"packed": [packed(0, 0.8)]}, "packed: 0: runs: "),
+        ({"packed": [packed(1, 0.0)]}, "packed: 0: epochs_per_second: "),
+        ({"packed": [packed(1, float("nan"))]}, "packed: 0: epochs_per_second: "),
+        ({"packed": [packed(1, 0.8), {"runs": 4, "mps": False}]}, "packed: 1: epochs_per_second: "),
+        ({"task": {"data": "cifar10", "model": "wrn-28-4", "precision": "bfloat16", "batch_size": 128, "train": 0}}, "task: train: "),
+        ({"device": None}, "device: "),
+        ({"measured": "yes"}, "measured"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_named_with_its_file_and_place(tmp_path: Path, parts: dict[str, Any], said: str) -> None:
+    write_gpu_results(tmp_path, A100)
+    path = write_gpu_results(tmp_path)
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, **parts}))
+    found = read(tmp_path)
+    assert [it.device for it in found.measured] == [A100]
+    assert len(found.damaged) == 1
+    assert found.damaged[0].startswith(f"{path} is damaged, and is not used: ")
+    assert said in found.damaged[0].removeprefix(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000], ids=range(6))
+def test_what_is_no_results_file_at_all_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "gpu-broken.json"
+    path.write_bytes(content)
+    found = read(tmp_path)
+    assert not found.measured
+    assert [line.startswith(f"{path} is damaged, and is not used: ") for line in found.damaged] == [True]
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gpu-folder.json"
+    path.mkdir()
+    assert [line.startswith(f"{path} cannot be read, and is not used: ") for line in read(tmp_path).damaged] == [True]
+
+
+@pytest.mark.parametrize("name", ["H100", "h100", "nvidia h100 80gb hbm3", "hbm3"])
+def test_a_device_is_meant_by_any_part_of_its_name_in_any_case(tmp_path: Path, name: str) -> None:
+    write_gpu_results(tmp_path)
+    write_gpu_results(tmp_path, A100)
+    assert read(tmp_path).device(name) == H100
+
+
+def test_a_whole_name_means_that_device_though_another_name_goes_on(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path, "NVIDIA L4")
+    write_gpu_results(tmp_path, "NVIDIA L40S")
+    assert read(tmp_path).device("nvidia l4") == "NVIDIA L4"
+    with pytest.raises(RejectStudy, match=r"--gpu L4: could be NVIDIA L4 or NVIDIA L40S\. Measured are: NVIDIA L4, NVIDIA L40S\."):
+        read(tmp_path).device("L4")
+
+
+def test_a_name_that_was_not_measured_is_answered_with_those_that_were_and_the_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(
+        RejectStudy, match=r"--gpu V100: has not been measured\. No GPU has been measured yet\. .*python -m benchmarks\.gpu"
+    ):
+        read(tmp_path).device("V100")
+    write_gpu_results(tmp_path)
+    (tmp_path / "gpu-v100.json").write_text("{")
+    with pytest.raises(RejectStudy, match=r"Measured are: NVIDIA H100 80GB HBM3\.(.|\n)*gpu-v100\.json is damaged"):
+        read(tmp_path).device("V100")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "runs"),
+    [(0, 1), (1, 1), (2, 1), (0.75, 1), (0.5, 2), (1 / 3, 3), (0.3, 3), (0.25, 4), (0.1, 10), (1 / 49, 49), (1e-320, 10_000)],
+)
+def test_as_many_runs_share_a_gpu_as_have_room_on_it(gpus: float, runs: int) -> None:
+    assert Resources(gpus=float(gpus)).sharing == runs

@@ -1,0 +1,223 @@
+"""Triton kernels of one activation site, forward and backward; `fused` launches them.
+
+In forward one program owns one sample's row, as (places, channels) in memory. Where the row's keys fit in its registers it is read once
+and written once; elsewhere ("streamed") they are kept in a scratch row, and every pass over them goes through the cache.
+
+Products are not fused into sums except where `tl.fma` says so (`enable_fp_fusion=False` where the kernels are launched): backward
+repeats forward's normalisation bit for bit, and finds the survivors again instead of reading a mask.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from trainer.ops.selection import INTERPRETED, count_above, edge_of, greatest_key, inside, survive
+
+
+@triton.jit
+def _half(x):
+    """float32 to the bits of bfloat16, to nearest even. Triton's interpreter cuts the bits off instead, so there it is done by hand."""
+    if INTERPRETED:
+        bits = x.to(tl.uint32, bitcast=True)
+        return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    else:
+        return x.to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.uint32)
+
+
+@triton.jit
+def _full(bits):
+    """The bits of bfloat16 to float32."""
+    return (bits << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _load(pointer, offsets, mask, HALF: tl.constexpr):
+    """Elements as float32; `HALF` where they are bfloat16, behind a pointer to 16-bit integers."""
+    if HALF:
+        return _full(tl.load(pointer + offsets, mask=mask, other=0).to(tl.uint16, bitcast=True).to(tl.uint32))
+    else:
+        return tl.load(pointer + offsets, mask=mask, other=0.0)
+
+
+@triton.jit
+def _store(pointer, offsets, x, mask, HALF: tl.constexpr):
+    if HALF:
+        tl.store(pointer + offsets, _half(x).to(tl.uint16).to(tl.int16, bitcast=True), mask=mask)
+    else:
+        tl.store(pointer + offsets, x, mask=mask)
+
+
+@triton.jit
+def _relu(x):
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _pair(low, high):
+    """Two keys as one word."""
+    if INTERPRETED:
+        return (_half(_relu(low)) | (_half(_relu(high)) << 16)) & 0x7FFF7FFF
+    else:  # ReLU, rounding and packing are one instruction; NaN comes out without its sign
+        return tl.inline_asm_elementwise("cvt.rn.relu.bf16x2.f32 $0, $1, $2;", "=r,f,f", [high, low], dtype=tl.uint32, is_pure=True, pack=1)
+
+
+@triton.jit
+def _scaled(normed, scale, bias, channel, real):
+    scales, shifts = tl.load(scale + channel, mask=real, other=0.0), tl.load(bias + channel, mask=real, other=0.0)
+    return tl.fma(normed, tl.broadcast_to(scales[None, :], normed.shape), tl.broadcast_to(shifts[None, :], normed.shape))
+
+
+@triton.jit
+def _key(y, HALF: tl.constexpr):
+    """The sign bit goes: that of NaN, which ranks first, and that of -0.0."""
+    if HALF:
+        return (_half(y) & 0x7FFF).to(tl.int32)
+    else:
+        return y.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def _keep_edge(edge, sample, t, channel, last):
+    tl.store(edge + 3 * sample, t)
+    tl.store(edge + 3 * sample + 1, channel)
+    tl.store(edge + 3 * sample + 2, last)
+
+
+@triton.jit
+def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzero, eps,
+                   P: tl.constexpr, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr, NORM: tl.constexpr):  # fmt: skip
+    """Forward for bfloat16 rows that fit in registers two to a word; `x` and `out` point to 32-bit integers, and C is even.
+
+    Every thread must have two words or more, which `count_above` takes in pairs.
+    """
+    W: tl.constexpr = C // 2
+    sample = tl.program_id(0)
+    place, word = tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_W)
+    row, offsets = sample.to(tl.int64) * (P * W), place[:, None] * W + word[None, :]
+    mask = inside(place[:, None], word[None, :], P, W, BLOCK_P, BLOCK_W)
+    words = tl.load(x + row + offsets, mask=mask, other=0).to(tl.uint32, bitcast=True)
+    wanted = tl.load(keep + sample * keep_stride)
+    if NORM:
+        low, high = (words << 16).to(tl.float32, bitcast=True), (words & 0xFFFF0000).to(tl.float32, bitcast=True)
+        factor = tl.rsqrt(tl.sum(tl.fma(low, low, high * high), axis=1) / C + eps)
+        tl.store(inverse + sample * P + place, factor, mask=place < P)
+    # 16, which the compiler cannot know: it would hold 64 floats from here to there, where 32 words are enough
+    half = (tl.minimum(wanted, 0) + 16).to(tl.uint32)
+    low, high = (words << half).to(tl.float32, bitcast=True), (words & (0xFFFFFFFF << half)).to(tl.float32, bitcast=True)
+    if NORM:
+        real = word < W
+        low = _scaled(low * factor[:, None], scale, bias, 2 * word, real)
+        high = _scaled(high * factor[:, None], scale, bias, 2 * word + 1, real)
+    keys = _pair(low, high)
+    if BLOCK_P != P or BLOCK_W != W:
+        keys = tl.where(mask, keys, 0)
+    positive, greatest = count_above(keys, tl.zeros((), tl.int32), 2), greatest_key(keys, 2)
+    t, at, last = edge_of(keys, x, positive, greatest, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
+    # as in count_above, with one more added where a tie survives
+    extra = (2 * word < at).to(tl.uint32) + ((2 * word + 1 < at).to(tl.uint32) << 16) + (0x7FFF - t).to(tl.uint32) * 0x00010001
+    tie = tl.where(word == at >> 1, tl.where((at & 1) == 0, 1, 0x00010000), 0).to(tl.uint32)  # no division: of -1, languages differ
+    row_of_tie = tl.where(place <= last, 0xFFFFFFFF, 0).to(tl.uint32)
+    flags = ((keys + extra[None, :] + (tie[None, :] & row_of_tie[:, None])) >> 15) & 0x00010001
+    tl.store(out + row + offsets, (keys & (flags * 0xFFFF)).to(tl.int32, bitcast=True), mask=mask)
+    _keep_edge(edge, sample, t, at, last)
+    tl.store(nonzero + sample, tl.minimum(positive, wanted))
+
+
+@triton.jit
+def _site(x, scale, bias, inverse, sample, start, eps, P: tl.constexpr, C: tl.constexpr,
+          BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr):  # fmt: skip
+    """A tile of the site before its top-k, its offsets in memory and its mask; the places' factors are stored on the way."""
+    place, channel = start + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_C)
+    mask = (place[:, None] < P) & (channel[None, :] < C)
+    offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
+    y = _load(x, offsets, mask, HALF)
+    if NORM:
+        factor = tl.rsqrt(tl.sum(y * y, axis=1) / C + eps)
+        tl.store(inverse + sample * P + place, factor, mask=place < P)
+        y = _scaled(y * factor[:, None], scale, bias, channel, channel < C)
+    return tl.where(mask, _relu(y), 0.0), offsets, mask
+
+
+@triton.jit
+def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, edge, nonzero, eps, P: tl.constexpr, C: tl.constexpr,
+            BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, PRIORITY: tl.constexpr,
+            RESIDENT: tl.constexpr):  # fmt: skip
+    """Forward for every other row, one key to a word. `PRIORITY` ranks the positive activations by other numbers than their own."""
+    sample = tl.program_id(0)
+    keys = scratch + sample.to(tl.int64) * P * C
+    BITS16: tl.constexpr = HALF and not PRIORITY
+    wanted = tl.load(keep + sample * keep_stride)
+    if RESIDENT:
+        y, offsets, mask = _site(x, scale, bias, inverse, sample, 0, eps, P, C, BLOCK_P, BLOCK_C, NORM, HALF)
+        tile = _key(y, BITS16)
+        if PRIORITY:
+            tile = tl.where(tile > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0)
+        positive, greatest = count_above(tile, 0, 1), greatest_key(tile, 1)
+    else:
+        tile = 0
+        positive, greatest = 0, 0
+        for start in range(0, P, BLOCK_P):
+            y, offsets, mask = _site(x, scale, bias, inverse, sample, start, eps, P, C, BLOCK_P, BLOCK_C, NORM, HALF)
+            key = _key(y, BITS16)
+            if PRIORITY:
+                key = tl.where(key > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0)
+            positive += count_above(key, 0, 1)
+            greatest = tl.maximum(greatest, greatest_key(key, 1))
+            tl.store(scratch + offsets, key, mask=mask)
+            _store(out, offsets, y, mask, HALF)
+        tl.debug_barrier()  # what one thread wrote, another may read from here on
+    t, at, last = edge_of(tile, keys, positive, greatest, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT)
+    channel = tl.arange(0, BLOCK_C)
+    if RESIDENT:
+        _store(out, offsets, tl.where(survive(tile, tl.arange(0, BLOCK_P), channel, t, at, last), y, 0.0), mask, HALF)
+    else:
+        for start in range(0, P, BLOCK_P):
+            place = start + tl.arange(0, BLOCK_P)
+            mask = (place[:, None] < P) & (channel[None, :] < C)
+            offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
+            y, key = _load(out, offsets, mask, HALF), tl.load(scratch + offsets, mask=mask, other=0)
+            _store(out, offsets, tl.where(survive(key, place, channel, t, at, last), y, 0.0), mask, HALF)
+    _keep_edge(edge, sample, t, at, last)
+    tl.store(nonzero + sample, tl.minimum(positive, wanted))
+
+
+@triton.jit
+def backward(grad, x, scale, bias, out, inverse, edge, x_grad, sums, P: tl.constexpr, C: tl.constexpr, PLACES: tl.constexpr,
+             BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
+    """Gradients of a stretch of `PLACES` places of one sample; `sums` has a row per program: its part of those of scale and of bias.
+
+    The survivors are found again from the edge that forward left; with `MASK` they are those where `out` is not zero.
+    """
+    sample, part = tl.program_id(0), tl.program_id(1)
+    channel = tl.arange(0, BLOCK_C)
+    real = channel < C
+    t, at, last = tl.load(edge + 3 * sample), tl.load(edge + 3 * sample + 1), tl.load(edge + 3 * sample + 2)
+    scale_sums, bias_sums = tl.zeros((BLOCK_P, BLOCK_C), tl.float32), tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    for start in range(part * PLACES, tl.minimum((part + 1) * PLACES, P), BLOCK_P):
+        place = start + tl.arange(0, BLOCK_P)
+        mask = inside(place[:, None], channel[None, :], P, C, P if P % BLOCK_P == 0 else 0, BLOCK_C)
+        offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
+        passed, normed = _load(grad, offsets, mask, HALF), _load(x, offsets, mask, HALF)
+        y = normed
+        if NORM:
+            inverses = tl.load(inverse + sample * P + place, mask=place < P, other=0.0)[:, None]
+            normed = normed * inverses
+            y = _scaled(normed, scale, bias, channel, real)
+        if MASK:
+            survives = _load(out, offsets, mask, HALF) != 0.0
+        else:
+            survives = survive(_key(_relu(y), HALF), place, channel, t, at, last)
+        passed = tl.where(survives & mask, passed, 0.0)
+        if NORM:
+            product = passed * normed
+            scale_sums += product
+            bias_sums += passed
+            factors = tl.load(scale + channel, mask=real, other=0.0)[None, :]
+            along = tl.sum(product * factors, axis=1)[:, None] / C
+            passed = (passed * factors - normed * along) * inverses
+        _store(x_grad, offsets, passed, mask, HALF)
+    if NORM:
+        row = (sample * tl.num_programs(1) + part) * 2 * C
+        tl.store(sums + row + channel, tl.sum(scale_sums, axis=0), mask=real)
+        tl.store(sums + row + C + channel, tl.sum(bias_sums, axis=0), mask=real)
