@@ -59,13 +59,19 @@ def plan(
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
     slots: Annotated[int | None, typer.Option(min=1, help="runs at once; asked of the cluster by default")] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="estimate by what was measured on this GPU, or part of its name, until there are runs to measure by"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What `run` would do: runs, epochs, hours, what the comparison can detect. Touches nothing."""
     with errors():
         found = studies.load(studies.find(study))
         ledger = Ledger(place_of(store), found.name, say)
-        planned = Planned.of(found, ledger, slots or _slots(found, ray_address), data_dir.absolute())
+        planned = Planned.of(found, ledger, slots or _slots(found, ray_address), data_dir.absolute(), gpu)
         if as_json:
             print_json(asdict(planned))
         else:
@@ -85,7 +91,7 @@ def run(
 ) -> None:
     """Run a study to its end, or go on with it. The same command again continues; there is nothing else to know."""
     if dry_run:
-        plan(study, store, ray_address, data_dir, None, as_json)
+        plan(study, store, ray_address, data_dir, as_json=as_json)
         return
     with errors():
         if ray_address and ray_address.startswith("ray://"):

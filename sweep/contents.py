@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,10 @@ Count = Annotated[int, Field(ge=1, le=10_000)]
 """Of things that a study lists one by one. The limit stops a slip of the hand before it fills the memory."""
 DECLARED_ELSEWHERE = {"validation": "search.validation", "endpoints": "analysis.endpoints"}
 """Settings of the trainer's task that follow from another part of the study."""
+
+
+LEAST_GPU = 1e-4
+"""Ray counts no smaller share."""
 
 
 class Part(BaseModel):
@@ -111,6 +116,11 @@ class Resources(Part):
     attempts: Annotated[int, Field(ge=1)] = Field(default=3, description="tries at a run before it counts as failed")
     deadline: Annotated[float, Field(gt=0)] = Field(default=600.0, description="seconds without progress after which a run is ended")
     commit_seconds: Annotated[float, Field(ge=0)] = Field(default=30.0, description="from one checkpoint to the next")
+
+    @property
+    def sharing(self) -> int:
+        """How many runs share a GPU; 1 where a run has it to itself, or none."""
+        return math.floor(1 / max(self.gpus, LEAST_GPU) + 1e-9) if 0 < self.gpus < 1 else 1
 
 
 class Contents(Part):

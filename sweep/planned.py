@@ -12,10 +12,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweep import measured
 from sweep.analysis import first_place, refuse_what_cannot_reject
+from sweep.document import RejectStudy
 from sweep.forecast import forecast, warnings
 from sweep.ledger import Ledger
 from sweep.looks import looks_at
+from sweep.measured import Pace, Results
 from sweep.plan import Plan
 from sweep.shown import duration
 from sweep.statistics import minimum_detectable_gain, power, smallest_p_value
@@ -45,6 +48,10 @@ class Planned:
     seconds_from: str
     seconds_left: float | None
     """Wall time on these slots."""
+    gpu_hours_left: float | None
+    """None where a run takes no GPU, or where there is nothing to tell by."""
+    assumed: str
+    """What the times take for granted beyond the measurement, for people."""
     pairs: int
     """That are tested: after a look, those of the seeds that were added since."""
     comparisons: int
@@ -56,8 +63,9 @@ class Planned:
     warnings: list[str]
 
     @classmethod
-    def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path) -> Planned:
-        """Reads the ledger, if there is one, and trains for a few seconds where it holds no run to measure by."""
+    def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path, gpu: str | None = None) -> Planned:
+        """Reads the ledger, if there is one. Where it holds no run to measure by, a results file tells (of `gpu`, or of the GPU here), or
+        else a few seconds of training here."""
         grown = ledger.check(study, extend=True)
         ledger.load(keep=False)
         looks = looks_at(ledger, study)
@@ -65,7 +73,10 @@ class Planned:
         whole = forecast(Plan(study, {}, {}), slots)
         plan = Plan(study, ledger.results, ledger.proposals())
         done = plan.finished.total()
-        per_epoch, source = _seconds_per_epoch(study, ledger, data_dir)
+        gpus = study.resources.gpus
+        benchmarks = measured.read(measured.RESULTS) if gpus else Results([], [])
+        pace = _pace(study, ledger, benchmarks, gpu, data_dir)
+        per_epoch = pace.seconds
         rest = forecast(plan, slots, (lambda run: run.spec.task.epochs * per_epoch) if per_epoch else lambda run: run.spec.task.epochs)
         runs: dict[str, dict[str, int]] = {
             arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms
@@ -81,14 +92,16 @@ class Planned:
             slots=slots,
             utilisation=rest.utilisation,
             seconds_per_epoch=per_epoch,
-            seconds_from=source,
+            seconds_from=pace.source,
             seconds_left=rest.makespan if per_epoch else None,
+            gpu_hours_left=rest.epochs * per_epoch * gpus / 3600 if per_epoch and gpus else None,
+            assumed=pace.assumed,
             pairs=pairs,
             comparisons=comparisons,
             smallest_p=smallest_p_value(pairs) if study.analysis.test == "sign-flip" else 0.0,
             detectable_sd=minimum_detectable_gain(pairs, 1.0, alpha=alpha / comparisons, power=POWER),
             power_at_one_sd=power(pairs, 1.0, alpha / comparisons, study.analysis.test),
-            warnings=[*_growth(grown, study.confirm.seeds - pairs), *warnings(study)],
+            warnings=[*_growth(grown, study.confirm.seeds - pairs), *warnings(study), *benchmarks.damaged],
         )
 
 
@@ -109,9 +122,11 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
         searched = f"as {repeated}, on other seeds" if repeated else ", ".join(key.split(".", 1)[1] for key in study.searched(arm)) or "-"
         table.add_row(arm + (" (baseline)" if arm == study.baseline else ""), searched, str(runs["search"] or "-"), str(runs["confirm"]))
     total = planned.runs_done + planned.runs_left
+    hours = f"; about {_rounded(planned.gpu_hours_left)} GPU-hours" if planned.gpu_hours_left is not None else ""
     lines = [
         f"{total} runs, {planned.epochs:,} epochs; {planned.runs_done} runs are done.",
-        f"{planned.slots} at once, {planned.utilisation:.0%} busy: {duration(planned.seconds_left)} ({planned.seconds_from}).",
+        f"{planned.slots} at once, {planned.utilisation:.0%} busy: {duration(planned.seconds_left)}{hours} ({planned.seconds_from}).",
+        *([f"Assumed: {planned.assumed}."] if planned.assumed else []),
         f"{planned.comparisons} comparisons of {planned.pairs} pairs ({study.analysis.test}, Holm at {study.analysis.alpha:g}), at r = "
         + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)
         + ".",
@@ -124,22 +139,53 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
     return Group(*parts)
 
 
-def _seconds_per_epoch(study: Study, ledger: Ledger, data_dir: Path) -> tuple[float | None, str]:
+def _rounded(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _pace(study: Study, ledger: Ledger, benchmarks: Results, gpu: str | None, data_dir: Path) -> Pace:
+    """By all the runs that are done; else by one run of the first tested arm, as if those of every other arm took as long."""
+    if gpu is not None and not study.resources.gpus:
+        raise RejectStudy([f"--gpu {gpu}: the runs of {study.name} take no GPU; resources.gpus in the study says what a run takes."])
+    asked = None if gpu is None else benchmarks.device(gpu)  # before all else: a slip is told whether or not the name is needed
     epochs = sum(result.epochs for result in ledger.results.values())
     if epochs:
-        return sum(result.seconds for result in ledger.results.values()) / epochs, f"measured on {len(ledger.results)} runs"
-    if study.resources.gpus:
-        import torch
-
-        if not torch.cuda.is_available():
-            return None, "no run to measure by, and no GPU here to try one on"
+        return Pace(sum(result.seconds for result in ledger.results.values()) / epochs, f"measured on {len(ledger.results)} runs")
     spec = study.run(study.ends(study.family[0] if not study.arms[study.family[0]].repeat else study.baseline)[0], "confirm", 0)
+    return _gpu_pace(study, spec, benchmarks, asked, data_dir) if study.resources.gpus else _tried(study, spec, data_dir)
+
+
+def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, asked: str | None, data_dir: Path) -> Pace:
+    sharing = study.resources.sharing
+    if asked and (pace := benchmarks.pace(asked, spec.task, sharing)):
+        return pace
+    here = device_here()
+    if here and asked in (None, here):  # what another GPU takes, a try on this one does not tell
+        return benchmarks.pace(here, spec.task, sharing) or _tried(study, spec, data_dir)
+    if asked:
+        return Pace(None, f"what was measured on {asked} does not fit this study: run `sweep plan` on a machine that has one")
+    fitting = sorted({it.device for it in benchmarks.measured if it.pace(spec.task, sharing)})
+    known = f", or give --gpu one that was measured: {', '.join(fitting)}" if fitting else ""
+    what = "no run to measure by, and no GPU here to try one on"
+    return Pace(None, f"{what}: run `{measured.COMMAND}` on such a GPU, or `sweep plan` on a machine that has one{known}")
+
+
+def device_here() -> str | None:
+    """The GPU of this machine, by the name that a results file has for it."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def _tried(study: Study, spec: RunSpec, data_dir: Path) -> Pace:
+    gpus, sharing = study.resources.gpus, study.resources.sharing
     try:
-        return calibrate(
-            spec, study.resources.cpus, "cuda" if study.resources.gpus else "cpu", data_dir
-        ), "estimated by a few seconds of training here"
+        seconds = calibrate(spec, study.resources.cpus, "cuda" if gpus else "cpu", data_dir)
     except DataError:
-        return None, "no run to measure by, and no data here to try one on"
+        more = f": fetch it, or run `{measured.COMMAND}`, which needs none" if gpus else ""
+        return Pace(None, f"no run to measure by, and no data here to try one on{more}")
+    alone = f"{sharing} runs that share a GPU are each as fast as the one that was tried, which had it to itself" if sharing > 1 else ""
+    return Pace(seconds, "estimated by a few seconds of training here", alone)
 
 
 def calibrate(spec: RunSpec, threads: int, device: str, data_dir: Path) -> float:

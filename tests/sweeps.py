@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +55,34 @@ def write_study(folder: Path, name: str = "small", **parts: Any) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(study_values(**parts), sort_keys=False))
     return path
+
+
+def write_gpu_results(folder: Path, device: str = "NVIDIA H100 80GB HBM3", **parts: Any) -> Path:
+    """What `python -m benchmarks.gpu` leaves, so far as a plan reads it; the figures are made up."""
+    values: dict[str, Any] = {
+        "measured": True,
+        "device": device,
+        "commit": "0" * 40,
+        "versions": {"torch": "2.11.0"},
+        "task": {
+            "data": "synthetic-cifar",
+            "model": "wrn-28-4",
+            "batch_size": 128,
+            "precision": "bfloat16",
+            "train": 50_000,
+            "test": 10_000,
+        },
+        "packed": [packed(1, 0.8), packed(4, 1.25), packed(4, 1.6, mps=True)],
+    }
+    for name, part in parts.items():
+        values[name] = {**values[name], **part} if isinstance(part, dict) else part
+    path = folder / f"gpu-{re.sub('[^a-z0-9]+', '-', device.lower())}.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def packed(runs: int, epochs_per_second: float, *, mps: bool = False) -> dict[str, Any]:
+    return {"runs": runs, "mps": mps, "epochs_per_second": epochs_per_second}
 
 
 def sweep_command(*arguments: str | Path) -> list[str]:

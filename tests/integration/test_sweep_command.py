@@ -74,6 +74,18 @@ def test_a_changed_study_is_refused_and_a_grown_one_accepted_when_asked(finished
     assert "--extend" in refused.stderr
 
 
+def test_the_runs_that_are_done_say_what_the_rest_takes_of_a_gpu(finished: Path, tmp_path: Path) -> None:
+    """Six more seeds for two arms are 72 epochs, each of half a GPU; where runs are made may change at any time."""
+    grown = write_study(tmp_path, confirm={"seeds": 12}, resources={"gpus": 0.5})
+    told = sweep("plan", grown, "--store", finished, "--json")
+    assert told.returncode == 0, told.stderr
+    plan = json.loads(told.stdout)
+    assert (plan["runs_done"], plan["runs_left"], plan["seconds_from"]) == (18, 12, "measured on 18 runs")
+    assert plan["gpu_hours_left"] == pytest.approx(72 * plan["seconds_per_epoch"] * 0.5 / 3600)
+    assert plan["gpu_hours_left"] > 0
+    assert sweep("plan", grown, "--store", finished, "--gpu", "no such card").returncode == 2  # though nothing hangs on the name here
+
+
 def test_a_second_driver_is_told_who_holds_the_study(tmp_path: Path) -> None:
     study = write_study(tmp_path)
     lease = Lease(open_store(tmp_path / "small"), print)

@@ -1,0 +1,184 @@
+"""`sweep plan` of a study for GPUs: its GPU-hours from made-up results files, from a try, from nothing; and the errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from sweep.cli import app
+from tests.conftest import ROOT
+from tests.sweeps import sweep, write_gpu_results, write_study
+from trainer.data import DataError
+
+H100 = "NVIDIA H100 80GB HBM3"
+EPOCHS = 235_000
+"""Of search_spaces/cifar10.yaml: 470 runs of 500."""
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in the place of benchmarks/results, on a machine without a GPU, whatever this one has."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    monkeypatch.setattr("sweep.measured.RESULTS", folder)
+    monkeypatch.setattr("sweep.planned.device_here", lambda: None)
+    for name in ("STORE", "RAY_ADDRESS", "DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def invoke(folder: Path, *more: str, study: str = "cifar10") -> Result:
+    """The command in this process; slots are given, so that it asks no cluster."""
+    return CliRunner().invoke(app, ["plan", study, "--store", str(folder / "store"), "--slots", "32", *more])
+
+
+def plan(folder: Path, *more: str, study: str = "cifar10") -> dict[str, Any]:
+    done = invoke(folder, "--json", *more, study=study)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def refused(folder: Path, *more: str, study: str = "cifar10") -> str:
+    done = invoke(folder, "--json", *more, study=study)
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def changed(folder: Path, **resources: float) -> str:
+    """The paper's study with other resources."""
+    values = yaml.safe_load((ROOT / "search_spaces" / "cifar10.yaml").read_text())
+    values["resources"] |= resources
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return str(path)
+
+
+def test_the_hours_of_the_papers_study_follow_from_a_results_file(results: Path) -> None:
+    """Four share a GPU that finishes 1.25 epochs a second: an epoch of one takes 3.2 s of a quarter of a GPU."""
+    write_gpu_results(results)
+    told = plan(results, "--gpu", "h100")
+    assert told["epochs"] == EPOCHS
+    assert told["seconds_per_epoch"] == pytest.approx(3.2)
+    assert told["gpu_hours_left"] == pytest.approx(EPOCHS / 1.25 / 3600)  # 52.2
+    assert told["seconds_left"] * told["utilisation"] == pytest.approx(EPOCHS * 3.2 / 32)
+    assert told["seconds_from"] == f"measured by benchmarks.gpu on {H100}"
+    assert "every epoch trains wrn-28-4 on 50,000 images" in told["assumed"]
+    assert "4 runs share a GPU" in told["assumed"]
+    assert sorted(results.rglob("*")) == [results / "gpu-nvidia-h100-80gb-hbm3.json"]
+    shown = invoke(results, "--gpu", "h100").stdout
+    assert f"about 52 GPU-hours (measured by benchmarks.gpu on {H100})." in shown
+    assert f"Assumed: {told['assumed']}." in shown
+
+
+@pytest.mark.parametrize(
+    ("gpus", "hours"), [(1.0, EPOCHS * 1.25 / 3600), (2.0, EPOCHS * 1.25 * 2 / 3600), (0.5, EPOCHS * 2.5 * 0.5 / 3600)]
+)
+def test_hours_count_what_a_run_holds_of_a_gpu(results: Path, tmp_path: Path, gpus: float, hours: float) -> None:
+    """One alone takes 1.25 s an epoch; two were not measured, and are taken to be no faster together."""
+    write_gpu_results(results)
+    assert plan(results, "--gpu", "H100", study=changed(tmp_path, gpus=gpus))["gpu_hours_left"] == pytest.approx(hours)
+
+
+def test_the_gpu_of_this_machine_is_meant_where_none_is_named(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gpu_results(results, "NVIDIA A100-SXM4-80GB")
+    write_gpu_results(results, packed=[{"runs": 4, "mps": False, "epochs_per_second": 2.0}])
+    monkeypatch.setattr("sweep.planned.device_here", lambda: H100)
+    assert plan(results)["gpu_hours_left"] == pytest.approx(EPOCHS / 2 / 3600)
+    assert plan(results, "--gpu", "A100")["gpu_hours_left"] == pytest.approx(EPOCHS / 1.25 / 3600)
+
+
+def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gpu_results(results)
+    devices: list[object] = []
+
+    def tried(*given: object) -> float:
+        devices.append(given[2])
+        return 2.0
+
+    monkeypatch.setattr("sweep.planned.device_here", lambda: "NVIDIA L4")
+    monkeypatch.setattr("sweep.planned.calibrate", tried)
+    told = plan(results)
+    assert devices == ["cuda"]
+    assert told["gpu_hours_left"] == pytest.approx(EPOCHS * 2 * 0.25 / 3600)
+    assert told["seconds_from"] == "estimated by a few seconds of training here"
+    assert "had it to itself" in told["assumed"]  # a lone try is less than what one of four takes, and that is said
+
+
+def test_another_gpu_than_the_one_that_was_asked_for_is_not_tried(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gpu_results(results, task={"model": "wrn-16-8"})
+    monkeypatch.setattr("sweep.planned.device_here", lambda: "NVIDIA L4")
+    told = plan(results, "--gpu", "H100")
+    assert (told["gpu_hours_left"], told["seconds_left"]) == (None, None)
+    assert told["seconds_from"].startswith(f"what was measured on {H100} does not fit this study: run `sweep plan`")
+
+
+def test_a_gpu_here_without_the_data_is_told_what_to_do(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(*_: object) -> float:
+        raise DataError("not here")
+
+    monkeypatch.setattr("sweep.planned.device_here", lambda: "NVIDIA L4")
+    monkeypatch.setattr("sweep.planned.calibrate", tried)
+    told = plan(results)
+    assert told["gpu_hours_left"] is None
+    assert "python -m benchmarks.gpu" in told["seconds_from"]
+
+
+def test_with_nothing_to_tell_by_a_plan_says_what_to_run_and_which_gpus_could_be_named(results: Path) -> None:
+    told = plan(results)
+    assert (told["gpu_hours_left"], told["seconds_left"], told["assumed"]) == (None, None, "")
+    assert told["seconds_from"].endswith("run `python -m benchmarks.gpu` on such a GPU, or `sweep plan` on a machine that has one")
+    write_gpu_results(results)
+    write_gpu_results(results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"})  # of no use to this study
+    assert plan(results)["seconds_from"].endswith(f", or give --gpu one that was measured: {H100}")
+    shown = invoke(results).stdout
+    assert "unknown (no run to measure by" in shown
+    assert "GPU-hours" not in shown
+
+
+def test_a_rehearsal_is_never_used(results: Path) -> None:
+    write_gpu_results(results, measured=False)
+    assert plan(results)["gpu_hours_left"] is None
+    assert "No GPU has been measured yet" in refused(results, "--gpu", "H100")
+
+
+def test_a_damaged_file_is_named_in_a_warning_and_the_others_are_used(results: Path) -> None:
+    write_gpu_results(results)
+    (results / "gpu-broken.json").write_text("{")
+    told = plan(results, "--gpu", "H100")
+    assert told["gpu_hours_left"] == pytest.approx(EPOCHS / 1.25 / 3600)
+    assert [line.split()[0] for line in told["warnings"] if "damaged" in line] == [str(results / "gpu-broken.json")]
+
+
+def test_a_name_that_is_not_one_measured_gpus_is_a_usage_error_that_lists_them(results: Path) -> None:
+    nothing = refused(results, "--gpu", "H100")
+    assert "No GPU has been measured yet" in nothing
+    assert "python -m benchmarks.gpu" in nothing
+    write_gpu_results(results)
+    write_gpu_results(results, "NVIDIA A100-SXM4-80GB")
+    assert f"--gpu V100: has not been measured. Measured are: NVIDIA A100-SXM4-80GB, {H100}." in refused(results, "--gpu", "V100")
+    assert f"--gpu nvidia: could be NVIDIA A100-SXM4-80GB or {H100}." in refused(results, "--gpu", "nvidia")
+
+
+def test_a_study_that_takes_no_gpu_has_no_gpu_hours_and_takes_no_name(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.planned.CALIBRATION_SECONDS", 0.0)
+    (results / "gpu-broken.json").write_text("{")  # of no interest to it
+    study = str(write_study(results))
+    told = plan(results, study=study)
+    assert told["gpu_hours_left"] is None
+    assert told["seconds_per_epoch"] > 0
+    assert not [line for line in told["warnings"] if "damaged" in line]
+    assert "take no GPU" in refused(results, "--gpu", "H100", study=study)
+
+
+def test_the_command_as_a_process_answers_a_name_that_nobody_measured(tmp_path: Path) -> None:
+    """Whatever has been measured by then: no GPU has this name."""
+    done = sweep("plan", "cifar10", "--store", tmp_path / "store", "--slots", "1", "--gpu", "no such card")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("--gpu no such card: has not been measured. ")
+    assert "python -m benchmarks.gpu" in done.stderr
