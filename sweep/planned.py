@@ -202,8 +202,11 @@ def calibrate(spec: RunSpec, threads: int, device: str, data_dir: Path) -> float
     start, batches = time.perf_counter(), 0
     for row in steps:
         batches += row is None
-        if time.perf_counter() - start > CALIBRATION_SECONDS and (training.rows or batches >= 3):
+        # a GPU is not waited for after a batch, and its first epoch pays for what is recorded
+        enough = len(training.rows) >= 2 if device == "cuda" else training.rows or batches >= 3
+        if time.perf_counter() - start > CALIBRATION_SECONDS and enough:
             break
     spent = time.perf_counter() - start
     torch.set_num_threads(before)
-    return spent / len(training.rows) if training.rows else spent / batches * training.batches
+    rows = training.rows[1:] or training.rows
+    return sum(row.seconds for row in rows) / len(rows) if rows else spent / batches * training.batches

@@ -1,0 +1,131 @@
+"""What a Hopper GPU gets of the kernels: registers, spills, and the instructions of a thread. Triton compiles for one without one.
+
+For the sites of the paper's network, launched as training launches them. Instructions are no seconds; they say what a seconds' hunt
+would start from, and that every kernel compiles. `--ptx` adds the code itself to the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from trainer.models.wide_resnet import WideResNet
+from trainer.ops import fused
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+RESULTS = Path(__file__).parent / "results" / "kernels-sm90.json"
+
+
+class Hopper:
+    """As much of a driver as compiling asks for."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def site_shapes() -> list[tuple[int, ...]]:
+    """What comes to each of the 25 sites, as (C, H, W)."""
+    found: list[tuple[int, ...]] = []
+    model = WideResNet(28, 4, 10)
+    for site in model.sites:
+        site.register_forward_pre_hook(lambda _, inputs: found.append(tuple(inputs[0].shape[1:])))
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    return found
+
+
+def compiled(precision: str, *, at_random: bool) -> list[dict[str, Any]]:
+    """Each kernel that training on these sites launches, once."""
+    kernels: dict[str, dict[str, Any]] = {}
+
+    def compile_only(kernel: Any, grid: Any, *arguments: Any, warps: int, **constants: Any) -> None:
+        done = kernel.warmup(*arguments, grid=grid, **constants, num_warps=warps, enable_fp_fusion=False)
+        kernels[f"{kernel.__name__} {constants}"] = {
+            "kernel": kernel.__name__,
+            "places": constants["P"],
+            "channels": constants["C"],
+            "resident": constants.get("RESIDENT", True),
+            "warps": warps,
+            "shared_bytes": done.metadata.shared,
+            "ptx": done.asm["ptx"],
+            **looked_at(done.asm["cubin"]),
+        }
+
+    fused.launch = compile_only
+    for shape in sorted(set(site_shapes()), reverse=True):
+        x = torch.zeros((2, *shape), dtype=getattr(torch, precision)).contiguous(memory_format=torch.channels_last).requires_grad_()
+        ones = torch.ones(shape[0], requires_grad=True)
+        out = fused.norm_relu_topk(x, ones, ones, torch.tensor(5, dtype=torch.int32), priority=torch.ones(x.shape) if at_random else None)
+        out.sum().backward()
+    return list(kernels.values())
+
+
+def looked_at(cubin: bytes) -> dict[str, Any]:
+    """Registers and spilled bytes of a thread, its instructions, and those of a pass of the search for the threshold."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = _said("cuobjdump", "--dump-resource-usage", file.name)
+        code = _said("nvdisasm", "-c", file.name).splitlines()
+    lines = [line for line in code if re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+\S", line) or re.match(r"\.L_x_\d+:", line)]
+    labels = {line.split(":")[0]: number for number, line in enumerate(lines) if line.startswith(".")}
+    loops = [(labels[to], number) for number, line in enumerate(lines) for to in re.findall(r"BRA.*`\((\.L_x_\d+)\)", line)]
+    passes = [end - start for start, end in loops if start < end and any("IDP" in line for line in lines[start:end])]
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found
+    return {
+        "registers": int(found[1]),
+        "spilled_bytes": int(found[2]),
+        "instructions": len(lines) - len(labels),
+        "instructions_a_pass": min(passes, default=None),
+    }
+
+
+def _said(tool: str, *arguments: str) -> str:
+    return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table for people, or JSON; keep the figures."""
+    driver.set_active(cast(Any, Hopper()))
+    cases = {
+        "bfloat16": compiled("bfloat16", at_random=False),
+        "float32": compiled("float32", at_random=False),
+        "bfloat16, random survivors": compiled("bfloat16", at_random=True),
+    }
+    if "--ptx" in arguments:
+        print(json.dumps({"sites": len(site_shapes()), "cases": cases}))
+        return
+    for kernels in cases.values():
+        for kernel in kernels:
+            del kernel["ptx"]
+    RESULTS.write_text(json.dumps({"target": "sm_90", "triton": triton.__version__, "cases": cases}, indent=1) + "\n")
+    print("| case | kernel | channels x places | warps | registers | spilled bytes | shared bytes | instructions | of which a pass |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for case, kernels in cases.items():
+        for kernel in kernels:
+            name = kernel["kernel"] + ("" if kernel["resident"] else ", streamed")
+            figures = [
+                kernel[key] for key in ("warps", "registers", "spilled_bytes", "shared_bytes", "instructions", "instructions_a_pass")
+            ]
+            print("|", " | ".join([case, name, f"{kernel['channels']} x {kernel['places']}", *(str(it or "-") for it in figures)]), "|")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
