@@ -19,8 +19,8 @@ from rich.table import Table
 
 from benchmarks import machine, plain
 from trainer import data
-from trainer.spec import RunSpec
 from trainer.engine import Images, place
+from trainer.spec import RunSpec
 from trainer.training import Training
 
 

@@ -1,0 +1,163 @@
+"""Processes that `benchmarks.gpu` starts on its device. Each is told in lines of JSON what to do, and answers in such lines.
+
+None outlives the process that started it: it ends them, and where it is killed itself, Linux does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, reason
+from trainer import process
+from trainer.engine import Images
+from trainer.rows import WALL, json_ready
+
+ROOT = Path(__file__).parents[1]
+PR_SET_PDEATHSIG = 1
+FAREWELL_SECONDS = 10.0
+SEED = 1
+"""Of every run of every child: whoever shares a GPU with whom, all must give the same rows."""
+
+
+class ChildFailed(RuntimeError):
+    """It said so, it ended, or it took too long; the message has the end of its log."""
+
+
+class Child:
+    """A process of its own; leaving the context ends it."""
+
+    def __init__(self, folder: Path, *, rehearsal: bool, environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "benchmarks.gpu", "--child", str(folder), *(["--rehearse"] if rehearsal else [])]
+        self.busy = False
+        self.log = folder / f"child-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            # a group of its own, so that a compiler's helpers end with it
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def tell(self, what: Mapping[str, Any]) -> None:
+        """Begin; `answer` has what came of it."""
+        assert self.process.stdin
+        self.busy = True
+        try:
+            self.process.stdin.write(json.dumps(what).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            raise self._failed("it ended") from error
+
+    def answer(self, limit_seconds: float) -> dict[str, Any]:
+        """To what it was told last; ChildFailed where there is none so soon."""
+        assert self.process.stdout
+        if not select.select([self.process.stdout], [], [], limit_seconds)[0]:
+            raise self._failed(f"no answer within {limit_seconds:.0f} s")
+        line = self.process.stdout.readline()  # an answer is written at once, and there is one at a time
+        if not line.endswith(b"\n"):
+            raise self._failed("it ended")
+        self.busy = False
+        found: dict[str, Any] = json.loads(line)
+        if "error" in found:
+            raise ChildFailed(found["error"])
+        return found
+
+    def ask(self, what: Mapping[str, Any], limit_seconds: float) -> dict[str, Any]:
+        """Tell and wait."""
+        self.tell(what)
+        return self.answer(limit_seconds)
+
+    def dismiss(self) -> None:
+        """It ends by itself once it has nothing to do."""
+        assert self.process.stdin
+        with suppress(OSError):  # what it was told and never read
+            self.process.stdin.close()
+
+    def end(self) -> None:
+        """By itself where it is idle, otherwise at once, with whatever it started."""
+        assert self.process.stdout
+        self.dismiss()
+        if not self.busy:
+            select.select([self.process.stdout], [], [], FAREWELL_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # its group has its number, until it is waited for
+        self.process.wait()
+        self.process.stdout.close()
+
+    def _failed(self, why: str) -> ChildFailed:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return ChildFailed("\n".join([why, *lines[-6:]]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
+
+def hand_over(images: Images, folder: Path) -> None:
+    """The data, for children to map into memory."""
+    np.save(folder / "images.npy", images.images.cpu().numpy())
+    np.save(folder / "labels.npy", images.labels.cpu().numpy())
+    (folder / "train.json").write_text(json.dumps(images.train))
+
+
+def taken_over(folder: Path, device: torch.device) -> Images:
+    """What was handed over."""
+    images, labels = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")).to(device) for name in ("images", "labels"))
+    return Images(images, labels, json.loads((folder / "train.json").read_text()))
+
+
+def be_child(folder: Path, *, rehearsal: bool) -> int:
+    """Do what is asked until nobody is there to ask. The device is not touched before."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed goes to the log
+    bench: Bench | None = None
+    for line in sys.stdin:
+        try:
+            asked = json.loads(line)
+            if asked["do"] != "load" and bench is None:
+                bench = _bench(folder, rehearsal=rehearsal)
+            found = {} if bench is None else _do(bench, asked)
+        except Exception as error:  # the one who asked decides what it means
+            found = {"error": reason(error)}
+        print(json.dumps(found), file=answers, flush=True)
+    return 0
+
+
+def _bench(folder: Path, *, rehearsal: bool) -> Bench:
+    process.prepare()
+    setting, device = (REHEARSAL, torch.device("cpu")) if rehearsal else (GPU, torch.device("cuda"))
+    return Bench(setting, device, folder, taken_over(folder, device), {}, lambda: None)
+
+
+def _do(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+    if asked["do"] == "rung":
+        from benchmarks.gpu_ladder import plain_rung
+
+        return {**plain_rung(bench, asked["name"]), "peak_gib": bench.peak_gib()}
+    moments: list[float] = []
+    rows, _ = bench.train(bench.spec(bench.setting.ratio, SEED), asked["epochs"], "packed", least=asked["epochs"], moments=moments)
+    values = [{name: value for name, value in json_ready(row).items() if name not in WALL} for row in rows]
+    return {"moments": moments, "rows": values, "peak_gib": bench.peak_gib()}

@@ -1,0 +1,235 @@
+"""What `benchmarks.gpu` measures and how often, its clocks, its time, and where its figures go."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import engine
+from trainer.engine import Engine, Images
+from trainer.rows import EpochRow
+from trainer.spec import RunSpec
+from trainer.training import Training
+
+SCHEDULE_EPOCHS = 100
+"""Of every run, of which the first few are trained: all epochs are alike, and none has the extra work of a last one."""
+AHEAD_CYCLES = 4_000_000
+"""Some two milliseconds, longer than the host needs to call anything that is timed."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes and repetitions."""
+
+    data: str
+    model: str
+    batch_size: int
+    train: int
+    test: int
+    ratio: float
+    ratios: tuple[float, ...]
+    site_ratios: tuple[float, ...]
+    site_batch: int
+    copy_bytes: int
+    matmul_side: int
+    repetitions: int
+    """Of whatever takes milliseconds."""
+    chunks: int
+    """Of a rung that is too slow for whole epochs: so often, so many `steps` of training and `evaluations` batches of evaluation."""
+    steps: int
+    evaluations: int
+    epochs: int
+    """Whole ones of a rung that is fast enough, after one to warm up."""
+    ratio_epochs: int
+    agreement_train: int
+    agreement_epochs: int
+    seeds: tuple[int, ...]
+    packings: tuple[int, ...]
+    packed_epochs: int
+    compiler: str
+    seconds: float
+    """All of it should take no longer."""
+    plan: Mapping[str, float]
+    """Seconds meant for each part, in their order."""
+    precision: str = "bfloat16"
+    required_epoch_seconds: float = 1.5
+
+
+GPU = Setting(
+    data="synthetic-cifar", model="wrn-28-4", batch_size=128, train=50_000, test=10_000,
+    ratio=0.3, ratios=(1.0, 0.7, 0.3, 0.05), site_ratios=(1.0, 0.3, 0.05), site_batch=128,
+    copy_bytes=2 << 30, matmul_side=8192, repetitions=30, chunks=3, steps=10, evaluations=2, epochs=3, ratio_epochs=2,
+    agreement_train=12_800, agreement_epochs=3, seeds=(1, 2, 3), packings=(1, 2, 4, 8), packed_epochs=3, compiler="inductor",
+    seconds=460, plan={"ceilings": 10, "sites": 65, "ladder": 120, "ratios": 25, "agreement": 55, "packed": 140},
+)  # fmt: skip
+REHEARSAL = Setting(
+    data="digits", model="wrn-10-1", batch_size=32, train=96, test=64,
+    ratio=0.3, ratios=(1.0, 0.7, 0.3, 0.05), site_ratios=(1.0, 0.3, 0.05), site_batch=2,
+    copy_bytes=1 << 20, matmul_side=64, repetitions=1, chunks=1, steps=2, evaluations=1, epochs=2, ratio_epochs=1,
+    agreement_train=64, agreement_epochs=2, seeds=(1, 2, 3), packings=(1, 2), packed_epochs=2, compiler="eager",
+    seconds=450, plan={},
+)  # fmt: skip
+
+
+@dataclass
+class Bench:
+    """One call of the command: what it measures on, what it has found so far, and when it began."""
+
+    setting: Setting
+    device: torch.device
+    folder: Path
+    """Temporary, for what children share."""
+    images: Images
+    found: dict[str, Any]
+    keep: Callable[[], None]
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def rehearsal(self) -> bool:
+        return self.device.type != "cuda"
+
+    def say(self, text: str) -> None:
+        """What is under way, for whoever waits."""
+        print(f"[{time.monotonic() - self.began:5.1f} s] {text}", file=sys.stderr, flush=True)
+
+    def room(self, part: str) -> float:
+        """Seconds that a part may still take if those after it are to have what is meant for them; below 0, repetitions are dropped."""
+        names = list(self.setting.plan)
+        later = sum(self.setting.plan[name] for name in names[names.index(part) + 1 :]) if part in names else 0.0
+        return self.setting.seconds - later - (time.monotonic() - self.began)
+
+    def spec(self, ratio: float, seed: int = 1, **task: Any) -> RunSpec:
+        """The run that is measured, at another ratio or with another task."""
+        it = self.setting
+        whole = {"data": it.data, "model": it.model, "batch_size": it.batch_size, "precision": it.precision}
+        whole |= {"train_size": it.train, "epochs": SCHEDULE_EPOCHS, **task}
+        return RunSpec.read({"task": whole, "policy": {"name": "fixed", "ratio": ratio}, "seed": seed})
+
+    def train(
+        self, spec: RunSpec, epochs: int, part: str, *, least: int = 2, records: bool = True, moments: list[float] | None = None
+    ) -> tuple[list[EpochRow], Engine]:
+        """The first epochs of a run, fewer where time is short but for the `least`; the engine is free for the next when this returns.
+
+        `moments` gets when the first began and each ended, on a clock that all processes of a machine share.
+        """
+        rows: list[EpochRow] = []
+        training = Training(spec, device=self.device, images=self.images, records=records)
+        seen = [] if moments is None else moments
+        seen.append(time.monotonic())
+        for row in training:
+            seen.append(time.monotonic())
+            rows.append(row)
+            if len(rows) == epochs or (len(rows) >= least and self.room(part) < 0):
+                break
+        return rows, training.engine
+
+    def wall(self, work: Callable[[], object]) -> float:
+        """Seconds until the device has done it."""
+        self.wait()
+        began = time.perf_counter()
+        work()
+        self.wait()
+        return time.perf_counter() - began
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def timed(self, functions: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        """Median seconds of each, in turn. By CUDA events, with none of it in the cache, and without the time the host takes to call it."""
+        warm = 1 if self.rehearsal else 3
+        for function in functions.values():
+            for _ in range(warm):
+                function()
+        self.wait()
+        spoil = torch.empty(0 if self.rehearsal else 256 << 20, dtype=torch.int8, device=self.device)
+        rounds = [{name: self._once(it, spoil) for name, it in functions.items()} for _ in range(self.setting.repetitions)]
+        return {name: statistics.median(found[name] for found in rounds) for name in functions}
+
+    def _once(self, function: Callable[[], object], spoil: Tensor) -> float:
+        if self.device.type != "cuda":
+            return self.wall(function)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda._sleep(AHEAD_CYCLES)  # pyright: ignore[reportPrivateUsage] # meanwhile the host calls all of the following
+        spoil.zero_()
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+
+    def forget(self) -> None:
+        """Nothing of what was measured before is left in memory, and the peak starts anew."""
+        engine._idle.clear()  # pyright: ignore[reportPrivateUsage]
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak_gib(self) -> float:
+        """The most that this process has held of the device's memory, beside CUDA's own context; on a CPU, of any."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_reserved() / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def stock() -> None:
+    """PyTorch's own settings for what we are compared with, but for float32, which stays float32. The next Training sets ours again."""
+    torch.set_deterministic_debug_mode("default")
+
+
+def reason(error: BaseException) -> str:
+    """An error for the JSON: its kind, and the first few lines of it."""
+    return "\n".join([type(error).__name__, *str(error).strip().splitlines()[:8]])[:1500]
+
+
+def write_whole(path: Path, found: Any) -> None:
+    """A whole file or none; null for what is not a number, which JSON lacks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w") as file:
+            file.write(json.dumps(_finite(found), indent=1, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(*lines: tuple[Any, ...]) -> None:
+    """The first line is the heading."""
+    cells = [[_cell(value) for value in line] for line in lines]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    cells.insert(1, ["-" * width for width in widths])
+    print(*("| " + " | ".join(it.ljust(width) for it, width in zip(line, widths, strict=True)) + " |" for line in cells), sep="\n")
+    print(flush=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).split("\n")[0][:100]

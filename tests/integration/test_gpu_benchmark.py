@@ -1,0 +1,190 @@
+"""The command that measures a GPU, where there is none: it says so, and its rehearsal goes through every part of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import gpu_packed
+from benchmarks.gpu import PARTS, load, main
+from benchmarks.gpu_children import hand_over
+from benchmarks.gpu_packed import NoMps, mps, rate
+from benchmarks.gpu_setting import GPU, REHEARSAL, write_whole
+from sweep.measured import Results, read
+from tests.conftest import ROOT
+
+COMMAND = [sys.executable, "-m", "benchmarks.gpu"]
+CONTROL = """#!/bin/sh
+# stands in for NVIDIA's: a daemon that notes when it began and when it was told to quit
+if [ "$1" = -d ]; then
+    test -e "$CUDA_MPS_PIPE_DIRECTORY" && test -e "$CUDA_MPS_LOG_DIRECTORY" && echo began >> "$0.log"
+else
+    read -r told && echo "$told" >> "$0.log"
+fi
+"""
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """Every number in a JSON value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from numbers(inner)
+    elif isinstance(value, (int, float)):
+        yield value
+
+
+def gone(process: int, seconds: float = 10) -> bool:
+    """Whether a process ends within so long; one that has ended and was not yet waited for counts as gone."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        stat = Path(f"/proc/{process}/stat")
+        if not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Path) -> None:
+    out = tmp_path / "gpu-rehearsal.json"
+    done = subprocess.run([*COMMAND, "--rehearse", "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# REHEARSAL, not a measurement\n")
+    found = json.loads(out.read_text())
+    assert found["measured"] is False
+    assert found["complete"] is True
+    assert not found["errors"]
+    assert all(found[part] for part in PARTS)
+    assert all(math.isfinite(number) for number in numbers(found))
+    assert [line["sites"] for line in found["sites"]["shapes"]] == [
+        3,
+        2,
+        2,
+    ]  # wrn-10-1 has 7: the first block's input is as wide as the stem
+    assert all(line["exactly_keep_survive"] and not line["errors"] for line in found["sites"]["shapes"])
+    rungs = ["plain fp32", "plain bf16", "plain bf16 compiled", "fused", "fused + graph"]
+    assert [(line["rung"], line["epoch_seconds"] > 0) for line in found["ladder"]] == [(rung, True) for rung in rungs]
+    assert found["ratios"]["recorded_anew"] is False
+    assert len(found["ratios"]["epochs"]) == 4
+    assert found["agreement"]["agree"] is True
+    assert sorted(found["agreement"]["reference"]) == ["1", "2", "3"]
+    assert [(line["runs"], line["mps"], line["rows_equal"]) for line in found["packed"]] == [(1, False, True), (2, False, True)]
+    assert found["mps"]["complete"] is False
+    assert len(found["required"]) == 8
+    assert all(line["measured"] is not None and line["met"] is None for line in found["required"])
+    assert read(tmp_path) == Results([], [])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_without_a_device_nothing_is_measured_or_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # which the command changes
+    assert main(["--out", str(tmp_path / "gpu.json")]) == 3
+    said = capsys.readouterr()
+    assert "--rehearse" in said.err
+    assert (said.out, said.err.count("\n"), list(tmp_path.iterdir())) == ("", 1, [])
+
+
+def test_a_rehearsal_that_is_killed_leaves_whole_figures_or_none(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [*COMMAND, "--rehearse", "--out", str(out)]
+    nowhere, environment = subprocess.DEVNULL, {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, stdout=nowhere, stderr=nowhere, env=environment) as process:
+        while not out.exists() and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+    found = json.loads(out.read_text())
+    assert (found["measured"], found["complete"], found["packed"]) == (False, False, [])
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    write_whole(path, {"loss": math.nan, "by": {1: math.inf}})
+    assert json.loads(path.read_text()) == {"loss": None, "by": {"1": None}}
+    with pytest.raises(TypeError):
+        write_whole(path, {"no": object()})
+    assert json.loads(path.read_text())["loss"] is None
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_child_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """In the midst of a run that would go on for longer than is waited here."""
+    hand_over(load(REHEARSAL, torch.device("cpu")), tmp_path)
+    code = f"""
+import pathlib, sys
+from benchmarks.gpu_children import Child
+child = Child(pathlib.Path({str(tmp_path)!r}), rehearsal=True)
+child.ask({{"do": "train", "epochs": 1}}, 60)
+child.tell({{"do": "train", "epochs": 100}})
+print(child.process.pid, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        parent.kill()
+    assert gone(child)
+
+
+@pytest.fixture
+def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for NVIDIA's command, first on the PATH."""
+    path = tmp_path / gpu_packed.MPS
+    path.write_text(CONTROL)
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return path
+
+
+def test_a_daemon_of_ours_is_told_to_quit(control: Path) -> None:
+    with mps() as environment:
+        assert set(environment) == {"CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"}
+        assert Path(f"{control}.log").read_text() == "began\n"
+    assert Path(f"{control}.log").read_text() == "began\nquit\n"
+    assert not Path(environment["CUDA_MPS_PIPE_DIRECTORY"]).exists()
+
+
+def test_a_daemon_of_ours_quits_though_we_are_killed(control: Path) -> None:
+    code = "import os; from benchmarks.gpu_packed import mps; it = mps(); it.__enter__(); os.kill(os.getpid(), 9)"
+    environment = {**os.environ, "TMPDIR": str(control.parent)}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False).returncode == -signal.SIGKILL
+    until, log = time.monotonic() + 20, Path(f"{control}.log")
+    while log.read_text() != "began\nquit\n" and time.monotonic() < until:
+        time.sleep(0.05)
+    assert log.read_text() == "began\nquit\n"
+
+
+def test_a_daemon_that_cannot_be_had_is_told_with_its_reason(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control.write_text("#!/bin/sh\necho Insufficient privileges >&2\nexit 1\n")
+    with pytest.raises(NoMps, match="did not start: Insufficient privileges"), mps():
+        pass
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(NoMps, match="is not on the PATH"), mps():
+        pass
+
+
+def test_only_what_is_done_while_all_are_busy_counts_as_packed() -> None:
+    """One alone; two in step; and two of which the second begins a second later and takes twice as long for an epoch."""
+    assert rate([[10.0, 12.0, 14.0]]) == pytest.approx(0.5)
+    assert rate([[10.0, 12.0, 14.0], [10.0, 12.0, 14.0]]) == pytest.approx(1.0)
+    assert rate([[0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 5.0]]) == pytest.approx(1.5)  # from 1 to 3: two epochs, and one
+    assert rate([[0.0, 1.0], [3.0, 4.0]]) == pytest.approx(0.5)  # they missed each other: two epochs in four seconds
+
+
+def test_the_plan_of_a_measurement_has_every_part_and_fits_its_time() -> None:
+    assert list(GPU.plan) == list(PARTS)
+    assert sum(GPU.plan.values()) < GPU.seconds < 480
+    assert not REHEARSAL.plan
