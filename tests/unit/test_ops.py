@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer import ops as dispatch
 from trainer.ops import cpu, fused, keep_count, reference
 
 
@@ -347,3 +348,14 @@ def test_what_the_compiler_is_told_of_the_site_is_what_it_does() -> None:
             (x.to(device).requires_grad_(), scale, bias, keep, 1e-10, None),
             test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
         )
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "expected"),
+    [("cpu", (9, 0), cpu), ("cuda", (9, 0), fused), ("cuda", (8, 0), fused), ("cuda", (7, 5), reference), ("mps", (9, 0), reference)],
+)
+def test_a_device_gets_the_fastest_implementation_that_runs_on_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, capability: tuple[int, int], expected: Any
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert dispatch._implementation.__wrapped__(device) is expected  # pyright: ignore[reportPrivateUsage]

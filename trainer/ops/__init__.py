@@ -27,9 +27,11 @@ def keep_count(ratio: float, size: int) -> int:
 
 @cache
 def _implementation(device: str) -> ModuleType:
-    if device == "cuda" and torch.version.hip is None and find_spec("triton"):  # the kernels hold instructions of NVIDIA's
-        return import_module("trainer.ops.fused")
-    return cpu if device == "cpu" else reference
+    if device == "cpu":
+        return cpu
+    # the kernels hold instructions that NVIDIA's GPUs have since Ampere
+    able = device == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0) and find_spec("triton")
+    return import_module("trainer.ops.fused") if able else reference
 
 
 def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
