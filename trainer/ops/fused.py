@@ -74,8 +74,8 @@ def _site(
     pairs, stride = block_p * block_c // 2, int(keep.numel() > 1)
     constants: dict[str, Any] = {"P": places, "C": channels, "BLOCK_P": block_p, "NORM": norm}
     half = x.dtype == torch.bfloat16
-    # a thread takes words of pairs two at a time
-    if half and priority is None and channels % 2 == 0 and LEAST_WARPS * 64 <= pairs <= RESIDENT_WORDS:
+    # every thread takes two neighbouring words at a time, so that there must be so many, and none of them twice
+    if half and priority is None and channels % 2 == 0 and block_c >= 8 and LEAST_WARPS * 64 <= pairs <= RESIDENT_WORDS:
         read, written = _flat(x).view(torch.int32), _flat(out).view(torch.int32)
         arguments = read, scale, bias, keep, stride, written, inverse, edge, nonzero, eps
         launch(kernels.resident_pairs, (len(x),), *arguments, warps=_warps(pairs), **constants, BLOCK_W=block_c // 2)

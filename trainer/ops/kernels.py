@@ -63,6 +63,15 @@ def _pair(low, high):
 
 
 @triton.jit
+def _lanes(sums):
+    """All ones in either half whose highest bit is set, zero in the other."""
+    if INTERPRETED:
+        return ((sums >> 15) & 0x00010001) * 0xFFFF
+    else:
+        return tl.inline_asm_elementwise("prmt.b32 $0, $1, $1, 0xBB99;", "=r,r", [sums], dtype=tl.uint32, is_pure=True, pack=1)
+
+
+@triton.jit
 def _scaled(normed, scale, bias, channel, real):
     scales, shifts = tl.load(scale + channel, mask=real, other=0.0), tl.load(bias + channel, mask=real, other=0.0)
     return tl.fma(normed, tl.broadcast_to(scales[None, :], normed.shape), tl.broadcast_to(shifts[None, :], normed.shape))
@@ -113,13 +122,15 @@ def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzer
     if BLOCK_P != P or BLOCK_W != W:
         keys = tl.where(mask, keys, 0)
     positive, greatest = count_above(keys, tl.zeros((), tl.int32), 2), greatest_key(keys, 2)
-    t, at, last = edge_of(keys, x, positive, greatest, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
-    # as in count_above, with one more added where a tie survives
-    extra = (2 * word < at).to(tl.uint32) + ((2 * word + 1 < at).to(tl.uint32) << 16) + (0x7FFF - t).to(tl.uint32) * 0x00010001
-    tie = tl.where(word == at >> 1, tl.where((at & 1) == 0, 1, 0x00010000), 0).to(tl.uint32)  # no division: of -1, languages differ
-    row_of_tie = tl.where(place <= last, 0xFFFFFFFF, 0).to(tl.uint32)
-    flags = ((keys + extra[None, :] + (tie[None, :] & row_of_tie[:, None])) >> 15) & 0x00010001
-    tl.store(out + row + offsets, (keys & (flags * 0xFFFF)).to(tl.int32, bitcast=True), mask=mask)
+    t, at, last = positive * 0, positive * 0 - 1, positive * 0
+    if positive > wanted:
+        t, at, last = edge_of(keys, x, positive, greatest, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
+        # as in count_above, with one more added where a tie survives
+        extra = (2 * word < at).to(tl.uint32) + ((2 * word + 1 < at).to(tl.uint32) << 16) + (0x7FFF - t).to(tl.uint32) * 0x00010001
+        tie = tl.where(word == at >> 1, tl.where((at & 1) == 0, 1, 0x00010000), 0).to(tl.uint32)  # no division: of -1, languages differ
+        row_of_tie = tl.where(place <= last, 0xFFFFFFFF, 0).to(tl.uint32)
+        keys &= _lanes(keys + extra[None, :] + (tie[None, :] & row_of_tie[:, None]))
+    tl.store(out + row + offsets, keys.to(tl.int32, bitcast=True), mask=mask)
     _keep_edge(edge, sample, t, at, last)
     tl.store(nonzero + sample, tl.minimum(positive, wanted))
 
@@ -167,7 +178,9 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
             tl.store(scratch + offsets, key, mask=mask)
             _store(out, offsets, y, mask, HALF)
         tl.debug_barrier()  # what one thread wrote, another may read from here on
-    t, at, last = edge_of(tile, keys, positive, greatest, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT)
+    t, at, last = positive * 0, positive * 0 - 1, positive * 0
+    if positive > wanted:
+        t, at, last = edge_of(tile, keys, positive, greatest, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT)
     channel = tl.arange(0, BLOCK_C)
     if RESIDENT:
         _store(out, offsets, tl.where(survive(tile, tl.arange(0, BLOCK_P), channel, t, at, last), y, 0.0), mask, HALF)

@@ -155,12 +155,14 @@ def _cut(tile, keys, t, need, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.cons
 @triton.jit
 def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
             LANES: tl.constexpr, HALF: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
-    """(t, channel, place): a key survives above `t`, or at `t` in a lower channel or, in this one, at a lower place or this one."""
-    t, channel, last = positive * 0, positive * 0 - 1, positive * 0
-    if positive > keep:
-        t, above = _threshold(tile, keys, positive, greatest, keep, P, W, BLOCK_P, BLOCK_W, LANES, HALF, RESIDENT)
-        if above < keep:
-            channel, last = _cut(tile, keys, t, keep - above, P, W, BLOCK_P, BLOCK_W, LANES, RESIDENT)
+    """(t, channel, place): a key survives above `t`, or at `t` in a lower channel or, in this one, at a lower place or this one.
+
+    For a row with more than `keep` keys above 0; in any other (0, -1, 0) says the same.
+    """
+    t, above = _threshold(tile, keys, positive, greatest, keep, P, W, BLOCK_P, BLOCK_W, LANES, HALF, RESIDENT)
+    channel, last = positive * 0 - 1, positive * 0
+    if above < keep:
+        channel, last = _cut(tile, keys, t, keep - above, P, W, BLOCK_P, BLOCK_W, LANES, RESIDENT)
     return t, channel, last
 
 
