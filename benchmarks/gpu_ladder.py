@@ -183,7 +183,9 @@ def ratios(bench: Bench) -> None:
         "note": "an epoch at r = 1 has one evaluation, at any other ratio two",
     }
     table(("r", "epoch, s", "of it training, s"), *(tuple(line.values()) for line in lines))
-    print(f"Greatest over least {found['greatest_over_least']:.3f}; from {first} after the first epoch to {now}.\n", flush=True)
+    spans = f"{found['greatest_over_least']:.3f}, of training alone {found['training_greatest_over_least']:.3f}"
+    anew = "something was" if found["recorded_anew"] else "nothing was"
+    print(f"Greatest over least: {spans} ({found['note']}). After the first epoch {anew} made or recorded anew.\n", flush=True)
 
 
 def _span(values: list[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import math
@@ -197,12 +198,16 @@ def reason(error: BaseException) -> str:
 
 
 def write_whole(path: Path, found: Any) -> None:
-    """A whole file or none; null for what is not a number, which JSON lacks."""
+    """A whole file or none; null for what is not a number, which JSON lacks. What is there must be a file: nothing else is replaced."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "is there, and is no file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(_finite(found), indent=1, allow_nan=False) + "\n"
     try:
         with aside.open("w") as file:
-            file.write(json.dumps(_finite(found), indent=1, allow_nan=False) + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -64,7 +64,7 @@ def sites(bench: Bench) -> None:
     whole = [line for line in found["shapes"] if "copy_ms" in line]
     names = [name for name in _TIMES if all(line.get(name) is not None for line in whole)]
     found["all_sites_ms"] = {name: sum(line["sites"] * line[name] for line in whole) for name in names} if whole else {}
-    _show(found)
+    _show(bench, found)
 
 
 _TIMES = ("copy_ms", "forward_ms", "forward_backward_ms", "compiled_reference_ms", "torch_topk_ms")
@@ -131,18 +131,9 @@ def _others(bench: Bench, line: dict[str, Any], inputs: tuple[Tensor, Tensor, Te
     process.prepare()
 
 
-def _show(found: dict[str, Any]) -> None:
-    head = (
-        "site, bf16",
-        "of them",
-        "copy, ms",
-        "forward, ms",
-        "forward / copy",
-        "TB/s",
-        "fwd + bwd, ms",
-        "compiled ref., ms",
-        "torch.topk, ms",
-    )
+def _show(bench: Bench, found: dict[str, Any]) -> None:
+    print(f"Where no r is said it is {bench.setting.ratio:g}; times in ms.")
+    head = ("site, bf16", "of them", "copy", "forward", "forward / copy", "TB/s", "fwd + bwd", "compiled ref.", "torch.topk")
     lines = [
         (
             "x".join(str(n) for n in (found["batch"], *line["shape"])),

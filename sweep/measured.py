@@ -87,6 +87,8 @@ class Results:
 
     def device(self, name: str) -> str:
         """The one device that is meant by its name or a part of it; RejectStudy with those there are."""
+        if not name.strip():
+            raise RejectStudy(["--gpu wants the name of a GPU, or a part of it."])
         devices, asked = sorted({it.device for it in self.measured}), name.lower()
         meant = [it for it in devices if it.lower() == asked] or [it for it in devices if asked in it.lower()]
         if len(meant) == 1:

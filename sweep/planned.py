@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,10 +123,13 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
         searched = f"as {repeated}, on other seeds" if repeated else ", ".join(key.split(".", 1)[1] for key in study.searched(arm)) or "-"
         table.add_row(arm + (" (baseline)" if arm == study.baseline else ""), searched, str(runs["search"] or "-"), str(runs["confirm"]))
     total = planned.runs_done + planned.runs_left
+    share = study.resources.gpus
+    gpus = f" on {math.ceil(planned.slots / study.resources.sharing * max(share, 1))} GPUs" if share else ""
     hours = f"; about {_rounded(planned.gpu_hours_left)} GPU-hours" if planned.gpu_hours_left is not None else ""
     lines = [
         f"{total} runs, {planned.epochs:,} epochs; {planned.runs_done} runs are done.",
-        f"{planned.slots} at once, {planned.utilisation:.0%} busy: {duration(planned.seconds_left)}{hours} ({planned.seconds_from}).",
+        f"{planned.slots} at once{gpus}, {planned.utilisation:.0%} busy; time: {duration(planned.seconds_left)}{hours} "
+        f"({planned.seconds_from}).",
         *([f"Assumed: {planned.assumed}."] if planned.assumed else []),
         f"{planned.comparisons} comparisons of {planned.pairs} pairs ({study.analysis.test}, Holm at {study.analysis.alpha:g}), at r = "
         + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_packed
-from benchmarks.gpu import PARTS, load, main
+from benchmarks import gpu, gpu_packed
+from benchmarks.gpu import PARTS, begun, load, main, measure, run
 from benchmarks.gpu_children import hand_over
 from benchmarks.gpu_packed import NoMps, mps, rate
-from benchmarks.gpu_setting import GPU, REHEARSAL, write_whole
+from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, write_whole
 from sweep.measured import Results, read
 from tests.conftest import ROOT
 
@@ -96,6 +96,47 @@ def test_without_a_device_nothing_is_measured_or_written(
     said = capsys.readouterr()
     assert "--rehearse" in said.err
     assert (said.out, said.err.count("\n"), list(tmp_path.iterdir())) == ("", 1, [])
+
+
+def test_the_figures_take_the_place_of_a_file_or_of_nothing(tmp_path: Path) -> None:
+    """A device among folders of root's was replaced once."""
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(tmp_path / "file.json")
+    for path in (fifo, tmp_path):
+        with pytest.raises(OSError, match="is no file"):
+            write_whole(path, {})
+        with pytest.raises(SystemExit, match="2"):
+            main(["--rehearse", "--out", str(path)])
+    write_whole(link, {"one": 1})
+    assert link.is_symlink()
+    assert json.loads((tmp_path / "file.json").read_text()) == {"one": 1}
+    assert fifo.is_fifo()
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(REHEARSAL, torch.device("cpu"), tmp_path / "file" / "gpu.json") == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"--out {tmp_path}/file/gpu.json: cannot be written: ")
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(gpu, "PARTS", {name: lambda _, name=name: done.append(name) for name in ("one", "two")})
+
+    def full() -> None:
+        if len(done) < 2:
+            raise OSError(28, "No space left on device")
+
+    bench = Bench(REHEARSAL, torch.device("cpu"), tmp_path, load(REHEARSAL, torch.device("cpu")), {}, full)
+    bench.found |= begun(REHEARSAL, bench.device) | dict.fromkeys(("ladder", "sites", "ratios", "agreement"))
+    measure(bench)
+    assert done == ["one", "two"]
+    assert bench.found["complete"]
+    assert not bench.found["errors"]
 
 
 def test_a_rehearsal_that_is_killed_leaves_whole_figures_or_none(tmp_path: Path) -> None:
