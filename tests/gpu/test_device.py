@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.kernels import site_shapes
 from tests.conftest import run_spec, without_wall
 from trainer import ops
-from trainer.models.wide_resnet import WideResNet
 from trainer.ops import keep_count, reference
 from trainer.training import Training
 
@@ -25,17 +25,6 @@ SAWTOOTH = {"name": "sawtooth", "period": 2, "decay": 0.3}
 RANDOM = {**SAWTOOTH, "survivors": "random"}
 
 
-def shapes() -> list[tuple[int, ...]]:
-    """What comes to each of the 25 sites of the paper's network, as (C, H, W)."""
-    found: list[tuple[int, ...]] = []
-    model = WideResNet(28, 4, 10)
-    for site in model.sites:
-        site.register_forward_pre_hook(lambda _, inputs: found.append(tuple(inputs[0].shape[1:])))
-    with torch.no_grad():
-        model(torch.zeros(1, 3, 32, 32))
-    return found
-
-
 def drawn(shape: tuple[int, ...], precision: str, seed: int) -> Tensor:
     values = torch.randn(shape, generator=torch.Generator("cuda").manual_seed(seed), device="cuda")
     return values.to(getattr(torch, precision)).contiguous(memory_format=torch.channels_last)
@@ -44,7 +33,7 @@ def drawn(shape: tuple[int, ...], precision: str, seed: int) -> Tensor:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("batch", [128, 80])
 def test_every_site_of_the_papers_network_keeps_what_the_reference_keeps(precision: str, batch: int) -> None:
-    sites = shapes()
+    sites = site_shapes()
     assert len(sites) == 25
     for number, shape in enumerate(sites):
         x, size = drawn((batch, *shape), precision, number), shape[0] * shape[1] * shape[2]
@@ -58,7 +47,7 @@ def test_every_site_of_the_papers_network_keeps_what_the_reference_keeps(precisi
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("batch", [128, 80])
 def test_every_site_has_the_references_output_and_gradients_and_the_same_ones_twice(precision: str, batch: int) -> None:
-    for number, shape in enumerate(shapes()):
+    for number, shape in enumerate(site_shapes()):
         x, upstream = drawn((batch, *shape), precision, number), drawn((batch, *shape), precision, 100 + number)
         scale, bias = (start + torch.randn(shape[0], generator=torch.Generator().manual_seed(number)).cuda() / 5 for start in (1, 0))
         keep = torch.tensor(keep_count(0.2, shape[0] * shape[1] * shape[2]), dtype=torch.int32, device="cuda")

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 import triton
-from torch import Tensor
+from torch import Tensor, library
 
 from trainer.ops import kernels, reference
 from trainer.ops.reference import Keep
@@ -62,7 +62,7 @@ def _empty(x: Tensor, places: int, norm: bool) -> tuple[Tensor, Tensor, Tensor, 
     return torch.empty_like(x), nonzero, x.new_empty((samples, places if norm else 0), dtype=torch.float32), edge
 
 
-@torch.library.custom_op("trainer::site", mutates_args=())
+@library.custom_op("trainer::site", mutates_args=())
 def _site(
     x: Tensor, scale: Tensor | None, bias: Tensor | None, keep: Tensor, eps: float, priority: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -91,7 +91,7 @@ def _site(
     return out, nonzero, inverse, edge
 
 
-@torch.library.custom_op("trainer::site_backward", mutates_args=())
+@library.custom_op("trainer::site_backward", mutates_args=())
 def _site_backward(
     grad: Tensor, x: Tensor, scale: Tensor | None, bias: Tensor | None, out: Tensor | None, inverse: Tensor, edge: Tensor
 ) -> tuple[Tensor, Tensor]:
