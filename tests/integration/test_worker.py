@@ -16,12 +16,12 @@ from sweep.worker import LOG_LINES, Worker
 from tests.conftest import run_spec, without_wall
 from tests.integration.attempts import attempt, checkpoints, take
 from tests.loops import job_of, work
-from trainer import data
+from trainer import data, engine
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import KeepRatioPolicy
 from trainer.rows import EpochRow, from_parquet
 from trainer.run_folder import Outcome, RunFolder
-from trainer.spec import RunSpec
+from trainer.spec import RunSpec, Task
 from trainer.store import LocalStore
 from trainer.training import Training
 
@@ -244,6 +244,23 @@ def test_data_are_loaded_once_for_all_runs_of_a_process(tmp_path: Path, monkeypa
     for seed in (1, 2, 3):
         assert work(worker_on(tmp_path, run_spec(seed=seed, epochs=1)))[-1]["state"] == "ended"
     assert loads == ["digits"]
+
+
+def test_the_runs_of_a_process_take_one_engine_over_from_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with it what was recorded; one that is held on to, by a worker or its attempt, would show here."""
+    made: list[str] = []
+    make = engine.Engine.__init__
+
+    def count(self: engine.Engine, task: Task, *arguments: Any, **more: Any) -> None:
+        made.append(task.model)
+        make(self, task, *arguments, **more)
+
+    monkeypatch.setattr(engine.Engine, "__init__", count)
+    monkeypatch.setattr(engine, "_idle", {})
+    for seed in (1, 2, 3):
+        it = worker_on(tmp_path, run_spec(seed=seed, epochs=2, learning_rate=0.01 * seed))
+        assert work(it)[-1]["state"] == "ended"
+    assert made == ["wrn-10-1"]
 
 
 def test_a_folder_for_the_runs_may_be_a_bucket(bucket: str) -> None:
