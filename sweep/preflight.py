@@ -46,9 +46,28 @@ def probe(place: str, data: list[str], data_dir: str, gpus: float, note: str) ->
         import torch
 
         facts["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-        if facts["device"] == "none":
-            facts["problems"].append("its torch sees no GPU.")
+        facts["problems"] += ["its torch sees no GPU."] if facts["device"] == "none" else site_problems("cuda")
     return facts
+
+
+def site_problems(device: str) -> list[str]:
+    """Whether a device keeps the activations that the reference keeps: kernels are compiled on each node, where that may fail."""
+    import torch
+
+    from trainer import ops
+    from trainer.ops import reference
+
+    drawn = torch.randn(4, 16, 8, 8, generator=torch.Generator().manual_seed(1)).mul(4).round()  # with ties to cut
+    for precision in (torch.float32, torch.bfloat16):
+        x = drawn.to(precision).contiguous(memory_format=torch.channels_last)
+        try:
+            out = ops.relu_topk(x.to(device), 100).cpu()
+        except Exception as error:  # no C compiler for Triton, a driver that is too old, a GPU that is broken
+            first = (str(error).strip().splitlines() or ["no message"])[0]
+            return [f"its GPU cannot run our kernels ({precision}): {type(error).__name__}: {first}"]
+        if not torch.equal(out, reference.relu_topk(x, 100)):
+            return [f"its GPU keeps other activations than the reference does ({precision}); do not trust it."]
+    return []
 
 
 def compare(here: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[str]:
