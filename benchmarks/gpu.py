@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
         torch.set_num_threads(1)
     if given.child:
-        return be_child(given.child, rehearsal=given.rehearse)
+        return be_child(given.child, gpu_ladder.plain_rung, rehearsal=given.rehearse)
     signal.signal(signal.SIGTERM, _stopped)
     signal.signal(signal.SIGINT, _stopped)
     if given.rehearse:

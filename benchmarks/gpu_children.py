@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -127,8 +127,11 @@ def taken_over(folder: Path, device: torch.device) -> Images:
     return Images(images, labels, json.loads((folder / "train.json").read_text()))
 
 
-def be_child(folder: Path, *, rehearsal: bool) -> int:
-    """Do what is asked until nobody is there to ask. The device is not touched before."""
+Rung = Callable[[Bench, str], dict[str, Any]]
+
+
+def be_child(folder: Path, rung: Rung, *, rehearsal: bool) -> int:
+    """Do what is asked, a rung of the ladder or some epochs, until nobody is there to ask. The device is not touched before."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w")
@@ -139,7 +142,7 @@ def be_child(folder: Path, *, rehearsal: bool) -> int:
             asked = json.loads(line)
             if asked["do"] != "load" and bench is None:
                 bench = _bench(folder, rehearsal=rehearsal)
-            found = {} if bench is None else _do(bench, asked)
+            found = {} if bench is None else _do(bench, rung, asked)
         except Exception as error:  # the one who asked decides what it means
             found = {"error": reason(error)}
         print(json.dumps(found), file=answers, flush=True)
@@ -152,11 +155,9 @@ def _bench(folder: Path, *, rehearsal: bool) -> Bench:
     return Bench(setting, device, folder, taken_over(folder, device), {}, lambda: None)
 
 
-def _do(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+def _do(bench: Bench, rung: Rung, asked: dict[str, Any]) -> dict[str, Any]:
     if asked["do"] == "rung":
-        from benchmarks.gpu_ladder import plain_rung
-
-        return {**plain_rung(bench, asked["name"]), "peak_gib": bench.peak_gib()}
+        return {**rung(bench, asked["name"]), "peak_gib": bench.peak_gib()}
     moments: list[float] = []
     rows, _ = bench.train(bench.spec(bench.setting.ratio, SEED), asked["epochs"], "packed", least=asked["epochs"], moments=moments)
     values = [{name: value for name, value in json_ready(row).items() if name not in WALL} for row in rows]
