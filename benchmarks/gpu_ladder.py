@@ -44,7 +44,7 @@ class UnsortedReLU(plain.SparseReLU):
 
 def plain_model(bench: Bench, *, bf16: bool) -> plain.PlainWideResNet:
     """On the device; with `bf16` in channels_last and with the faster top-k."""
-    facts = data.DATASETS[bench.setting.data]
+    facts = data.facts(bench.setting.data)
     depth, widen = (int(part) for part in bench.setting.model.split("-")[1:])
     model = plain.PlainWideResNet(depth, widen, facts.classes, facts.image[0]).to(bench.device)
     if not bf16:

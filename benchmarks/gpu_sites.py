@@ -35,7 +35,7 @@ def ceilings(bench: Bench) -> None:
 
 def shapes(bench: Bench) -> Counter[tuple[int, ...]]:
     """What comes into the sites of the network, and how many sites get it: the model itself is asked."""
-    facts, found = data.DATASETS[bench.setting.data], Counter[tuple[int, ...]]()
+    facts, found = data.facts(bench.setting.data), Counter[tuple[int, ...]]()
     model = models.build(bench.spec(1.0).task, facts.image, facts.classes, randomness.generator(torch.device("cpu"), 1, "init"))
 
     def see(_: object, inputs: tuple[Tensor, ...]) -> None:

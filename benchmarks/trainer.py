@@ -73,7 +73,7 @@ def ours(case: Case) -> list[float]:
 
 def theirs(case: Case) -> list[float]:
     """Seconds of each epoch, with PyTorch's own settings."""
-    images, facts = case.images(), data.DATASETS[case.data]
+    images, facts = case.images(), data.facts(case.data)
     depth, widen = (int(part) for part in case.model.split("-")[1:])
     model = plain.PlainWideResNet(depth, widen, facts.classes, facts.image[0])
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, nesterov=True)

@@ -26,6 +26,8 @@ BRISK: dict[str, dict[str, Any]] = {
     "additive-reset": {"step": 0.3},
     "multiplicative-reset": {"decay": 0.5},
     "sawtooth": {"period": 2, "decay": 0.2},
+    "npset": {"start": 1, "period": 1},
+    "npset-frozen": {"start": 1, "period": 1},
 }
 """Settings with which a policy moves within a few epochs, where its defaults would not; any other policy is tested with its defaults."""
 ROOT = Path(__file__).parent.parent

@@ -80,7 +80,9 @@ class Display:
 
     def row(self, row: EpochRow) -> None:
         shares = {"train": row.train_accuracy, "test": row.test_accuracy, "at r = 1": row.dense_test_accuracy}
-        parts = [f"r {row.keep_ratio:.3g}", f"loss {row.train_loss:.4f}"]
+        parts = [] if row.keep_ratio is None else [f"r {row.keep_ratio:.3g}"]
+        parts += [] if row.connections is None else [f"{row.connections:,} connections", f"{row.active_neurons:,} neurons"]
+        parts += [f"loss {row.train_loss:.4f}"]
         parts += [f"{name} {share:.2%}" for name, share in shares.items() if share is not None]
         text = f"epoch {row.epoch}/{self.epochs}  {'  '.join(parts)}"
         if self.progress:

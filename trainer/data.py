@@ -1,37 +1,39 @@
-"""Data sets as whole arrays, and which of their images a run trains on, holds out and is tested on.
+"""Data sets as whole arrays, and which of their images a run trains on, holds out and is tested on. A row of a table is an image too.
 
-`python -m trainer.data NAME --data-dir DIR` fetches what has to be fetched. Nothing here needs torch.
+`python -m trainer.data NAME --data-dir DIR` fetches what has to be fetched, and `python -m trainer.data FILE --target COLUMN` prints how
+a file of one's own is declared. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-from trainer import randomness
+from trainer import randomness, synthetic, tables
+from trainer.settings import SpecError, one_of, read
+from trainer.table_files import FORMATS, DataError
+from trainer.tables import Layout, Table
 
-if TYPE_CHECKING:
-    from trainer.spec import Task
+Data = str | Table
+"""A data set by name, or a file of one's own."""
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3762,)  # of all 1,797 images, on a scale from 0 to 1
-
-
-class DataError(RuntimeError):
-    """The data cannot be had on this machine; the message says what is expected where, and how to get it."""
+DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3762,)  # of all 1,797 images, on a scale from 0 to 1, where tables are scaled by training rows
+OWN = "A file of one's own is declared as an object, which `python -m trainer.data FILE --target COLUMN` prints."
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """A whole data set: images normalised, float32, (N, C, H, W); labels int64."""
+    """A whole data set: images float32, (N, C, H, W), normalised unless its facts say `standardise`; labels int64."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -49,31 +51,65 @@ class Dataset:
     test: int
     load: Callable[[Path], Arrays]
     fetch: Callable[[Path], object] | None = None
+    brought: bool = False
+    """Whether it lies in the folder of --data-dir, where it has to be brought."""
+    standardise: bool = False
+    """Whether the images come raw, for whoever trains to bring each column to mean 0 and deviation 1 of the rows trained on."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into the training set. The test set is always whole."""
+    """Places in the whole set, where the images of its training set come first and those of its test set after them."""
 
     train: np.ndarray
     validation: np.ndarray
+    test: np.ndarray
 
 
-def split(task: Task, seed: int) -> Split:
-    """The images this seed trains on and holds out, the same for every policy.
+class Shares(Protocol):
+    """What a task says of the images it uses."""
 
-    The validation share is of the whole training set. `train_size` counts the images trained on, so that a search and its confirmation
-    train on as many; they are the same images whether or not some are held out.
+    @property
+    def data(self) -> Data: ...
+    @property
+    def validation(self) -> float: ...
+    @property
+    def train_size(self) -> int | None: ...
+    @property
+    def resample(self) -> float | None: ...
+
+
+def split(task: Shares, seed: int) -> Split:
+    """The images this seed trains on, holds out and is tested on, the same for every policy.
+
+    The validation share is of all that is there to train on. `train_size` counts the images trained on, so that a search and its
+    confirmation train on as many; they are the same images whether or not some are held out. A test set that is drawn depends on the
+    seed and its share alone, so that a search and its confirmation never train on each other's.
     """
-    order = randomness.permutation(DATASETS[task.data].train, seed, "split")
+    own, (available, tested) = facts(task.data).train, sizes(task)
+    there, test = np.arange(own), np.arange(own, available + tested)
+    if task.resample is not None:
+        drawn = randomness.permutation(available + tested, seed, "resample")
+        there, test = drawn[tested:], np.sort(drawn[:tested])
+    order = there[randomness.permutation(available, seed, "split")]
     held_out = held_out_of(task)
-    train = order[held_out:] if task.train_size is None else order[len(order) - task.train_size :]
-    return Split(train=train, validation=order[:held_out])
+    train = order[held_out:] if task.train_size is None else order[available - task.train_size :]
+    return Split(train=train, validation=order[:held_out], test=test)
 
 
-def held_out_of(task: Task) -> int:
-    """How many training images the task holds out for validation."""
-    return round(task.validation * DATASETS[task.data].train)
+def sizes(task: Shares) -> tuple[int, int]:
+    """How many images there are to train on, held out ones included, and how many to be tested on."""
+    known = facts(task.data)
+    if task.resample is None:
+        return known.train, known.test
+    total = known.train + known.test
+    tested = round(task.resample * total)
+    return total - tested, tested
+
+
+def held_out_of(task: Shares) -> int:
+    """How many of the images to train on the task holds out for validation."""
+    return round(task.validation * sizes(task)[0])
 
 
 def _normalised(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
@@ -81,12 +117,32 @@ def _normalised(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, .
     return ((images - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)).transpose(0, 3, 1, 2)
 
 
-def _digits(_: Path) -> Arrays:
-    # scikit-learn's own file, read without importing scikit-learn, which takes every process of a sweep more than a second
+def _packaged(file: str, header: int = 0) -> np.ndarray:
+    """scikit-learn's own file, read without importing scikit-learn, which takes every process of a sweep more than a second."""
     package = find_spec("sklearn")
-    assert package is not None
-    with gzip.open(Path(str(package.origin)).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
-        whole = np.loadtxt(file, delimiter=",")
+    if package is None:
+        raise DataError(f"{file} comes with scikit-learn, which is not installed here: pip install scikit-learn.")
+    return np.loadtxt(Path(str(package.origin)).parent / "datasets" / "data" / file, delimiter=",", skiprows=header)
+
+
+def _packaged_table(file: str, name: str, _: Path) -> Arrays:
+    """A third of the rows, drawn once, are the test set. The first line only counts rows, columns and classes."""
+    whole = _packaged(file, header=1)
+    whole = whole[randomness.permutation(len(whole), 0, name)]
+    return _rows(whole[:, :-1].astype(np.float32), whole[:, -1].astype(np.int64), DATASETS[name].train)
+
+
+def _own(table: Table, data_dir: Path) -> Arrays:
+    return _rows(*tables.load(table, data_dir), table.rows - table.tested)
+
+
+def _rows(inputs: np.ndarray, labels: np.ndarray, train: int) -> Arrays:
+    images = inputs[:, :, None, None]
+    return Arrays(images[:train], labels[:train], images[train:], labels[train:])
+
+
+def _digits(_: Path) -> Arrays:
+    whole = _packaged("digits.csv.gz")
     pictures, target = whole[:, :-1].reshape(-1, 8, 8), whole[:, -1]
     order = randomness.permutation(len(whole), 0, "digits")
     images = _normalised(pictures[order, :, :, None].astype(np.float32) / 16, DIGITS_MEAN, DIGITS_STD)
@@ -130,63 +186,97 @@ def _fetch_cifar10(data_dir: Path) -> None:
 
 
 def _synthetic_cifar(_: Path) -> Arrays:
-    """Images of CIFAR-10's number and shape: each class has four soft patterns, shifted both ways, faint, under another one and noise.
-
-    Learnable, and far from trivial: neither a pixel nor a mean colour tells the class. For benchmarks; it says nothing about photographs.
-    """
-    classes, variants, total = 10, 4, 60_000
-    words = np.random.PCG64(randomness.derive(0, "synthetic-cifar"))
-    coarse = words.random_raw(classes * variants * 3 * 8).view(np.uint8).reshape(classes * variants, 8, 8, 3).astype(np.float32) / 255
-    soft = coarse.repeat(4, axis=1).repeat(4, axis=2)
-    for axis in (1, 2):
-        soft = np.mean([np.roll(soft, shift, axis) for shift in range(-2, 3)], axis=0)
-    soft += 0.5 - soft.mean((1, 2), keepdims=True)
-    shifted = np.lib.stride_tricks.sliding_window_view(np.tile(soft, (1, 2, 2, 1)), (32, 32), axis=(1, 2))  # [pattern, down, right]
-    draws = (words.random_raw(2 * total) >> np.uint64(1)).astype(np.int64).reshape(2, total)
-    labels = draws[0] % classes
-    pattern, down, right = labels * variants + (draws[0] >> 8) % variants, (draws[0] >> 16) % 32, (draws[0] >> 24) % 32
-    other, other_down, other_right = draws[1] % len(soft), (draws[1] >> 16) % 32, (draws[1] >> 24) % 32
-    noise = words.random_raw(total * 3 * 32 * 32 // 8).view(np.uint8).reshape(total, 3, 32, 32)
-    images = np.empty((total, 32, 32, 3), np.float32)
-    for start in range(0, total, 2_000):
-        some = slice(start, start + 2_000)
-        mixed = np.float32(0.45) * shifted[pattern[some], down[some], right[some]]
-        mixed += np.float32(0.25) * shifted[other[some], other_down[some], other_right[some]]
-        mixed += np.float32(0.3 / 255) * noise[some]
-        images[some] = mixed.transpose(0, 2, 3, 1)
+    images, labels = synthetic.images()
     images = _normalised(images, CIFAR_MEAN, CIFAR_STD)
     return Arrays(images[:50_000], labels[:50_000], images[50_000:], labels[50_000:])
 
 
 DATASETS = {
-    "cifar10": Dataset((3, 32, 32), 10, 50_000, 10_000, _cifar10, _fetch_cifar10),
+    "cifar10": Dataset((3, 32, 32), 10, 50_000, 10_000, _cifar10, _fetch_cifar10, brought=True),
     "digits": Dataset((1, 8, 8), 10, 1_200, 597, _digits),
     "synthetic-cifar": Dataset((3, 32, 32), 10, 50_000, 10_000, _synthetic_cifar),
+    "breast-cancer": Dataset((30, 1, 1), 2, 379, 190, partial(_packaged_table, "breast_cancer.csv", "breast-cancer"), standardise=True),
+    "wine": Dataset((13, 1, 1), 3, 119, 59, partial(_packaged_table, "wine_data.csv", "wine"), standardise=True),
 }
 
 
-def load(name: str, data_dir: Path | None = None) -> Arrays:
-    """A whole data set; `data_dir` holds those that are fetched (default: data)."""
-    return DATASETS[name].load(data_dir or Path("data"))
+def wrong(name: str) -> str | None:
+    """Why no data set has this name, or None."""
+    why = one_of(name, DATASETS)
+    return why and f"{why}\n    {OWN}"
+
+
+def facts(data: Data) -> Dataset:
+    """What is known of a data set before it is loaded."""
+    if isinstance(data, str):
+        return DATASETS[data]
+    train, load = data.rows - data.tested, partial(_own, data)
+    return Dataset((data.inputs, 1, 1), data.classes, train, data.tested, load, brought=True, standardise=True)
+
+
+def verify(data: Data, data_dir: Path) -> None:
+    """Read what has to be brought to a machine; DataError where it is not there, or not whole. All else comes with what is installed."""
+    if facts(data).brought:
+        load(data, data_dir)
+
+
+def load(data: Data, data_dir: Path | None = None) -> Arrays:
+    """A whole data set; `data_dir` holds those that are fetched, and files of one's own (default: data)."""
+    return facts(data).load(data_dir or Path("data"))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fetch a data set, or say that there is nothing to fetch."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.data", description="Fetch a data set and verify its checksums.")
-    parser.add_argument("name", choices=DATASETS)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where data sets live (default: data)")
-    options = parser.parse_args(arguments)
-    fetch = DATASETS[options.name].fetch
-    try:
-        if fetch:
-            fetch(options.data_dir)
-        arrays = load(options.name, options.data_dir)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 3
-    print(
-        f"{options.name}: {len(arrays.train_labels):,} images to train and {len(arrays.test_labels):,} to test, all there.", file=sys.stderr
+    """Fetch a data set by name, or print how a file is declared."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.data",
+        description="Fetch a data set and verify its checksums; or read a FILE and print the object that declares it as task.data.",
     )
+    parser.add_argument("name", metavar="NAME|FILE", help=f"one of {', '.join(DATASETS)}; or a {', '.join(FORMATS)} in --data-dir")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where data sets live (default: data)")
+    layout = parser.add_argument_group("of a file")
+    layout.add_argument("--target", metavar="COLUMN", help="what holds the classes")
+    layout.add_argument("--test", type=float, metavar="SHARE", help="of the rows, that are the test set (default: a third)")
+    layout.add_argument("--split", metavar="COLUMN", help="of 0 and 1, where 1 marks the test rows")
+    layout.add_argument("--labels", nargs="+", metavar="WORD", help="the classes in their order, where the target holds words")
+    layout.add_argument("--constant", choices=("refuse", "drop"), help="what becomes of inputs that never vary (default: refuse)")
+    layout.add_argument("--features", metavar="NAME", help="the matrix of a .mat that holds the inputs")
+    options = vars(parser.parse_args(arguments))
+    name, data_dir = options.pop("name"), options.pop("data_dir")
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        if name in DATASETS and not given:
+            return _fetch(name, data_dir)
+        if name in DATASETS:
+            parser.error(f"--{next(iter(given))} is for a file.")
+        if "target" not in given:
+            parser.error(f"{name} needs --target COLUMN, what holds its classes." if Path(name).suffix else f"NAME {wrong(name)}")
+        return _declare({"file": _inside(name, data_dir), **given}, data_dir)
+    except (DataError, SpecError) as error:
+        print(error, file=sys.stderr)
+        return 3 if isinstance(error, DataError) else 2
+
+
+def _fetch(name: str, data_dir: Path) -> int:
+    if fetch := DATASETS[name].fetch:
+        fetch(data_dir)
+    arrays = load(name, data_dir)
+    print(f"{name}: {len(arrays.train_labels):,} images to train and {len(arrays.test_labels):,} to test, all there.", file=sys.stderr)
+    return 0
+
+
+def _inside(file: str, data_dir: Path) -> str:
+    """A file's path inside the folder; one that the shell has completed begins with the folder."""
+    path = Path(file)
+    return path.relative_to(data_dir).as_posix() if path.is_relative_to(data_dir) else file
+
+
+def _declare(given: dict[str, object], data_dir: Path) -> int:
+    layout = read(Layout, given, takes="a file")
+    found = tables.find(layout, data_dir)
+    declared = tables.declared(layout, found)
+    table = read(Table, declared)  # so that what is printed is what a run takes
+    print(json.dumps(declared))
+    print(tables.summary(table, found), file=sys.stderr)
     return 0
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trainer import data, models, randomness
-from trainer.models.wide_resnet import WideResNet
+from trainer.connections import NetworkConnections
+from trainer.models.sites import Network
 from trainer.sgd import Sgd
 from trainer.spec import Task
 
@@ -40,11 +41,6 @@ class Images:
     labels: Tensor
     train: int
     """How many are for training."""
-
-    @property
-    def test(self) -> np.ndarray:
-        """The places of the test images."""
-        return np.arange(self.train, len(self.labels))
 
 
 def place(arrays: data.Arrays, device: torch.device) -> Images:
@@ -121,17 +117,28 @@ class Engine:
         self.bfloat16 = task.precision == "bfloat16"
         self.model = _model(task, 0).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay)
+        self.connections = NetworkConnections(self.model, self.optimizer)
+        columns = images.images.shape[1:] if data.facts(task.data).standardise else None
+        self.standard = torch.ones(2, *columns, device=device) if columns else None
+        """What is subtracted from every sample, and what it is multiplied by; None where samples come as they should be."""
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.nonzero = torch.zeros(len(self.model.sites), dtype=torch.int64, device=device)
         self.pool: Any = None
-        self.steps: dict[tuple[str, int, bool], Step] = {}
-        """By kind, batch size and whether survivors are drawn. None is added after a run's first epoch and endpoints."""
+        self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
+        """By kind, batch size, whether survivors are drawn, and which layers are masked. None is added after a run's first epoch and
+        endpoints, unless it begins to mask a layer later."""
 
-    def begin(self, task: Task, seed: int) -> None:
-        """Fresh weights, drawn on the CPU so that they are the same on every device, and no momentum."""
+    def begin(self, task: Task, seed: int, train: np.ndarray) -> None:
+        """Fresh weights, drawn on the CPU so that they are the same on every device, no momentum and all connections; samples are
+        standardised by those at these places."""
         self.model.load_state_dict(_model(task, seed).state_dict())
         self.optimizer.reset()
+        self.connections.reset()
+        if self.standard is not None:
+            seen = self.images.images[torch.from_numpy(train).to(self.device)].double()
+            deviation = seen.std(0, correction=0)
+            self.standard.copy_(torch.stack([seen.mean(0), 1 / torch.where(deviation > 0, deviation, 1)]))
 
     def changed(self) -> list[Tensor]:
         """All that a step may change."""
@@ -159,7 +166,7 @@ class Engine:
         right = torch.empty(len(places), dtype=torch.bool, device=self.device)
         for batch in self._steps("evaluate", self._evaluation_step, places, EVALUATION_BATCH, ratio, survivors):
             some = right[batch * EVALUATION_BATCH : (batch + 1) * EVALUATION_BATCH]
-            some.copy_(self.steps["evaluate", len(some), survivors is not None].right)
+            some.copy_(self.steps["evaluate", len(some), survivors is not None, self.connections.masked].right)
         loss, nonzero = self.loss.clone(), self.nonzero.clone()
 
         @cache  # at r = 1 the pass at the epoch's ratio and the one at 1 are one, and both are asked
@@ -191,7 +198,7 @@ class Engine:
         self.loss.zero_()
         self.correct.zero_()
         for batch, index in enumerate(self._on_device(places).split(size)):
-            key = kind, len(index), survivors is not None
+            key = kind, len(index), survivors is not None, self.connections.masked
             if key not in self.steps:
                 self.steps[key] = Step(self, work, len(index))
             self.steps[key](index)
@@ -219,16 +226,19 @@ class Engine:
         step.right.copy_(logits.argmax(1) == labels)
 
     def _logits(self, index: Tensor) -> Tensor:
+        samples = self.images.images.index_select(0, index)
+        if self.standard is not None:
+            samples = (samples - self.standard[0]) * self.standard[1]
         with self._precision():
-            return self.model(self.images.images.index_select(0, index).permute(0, 3, 1, 2)).float()
+            return self.model(samples.permute(0, 3, 1, 2)).float()
 
     def _precision(self) -> AbstractContextManager[Any]:
         # each weight is cast once in a step, so that there is nothing to remember, and a recorded step must not remember
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
 
 
-def _model(task: Task, seed: int) -> WideResNet:
-    facts = data.DATASETS[task.data]
+def _model(task: Task, seed: int) -> Network:
+    facts = data.facts(task.data)
     return models.build(task, facts.image, facts.classes, randomness.generator(torch.device("cpu"), seed, "init"))
 
 
@@ -238,7 +248,8 @@ _idle: dict[tuple[Any, ...], Engine] = {}
 
 def acquire(user: object, task: Task, images: Images, device: torch.device, *, records: bool = True) -> Engine:
     """An engine for this task until `user` is no more: the last one given back, if it fits, recordings and all."""
-    key = (task.data, task.model, task.shortcut, task.precision, task.momentum, task.weight_decay, id(images), device, records)
+    network = (task.data, task.model, task.shortcut, task.dropout)
+    key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, records)
     engine = _idle.pop(key, None)
     if engine is None:
         gc.collect()  # its last user may be gone in all but a cycle of references

@@ -19,7 +19,8 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""A later version has more columns, all of which may be null; tables of an earlier one are read as if those were."""
 WALL = frozenset({"seconds", "images_per_second", "ended_at"})
 
 
@@ -29,20 +30,29 @@ class EpochRow:
 
     run_id: Annotated[str, "the run, by the hash of its spec"]
     epoch: Annotated[int, "counted from 1"]
-    keep_ratio: Annotated[float, "nominal share of activations that may survive in this epoch"]
+    keep_ratio: Annotated[float | None, "nominal share of activations that may survive in this epoch; null where the policy has none"] = (
+        None
+    )
     nonzero_rate: Annotated[float | None, "share of activations that are not zero in the test pass at keep_ratio: mean over sites"]
     nonzero_rate_by_site: Annotated[list[float] | None, "the same for each site, in the order of the forward pass"]
     train_loss: Annotated[float, "mean cross-entropy over the epoch's batches, in nats, each before its update"]
     train_accuracy: Annotated[float, "over the epoch's batches, each before its update"]
-    smoothed_train_accuracy: Annotated[float | None, "the controller's smoothed accuracy after this epoch; null without a controller"]
+    smoothed_train_accuracy: Annotated[float | None, "the controller's smoothed accuracy after this epoch; null without a controller"] = (
+        None
+    )
     validation_accuracy: Annotated[float | None, "on the images held out, at keep_ratio; null where the task holds none out"]
     dense_validation_accuracy: Annotated[float | None, "on the images held out, the same weights at r = 1"]
     test_accuracy: Annotated[float | None, "on the test set, at keep_ratio; null in epochs without an evaluation"]
     test_loss: Annotated[float | None, "mean cross-entropy on the test set, in nats, at keep_ratio"]
     dense_test_accuracy: Annotated[float | None, "on the test set, the same weights at r = 1"]
     learning_rate: Annotated[float, "of this epoch"]
-    reset: Annotated[bool, "whether the policy went back to r = 1 after this epoch"]
-    cycle: Annotated[int, "resets up to and with this epoch that came from a ratio under 0.5"]
+    reset: Annotated[bool | None, "whether the policy went back to r = 1 after this epoch; null where it has no keep ratio"] = None
+    cycle: Annotated[int | None, "resets up to and with this epoch that came from a ratio under 0.5; null where it has no keep ratio"] = (
+        None
+    )
+    connections: Annotated[int | None, "weights that there were in this epoch, over all layers; null where the policy moves none"] = None
+    active_neurons: Annotated[int | None, "hidden neurons that were not removed; null where the policy moves no connections"] = None
+    parameters: Annotated[int | None, "numbers that were trained in this epoch: connections, biases and what activations own"] = None
     seconds: Annotated[float, "wall time of the epoch with its evaluation"]
     images_per_second: Annotated[float, "images trained on over the wall time of training alone"]
     ended_at: Annotated[datetime, "UTC"]
@@ -61,7 +71,7 @@ class EndpointRow:
     correct: Annotated[
         bytes,
         "one bit per image, the first in the highest bit, the last byte filled with zeros; in the order of the test set, "
-        "or in that of trainer.data.split(task, seed).validation",
+        "or in that of trainer.data.split(task, seed).validation, and of its .test where the task draws a test set for each seed",
     ]
 
 
@@ -98,12 +108,27 @@ def to_parquet(kind: type[Row], rows: Sequence[Row]) -> bytes:
     return buffer.getvalue()
 
 
+def read_table(kind: type, data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The table of a file, of this version or an earlier one; ValueError where it is neither. `columns` asks for some of them."""
+    file, wanted = pq.ParquetFile(io.BytesIO(data)), schema(kind)
+    wanted = pa.schema([wanted.field(name) for name in columns or wanted.names], metadata=wanted.metadata)
+    found, version = file.schema_arrow, int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
+    wrong = [field.name for field in wanted if field.name in found.names and found.field(field.name).type != field.type]
+    new = [field for field in wanted if field.name not in found.names]
+    if not 0 < version < SCHEMA_VERSION or not all(field.nullable for field in new):
+        wrong += [field.name for field in new]
+    wrong += sorted(set(found.names) - set(wanted.names)) if columns is None else []
+    if wrong:
+        raise ValueError(f"its columns are not those of {kind.__name__} version {SCHEMA_VERSION}: {', '.join(wrong)}")
+    table = file.read([name for name in wanted.names if name in found.names], use_threads=False)
+    for field in new:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(wanted.names).cast(wanted)
+
+
 def from_parquet(kind: type[Row], data: bytes) -> list[Row]:
-    """The rows of a file written by `to_parquet`; ValueError where its columns are not this version's."""
-    table = pq.read_table(io.BytesIO(data))
-    if not table.schema.equals(schema(kind), check_metadata=True):
-        raise ValueError(f"its columns are not those of {kind.__name__} version {SCHEMA_VERSION}")
-    return [kind(**record) for record in table.to_pylist()]
+    """The rows of a file written by `to_parquet`; ValueError where its columns are not this version's or an earlier one's."""
+    return [kind(**record) for record in read_table(kind, data).to_pylist()]
 
 
 def plain(row: EpochRow | EndpointRow) -> dict[str, Any]:

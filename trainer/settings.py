@@ -1,6 +1,7 @@
 """Frozen dataclasses read from untrusted JSON: unknown keys, wrong types and values out of range, all reported at once.
 
-A field is `name: type` or `name: Annotated[type, check, ...]`, where a check returns why a value will not do, or None.
+A field is `name: type` or `name: Annotated[type, check, ...]`, where a check returns why a value will not do, or None. A type may be
+another such dataclass, which an object stands for, alone or beside a plain type.
 """
 
 from __future__ import annotations
@@ -114,9 +115,8 @@ def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
     values: dict[str, Any] = {}
     for key, annotation in fields.items():
         if key in given:
-            value, reasons = _value(annotation, given[key])
-            problems += [Problem(_join(path, key), reason) for reason in reasons]
-            values[key] = value
+            values[key], wrong = _value(annotation, given[key], _join(path, key))
+            problems += wrong
         elif _required(cls, key):
             problems.append(Problem(_join(path, key), f"is missing; {takes} needs it."))
     if problems:
@@ -138,8 +138,14 @@ def written(settings: Any) -> dict[str, Any]:
         if field.name in settings_of(type(settings)):
             value = getattr(settings, field.name)
             if not (field.metadata.get("added") and value == field.default):
-                values[field.name] = list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
+                values[field.name] = _plain(value)
     return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in cast("tuple[Any, ...]", value)]
+    return written(value) if dataclasses.is_dataclass(value) else value
 
 
 def _join(path: str, key: str) -> str:
@@ -156,21 +162,28 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _value(annotation: Any, value: object) -> tuple[Any, list[str]]:
+def _value(annotation: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
     """The value as its declared type, and why it will not do."""
     if get_origin(annotation) in (Union, types.UnionType):
         options = get_args(annotation)
         if value is None and type(None) in options:
             return None, []
-        return _value(next(option for option in options if option is not type(None)), value)
+        options = [option for option in options if option is not type(None)]
+        objects = [option for option in options if dataclasses.is_dataclass(option)]
+        return _value((objects if objects and isinstance(value, Mapping) else options)[0], value, path)
+    if dataclasses.is_dataclass(annotation):
+        try:
+            return read(cast("type[Any]", annotation), value, path), []
+        except SpecError as error:
+            return None, list(error.problems)
     checks: tuple[Callable[[Any], str | None], ...] = ()
     if get_origin(annotation) is Annotated:
         annotation, *extra = get_args(annotation)
         checks = tuple(extra)
     coerced, reason = _typed(annotation, value)
     if reason:
-        return None, [reason]
-    return coerced, [reason for check in checks if (reason := check(coerced))]
+        return None, [Problem(path, reason)]
+    return coerced, [Problem(path, reason) for check in checks if (reason := check(coerced))]
 
 
 def _typed(annotation: Any, value: object) -> tuple[Any, str]:
@@ -180,7 +193,7 @@ def _typed(annotation: Any, value: object) -> tuple[Any, str]:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             return None, f"must be a list; it is {_shown(value)}."
-        parts = [_value(args[0], part) for part in cast("list[object]", value)]
+        parts = [_value(args[0], part, "") for part in cast("list[object]", value)]
         reasons = [f"[{i}] {reason}" for i, (_, why) in enumerate(parts) for reason in why]
         return tuple(part for part, _ in parts), " ".join(reasons)
     if annotation is bool:

@@ -22,6 +22,10 @@ class Sgd:
         # a momentum of zeros is what the first step would start from
         self.buffers = [torch.zeros_like(parameter, requires_grad=False) if momentum else None for parameter in self.parameters]
 
+    def momentum_of(self, parameter: Tensor) -> Tensor | None:
+        """A parameter's momentum; None where there is none."""
+        return next(buffer for other, buffer in zip(self.parameters, self.buffers, strict=True) if other is parameter)
+
     def set_rate(self, rate: float) -> None:
         """The learning rate of the steps to come."""
         if isinstance(self._rate, Tensor):

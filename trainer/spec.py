@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
 
-from trainer import models
-from trainer.data import DATASETS, held_out_of
+from trainer import data, models
+from trainer.data import facts, held_out_of, sizes
 from trainer.policies import POLICIES
-from trainer.policies.keep_ratio import KeepRatioPolicy
+from trainer.policies.base import BasePolicy
 from trainer.settings import Problem, SettingError, Share, SpecError, Within, nearest, one_of, read, settings_of, written
+from trainer.tables import Table
 
 RECIPE = 1
 """Raised whenever the same spec would give other numbers, so that results of a mended trainer never mix with those from before."""
 
 T = TypeVar("T")
 Count = Annotated[int, Within(at_least=1)]
-DataName = Annotated[str, lambda name: one_of(name, DATASETS)]
+DataName = Annotated[str, data.wrong]
 ModelName = Annotated[str, models.wrong]
 Recipe = Annotated[int, lambda given: _wrong_recipe(given)]
 
@@ -29,7 +30,8 @@ Recipe = Annotated[int, lambda given: _wrong_recipe(given)]
 class Task:
     """What is trained, and how. The defaults are the paper's; what it leaves open is a field with our reading as default."""
 
-    data: DataName
+    data: DataName | Table
+    """The name of a data set, or the object that declares a file of one's own."""
     model: ModelName
     epochs: Count
     batch_size: Count = 128
@@ -49,16 +51,31 @@ class Task:
     """Kaiming's, for the convolutions."""
     shortcut: Literal["activated", "raw"] = "activated"
     """What the 1x1 convolution of a block that changes shape sees: the activated input, or the block's raw input."""
+    dropout: Annotated[float, Within(at_least=0, below=1)] = field(default=0.0, metadata={"added": True})
+    """Share of what a fully connected network's sites let through that is dropped at random in training."""
+    init_scale: Annotated[float, Within(above=0)] = field(default=0.1, metadata={"added": True})
+    """Standard deviation of a fully connected network's weights at the start, sparse or dense."""
     evaluate_every: Count = 1
     """Epochs from one evaluation to the next; the last epoch is always evaluated."""
     endpoints: tuple[Share, ...] = (1.0,)
     """Keep ratios at which the final weights are evaluated, image by image."""
+    resample: Annotated[float, Within(above=0, below=1)] | None = field(default=None, metadata={"added": True})
+    """Share of all images, training and test ones, that each seed draws as its own test set; null takes the data's fixed test set."""
 
     def __post_init__(self) -> None:
+        defaults = {f.name: f.default for f in fields(self)}
+        for setting, form in models.useless(self.model).items():
+            if getattr(self, setting) != defaults[setting]:
+                raise SettingError(setting, f"has no use in {self.model}; networks that take it are named {form}.")
+        if why := models.parse(self.model).misfit(facts(self.data).image):
+            raise SettingError("model", f"{self.model} {why}")
         if not self.endpoints or len(set(self.endpoints)) < len(self.endpoints):
             raise SettingError("endpoints", f"must be different keep ratios, at least one; they are {list(self.endpoints)}.")
         object.__setattr__(self, "endpoints", tuple(sorted(self.endpoints, reverse=True)))
-        total, held_out = DATASETS[self.data].train, held_out_of(self)
+        (total, tested), held_out = sizes(self), held_out_of(self)
+        if not total or not tested:
+            left = "test" if total else "train"
+            raise SettingError("resample", f"leaves no image to {left}: it takes {tested:,} of the {total + tested:,} as test images.")
         size = total - held_out if self.train_size is None else self.train_size
         if self.validation and not held_out:
             raise SettingError("validation", f"holds out no image of the {total:,}; the smallest share that does is {1 / total:.2g}.")
@@ -87,7 +104,7 @@ class Policy:
         machine = read(POLICIES[str(name)], settings, path, takes=str(name))
         return cls(str(name), MappingProxyType(written(machine)))
 
-    def build(self, seed: int) -> KeepRatioPolicy:
+    def build(self, seed: int) -> BasePolicy:
         """The policy before its first epoch."""
         return POLICIES[self.name](**self.settings, seed=seed)
 

@@ -45,15 +45,16 @@ class Training:
         self.endpoints: list[EndpointRow] = []
         self.batch = 0
         """Batches of the present epoch that are done: for whoever draws a progress bar."""
-        facts = data.DATASETS[self.task.data]
+        facts = data.facts(self.task.data)
         self.classes = facts.classes
         self.images = images or place(data.load(self.task.data, data_dir), self.device)
         self.split = data.split(self.task, spec.seed)
         self.policy = spec.policy.build(spec.seed)
         randomness.seed_everything(spec.seed)
         self.engine = acquire(self, self.task, self.images, self.device, records=records)
-        self.engine.begin(self.task, spec.seed)
-        self.model, self.optimizer = self.engine.model, self.engine.optimizer
+        self.engine.begin(self.task, spec.seed, self.split.train)
+        self.model, self.optimizer, self.connections = self.engine.model, self.engine.optimizer, self.engine.connections
+        self.policy.begin(self.connections)
 
     @property
     def batches(self) -> int:
@@ -93,6 +94,7 @@ class Training:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "policy": self.policy.state(),
+                "connections": self.connections.state(),
                 "rows": [plain(row) for row in self.rows],
                 "endpoints": [plain(row) for row in self.endpoints],
             }
@@ -105,13 +107,15 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy.load(state["policy"])
+        self.connections.load(state.get("connections", {}))  # there were none to keep before there were policies that move them
         self.rows = [from_plain(EpochRow, row) for row in state["rows"]]
         self.endpoints = [from_plain(EndpointRow, row) for row in state["endpoints"]]
 
     def _epoch(self, epoch: int) -> Generator[None, None, EpochRow]:
         """Nothing is read off the device before all of the epoch's work is under way: the host waits once."""
         start, began = time.perf_counter(), self.engine.now()
-        ratio = self.policy.keep_ratio
+        ratio, columns = self.policy.keep_ratio, self.policy.before(self.connections)
+        parameters = self.connections.parameters
         learning_rate = self.task.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / self.task.epochs)) / 2
         yield from self._train(epoch, ratio, learning_rate)
         totals, trained = self.engine.totals(), self.engine.now()
@@ -123,20 +127,21 @@ class Training:
         finite = math.isfinite(loss)
         evaluation = evaluated() if evaluated and finite else dict.fromkeys(_EVALUATED)
         self.endpoints = [row for end in ends if finite and (row := end())]
+        columns |= self.policy.after()
+        if finite and not last:
+            self.policy.rewire(self.connections)
         return EpochRow(
             run_id=self.spec.run_id,
             epoch=epoch,
-            keep_ratio=ratio,
             train_loss=loss,
             train_accuracy=accuracy,
-            smoothed_train_accuracy=self.policy.smoothed,
             learning_rate=learning_rate,
-            reset=self.policy.reset,
-            cycle=self.policy.cycle,
+            parameters=parameters,
             seconds=time.perf_counter() - start,
             images_per_second=self._seen() / self.engine.between(began, trained),
             ended_at=datetime.now(UTC),
             **evaluation,
+            **columns,
         )
 
     def _seen(self) -> int:
@@ -202,7 +207,8 @@ class Training:
 
     def _pass(self, split: str, ratio: float, survivors: int | None = None) -> Callable[[], Scores | None]:
         """The network over a whole set; what reads its scores, None where the set is empty."""
-        places = self.images.test if split == "test" else self.split.validation
+        test = self.split.test[self.split.test < len(self.images.labels)]  # a benchmark's images may be fewer
+        places = test if split == "test" else self.split.validation
         return self.engine.evaluate(places, ratio, survivors) if len(places) else lambda: None
 
 

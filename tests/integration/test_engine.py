@@ -80,7 +80,7 @@ def test_after_the_first_epoch_and_the_first_run_nothing_is_made_anew() -> None:
     rows = iter(first)
     next(rows)
     made = dict(first.engine.steps)
-    assert sorted(made) == [("evaluate", 597, False), ("train", 4, False), ("train", 32, False)]
+    assert sorted(made) == [("evaluate", 597, False, ()), ("train", 4, False, ()), ("train", 32, False, ())]
     list(rows)
     images = first.images
     del first, rows

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torchvision.datasets import CIFAR10
 
 from tests.conftest import run_spec
 from trainer import data
+from trainer.settings import SpecError
 
 
 def small_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int = 6) -> dict[str, np.ndarray]:
@@ -126,3 +129,60 @@ def test_a_seed_trains_on_the_same_images_whether_or_not_some_are_held_out() -> 
     searched, confirmed = run_spec(train_size=200, validation=0.5).task, run_spec(train_size=200).task
     assert data.split(searched, 4).train.tolist() == data.split(confirmed, 4).train.tolist()
     assert not set(data.split(searched, 4).train) & set(data.split(searched, 4).validation)
+
+
+def test_a_split_is_the_same_for_ever() -> None:
+    """Pinned: another one here means that finished runs were trained on other images than their specs now say."""
+    split = data.split(run_spec(train_size=None, validation=0.1).task, 3407)
+    assert split.validation[:4].tolist() == [659, 989, 842, 56]
+    assert split.train[:4].tolist() == [1056, 161, 1128, 932]
+    drawn = data.split(run_spec(train_size=None, validation=0.1, resample=0.25).task, 3407)
+    assert drawn.test[:4].tolist() == [4, 5, 11, 12]
+
+
+def test_the_fixed_test_set_stands_behind_the_training_images() -> None:
+    assert data.split(run_spec().task, 1).test.tolist() == list(range(1200, 1797))
+
+
+@pytest.mark.parametrize("settings", [{}, {"validation": 0.2}, {"train_size": 300}, {"train_size": 300, "validation": 0.2}])
+def test_a_resampled_test_set_is_of_all_images_and_apart_from_those_trained_on(settings: dict[str, Any]) -> None:
+    whole: dict[str, Any] = {"train_size": None, "resample": 0.25, **settings}
+    task = run_spec(**whole).task
+    assert data.sizes(task) == (1348, 449)
+    split = data.split(task, 5)
+    parts = [set(part.tolist()) for part in (split.train, split.validation, split.test)]
+    assert [len(part) for part in parts] == [task.train_size or 1348 - data.held_out_of(task), data.held_out_of(task), 449]
+    assert data.held_out_of(task) == round(1348 * task.validation)
+    assert not any(one & other for one, other in itertools.combinations(parts, 2))
+    if task.train_size is None:
+        assert set.union(*parts) == set(range(1797))
+    assert 0 < len(parts[2] & set(range(1200))) < 449
+    assert split.test.tolist() == sorted(parts[2])
+
+
+def test_a_resampled_test_set_belongs_to_the_seed_and_is_shared_by_search_and_confirmation() -> None:
+    searched = run_spec(train_size=None, validation=0.2, resample=0.25).task
+    confirmed = run_spec({"name": "fixed", "ratio": 0.5}, train_size=None, resample=0.25).task
+    sets = [data.split(task, 5).test.tolist() for task in (searched, searched, confirmed)]
+    assert sets[0] == sets[1] == sets[2] != data.split(confirmed, 6).test.tolist()
+    assert not set(data.split(searched, 5).train) & set(data.split(confirmed, 5).test)
+    assert data.split(run_spec(train_size=200, validation=0.5, resample=0.25).task, 5).train.tolist() == (
+        data.split(run_spec(train_size=200, resample=0.25).task, 5).train.tolist()
+    )
+
+
+def test_a_share_that_leaves_no_image_to_test_or_to_train_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"task.resample  leaves no image to test: it takes 0 of the 1,797"):
+        run_spec(resample=0.0001)
+    with pytest.raises(SpecError, match=r"task.resample  leaves no image to train: it takes 1,797 of the 1,797"):
+        run_spec(resample=0.9999)
+    with pytest.raises(SpecError, match=r"task.train_size  asks for 200 images beside the 0 held out; there are 180 in all"):
+        run_spec(resample=0.9, train_size=200)
+    with pytest.raises(SpecError, match=r"task.drop_last  leaves nothing: a batch of 200 is more than the 180 images"):
+        run_spec(resample=0.9, train_size=None, batch_size=200, drop_last=True)
+    assert run_spec(train_size=None, resample=0.1, validation=0.1).task.resample == 0.1
+
+
+def test_a_task_that_does_not_resample_is_written_as_before_there_was_such_a_setting() -> None:
+    assert run_spec(resample=None).run_id == run_spec().run_id != run_spec(resample=0.25).run_id
+    assert "resample" not in run_spec().to_json()

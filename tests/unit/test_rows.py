@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -9,9 +10,10 @@ from datetime import UTC, datetime
 from typing import get_args, get_type_hints
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from trainer.rows import WALL, EndpointRow, EpochRow, from_parquet, from_plain, json_ready, plain, schema, to_parquet
+from trainer.rows import WALL, EndpointRow, EpochRow, from_parquet, from_plain, json_ready, plain, read_table, schema, to_parquet
 
 ROW = EpochRow(
     run_id="00ff",
@@ -63,7 +65,7 @@ def test_every_column_says_what_it_means_and_the_schema_its_version(kind: type) 
     found = schema(kind)
     assert found.names == list(get_type_hints(kind))
     assert all(len(field.metadata[b"meaning"]) > 2 for field in found)
-    assert found.metadata[b"schema_version"] == b"1"
+    assert found.metadata[b"schema_version"] == b"2"
 
 
 def test_columns_are_null_only_where_their_type_says_so() -> None:
@@ -74,8 +76,23 @@ def test_columns_are_null_only_where_their_type_says_so() -> None:
 
 
 def test_a_table_of_other_columns_is_refused() -> None:
-    with pytest.raises(ValueError, match="its columns are not those of EndpointRow version 1"):
+    with pytest.raises(ValueError, match="its columns are not those of EndpointRow version 2: split, "):
         from_parquet(EndpointRow, to_parquet(EpochRow, [ROW]))
+
+
+def test_a_table_of_the_first_version_is_read_with_nulls_where_a_column_is_new() -> None:
+    new = ["connections", "active_neurons", "parameters"]
+    table = pq.read_table(io.BytesIO(to_parquet(EpochRow, [ROW]))).drop_columns(new)
+    old = pa.schema([field.with_nullable(field.name != "keep_ratio") for field in table.schema], metadata={"schema_version": "1"})
+    kept = io.BytesIO()
+    pq.write_table(table.cast(old), kept)
+    assert from_parquet(EpochRow, kept.getvalue()) == [ROW]
+    some = read_table(EpochRow, kept.getvalue(), ["parameters", "epoch"])
+    assert some.to_pylist() == [{"parameters": None, "epoch": ROW.epoch}]
+    lacking = io.BytesIO()
+    pq.write_table(table.drop_columns(["epoch"]).replace_schema_metadata({"schema_version": "1"}), lacking)
+    with pytest.raises(ValueError, match="version 2: epoch"):
+        from_parquet(EpochRow, lacking.getvalue())
 
 
 def test_a_row_that_lacks_what_may_not_be_null_is_no_table() -> None:

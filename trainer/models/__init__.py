@@ -5,50 +5,105 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from trainer.models import names
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.models.wide_resnet import WideResNet
-    from trainer.spec import Task
+    from trainer.models.sites import Network
+
+Image = tuple[int, int, int]
+"""Channels, height and width."""
+
+
+class Settings(Protocol):
+    """What a task says of its model; a family takes those that it names."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def init(self) -> Literal["fan-out", "fan-in"]: ...
+    @property
+    def shortcut(self) -> Literal["activated", "raw"]: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def init_scale(self) -> float: ...
 
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's names look, which sizes are legal, and how to build one."""
+    """How a family's names look, which are legal, what it takes, and how to build one."""
 
     form: str
-    pattern: str
-    wrong: Callable[[tuple[int, ...]], str | None]
-    build: Callable[[tuple[int, ...], Task, tuple[int, int, int], int, torch.Generator], WideResNet]
+    pattern: re.Pattern[str]
+    takes: tuple[str, ...]
+    """Settings of a task that no other family has a use for."""
+    wrong: Callable[[str], str | None]
+    misfit: Callable[[Image], str | None]
+    """Why samples of this shape are nothing for it, or None."""
+    build: Callable[[Settings, Image, int, torch.Generator], Network]
 
 
-def _wrong_wrn(sizes: tuple[int, ...]) -> str | None:
-    depth, widen = sizes
+def _wrong_wrn(name: str) -> str | None:
+    depth, widen = map(int, name.split("-")[1:])
     if depth < 10 or (depth - 4) % 6:
         return f"has depth {depth}; a wide ResNet's depth is 10, 16, 22, 28, ... (six layers a block, and four)."
     return None if widen >= 1 else "needs a widen factor of at least 1."
 
 
-def _build_wrn(sizes: tuple[int, ...], task: Task, image: tuple[int, int, int], classes: int, generator: torch.Generator) -> WideResNet:
+def _no_image(image: Image) -> str | None:
+    if image[1] > 1 or image[2] > 1:
+        return None
+    return f"convolves images, and these samples are {image[0]} numbers without an order. Fully connected networks take them: mlp-100-100."
+
+
+def _build_wrn(task: Settings, image: Image, classes: int, generator: torch.Generator) -> Network:
     from trainer.models.wide_resnet import WideResNet
 
-    depth, widen = sizes
+    depth, widen = map(int, task.model.split("-")[1:])
     return WideResNet(depth, widen, classes, image=image, init=task.init, shortcut=task.shortcut, generator=generator)
 
 
-FAMILIES = {"wrn": Family("wrn-DEPTH-WIDEN, as in wrn-28-4", r"wrn-(\d{1,4})-(\d{1,3})", _wrong_wrn, _build_wrn)}
+def _build_mlp(task: Settings, image: Image, classes: int, generator: torch.Generator) -> Network:
+    from trainer.models.mlp import Mlp
+
+    found = names.mlp(task.model)
+    assert found
+    inputs = image[0] * image[1] * image[2]
+    scale, share = task.init_scale, task.dropout
+    return Mlp(found[0], classes, inputs=inputs, srelu=found[1], dropout=share, init_scale=scale, generator=generator)
 
 
-def parse(name: str) -> tuple[Family, tuple[int, ...]]:
-    """The family and the sizes a name stands for; ValueError says why there is none."""
+FAMILIES = {
+    "wrn": Family(
+        "wrn-DEPTH-WIDEN, as in wrn-28-4",
+        re.compile(r"wrn-\d{1,4}-\d{1,3}"),
+        ("init", "shortcut"),
+        _wrong_wrn,
+        _no_image,
+        _build_wrn,
+    ),
+    "mlp": Family(
+        "mlp-WIDTH-WIDTH-... (with SReLU: mlp-srelu-...), as in mlp-1000-1000-1000",
+        names.MLP,
+        ("dropout", "init_scale"),
+        lambda _: None,
+        lambda _: None,
+        _build_mlp,
+    ),
+}
+
+
+def parse(name: str) -> Family:
+    """The family that a name stands for; ValueError says why there is none."""
     for family in FAMILIES.values():
-        if match := re.fullmatch(family.pattern, name):
-            sizes = tuple(map(int, match.groups()))
-            if why := family.wrong(sizes):
+        if family.pattern.fullmatch(name):
+            if why := family.wrong(name):
                 raise ValueError(f"{name!r} {why}")
-            return family, sizes
+            return family
     hint = f" Did you mean {name.lower()!r}?" if name != name.lower() and not wrong(name.lower()) else ""
     raise ValueError(f"no such model: {name!r}.{hint} Models are named {'; '.join(f.form for f in FAMILIES.values())}.")
 
@@ -62,7 +117,12 @@ def wrong(name: str) -> str | None:
     return None
 
 
-def build(task: Task, image: tuple[int, int, int], classes: int, generator: torch.Generator) -> WideResNet:
-    """The task's model on the CPU, for images of (channels, height, width), its weights drawn from `generator`."""
-    family, sizes = parse(task.model)
-    return family.build(sizes, task, image, classes, generator)
+def useless(name: str) -> dict[str, str]:
+    """The settings of a task that a legal model has no use for, each with the form of those that have."""
+    own = parse(name)
+    return {setting: other.form for other in FAMILIES.values() if other is not own for setting in other.takes}
+
+
+def build(task: Settings, image: Image, classes: int, generator: torch.Generator) -> Network:
+    """The task's model on the CPU, for such samples, its weights drawn from `generator`."""
+    return parse(task.model).build(task, image, classes, generator)

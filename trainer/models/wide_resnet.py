@@ -8,26 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainer.ops import counted_norm_relu_topk, keep_count, norm_relu_topk
+from trainer.models.sites import Layer, Network, Site
+from trainer.ops import counted_norm_relu_topk, norm_relu_topk
 
 
-class Site(nn.Module):
-    """One activation site. What may survive is set from outside, for all sites of a model at once."""
-
-    keep: Tensor
+class NormSite(Site):
+    """One activation site: RMSNorm over the channels, ReLU, top-k."""
 
     def __init__(self, channels: int, place: int) -> None:
-        super().__init__()
-        self.size = channels * place * place
+        super().__init__(channels * place * place)
         self.scale = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("keep", torch.tensor(self.size, dtype=torch.int32), persistent=False)  # a tensor: never compiled in
-        self.at_random = False
-        self.nonzero: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        # from torch's own generator of the device, which a CUDA graph knows how to replay; above 0, as a priority must be
-        priority = 1 - torch.rand(x.shape, device=x.device) if self.at_random else None
+        priority = self.priority(x)
         if self.nonzero is None:
             return norm_relu_topk(x, self.scale, self.bias, self.keep, priority=priority)
         out, nonzero = counted_norm_relu_topk(x, self.scale, self.bias, self.keep, priority=priority)
@@ -40,9 +34,9 @@ class Block(nn.Module):
 
     def __init__(self, inside: int, outside: int, place: int, stride: int, shortcut: Literal["activated", "raw"]) -> None:
         super().__init__()
-        self.site1 = Site(inside, place)
+        self.site1 = NormSite(inside, place)
         self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        self.site2 = Site(outside, -(-place // stride))
+        self.site2 = NormSite(outside, -(-place // stride))
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
         self.shortcut = nn.Conv2d(inside, outside, 1, stride, bias=False) if inside != outside or stride != 1 else None
         self.raw = shortcut == "raw"
@@ -53,7 +47,7 @@ class Block(nn.Module):
         return aside + self.conv2(self.site2(self.conv1(active)))
 
 
-class WideResNet(nn.Module):
+class WideResNet(Network):
     """A stem of 16 channels, three groups of blocks at 16, 32 and 64 times `widen`, a last site, a mean and a linear head."""
 
     def __init__(
@@ -79,11 +73,23 @@ class WideResNet(nn.Module):
                 blocks.append(Block(inside, width, place, stride, shortcut))
                 inside, place = width, -(-place // stride)
         self.blocks = nn.Sequential(*blocks)
-        self.site = Site(inside, place)
+        self.site = NormSite(inside, place)
         self.head = nn.Linear(inside, classes)
         self.sites = [module for module in self.modules() if isinstance(module, Site)]
-        """In the order of the forward pass."""
+        self.layers = self._layers()
         self._draw_weights("fan_out" if init == "fan-out" else "fan_in", generator)
+
+    def _layers(self) -> list[Layer]:
+        """A block's first convolution feeds its second one and nothing else: its channels are hidden neurons, with their site's numbers."""
+        found = [Layer(self.stem.weight)]
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            found += [
+                Layer(block.conv1.weight, (block.site2.scale, block.site2.bias), feeds=len(found) + 1),
+                Layer(block.conv2.weight),
+                *([Layer(block.shortcut.weight)] if block.shortcut else []),
+            ]
+        return [*found, Layer(self.head.weight, (self.head.bias,))]
 
     def _draw_weights(self, mode: Literal["fan_out", "fan_in"], generator: torch.Generator | None) -> None:
         """Kaiming's normal for the convolutions, and for the head a uniform within 1 / sqrt(inputs) and no bias."""
@@ -93,17 +99,6 @@ class WideResNet(nn.Module):
         bound = 1 / math.sqrt(self.head.in_features)
         nn.init.uniform_(self.head.weight, -bound, bound, generator=generator)
         nn.init.zeros_(self.head.bias)
-
-    def set_keep(self, ratio: float, *, at_random: bool = False) -> None:
-        """Let this share of every site's activations survive: the largest, or as many drawn from torch's generator."""
-        for site in self.sites:
-            site.keep.fill_(keep_count(ratio, site.size))
-            site.at_random = at_random
-
-    def count_nonzero(self, counts: Tensor | None) -> None:
-        """Add to these counts, one a site, the activations that are not zero; with None, stop."""
-        for i, site in enumerate(self.sites):
-            site.nonzero = None if counts is None else counts[i]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.site(self.blocks(self.stem(x))).mean((2, 3)))

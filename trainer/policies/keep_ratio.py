@@ -6,31 +6,25 @@ Pure state machines that torch never touches. A policy starts before epoch 1; `k
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from abc import abstractmethod
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from trainer import randomness
+from trainer.policies.base import HIDDEN, BasePolicy, Survivors, Wiring
 from trainer.settings import SettingError, Share, Within
 
-HIDDEN = {"hidden": True}  # given at construction, and no setting of the study
-Survivors = Literal["largest", "random"]
 Smoothing = Annotated[float, Within(at_least=0, below=1)]
 Drop = Annotated[float, Within(at_least=0, at_most=1)]
 Step = Annotated[float, Within(above=0, below=1)]
 
 
 @dataclass
-class KeepRatioPolicy(ABC):
-    """Fields given at construction are settings; fields with `init=False` are the state, and all of it."""
+class KeepRatioPolicy(BasePolicy):
+    """Moves the keep ratio, and leaves all connections as they are."""
 
     survivors: Survivors = field(default="largest", kw_only=True)
     """Which positive activations stay: the largest, or as many drawn at random (a control)."""
-    seed: int = field(default=0, kw_only=True, metadata=HIDDEN)
-    """The run's seed, for policies that draw."""
-    epoch: int = field(default=0, init=False)
-    """Epochs that have ended."""
-    keep_ratio: float = field(default=1.0, init=False)
     smoothed: float | None = field(default=None, init=False)
     """The smoothed training accuracy that a controller acts on."""
     reset: bool = field(default=False, init=False)
@@ -39,20 +33,16 @@ class KeepRatioPolicy(ABC):
     """Resets so far that came from a ratio under one half."""
 
     def after_epoch(self, train_accuracy: float) -> None:
-        """Move to the next epoch, given the running training accuracy (0 to 1) of the one that ended."""
         before = self.keep_ratio
         self.epoch += 1
         self._move(train_accuracy)
         self.cycle += self.reset and before < 0.5
 
-    def state(self) -> dict[str, Any]:
-        """Everything that moves, as plain values."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if not f.init}
+    def before(self, wiring: Wiring) -> dict[str, Any]:
+        return {"keep_ratio": self.keep_ratio}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Become the policy that `state()` was taken from."""
-        for name in self.state():
-            setattr(self, name, state[name])
+    def after(self) -> dict[str, Any]:
+        return {"smoothed_train_accuracy": self.smoothed, "reset": self.reset, "cycle": self.cycle}
 
     @abstractmethod
     def _move(self, train_accuracy: float) -> None:

@@ -1,0 +1,151 @@
+"""A file's bytes as named columns of numbers or words: CSV, Parquet, ARFF and MATLAB's .mat, each read by a library imported only then."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from trainer.settings import nearest
+
+Column = np.ndarray | list[str | None]
+"""Float64 with NaN for what is missing, or words with None."""
+LONGEST_LINE = 2**26
+"""Bytes of a line of a CSV: a table of genes has ten thousand columns."""
+
+
+class DataError(RuntimeError):
+    """The data cannot be had on this machine; the message says what is expected where, and how to get it."""
+
+
+def columns_of(file: str, content: bytes, named: list[str], features: str | None) -> dict[str, Column]:
+    """A file's columns in their order; those that are `named` are there, and all are of one length."""
+    read = FORMATS[PurePosixPath(file).suffix.lower()]
+    try:
+        columns = read(content, named, features)
+    except DataError:
+        raise
+    except Exception as error:  # each library has errors of its own for bytes that it cannot make sense of
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"cannot be read as {PurePosixPath(file).suffix}: {first}") from error
+    for name in named:
+        if name not in columns:
+            raise DataError(f"has no column {name!r}.{nearest(name, columns)} Its columns are {_some(columns)}.")
+    return columns
+
+
+def _some(names: Iterable[str], most: int = 20) -> str:
+    names = list(names)
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
+    from pyarrow import csv
+
+    found = csv.read_csv(
+        io.BytesIO(content),
+        read_options=csv.ReadOptions(block_size=LONGEST_LINE),
+        convert_options=csv.ConvertOptions(strings_can_be_null=True),
+    )
+    if "" in found.column_names:
+        place = found.column_names.index("") + 1
+        raise DataError(f"column {place:,} has no name in the first line. (pandas writes its index so: to_csv(..., index=False).)")
+    return _from_arrow(found)
+
+
+def _parquet(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
+    from pyarrow import parquet
+
+    found = parquet.read_table(io.BytesIO(content))
+    if index := [name for name in found.column_names if name.startswith("__index_level_")]:
+        raise DataError(f"column {index[0]!r} is an index of pandas; write the file without: to_parquet(..., index=False).")
+    return _from_arrow(found)
+
+
+def _from_arrow(found: Any) -> dict[str, Column]:
+    names = found.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
+        raise DataError(f"column {twice[0]!r} stands twice.")
+    return {name: _arrow_column(column) for name, column in zip(names, found.columns, strict=True)}
+
+
+def _arrow_column(column: Any) -> Column:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = pa.types
+    if kind.is_integer(column.type) or kind.is_floating(column.type) or kind.is_decimal(column.type) or kind.is_null(column.type):
+        return column.cast(pa.float64(), safe=False).to_numpy()
+    if kind.is_boolean(column.type):
+        return column.cast(pa.int8()).cast(pa.float64()).to_numpy()
+    return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _arff(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
+    from scipy.io import arff
+
+    rows, about = arff.loadarff(io.StringIO(content.decode()))
+    return {name: _arff_column(rows[name]) for name in about.names()}
+
+
+def _arff_column(values: np.ndarray) -> Column:
+    if values.dtype.kind == "f":
+        return values
+    words = [value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    return [None if word == "?" else word for word in words]
+
+
+def _mat(content: bytes, named: list[str], features: str | None) -> dict[str, Column]:
+    """The named variables, a column each, and the columns of the one matrix that has as many rows."""
+    from scipy.io import loadmat
+
+    try:
+        found: dict[str, Any] = loadmat(io.BytesIO(content))
+    except NotImplementedError:
+        raise DataError("is of MATLAB's version 7.3, which is HDF5; write it anew with save(FILE, VARIABLES, '-v7').") from None
+    variables = {name: value for name, value in found.items() if not name.startswith("__")}
+    for name in [*named, *([features] if features else [])]:
+        if name not in variables:
+            raise DataError(f"has no variable {name!r}.{nearest(name, variables)} Its variables are {_some(variables)}.")
+    columns: dict[str, Column] = {name: _vector(name, variables[name]) for name in named}
+    rows = len(columns[named[0]])
+    sizes = {name: np.shape(value) for name, value in variables.items()}
+    told = ", ".join(f"{name} is {' x '.join(map(str, size))}" for name, size in sizes.items())
+    fitting = [name for name, value in variables.items() if name not in named and _is_matrix(value, rows)]
+    chosen = [features] if features in fitting else fitting if features is None else []
+    if len(chosen) != 1:
+        what = "several matrices fit: say which one in features" if chosen else f"no matrix has {rows:,} rows, one for each of {named[0]!r}"
+        raise DataError(f"{what}. ({told})")
+    matrix = variables[chosen[0]]
+    matrix = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, np.float64)
+    columns.update({f"{chosen[0]}(:,{i + 1})": matrix[:, i] for i in range(matrix.shape[1])})
+    return columns
+
+
+def _is_matrix(value: Any, rows: int) -> bool:
+    return len(np.shape(value)) == 2 and np.shape(value)[0] == rows and value.dtype.kind in "fiub"
+
+
+def _vector(name: str, value: Any) -> Column:
+    """A variable of one row or one column; a matrix of letters has a word in each row."""
+    value = value.toarray() if hasattr(value, "toarray") else value
+    if value.dtype.kind != "U" and (value.ndim != 2 or 1 not in value.shape):
+        raise DataError(f"variable {name!r} is {' x '.join(map(str, value.shape))}; one column was expected, a value for each row.")
+    flat = value.ravel()
+    if value.dtype.kind in "fiub":
+        return flat.astype(np.float64)
+    if value.dtype.kind == "U":
+        return [str(word).rstrip() for word in flat]
+    return [str(np.squeeze(cell)[()]) if np.size(cell) else None for cell in flat]
+
+
+FORMATS: dict[str, Callable[[bytes, list[str], str | None], dict[str, Column]]] = {
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".arff": _arff,
+    ".mat": _mat,
+}
