@@ -25,6 +25,8 @@ from sweep.statistics import (
 )
 from sweep.study import Candidate, Study
 from sweep.told import Result
+from trainer.policies import POLICIES
+from trainer.policies.keep_ratio import Dense, KeepRatioPolicy
 
 POWER = 0.8
 Correct = Callable[[str, float], np.ndarray | None]
@@ -45,6 +47,7 @@ class Compared:
     """One candidate held against one reference at one keep ratio. Accuracies and gains are shares, not points."""
 
     arm: Annotated[str, "of the study"]
+    task: Annotated[str, "that both are run on; empty where the study lists no tasks"]
     candidate: Annotated[str | None, "the arm's finalist; null while its search is under way"]
     reference_arm: Annotated[str, "the arm it is held against"]
     reference: Annotated[str | None, "that arm's first finalist; null while its search is under way"]
@@ -53,14 +56,19 @@ class Compared:
     state: Annotated[str, "complete, or incomplete: then there is no test, and the gain is that of the pairs so far"]
     missing: Annotated[list[str], "what an incomplete comparison lacks"]
     pairs: Annotated[int, "seeds that both have, among those compared"]
+    overlap: Annotated[float, "test rows over rows trained on, where each seed draws its own test rows; 0 where all have the same"]
     first_place: Annotated[
         int, "place in the pool of the first seed that is compared; more than 0 after a look: seeds added then are tested alone"
     ]
     accuracy: Annotated[float | None, "mean over the pairs, of the candidate"]
     reference_accuracy: Annotated[float | None, "mean over the pairs, of the reference"]
+    parameters: Annotated[float | None, "of the candidate's networks at the end of their runs, mean over the pairs; null where unknown"]
+    reference_parameters: Annotated[float | None, "of the reference's"]
     gain: Annotated[float | None, "mean difference over the pairs"]
-    standard_error: Annotated[float | None, "of the gain, over the pairs"]
-    two_way_standard_error: Annotated[float | None, "of the gain, were other seeds and other test images drawn"]
+    standard_error: Annotated[float | None, "of the gain, over the pairs; with what overlapping splits add, where each seed draws its own"]
+    two_way_standard_error: Annotated[
+        float | None, "of the gain, were other seeds and other test images drawn; null where each seed has its own test images"
+    ]
     ci_low: Annotated[float | None, "lower end of the interval that inverts the declared test at alpha"]
     ci_high: Annotated[float | None, "its upper end"]
     family_low: Annotated[float | None, "lower end at alpha over the comparisons of the family: all such intervals hold together"]
@@ -85,7 +93,7 @@ class Compared:
 def comparisons(
     plan: Plan, *, looks: Sequence[Look] = (), correct: Correct = lambda _run, _ratio: None, seeds: int | None = None
 ) -> list[Compared]:
-    """Every arm over the baseline, then every arm over the other arms that train the baseline's policy (as published, say).
+    """Task by task, every arm over the baseline, then every arm over the other references.
 
     `seeds` asks for what was there when the study had so many.
     """
@@ -101,9 +109,24 @@ def comparisons(
 
 
 def references(study: Study) -> list[str]:
-    """The baseline, and the other arms with its policy: as it was published, where the baseline was tuned."""
-    policy = study.arms[study.baseline].policy
-    return [study.baseline, *(a for a, it in study.arms.items() if a != study.baseline and not it.repeat and it.policy == policy)]
+    """Task by task the baseline, and what else its arms are held against.
+
+    Those are the other arms with its policy (as published where the baseline was tuned, or a dense network of another arm's size), and
+    those that `analysis.references` names.
+    """
+    found: list[str] = []
+    for baseline in study.baselines:
+        own = {arm: it for arm, it in study.arms.items() if study.task_of(arm) == study.task_of(baseline) and not it.repeat}
+        named = {arm for arm in own if study.base_of(arm) in study.analysis.references}
+        found += [baseline, *(a for a, it in own.items() if a != baseline and (a in named or it.policy == own[baseline].policy))]
+    return found
+
+
+def keep_ratios(study: Study) -> bool:
+    """Whether it matters at which keep ratio a network is read: where several are measured, or a policy moves it."""
+    moved = [cls for it in study.arms.values() if not it.repeat and (cls := POLICIES[str(it.policy["name"])]) is not Dense]
+    measured = {*study.analysis.endpoints, *study.analysis.curve}
+    return len(measured) > 1 or any(issubclass(cls, KeepRatioPolicy) for cls in moved)
 
 
 def earlier(plan: Plan, looks: Sequence[Look], correct: Correct) -> dict[int, list[Compared]]:
@@ -114,10 +137,10 @@ def earlier(plan: Plan, looks: Sequence[Look], correct: Correct) -> dict[int, li
 
 
 def _over(plan: Plan, reference: str, looks: Sequence[Look], upto: int, correct: Correct) -> Iterator[Compared]:
-    study, primary = plan.study, reference == plan.study.baseline
+    study, primary = plan.study, reference in plan.study.baselines
     against = (plan.finalists(reference) or [None])[0]
     for arm, it in study.arms.items():
-        if not primary and (it.repeat or arm == reference):
+        if study.task_of(arm) != study.task_of(reference) or (not primary and (it.repeat or arm == reference)):
             continue
         ranked = plan.finalists(arm) or [None] * study.finalists(arm)
         for rank, candidate in enumerate(ranked):
@@ -150,16 +173,20 @@ def _compared(
     pairs = [(halves[0][place], halves[1][place]) for place in both]
     scores = [[half.score("test", ratio) for half in side] for side in zip(*pairs, strict=True)] or [[], []]
     whole = [pair for pair in pairs if all(half.outcome == "completed" for half in pair)]
-    so_far, without = gain_so_far(*scores), gain_so_far(*([pair[i].score("test", ratio) for pair in whole] for i in (0, 1)))
+    overlap = plan.study.overlap(arm)
+    so_far = gain_so_far(*scores, overlap=overlap)
+    without = gain_so_far(*([pair[i].score("test", ratio) for pair in whole] for i in (0, 1)), overlap=overlap)
     missing = [line for side, half in zip((candidate, against), halves, strict=True) for line in _missing(plan, side, half, places)]
     if candidate is None or against is None:
         missing = [f"{name}: its search is under way" for name, side in ((arm, candidate), (reference, against)) if side is None]
     tested: dict[str, Any] = {}
     if not missing:
-        tested = _tested(plan, scores, _bits(plan, [candidate, against], both, ratio, correct))
+        # the two-way error is of a table of seeds by images: there is none where each seed has its own test images
+        tested = _tested(plan, scores, overlap, None if overlap else _bits(plan, [candidate, against], both, ratio, correct))
     counts = [{outcome: sum(pair[i].outcome == outcome for pair in pairs) for outcome in ("diverged", "collapsed")} for i in (0, 1)]
     return Compared(
         arm=arm,
+        task=plan.study.task_of(arm),
         candidate=candidate and candidate.name,
         reference_arm=reference,
         reference=against and against.name,
@@ -168,9 +195,12 @@ def _compared(
         state="incomplete" if missing else "complete",
         missing=missing,
         pairs=len(pairs),
+        overlap=overlap,
         first_place=places.start,
         accuracy=_mean(scores[0]),
         reference_accuracy=_mean(scores[1]),
+        parameters=_parameters([pair[0] for pair in pairs]),
+        reference_parameters=_parameters([pair[1] for pair in pairs]),
         gain=_known(so_far.mean),
         standard_error=_known(so_far.standard_error),
         **{name: tested.get(name) for name in _TESTED},
@@ -200,10 +230,10 @@ _FROM_TEST = (
 _TESTED = (*_FROM_TEST, "two_way_standard_error", "detectable_gain")
 
 
-def _tested(plan: Plan, scores: list[list[float]], bits: list[np.ndarray] | None) -> dict[str, float | None]:
+def _tested(plan: Plan, scores: list[list[float]], overlap: float, bits: list[np.ndarray] | None) -> dict[str, float | None]:
     """What is said of a complete comparison alone."""
     analysis, count = plan.study.analysis, plan.study.comparisons
-    found = paired_comparison(*scores, alpha=analysis.alpha, test=analysis.test, comparisons=count)
+    found = paired_comparison(*scores, alpha=analysis.alpha, test=analysis.test, comparisons=count, overlap=overlap)
     deviation = found.standard_error * math.sqrt(found.pairs)
     detectable = minimum_detectable_gain(found.pairs, deviation, alpha=analysis.alpha / count, power=POWER)
     return {
@@ -245,6 +275,12 @@ def _missing(plan: Plan, candidate: Candidate | None, half: Mapping[int, Result]
 
 def _mean(scores: list[float]) -> float | None:
     return math.fsum(scores) / len(scores) if scores else None
+
+
+def _parameters(results: list[Result]) -> float | None:
+    """At the end of the runs; the ledgers of before do not know."""
+    known = [float(it.parameters_end) for it in results if it.parameters_end]
+    return _mean(known) if len(known) == len(results) else None
 
 
 def _known(value: float) -> float | None:

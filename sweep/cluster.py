@@ -21,6 +21,7 @@ import sweep
 import trainer
 from sweep import preflight
 from sweep.contents import Resources
+from trainer.data import Data
 from trainer.store import Store
 
 LOCAL_OBJECTS = 100 * 2**20
@@ -79,7 +80,7 @@ class Cluster:
         self._blockers[node] = [blocker.remote() for _ in range(room)]
         return True
 
-    def examine(self, store: Store, data: list[str], data_dir: Path) -> None:
+    def examine(self, store: Store, data: list[Data], data_dir: Path) -> None:
         """Refuse, by name, nodes that could not do the work or would do it differently."""
         if not self.slots(set()):
             told = "; ".join(

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-"""Of a study and of an arm."""
+"""Of a study, an arm and a task."""
+ON = "@"
+"""Between an arm and the task that it is run on; no name has it."""
 Values = dict[str, Any]
 """What a candidate fills in: `task.learning_rate` or `policy.step` to its value."""
 Count = Annotated[int, Field(ge=1, le=10_000)]
@@ -43,6 +45,13 @@ class Choice(Part):
     choice: Annotated[list[bool | int | float | str], Field(min_length=1)]
 
 
+class Match(Part):
+    """The arm whose first finalist's parameters are counted, on the same task, and when in its runs."""
+
+    arm: str
+    at: Literal["start", "end"] = "start"
+
+
 class Arm(Part):
     """A policy and what it changes in the task; or another arm once more, on seeds of its own (an A/A control)."""
 
@@ -50,6 +59,9 @@ class Arm(Part):
     task: dict[str, Any] = Field(default={}, description="settings of the task that this arm changes or searches")
     budget: Count | None = Field(default=None, description="candidates, where it is not search.budget")
     repeat: str | None = Field(default=None, description="the arm whose finalists run once more on disjoint seeds")
+    match: Match | None = Field(
+        default=None, description="the arm that has as many parameters as this one's network is given: a dense one of equal depth"
+    )
 
     @property
     def written(self) -> dict[str, Any]:
@@ -59,12 +71,19 @@ class Arm(Part):
     @property
     def open_settings(self) -> dict[str, dict[str, Any]]:
         """Those of them that are searched."""
-        return {setting: value for setting, value in self.written.items() if is_searched(value)}
+        return {setting: value for setting, value in self.written.items() if is_searched(setting, value)}
+
+    def on(self, task: str, settings: Values) -> Arm:
+        """This arm on a task with settings of its own, over which the arm's own stand."""
+        match = self.match and self.match.model_copy(update={"arm": f"{self.match.arm}{ON}{task}"})
+        if self.repeat:
+            return self.model_copy(update={"repeat": f"{self.repeat}{ON}{task}"})
+        return self.model_copy(update={"task": {**settings, **self.task}, "match": match})
 
 
-def is_searched(value: object) -> bool:
-    """Whether a setting's value is left to the search: a range or a choice is a mapping, and no setting's value is."""
-    return isinstance(value, dict)
+def is_searched(setting: str, value: object) -> bool:
+    """Whether a setting's value is left to the search: a range or a choice is a mapping, and so is a table of data, but no other value."""
+    return isinstance(value, dict) and (setting != "task.data" or "choice" in value)
 
 
 class Search(Part):
@@ -95,6 +114,7 @@ class Analysis(Part):
     family: list[str] | None = Field(
         default=None, description="arms whose gains are tested together; all but the baseline and the repeats by default"
     )
+    references: list[str] = Field(default=[], description="arms that every other one is also held against, untested")
     endpoints: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = Field(
         default=[1.0, 0.05],
         description="keep ratios of the final weights that are tested; the first is primary, and what the search scores",
@@ -102,7 +122,7 @@ class Analysis(Part):
     curve: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         default=[], description="more keep ratios to measure in confirmation, untested"
     )
-    test: Literal["sign-flip", "paired-t"] = "sign-flip"
+    test: Literal["sign-flip", "paired-t", "resampled-t"] = "sign-flip"
     correction: Literal["holm"] = "holm"
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
@@ -129,11 +149,19 @@ class Contents(Part):
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=1, description="where the study's own seeds and proposals come from")
     task: dict[str, Any] = Field(description="what is trained; every arm starts from it")
+    tasks: dict[str, dict[str, Any]] = Field(default={}, description="what each task changes in `task`; every arm is run on each of them")
     arms: Annotated[dict[str, Arm], Field(min_length=2)]
     search: Search = Search()
     confirm: Confirm = Confirm()
     analysis: Analysis
     resources: Resources = Resources()
+
+    @property
+    def expanded(self) -> dict[str, Arm]:
+        """Every arm on every task, task by task, under names such as `set@wine`; the arms as they are where no tasks are listed."""
+        if not self.tasks:
+            return self.arms
+        return {f"{name}{ON}{task}": arm.on(task, settings) for task, settings in self.tasks.items() for name, arm in self.arms.items()}
 
     @property
     def family(self) -> list[str]:
@@ -144,8 +172,8 @@ class Contents(Part):
 
     @property
     def comparisons(self) -> int:
-        """How many tests the correction is for."""
-        return len(self.analysis.endpoints) * sum(self.finalists(arm) for arm in self.family)
+        """How many tests the correction is for: one family, whatever the number of tasks."""
+        return len(self.analysis.endpoints) * max(1, len(self.tasks)) * sum(self.finalists(arm) for arm in self.family)
 
     def budget(self, arm: str) -> int:
         """Candidates of a searched arm."""

@@ -93,7 +93,7 @@ def _proposals(study: Study, ledger: Ledger, extended: bool) -> tuple[dict[str, 
         values, name = propose(study, again), _name(again)
         damaged.discard(name)
         where = ledger.store.where(name)
-        if not _believed(study, again, values, here, extended):
+        if not _believed(study, again, [plan.filled(again.arm, it) for it in values], here, extended):
             findings.append(Finding(where, "proposed again, its runs are not the ones that are here. Restore it from a backup.", False))
             continue
         ledger.store.delete(name)

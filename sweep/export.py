@@ -16,10 +16,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweep.across import across
 from sweep.analysis import Compared
 from sweep.document import RejectStudy
 from sweep.reading import Reading
-from sweep.tables import RunRow, candidate_table, comparison_table, endpoint_tables, epoch_tables, run_rows, schema_docs, table_schema
+from sweep.tables import (
+    RunRow,
+    across_table,
+    candidate_table,
+    comparison_table,
+    endpoint_tables,
+    epoch_tables,
+    run_rows,
+    schema_docs,
+    table_schema,
+)
 from trainer.rows import EndpointRow, EpochRow
 from trainer.store import StoreError
 
@@ -32,6 +43,7 @@ ABOUT = {
     "runs": "one row per run",
     "candidates": "one row per candidate and phase",
     "comparisons": "one row per candidate, reference and endpoint: gains, intervals, p-values",
+    "across": "one row per arm, reference and endpoint: what the comparisons say across tasks; empty where the study lists fewer than two",
 }
 MARK = "study.json"
 """A folder that has it is taken for an earlier export, whose files may be replaced."""
@@ -50,12 +62,13 @@ def export(
             docs[name] = schema
             rows[name] = _write(folder / f"{name}.parquet", schema, tables, lambda done: progress(name, done))
 
-        candidates, comparisons = candidate_table(reading), comparison_table(compared)
+        candidates, comparisons, tasks = candidate_table(reading), comparison_table(compared), across_table(across(reading.study, compared))
         table("epochs", table_schema(EpochRow), epoch_tables(reading))
         table("endpoints", table_schema(EndpointRow), endpoint_tables(reading))
         table("runs", table_schema(RunRow), _batches(run_rows(reading), table_schema(RunRow)))
         table("candidates", candidates.schema, [candidates])
         table("comparisons", comparisons.schema, [comparisons])
+        table("across", tasks.schema, [tasks])
         texts = {
             "report.json": _json(strict(numbers)),
             MARK: _json(declared(reading)),

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from sweep.analysis import Compared, earlier
+from sweep.across import across
+from sweep.analysis import Compared, earlier, keep_ratios
 from sweep.proposer import importances
 from sweep.reading import Reading, RunFiles, ahead
 from sweep.statistics import pairs_needed, smallest_p_value
@@ -19,14 +21,18 @@ from sweep.told import Cohort
 
 PUBLISHED = {("cifar10", "wrn-28-4"): {"dense": 0.869, "additive-reset": 0.8797, "multiplicative-reset": 0.8802}}
 """Best test accuracy of any epoch, one run each, by the paper's own account."""
-DRAWN = ["epoch", "keep_ratio", "nonzero_rate", "test_accuracy", "dense_test_accuracy", "reset"]
+COURSES = ["test_accuracy", "dense_test_accuracy", "keep_ratio", "nonzero_rate", "connections", "active_neurons", "parameters"]
+"""Columns that are drawn epoch by epoch, where they have values."""
 ENVIRONMENT = ("torch", "device", "threads", "code")
 """What the last bits of a run's numbers may depend on."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """A confirmed candidate over its epochs: of each column the mean, the least and the greatest of its finished seeds."""
+    """A confirmed candidate over its epochs: of each column the mean, the least and the greatest of its finished seeds.
+
+    A column without a value, as the keep ratio of a policy that has none, is not among them.
+    """
 
     candidate: str
     seeds: int
@@ -52,9 +58,11 @@ def courses(reading: Reading) -> dict[str, Course]:
 
 
 def _course(cohort: Cohort, runs: Sequence[RunFiles]) -> Course:
-    tables = [table for _, table in ahead(runs, lambda run: run.epochs(DRAWN)) if table is not None]
-    stacked = {column: np.stack([table[column].to_numpy().astype(float) for table in tables]) for column in DRAWN}
-    columns = {column: (stacked[column].mean(0), stacked[column].min(0), stacked[column].max(0)) for column in DRAWN[1:5]}
+    wanted = ["epoch", "reset", *COURSES]
+    tables = [table for _, table in ahead(runs, lambda run: run.epochs(wanted)) if table is not None]
+    stacked = {name: np.stack([table[name].cast(pa.float64()).to_numpy() for table in tables]) for name in wanted}
+    drawn = [name for name in COURSES if np.isfinite(stacked[name]).any()]
+    columns = {name: (stacked[name].mean(0), stacked[name].min(0), stacked[name].max(0)) for name in drawn}
     accuracy = stacked["test_accuracy"]
     best, last = np.nanmax(accuracy, axis=1), accuracy[:, -1]
     return Course(
@@ -62,7 +70,7 @@ def _course(cohort: Cohort, runs: Sequence[RunFiles]) -> Course:
         seeds=len(tables),
         epochs=stacked["epoch"][0],
         columns=columns,
-        resets=stacked["reset"].mean(0),
+        resets=np.nan_to_num(stacked["reset"]).mean(0),
         best=math.fsum(best) / len(best),
         last=math.fsum(last) / len(last),
     )
@@ -76,6 +84,10 @@ def findings(reading: Reading, compared: Sequence[Compared], drawn: dict[str, Co
     return {
         "study": study.name,
         "description": study.contents.description,
+        "tasks": list(study.contents.tasks),
+        "baselines": study.baselines,
+        "keep_ratios": keep_ratios(study),
+        "resampled": any(row.overlap for row in compared),
         "hash": reading.declared["hash"],
         "store": reading.ledger.store.where(),
         "complete": plan.complete,
@@ -92,6 +104,7 @@ def findings(reading: Reading, compared: Sequence[Compared], drawn: dict[str, Co
         "extensions": reading.declared["extensions"],
         "arms": [_arm(reading, cohort, drawn) for cohort in reading.cohorts if cohort.phase == "confirm"],
         "comparisons": [{**asdict(row), "finalists": study.finalists(row.arm)} for row in compared],
+        "across": [asdict(row) for row in across(study, compared)],
         "earlier": [
             {"pairs": size, "comparisons": [{**asdict(row), "finalists": study.finalists(row.arm)} for row in rows]}
             for size, rows in earlier(plan, reading.looks, reading.correct).items()
@@ -112,6 +125,7 @@ def _arm(reading: Reading, cohort: Cohort, drawn: dict[str, Course]) -> dict[str
     course = drawn.get(name)
     return {
         "arm": row.arm,
+        "task": row.task,
         "candidate": name,
         "finalists": reading.study.finalists(row.arm),
         "settings": cohort.candidate.values,
@@ -123,7 +137,14 @@ def _arm(reading: Reading, cohort: Cohort, drawn: dict[str, Course]) -> dict[str
         "best_epoch": course.best if course else None,
         "last_epoch": course.last if course else None,
         "inflation": course.best - course.last if course else None,
+        "parameters_start": _mean_count([result.parameters_start for result in results]),
+        "parameters_end": _mean_count([result.parameters_end for result in results]),
     }
+
+
+def _mean_count(counts: Sequence[int]) -> float | None:
+    """Null where one is unknown, as in ledgers of before."""
+    return math.fsum(counts) / len(counts) if counts and all(counts) else None
 
 
 def _spread(scores: Sequence[float]) -> dict[str, float | None]:
@@ -150,8 +171,7 @@ def _search(reading: Reading, arm: str) -> dict[str, Any]:
 
 def _published(reading: Reading) -> dict[str, float]:
     """What the paper reports, by policy, where this study trains what the paper trained."""
-    study = reading.study
-    task = study.contents.task
+    task = reading.study.contents.task
     return PUBLISHED.get((str(task.get("data")), str(task.get("model"))), {})
 
 

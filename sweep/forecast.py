@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from sweep.contents import Choice, Range, Values
 from sweep.plan import Plan
 from sweep.space import grid
+from sweep.statistics import LEAST_TASKS
 from sweep.study import Study
 from sweep.told import Phase, Proposal, Result, Run
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 
+PARAMETERS = 10_000
+"""Of every invented run: some, for the arms that are matched by them."""
 LOW_RATIO = 0.1
 """A keep-ratio policy that never comes under this trains at mild sparsity only."""
 
@@ -83,11 +86,20 @@ def scattered(study: Study, due: Proposal) -> list[Values]:
 def _any_result(run: Run) -> Result:
     score = uniform(0, run.run_id)
     scores = {f"{ratio:g}": score for ratio in run.spec.task.endpoints}
-    return Result("completed", run.spec.task.epochs, 0.0, 10, scores, scores)
+    return Result("completed", run.spec.task.epochs, 0.0, 10, scores, scores, PARAMETERS, PARAMETERS)
 
 
-def warnings(study: Study) -> Iterator[str]:
-    """What a user should know before it costs anything, and may still want."""
+def warnings(study: Study) -> list[str]:
+    """What a user should know before it costs anything, and may still want: once, though it be so on every task."""
+    return list(dict.fromkeys(_warnings(study)))
+
+
+def _warnings(study: Study) -> Iterator[str]:
+    if 1 < len(study.tasks) < LEAST_TASKS:
+        yield (
+            f"{len(study.tasks)} tasks: a claim across tasks needs {LEAST_TASKS}, because an exact signed-rank test of fewer cannot go "
+            "below p = 0.05; the comparisons on each task stand."
+        )
     for arm, it in study.arms.items():
         if it.repeat:
             continue
@@ -95,17 +107,19 @@ def warnings(study: Study) -> Iterator[str]:
         lowest = min(map(lowest_ratio, specs))
         if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
             epochs = specs[0].task.epochs
-            yield f"arms.{arm}: its keep ratio cannot fall below {lowest:.2g} in {epochs} epochs; steeper settings or more epochs would."
+            name = study.base_of(arm)
+            yield f"arms.{name}: its keep ratio cannot fall below {lowest:.2g} in {epochs} epochs; steeper settings or more epochs would."
     search = study.search
     for arm in study.arms:
         if search.proposer == "tpe" and study.searched(arm) and len(study.generations(arm)) <= search.lag + 1:
-            yield f"arms.{arm}: all its candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
-    budgets = {arm: study.budget(arm) for arm in study.arms if study.searched(arm)}
+            name = study.base_of(arm)
+            yield f"arms.{name}: all its candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
+    budgets = {study.base_of(arm): study.budget(arm) for arm in study.arms if study.searched(arm)}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())
         yield f"the searched arms have different budgets ({told}): the one with more is favoured."
-    if budgets and not study.searched(study.baseline):
-        yield f"the baseline {study.baseline!r} is not searched and other arms are: part of their gain may be the tuning."
+    if budgets and not study.searched(study.baselines[0]):
+        yield f"the baseline {study.analysis.baseline!r} is not searched and other arms are: part of their gain may be the tuning."
 
 
 def lowest_ratio(spec: RunSpec) -> float:

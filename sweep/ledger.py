@@ -69,7 +69,8 @@ class Ledger:
         hint = (
             "It grew. --extend accepts that and records it."
             if grows
-            else "Only growth can be accepted (more seeds, budget, finalists, arms). Give the changed study another name: copy the file."
+            else "Only growth can be accepted (more seeds, budget, finalists, arms, or tasks where there were some). "
+            "Give the changed study another name: copy the file."
         )
         begun = f"{study.name} is not the study that {self.store.where('study.json')} was begun with:"
         raise ChangedStudy("\n".join([begun, *(f"  {line}" for line in lines), hint]))
@@ -214,8 +215,10 @@ class Ledger:
 
 
 def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
-    """The content of study.json. The arms' names stand apart because sealing sorts keys, and people wrote the arms in an order."""
-    identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.arms)}
+    """The content of study.json. The names of arms and tasks stand apart: sealing sorts keys, and people wrote them in an order."""
+    identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.contents.arms)}
+    if study.contents.tasks:
+        identity["tasks"] = list(study.contents.tasks)
     return seal({**identity, "description": study.contents.description, "extensions": extensions})
 
 
@@ -263,7 +266,8 @@ _MORE = re.compile(r"confirm\.seeds|search\.budget|search\.finalists|arms\.[^.]+
 
 
 def _grows(key: str, before: dict[str, Any], after: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> bool:
-    if key.startswith("arms.") and key.split(".")[1] not in before["arms"]:
+    part, name = [*key.split(".", 2), ""][:2]
+    if part in ("arms", "tasks") and name not in before.get(part, {name: None}):  # a first list of tasks renames every arm
         return True
     if _MORE.fullmatch(key):
         return isinstance(old.get(key), int) and isinstance(new.get(key), int) and new[key] > old[key]

@@ -29,6 +29,7 @@ def looks_at(ledger: Ledger, study: Study) -> list[Look]:
 
 def _shown(plan: Plan) -> list[str]:
     """The arms with a gain that could be judged."""
-    base = (plan.confirmed(plan.study.baseline) or [{}])[0].keys()
-    arms = [arm for arm in plan.study.arms if any(len(results.keys() & base) >= SHOWN for results in plan.confirmed(arm))]
-    return sorted(arm for arm in arms if arm != plan.study.baseline)
+    study = plan.study
+    bases = {baseline: (plan.confirmed(baseline) or [{}])[0].keys() for baseline in study.baselines}
+    arms = {arm: bases[study.baseline_of(arm)] for arm in study.arms if arm not in bases}
+    return sorted(arm for arm, base in arms.items() if any(len(results.keys() & base) >= SHOWN for results in plan.confirmed(arm)))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from sweep.document import RejectStudy
-from trainer.data import DATASETS, held_out_of
+from trainer.data import DATASETS, facts, held_out_of, sizes
 from trainer.spec import Task
 
 COMMAND = "python -m benchmarks.gpu"
@@ -67,9 +67,9 @@ class Measured:
         ours, data = self.task, DATASETS.get(self.task.data)
         # without MPS where there is a choice: it has to be started on a node, and nothing here starts it
         best = max((it for it in self.packed if it.runs <= sharing), key=lambda it: (it.runs, not it.mps), default=None)
-        if (ours.model, ours.precision, data and data.image) != (task.model, task.precision, DATASETS[task.data].image) or not best:
+        if (ours.model, ours.precision, data and data.image) != (task.model, task.precision, facts(task.data).image) or not best:
             return None
-        images = task.train_size or DATASETS[task.data].train - held_out_of(task)
+        images = task.train_size or sizes(task)[0] - held_out_of(task)
         assumed = [f"every epoch trains {task.model} on {images:,} images in batches of {ours.batch_size} and is evaluated"]
         assumed.append(f"{sharing} runs share a GPU{' under MPS' if best.mps else ''}" if sharing > 1 else "a run has a GPU to itself")
         if best.runs < sharing:

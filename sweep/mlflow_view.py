@@ -6,13 +6,15 @@ It can be thrown away and built again: what is in MLflow depends on the ledger a
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sweep.analysis import Compared, first_place
+from sweep.analysis import Compared, first_place, keep_ratios
 from sweep.ledger import Ledger
 from sweep.mlflow_client import EPOCH_ZERO_MS, NAME, Experiment, TrackedRun
 from sweep.mlflow_page import NOTE_TAG, Page, link, metric, tag, view_tags
@@ -20,6 +22,7 @@ from sweep.points import Point, cohort_points, curves, gain_points, prefix_gains
 from sweep.reading import Reading, RunFiles
 from sweep.told import Cohort
 from trainer.run_folder import DamagedRun
+from trainer.tables import Table
 
 STATUS = {"completed": "FINISHED", "collapsed": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "unfinished": "KILLED"}
 """MLflow has no word for a result that is not a number; the tag `outcome` has the exact one."""
@@ -44,14 +47,13 @@ SEARCH = Page(
     metric("validation_score"),
     "tags.kind = 'search'",
 )
-CURVES = Page(
-    "curves",
-    "Curves of the seed averages",
-    (metric("gain"),),
-    metric("gain"),
-    "tags.kind = 'confirm'",
-    curves=("test_accuracy", "dense_test_accuracy", "keep_ratio", "nonzero_rate", "dense_test_accuracy_gain", "train_loss"),
-)
+
+
+def curves_page(ratios: bool) -> Page:
+    """The charts of the seed averages, with what the policies of the study move: keep ratios, or connections."""
+    moved = ("keep_ratio", "nonzero_rate") if ratios else ("connections", "active_neurons")
+    curves = ("test_accuracy", "dense_test_accuracy", *moved, "dense_test_accuracy_gain", "train_loss")
+    return Page("curves", "Curves of the seed averages", (metric("gain"),), metric("gain"), "tags.kind = 'confirm'", curves=curves)
 
 
 class View:
@@ -100,7 +102,7 @@ class View:
         if cohort.phase == "confirm":
             key += f" {reading.declared['hash']}"  # a study that grew may have another baseline, or more comparisons to correct for
         started = min((it for run in own for it in [_started(run)] if it), default=None) if key not in self.experiment.runs else None
-        tags = {"kind": cohort.phase, "phase": cohort.phase, "arm": cohort.candidate.arm, "candidate": name, "seeds": str(n)}
+        tags = {"kind": cohort.phase, "phase": cohort.phase, **_whose(reading, cohort), "seeds": str(n)}
         parent = self.experiment.ensure(key, f"{name} ({cohort.phase}, {n} seed{'s' if n > 1 else ''})", started, tags)
         keys = {key, *(self._child(run, parent, live) for run in own)}
         states, figures = [run.state for run in runs], list(self._figures(reading, cohort, compared))
@@ -130,7 +132,7 @@ class View:
         key, cohort = f"run {run.run_id}", run.cohort
         name = f"{cohort.candidate.name} seed {run.seed}"
         # all of them again: a candidate that comes later may be equal to this one and stand before it
-        tags = {"kind": "run", "phase": cohort.phase, "arm": cohort.candidate.arm, "candidate": cohort.candidate.name, NAME: name}
+        tags = {"kind": "run", "phase": cohort.phase, **_whose(run.reading, cohort), NAME: name}
         tags |= {GROUP: _shown_as(run.reading, cohort), "run_id": run.run_id, "place": str(run.place), "mlflow.parentRunId": parent.id}
         tracked = self.experiment.runs.get(key) or self.experiment.ensure(key, name, _started(run), tags)
         sent, points = int(tracked.tags.get("epochs_sent", 0)), list[Point]()
@@ -176,7 +178,7 @@ class View:
         if both > gained:
             with self._readable():
                 over = curves(base, min(both, own.epochs))
-                points += gain_points(own, over, gained)
+                points += gain_points(own, over, gained, reading.study.overlap(cohort.candidate.arm))
                 tags["gain_epochs_sent"] = str(max(gained, over.epochs))
         return points, tags
 
@@ -188,9 +190,10 @@ class View:
         if cohort.phase == "search":
             return
         study, name = reading.study, cohort.candidate.name
-        rows = {row.keep_ratio: row for row in compared if row.candidate == name and row.reference_arm == study.baseline}
+        base_arm = study.baseline_of(cohort.candidate.arm)
+        rows = {row.keep_ratio: row for row in compared if row.candidate == name and row.reference_arm == base_arm}
         # the baseline's own gain is 0, so that it has a place among the others; nobody has one before it is chosen
-        is_baseline = [it.name for it in reading.plan.finalists(study.baseline)[:1]] == [name]
+        is_baseline = [it.name for it in reading.plan.finalists(base_arm)[:1]] == [name]
         base = cohort.runs if is_baseline else _baseline_runs(reading, cohort)
         own, base = (runs[first_place(study, cohort.candidate.arm, reading.looks) : len(base)] for runs in (cohort.runs, base))
         for i, ratio in enumerate(study.analysis.endpoints):
@@ -215,7 +218,8 @@ class View:
             self.experiment.send(run, tags={"page": _mark(page), NOTE_TAG: about})
         self.experiment.status(run, "FINISHED", None)
         groups = [_shown_as(reading, it) for it in reading.cohorts if it.phase == "confirm"]
-        pages = {"Gains": gains_page(groups, reading.study.analysis.endpoints[1:]), "Curves": CURVES, "Search": SEARCH}
+        study = reading.study
+        pages = {"Gains": gains_page(groups, study.analysis.endpoints[1:]), "Curves": curves_page(keep_ratios(study)), "Search": SEARCH}
         links = {"Report": f"#/experiments/{self.experiment.id}/runs/{run.id}/artifacts/report.html?workflowType=machine_learning"}
         links |= {name: link("", self.experiment.id, page).lstrip("/") for name, page in pages.items()}
         told = " · ".join(f"[{name}]({at})" for name, at in links.items())
@@ -229,7 +233,7 @@ def _something_is_whole(reading: Reading) -> bool:
 
 def _baseline_runs(reading: Reading, cohort: Cohort) -> Sequence[str]:
     """The runs that a confirmed cohort is paired with; none for the baseline itself and in the search, which has no common baseline."""
-    finalists = reading.plan.finalists(reading.study.baseline)
+    finalists = reading.plan.finalists(reading.study.baseline_of(cohort.candidate.arm))
     if cohort.phase == "search" or not finalists or finalists[0].name == cohort.candidate.name:
         return ()
     return next(it.runs for it in reading.cohorts if it.phase == "confirm" and it.candidate == finalists[0])
@@ -242,8 +246,14 @@ def _scores(reading: Reading, runs: Iterable[str], ratio: float) -> list[float]:
 
 def _settings(run: RunFiles) -> dict[str, Any]:
     spec = run.spec
-    task = {f"task.{key}": value for key, value in vars(spec.task).items()}
+    task = {f"task.{key}": json.dumps(asdict(it)) if isinstance(it, Table) else it for key, it in vars(spec.task).items()}
     return {**task, "policy": spec.policy.name, **{f"policy.{key}": value for key, value in spec.policy.settings.items()}}
+
+
+def _whose(reading: Reading, cohort: Cohort) -> dict[str, str]:
+    """The tags that say what a run belongs to; the task only where the study lists some."""
+    arm, task = cohort.candidate.arm, reading.study.task_of(cohort.candidate.arm)
+    return {"arm": arm, "candidate": cohort.candidate.name, **({"task": task} if task else {})}
 
 
 def _shown_as(reading: Reading, cohort: Cohort) -> str:
@@ -254,7 +264,7 @@ def _shown_as(reading: Reading, cohort: Cohort) -> str:
 
 def _role(reading: Reading, cohort: Cohort) -> str:
     study, arm = reading.study, cohort.candidate.arm
-    return "baseline" if arm == study.baseline else "family" if arm in study.family else "repeat" if study.arms[arm].repeat else "control"
+    return "baseline" if arm in study.baselines else "family" if arm in study.family else "repeat" if study.arms[arm].repeat else "control"
 
 
 def _mark(content: str) -> str:
@@ -267,7 +277,7 @@ def _note(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> str
     if cohort.candidate.values:
         lines.append("Searched: " + ", ".join(f"`{key}` = {value}" for key, value in cohort.candidate.values.items()) + ".")
     for row in compared:
-        if row.candidate == cohort.candidate.name and row.reference_arm == reading.study.baseline and row.gain is not None:
+        if row.candidate == cohort.candidate.name and row.reference_arm == reading.study.baseline_of(row.arm) and row.gain is not None:
             tested = f", p = {row.p_holm:.3g} after Holm" if row.p_holm is not None else ""
             lines.append(f"At r = {row.keep_ratio:g}: gain {100 * row.gain:+.2f} points over {row.pairs} pairs{tested}; {row.state}.")
     return "\n\n".join(lines)

@@ -32,7 +32,7 @@ class ArmView:
     endpoints: dict[str, float | None]
     """Mean test accuracy over the seeds confirmed so far, by keep ratio."""
     gains: dict[str, Gain]
-    """Over the baseline's first finalist, on the seeds that both have, by keep ratio."""
+    """Over the first finalist of the baseline on the same task, on the seeds that both have, by keep ratio."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapp
     """`expected` has the runs there will be in all, `epochs` how far those under way are; gains are of the seeds after the last look."""
     study = plan.study
     ratios = study.analysis.endpoints
-    base = (plan.confirmed(study.baseline) or [{}])[0]
+    bases = {baseline: (plan.confirmed(baseline) or [{}])[0] for baseline in study.baselines}
     running = Counter(run.arm for run, _ in plan.running.values())
     failed = Counter(arm for run_id in plan.failed for arm in plan.arms_of(run_id))
     arms: list[ArmView] = []
     for arm in study.arms:
         finalists = plan.finalists(arm)
+        base, overlap = bases[study.baseline_of(arm)], study.overlap(arm)
+        places = range(first_place(study, arm, looks), study.confirm.seeds)
         confirmed: list[dict[int, Result]] = plan.confirmed(arm) or [{}]
         for rank, results in enumerate(confirmed):
             first = rank == 0
@@ -77,16 +79,15 @@ def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapp
                     diverged=outcomes["diverged"],
                     collapsed=outcomes["collapsed"],
                     endpoints={f"{ratio:g}": _mean(_scores(results, ratio)) for ratio in ratios},
-                    gains={}
-                    if arm == study.baseline and first
-                    else {f"{r:g}": _gain(range(first_place(study, arm, looks), study.confirm.seeds), results, base, r) for r in ratios},
+                    gains={} if arm in bases and first else {f"{r:g}": _gain(places, results, base, r, overlap) for r in ratios},
                 )
             )
     done, total = plan.finished.total(), max(sum(expected.values()), plan.finished.total())
     spent = math.fsum(result.seconds for result in plan.results.values())
     trained = sum(result.epochs for result in plan.results.values())
-    per_run = next(iter(study.ends(study.baseline)))
-    left = (total - done) * study.run(per_run, "confirm", 0).task.epochs - math.fsum(epochs.values())
+    lengths = {arm: study.task(arm).epochs for arm in study.baselines}
+    still = ((count - plan.finished[phase, arm]) * lengths[study.baseline_of(arm)] for (phase, arm), count in expected.items())
+    left = sum(still) - math.fsum(epochs.values())
     seconds_left = max(0.0, left) * spent / trained if trained else None
     return Overview(arms, done, total, len(plan.running), len(plan.failed), spent, seconds_left)
 
@@ -99,8 +100,8 @@ def _mean(scores: list[float]) -> float | None:
     return math.fsum(scores) / len(scores) if scores else None
 
 
-def _gain(places: range, results: Mapping[int, Result], base: Mapping[int, Result], ratio: float) -> Gain:
+def _gain(places: range, results: Mapping[int, Result], base: Mapping[int, Result], ratio: float, overlap: float) -> Gain:
     def by_place(found: Mapping[int, Result]) -> list[float]:
         return [found[place].score("test", ratio) if place in found else math.nan for place in places]
 
-    return gain_so_far(by_place(results), by_place(base))
+    return gain_so_far(by_place(results), by_place(base), overlap)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.findings import Course
-from sweep.wording import label
+from sweep.wording import label, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def gains(rows: Sequence[dict[str, Any]], reference: str) -> str:
     ends = [
         abs(row[end]) for row in known for end in ("gain", "family_low", "family_high") if row[end] is not None and math.isfinite(row[end])
     ]
-    reach = 1.2 * max(ends, default=0.01)  # an interval without an end runs off the picture
+    reach = 1.2 * (max(ends, default=0.0) or 0.01)  # an interval without an end runs off the picture
     figure, (axes,) = _figure(0.9 + 0.28 * len(known))
     for y, row in enumerate(reversed(known)):
         whole = row["ci_low"] is not None
@@ -77,29 +77,42 @@ def gains(rows: Sequence[dict[str, Any]], reference: str) -> str:
         axes.plot(100 * row["gain"], y, "o", color=kind, markerfacecolor=kind if whole else "white", markersize=6)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-100 * reach, 100 * reach)
-    axes.set_yticks(range(len(known)), [label(row) for row in reversed(known)])
+    axes.set_yticks(range(len(known)), [plain(label(row), row["task"]) for row in reversed(known)])
     axes.set_ylim(-0.6, len(known) - 0.4)
     axes.set_xlabel(f"gain over {reference}, points of test accuracy")
     return _svg(figure)
 
 
-def course(found: Course, index: int) -> str:
-    """A candidate's accuracy, and below it the keep ratio and the nonzero rate, with a tick where seeds reset."""
-    figure, (above, below) = _figure(3.6, 2)
-    for axes, column, told, shade in (
-        (above, "dense_test_accuracy", "at r = 1", color(index)),
-        (above, "test_accuracy", "at the epoch's r", GREY),
-        (below, "keep_ratio", "keep ratio r", color(index)),
-        (below, "nonzero_rate", "nonzero rate", GREY),
-    ):
-        _band(axes, found.epochs, found.columns[column], told, shade)
-    above.set_ylabel("test accuracy")
-    below.set_ylim(-0.02, 1.05)
-    below.set_xlabel("epoch")
-    resets = found.resets > 0
-    below.vlines(found.epochs[resets], 0, 0.06, colors="C3", linewidth=1.2, label="a seed resets" if resets.any() else None)
-    for axes in (above, below):
+PANES = (
+    (("keep_ratio", "keep ratio r"), ("nonzero_rate", "nonzero rate")),
+    (("connections", "connections"), ("parameters", "parameters")),
+    (("active_neurons", "active neurons"),),
+)
+"""What is drawn below the accuracy, where a policy moves it."""
+
+
+def course(found: Course, index: int, ratios: bool = True) -> str:
+    """A candidate's accuracy, and below it what its policy moves: keep ratio and nonzero rate with a tick at each reset, or connections.
+
+    `ratios` says whether the study has anything to do with keep ratios.
+    """
+    ratios = ratios and "keep_ratio" in found.columns
+    moved = [[it for it in pane if it[0] in found.columns] for pane in (PANES if ratios else PANES[1:])]
+    moved = [pane for pane in moved if pane and pane[0][0] != "parameters"]  # alone, they are a constant
+    figure, (above, *below) = _figure(1.8 * (1 + len(moved)), 1 + len(moved))
+    both = [("dense_test_accuracy", "at r = 1"), ("test_accuracy", "at the epoch's r")]
+    told = both if ratios else [("test_accuracy", "test accuracy")]
+    for axes, lines in zip((above, *below), (told, *moved), strict=True):
+        for (column, name), shade in zip(lines, (color(index), GREY), strict=False):
+            _band(axes, found.epochs, found.columns[column], name, shade)
+        if lines is not told:
+            axes.set_ylim(*((-0.02, 1.05) if lines[0] in PANES[0] else (0, None)))
+        if lines[0][0] == "keep_ratio":
+            resets = found.resets > 0
+            axes.vlines(found.epochs[resets], 0, 0.06, colors="C3", linewidth=1.2, label="a seed resets" if resets.any() else None)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
+    above.set_ylabel("test accuracy")
+    [above, *below][-1].set_xlabel("epoch")
     return _svg(figure)
 
 
@@ -107,7 +120,8 @@ def _band(axes: Axes, epochs: np.ndarray, column: tuple[np.ndarray, np.ndarray, 
     measured = np.isfinite(column[0])
     mean, low, high = (part[measured] for part in column)
     axes.fill_between(epochs[measured], low, high, color=shade, alpha=BAND, linewidth=0)
-    axes.plot(epochs[measured], mean, color=shade, linewidth=1.4, label=label)
+    dot = "o" if measured.sum() == 1 else None  # a line of one point is not seen
+    axes.plot(epochs[measured], mean, color=shade, linewidth=1.4, label=label, marker=dot, markersize=3)
 
 
 def by_ratio(arms: Sequence[dict[str, Any]], colors: dict[str, int]) -> str:
@@ -128,7 +142,7 @@ def by_ratio(arms: Sequence[dict[str, Any]], colors: dict[str, int]) -> str:
                 linewidth=1.2,
                 capsize=2,
                 color=color(colors[arm["arm"]]),
-                label=label(arm),
+                label=plain(label(arm), arm["task"]),
             )
     shown = sorted({float(ratio) for arm in arms for ratio in arm["accuracy"]})
     axes.set_xscale("log")

@@ -10,56 +10,17 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 from sweep.contents import Values
+from sweep.matching import network
+from sweep.rungs import Entry, Generation, Searching
 from sweep.study import Candidate, Study
 from sweep.told import Cohort, Failure, Phase, Proposal, Result, Run
 
 NODE_STRIKES = 3
 """Different runs that end badly on a node, with none that ends well between them, before work is kept away from it."""
-
-
-@dataclass
-class _Entry:
-    """A candidate in the plan, with one score for each seed that has finished."""
-
-    candidate: Candidate
-    phase: Phase
-    scores: list[float] = field(default_factory=list)
-    """At the primary endpoint, by place in the pool; NaN where the run has not finished."""
-    results: dict[int, Result] = field(default_factory=dict)
-    """By place in the pool; of confirmation runs alone, since the search has many and needs one number of each."""
-    runs: list[str] = field(default_factory=list)
-
-    def mean(self, seeds: int) -> float:
-        return math.fsum(self.scores[:seeds]) / seeds
-
-
-@dataclass
-class _Generation:
-    """Candidates proposed together, halved rung by rung."""
-
-    arm: str
-    number: int
-    entries: list[_Entry]
-    alive: list[int]
-    rung: int = 0
-    waiting: int = 0
-    """Runs of this rung that have not finished."""
-    done: bool = False
-
-
-@dataclass
-class _Search:
-    """An arm's search so far."""
-
-    generations: list[_Generation] = field(default_factory=list)
-    candidates: int = 0
-    """In all of them. Not counted from the sizes that the study would give: it may have grown, and what is recorded stays."""
-    done: int = 0
-    """Generations that are done, up to the first that is not."""
 
 
 class Plan:
@@ -76,16 +37,19 @@ class Plan:
         """Runs known so far and runs finished, by phase and arm."""
         self.finished: Counter[tuple[Phase, str]] = Counter()
         self._ready: list[tuple[tuple[int, ...], str]] = []
-        self._open: dict[str, list[tuple[Run, _Entry, _Generation | None]]] = {}
+        self._open: dict[str, list[tuple[Run, Entry, Generation | None]]] = {}
         """Everyone who waits for a run that is ready or running: equal candidates share their runs."""
         self._tries: Counter[str] = Counter()
         self._strikes: dict[str, set[str]] = {}
-        self._searches = {arm: _Search() for arm in study.arms if study.searched(arm)}
-        self._confirmed: dict[str, list[_Entry]] = {}
+        self._searches = {arm: Searching() for arm in study.arms if study.searched(arm)}
+        self._confirmed: dict[str, list[Entry]] = {}
+        self._models: dict[str, str] = {}
+        """The network of each matched arm, once it is known."""
+        self._unmatched = [arm for arm, it in study.arms.items() if it.match]
         for arm, it in study.arms.items():
-            if not it.repeat and arm not in self._searches:
+            if not it.repeat and not it.match and arm not in self._searches:
                 self._confirm(arm, [Candidate(arm, arm, {})])
-        self._propose_what_is_recorded()
+        self._follow()
 
     # asked
 
@@ -98,8 +62,8 @@ class Plan:
         for arm, search in self._searches.items():
             number, left = len(search.generations), self.study.budget(arm) - search.candidates
             known = max(0, number - self.study.search.lag)
-            if left > 0 and known <= search.done:
-                history = [told for generation in search.generations[:known] for told in _told(generation)]
+            if left > 0 and known <= search.done and arm not in self._unmatched:
+                history = [told for generation in search.generations[:known] for told in self._told(generation)]
                 yield Proposal(arm, number, min(left, self.study.search.generation), history)
 
     def next(self, now: float) -> Run | None:
@@ -139,6 +103,10 @@ class Plan:
         """The arms that wait for a run."""
         return {run.arm for run, _, _ in self._open.get(run_id, [])}
 
+    def filled(self, arm: str, values: Values) -> Values:
+        """A candidate's whole values: those that are searched, and the network of a matched arm."""
+        return {**values, "task.model": self._models[arm]} if arm in self._models else values
+
     def finalists(self, arm: str) -> list[Candidate]:
         """The candidates of an arm that are confirmed; none while its search is under way."""
         return [entry.candidate for entry in self._confirmed.get(arm, [])]
@@ -150,13 +118,15 @@ class Plan:
     def searched(self, arm: str) -> list[tuple[Candidate, list[float]]]:
         """Every candidate of an arm's search with its scores so far, NaN where a run has not finished."""
         return [
-            (entry.candidate, entry.scores) for generation in self._searches.get(arm, _Search()).generations for entry in generation.entries
+            (entry.candidate, entry.scores)
+            for generation in self._searches.get(arm, Searching()).generations
+            for entry in generation.entries
         ]
 
     def cohorts(self) -> Iterator[Cohort]:
         """Every candidate in each phase it has reached, with the runs it has there; an arm's search before its confirmation."""
         for arm in self.study.arms:
-            searched = [entry for generation in self._searches.get(arm, _Search()).generations for entry in generation.entries]
+            searched = [entry for generation in self._searches.get(arm, Searching()).generations for entry in generation.entries]
             for entry in (*searched, *self._confirmed.get(arm, [])):
                 yield Cohort(entry.candidate, entry.phase, tuple(entry.runs), tuple(entry.scores))
 
@@ -166,7 +136,7 @@ class Plan:
         """The candidates of a generation that was wanted."""
         assert generation == len(self._searches[arm].generations)
         self._begin(arm, generation, values)
-        self._propose_what_is_recorded()
+        self._follow()
 
     def progress(self, run_id: str, now: float) -> None:
         """A running run has come further."""
@@ -189,7 +159,7 @@ class Plan:
         for generation in {id(g): g for _, _, g in waiting if g}.values():
             if not generation.waiting:
                 self._halve(generation)
-        self._propose_what_is_recorded()
+        self._follow()
 
     def lose(self, run_id: str, failure: Failure, node: str = "", blame: bool = True) -> bool:
         """An attempt ended without an outcome; `node` where the machine may be at fault. Whether the run is tried again.
@@ -220,19 +190,50 @@ class Plan:
 
     # what follows from it
 
+    def _follow(self) -> None:
+        """Begin what waited for what was told last."""
+        self._propose_what_is_recorded()
+        while ready := [arm for arm in self._unmatched if self._match(arm)]:
+            self._unmatched = [arm for arm in self._unmatched if arm not in ready]
+            for arm in ready:
+                if arm not in self._searches:
+                    self._confirm(arm, [Candidate(arm, arm, self.filled(arm, {}))])
+            self._propose_what_is_recorded()
+
+    def _match(self, arm: str) -> bool:
+        """Whether it is known now how many parameters a matched arm has, and so its network."""
+        match = self.study.arms[arm].match
+        assert match
+        counted = self._counted(match.arm)
+        if counted is None:
+            return False
+        self._models[arm] = network(self.study, arm, counted)
+        return True
+
+    def _counted(self, arm: str) -> list[Result] | None:
+        """The runs of an arm's first finalist in which its parameters are counted, once they all have finished: those of its search on
+        the whole ladder, or else as many of its confirmation. Not all of these: seeds that are added later would change the network."""
+        if not (finalists := self._confirmed.get(arm)):
+            return None
+        name, seeds = finalists[0].candidate.name, max(self.study.search.ladder)
+        generations = self._searches[arm].generations if arm in self._searches else []
+        entry = next((entry for generation in generations for entry in generation.entries if entry.candidate.name == name), finalists[0])
+        runs = entry.runs[:seeds]
+        return [self.results[run_id] for run_id in runs] if all(run_id in self.results for run_id in runs) else None
+
     def _propose_what_is_recorded(self) -> None:
         while recorded := [due for due in self.due() if (due.arm, due.generation) in self.proposals]:
             for due in recorded:
                 self._begin(due.arm, due.generation, self.proposals[due.arm, due.generation])
 
     def _begin(self, arm: str, number: int, values: list[Values]) -> None:
-        entries = [_Entry(Candidate(arm, f"{arm}-{number}.{i}", v), "search") for i, v in enumerate(values)]
-        generation = _Generation(arm, number, entries, list(range(len(entries))))
+        entries = [Entry(Candidate(arm, f"{arm}-{number}.{i}", self.filled(arm, v)), "search") for i, v in enumerate(values)]
+        generation = Generation(arm, number, entries, list(range(len(entries))))
         self._searches[arm].generations.append(generation)
         self._searches[arm].candidates += len(entries)
         self._climb(generation)
 
-    def _climb(self, generation: _Generation) -> None:
+    def _climb(self, generation: Generation) -> None:
         """Make the runs of the present rung ready; those that exist already are taken as they are, rung after rung."""
         ladder, arms = self.study.search.ladder, list(self.study.arms)
         seeds = self.study.search_seeds[: ladder[generation.rung]]
@@ -244,7 +245,7 @@ class Plan:
         if not generation.waiting:
             self._halve(generation)
 
-    def _halve(self, generation: _Generation) -> None:
+    def _halve(self, generation: Generation) -> None:
         ladder = self.study.search.ladder
         if generation.rung + 1 < len(ladder):
             seeds = ladder[generation.rung]
@@ -275,12 +276,12 @@ class Plan:
         arms = list(self.study.arms)
         for owner in [arm, *(other for other, it in self.study.arms.items() if it.repeat == arm)]:
             named = finalists if owner == arm else [Candidate(owner, f"{owner}:{c.name}", c.values) for c in finalists]
-            entries = self._confirmed[owner] = [_Entry(candidate, "confirm") for candidate in named]
+            entries = self._confirmed[owner] = [Entry(candidate, "confirm") for candidate in named]
             for rank, entry in enumerate(entries):
                 for place, seed in enumerate(self.study.pools[owner]):
                     self._add(entry, place, seed, (1, place, arms.index(owner), rank), None)
 
-    def _add(self, entry: _Entry, place: int, seed: int, priority: tuple[int, ...], generation: _Generation | None) -> bool:
+    def _add(self, entry: Entry, place: int, seed: int, priority: tuple[int, ...], generation: Generation | None) -> bool:
         """One run of a candidate; whether it has to be waited for."""
         spec = self.study.run(entry.candidate, entry.phase, seed)
         run = Run(spec, spec.run_id, entry.phase, entry.candidate.name, entry.candidate.arm, place, priority)
@@ -299,14 +300,18 @@ class Plan:
         self._ready = [item for item in self._ready if item[1] != run_id]
         heapq.heapify(self._ready)
 
-    def _score(self, run: Run, entry: _Entry, result: Result) -> None:
+    def _score(self, run: Run, entry: Entry, result: Result) -> None:
         split: Literal["validation", "test"] = "validation" if run.phase == "search" else "test"
         entry.scores[run.place] = result.score(split, self.study.analysis.endpoints[0])
         if run.phase == "confirm":
             entry.results[run.place] = result
         self.finished[run.phase, run.arm] += 1
 
-
-def _told(generation: _Generation) -> Iterator[tuple[Values, float, int]]:
-    for entry in generation.entries:
-        yield entry.candidate.values, entry.mean(len(entry.scores)), len(entry.scores)
+    def _told(self, generation: Generation) -> Iterator[tuple[Values, float, int]]:
+        searched = self.study.searched(generation.arm)
+        for entry in generation.entries:
+            yield (
+                {key: value for key, value in entry.candidate.values.items() if key in searched},
+                entry.mean(len(entry.scores)),
+                len(entry.scores),
+            )

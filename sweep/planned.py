@@ -58,7 +58,8 @@ class Planned:
     comparisons: int
     smallest_p: float
     detectable_sd: float
-    """The gain that one comparison finds with 80 % power, in standard deviations of the pair differences, at the strictest step of Holm."""
+    """The gain that one comparison finds with 80 % power, in standard deviations of the pair differences, at the strictest step of Holm;
+    where splits are drawn anew, on the task on which they overlap most."""
     power_at_one_sd: float
     """The chance that this comparison finds a gain of one such standard deviation."""
     warnings: list[str]
@@ -83,7 +84,8 @@ class Planned:
             arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms
         }
         pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.family)
-        comparisons, alpha = study.comparisons, study.analysis.alpha
+        comparisons, alpha, test = study.comparisons, study.analysis.alpha, study.analysis.test
+        overlap = max(study.overlap(arm) for arm in study.family)
         return cls(
             study=study.name,
             runs={arm: dict(counts) for arm, counts in runs.items()},
@@ -99,9 +101,9 @@ class Planned:
             assumed=pace.assumed,
             pairs=pairs,
             comparisons=comparisons,
-            smallest_p=smallest_p_value(pairs) if study.analysis.test == "sign-flip" else 0.0,
-            detectable_sd=minimum_detectable_gain(pairs, 1.0, alpha=alpha / comparisons, power=POWER),
-            power_at_one_sd=power(pairs, 1.0, alpha / comparisons, study.analysis.test),
+            smallest_p=smallest_p_value(pairs) if test == "sign-flip" else 0.0,
+            detectable_sd=minimum_detectable_gain(pairs, math.sqrt(1 + pairs * overlap), alpha=alpha / comparisons, power=POWER),
+            power_at_one_sd=power(pairs, 1.0, alpha / comparisons, test, overlap),
             warnings=[*_growth(grown, study.confirm.seeds - pairs), *warnings(study), *benchmarks.damaged],
         )
 
@@ -119,9 +121,8 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
     for name in ("arm", "searched", "search runs", "confirm runs"):
         table.add_column(name, justify="left" if name in ("arm", "searched") else "right")
     for arm, runs in planned.runs.items():
-        repeated = study.arms[arm].repeat
-        searched = f"as {repeated}, on other seeds" if repeated else ", ".join(key.split(".", 1)[1] for key in study.searched(arm)) or "-"
-        table.add_row(arm + (" (baseline)" if arm == study.baseline else ""), searched, str(runs["search"] or "-"), str(runs["confirm"]))
+        shown = arm + (" (baseline)" if arm in study.baselines else "")
+        table.add_row(shown, _filled_in(study, arm), str(runs["search"] or "-"), str(runs["confirm"]))
     total = planned.runs_done + planned.runs_left
     share = study.resources.gpus
     gpus = f" on {math.ceil(planned.slots / study.resources.sharing * max(share, 1))} GPUs" if share else ""
@@ -143,20 +144,45 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
     return Group(*parts)
 
 
+def _filled_in(study: Study, arm: str) -> str:
+    """What of an arm is not in the study's file."""
+    it = study.arms[arm]
+    if it.repeat:
+        return f"as {study.base_of(it.repeat)}, on other seeds"
+    settings = [", ".join(key.split(".", 1)[1] for key in study.searched(arm))]
+    if it.match:
+        settings.append(f"as many parameters as {study.base_of(it.match.arm)} has at the {it.match.at}")
+    return "; ".join(filter(None, settings)) or "-"
+
+
 def _rounded(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def _pace(study: Study, ledger: Ledger, benchmarks: Results, gpu: str | None, data_dir: Path) -> Pace:
-    """By all the runs that are done; else by one run of the first tested arm, as if those of every other arm took as long."""
+    """By all the runs that are done; else by one run of the first tested arm on each task, as if those of every other arm took as long."""
     if gpu is not None and not study.resources.gpus:
         raise RejectStudy([f"--gpu {gpu}: the runs of {study.name} take no GPU; resources.gpus in the study says what a run takes."])
     asked = None if gpu is None else benchmarks.device(gpu)  # before all else: a slip is told whether or not the name is needed
     epochs = sum(result.epochs for result in ledger.results.values())
     if epochs:
         return Pace(sum(result.seconds for result in ledger.results.values()) / epochs, f"measured on {len(ledger.results)} runs")
-    spec = study.run(study.ends(study.family[0] if not study.arms[study.family[0]].repeat else study.baseline)[0], "confirm", 0)
-    return _gpu_pace(study, spec, benchmarks, asked, data_dir) if study.resources.gpus else _tried(study, spec, data_dir)
+    first = study.base_of(study.family[0])
+    arms = study.baselines if study.arms[study.family[0]].repeat else [arm for arm in study.family if study.base_of(arm) == first]
+    specs = [study.run(study.ends(arm)[0], "confirm", 0) for arm in arms]
+    if study.resources.gpus:
+        return _together([_gpu_pace(study, spec, benchmarks, asked, data_dir) for spec in specs], specs)
+    return _together([_tried(study, spec, data_dir) for spec in specs], specs)
+
+
+def _together(paces: list[Pace], specs: list[RunSpec]) -> Pace:
+    """Of every task's runs, of which there are as many."""
+    if unknown := [pace for pace in paces if pace.seconds is None]:
+        return unknown[0]
+    epochs = sum(spec.task.epochs for spec in specs)
+    seconds = math.fsum((pace.seconds or 0.0) * spec.task.epochs for pace, spec in zip(paces, specs, strict=True)) / epochs
+    said = ["; ".join(dict.fromkeys(filter(None, parts))) for parts in zip(*((it.source, it.assumed) for it in paces), strict=True)]
+    return Pace(seconds, *said)
 
 
 def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, asked: str | None, data_dir: Path) -> Pace:

@@ -93,14 +93,15 @@ def cohort_points(found: Curves, after: int) -> Iterator[Point]:
         yield from _mean_points(column, matrix, after)
 
 
-def gain_points(found: Curves, baseline: Curves, after: int) -> Iterator[Point]:
-    """The paired gain over the baseline, epoch by epoch."""
+def gain_points(found: Curves, baseline: Curves, after: int, overlap: float = 0.0) -> Iterator[Point]:
+    """The paired gain over the baseline, epoch by epoch; its standard error with what overlapping splits add."""
     epochs = min(found.epochs, baseline.epochs)
     for column in GAINED:
-        yield from _mean_points(f"{column}_gain", found.matrices[column][:, :epochs] - baseline.matrices[column][:, :epochs], after)
+        gains = found.matrices[column][:, :epochs] - baseline.matrices[column][:, :epochs]
+        yield from _mean_points(f"{column}_gain", gains, after, overlap)
 
 
-def _mean_points(key: str, matrix: np.ndarray, after: int) -> Iterator[Point]:
+def _mean_points(key: str, matrix: np.ndarray, after: int, overlap: float = 0.0) -> Iterator[Point]:
     for epoch in range(after, matrix.shape[1]):
         values = matrix[:, epoch]
         values = values[~np.isnan(values)]
@@ -109,7 +110,7 @@ def _mean_points(key: str, matrix: np.ndarray, after: int) -> Iterator[Point]:
         finite = bool(np.isfinite(values).all())
         yield Point(key, (math.fsum(values) if finite else sum(values.tolist())) / len(values), epoch + 1)
         if len(values) > 1 and finite:
-            yield Point(f"{key}_standard_error", float(values.std(ddof=1)) / math.sqrt(len(values)), epoch + 1)
+            yield Point(f"{key}_standard_error", float(values.std(ddof=1)) * math.sqrt(1 / len(values) + overlap), epoch + 1)
 
 
 def prefix_gains(candidate: Sequence[float], baseline: Sequence[float], key: str) -> Iterator[Point]:

@@ -10,14 +10,14 @@ from typing import Any
 
 import sweep
 from trainer.code import code_hash
-from trainer.data import DATASETS, DataError
+from trainer.data import Data, DataError, verify
 from trainer.store import StoreError, open_store
 
 CLOCK_SECONDS = 60.0
 SAME = ("code", "torch", "python")
 
 
-def probe(place: str, data: list[str], data_dir: str, gpus: float, note: str) -> dict[str, Any]:
+def probe(place: str, data: list[Data], data_dir: str, gpus: float, note: str) -> dict[str, Any]:
     """What this process's node has. `note` is the name of a file in the store that must be there, and is answered with another."""
     facts: dict[str, Any] = {
         "code": f"{code_hash()}-{code_hash(Path(sweep.__file__).parent)}",
@@ -36,10 +36,9 @@ def probe(place: str, data: list[str], data_dir: str, gpus: float, note: str) ->
         facts["problems"].append(f"does not see the file that the driver wrote in {place}: the store must be the same on every node.")
     except StoreError as error:
         facts["problems"].append(str(error))
-    for name in data:
+    for it in data:
         try:
-            if DATASETS[name].fetch:  # the others are made from what is installed
-                DATASETS[name].load(Path(data_dir))
+            verify(it, Path(data_dir))
         except DataError as error:
             facts["problems"].append(str(error))
     if gpus:

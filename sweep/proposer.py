@@ -78,8 +78,9 @@ def importances(study: Study, arm: str, told: Sequence[tuple[Values, float]]) ->
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {setting: _distribution(it, study.whole(arm, setting)) for setting, it in searched.items()}
     memory = optuna.create_study(direction="maximize")
-    for values, score in told:
-        memory.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=score))
+    for values, score in told:  # a matched arm's values also have its network
+        params = {setting: values[setting] for setting in searched}
+        memory.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=score))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = optuna.importance.get_param_importances(memory, evaluator=optuna.importance.PedAnovaImportanceEvaluator())

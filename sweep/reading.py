@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sweep import study as studies
 from sweep.analysis import Compared, Look, comparisons, seen
@@ -23,6 +21,7 @@ from sweep.ledger import READERS, Ledger
 from sweep.plan import Plan
 from sweep.study import Study
 from sweep.told import Cohort, Failure, Result
+from trainer.rows import EndpointRow, EpochRow, read_table
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.spec import RunSpec
 from trainer.store import digest, unseal
@@ -127,18 +126,18 @@ class RunFiles:
         if not self.result or self.result.outcome == "diverged":
             return None
         outcome = self.folder.outcome()
-        return _table(self.folder.table(outcome, "endpoints")) if outcome else None
+        return read_table(EndpointRow, self.folder.table(outcome, "endpoints")) if outcome else None
 
     def epochs(self, columns: list[str] | None = None) -> pa.Table | None:
         """Every epoch that is kept so far; None where none is."""
         if self.result and (outcome := self.folder.outcome()):
-            return _table(self.folder.table(outcome, "epochs"), columns)
+            return read_table(EpochRow, self.folder.table(outcome, "epochs"), columns)
         for names in (self.names, self.reading.ledger.runs.names(self.run_id)):  # later commits may have replaced what was listed
             for _, _, name in sorted(_kept(names), reverse=True):
                 with suppress(FileNotFoundError):
                     data = self.reading.ledger.runs.read(name)
                     if digest(data)[:16] in name:
-                        return _table(data, columns)
+                        return read_table(EpochRow, data, columns)
         return None
 
     @property
@@ -187,10 +186,6 @@ def _kept(names: Iterable[str]) -> list[tuple[int, int, str]]:
     """Epoch, attempt and name of every table of epochs."""
     found = [(name, re.search(r"/attempt-(\d+)/epochs-(\d+)-\w+\.parquet$", name)) for name in names]
     return [(int(match[2]), int(match[1]), name) for name, match in found if match]
-
-
-def _table(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(io.BytesIO(data), columns=columns, use_threads=False)
 
 
 def ahead(items: Iterable[T], work: Callable[[T], U]) -> Iterator[tuple[T, U]]:

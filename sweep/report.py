@@ -10,9 +10,28 @@ from typing import Any
 
 from sweep import pictures
 from sweep.analysis import Compared
+from sweep.contents import ON
 from sweep.findings import Course, courses, findings
 from sweep.reading import Reading
-from sweep.wording import answer, cautions, cells, header, interval, label, markdown, points, probability, ranked, references, seen_before
+from sweep.wording import (
+    ACROSS,
+    FEW,
+    across_cells,
+    answer,
+    at,
+    cautions,
+    cells,
+    header,
+    interval,
+    label,
+    markdown,
+    plain,
+    points,
+    probability,
+    ranked,
+    references,
+    seen_before,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -45,20 +64,22 @@ def page(report: Report) -> str:
     rooms = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    colors = {arm: i for i, arm in enumerate(dict.fromkeys(it["arm"] for it in numbers["arms"]))}
+    bases = list(dict.fromkeys(it["arm"].partition(ON)[0] for it in numbers["arms"]))
+    colors = {it["arm"]: bases.index(it["arm"].partition(ON)[0]) for it in numbers["arms"]}
     return rooms.get_template("report.html").render(
         it=numbers,
         answer=answer(numbers),
         cautions=cautions(numbers),
+        across={"header": ACROSS, "rows": across_cells(numbers), "few": FEW},
         tables=[_table(numbers, reference) for reference in references(numbers)],
-        beside=[_beside(row) for rows in ranked(numbers, numbers["analysis"]["baseline"]) for row in rows],
+        beside=[_beside(row) for baseline in numbers["baselines"] for rows in ranked(numbers, baseline) for row in rows],
         accuracy=_accuracy(numbers),
-        by_ratio=pictures.by_ratio(numbers["arms"], colors),
+        by_ratio=_by_ratio(numbers, colors),
         courses=[
             {
                 "title": label(arm),
                 "caption": f"{report.drawn[arm['candidate']].seeds} seeds",
-                "svg": pictures.course(report.drawn[arm["candidate"]], colors[arm["arm"]]),
+                "svg": pictures.course(report.drawn[arm["candidate"]], colors[arm["arm"]], numbers["keep_ratios"]),
             }
             for arm in numbers["arms"]
             if arm["candidate"] in report.drawn
@@ -69,6 +90,19 @@ def page(report: Report) -> str:
     )
 
 
+def _by_ratio(numbers: dict[str, Any], colors: dict[str, int]) -> list[dict[str, str]]:
+    """A picture for each task, where more than one keep ratio was measured."""
+    if len({ratio for arm in numbers["arms"] for ratio in arm["accuracy"]}) < 2:
+        return []
+    return [
+        {
+            "svg": pictures.by_ratio([arm for arm in numbers["arms"] if arm["task"] == task], colors),
+            "caption": f"{f'On {task}: the' if task else 'The'} same final weights, read at each measured keep ratio.",
+        }
+        for task in numbers["tasks"] or [""]
+    ]
+
+
 def _search(found: dict[str, Any], colors: dict[str, int]) -> dict[str, str]:
     shares = sorted(found["importances"].items(), key=lambda it: -it[1])
     mattered = "; what mattered: " + ", ".join(f"{setting} {100 * share:.0f} %" for setting, share in shares) if shares else ""
@@ -77,18 +111,23 @@ def _search(found: dict[str, Any], colors: dict[str, int]) -> dict[str, str]:
 
 
 def _table(numbers: dict[str, Any], reference: str) -> dict[str, Any]:
-    lines = ranked(numbers, reference)
+    lines, primary = ranked(numbers, reference), reference in numbers["baselines"]
+    task = reference.partition(ON)[2]
+    name = plain(reference, task)
     drawn = [
         {
-            "svg": pictures.gains([rows[i] for rows in lines], reference),
-            "caption": f"At r = {ratio:g}. Thick: each interval; thin: of the whole family together. Blue is tested, grey a control, "
+            "svg": pictures.gains([rows[i] for rows in lines], name),
+            "caption": (at(numbers, ratio).strip().capitalize() + ". " if numbers["keep_ratios"] else "")
+            + "Thick: each interval; thin: of the whole family together. Blue is tested, grey a control, "
             "orange a repeat. An open dot lacks pairs.",
         }
         for i, ratio in enumerate(numbers["analysis"]["endpoints"])
         if any(rows[i]["gain"] is not None for rows in lines)
     ]
     rows = [{"role": rows[0]["role"], "cells": cells(numbers, rows)} for rows in lines]
-    return {"reference": reference, "header": header(numbers), "rows": rows, "pictures": drawn}
+    title = f"Gains over {name}" + (f" on {task}" if task else "") + ("" if primary else ", for comparison")
+    folded = bool(task) and not primary  # a study of many tasks has many of these
+    return {"reference": name, "title": title, "folded": folded, "header": header(numbers), "rows": rows, "pictures": drawn}
 
 
 def _beside(row: dict[str, Any]) -> list[str]:
@@ -115,9 +154,13 @@ def _beside(row: dict[str, Any]) -> list[str]:
 
 def _accuracy(numbers: dict[str, Any]) -> dict[str, Any]:
     ratios = list(dict.fromkeys(ratio for arm in numbers["arms"] for ratio in arm["accuracy"]))
+    sized = any(arm["parameters_end"] for arm in numbers["arms"])
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.2f}"
+
+    def count(value: float | None) -> str:
+        return "-" if value is None else f"{value:,.0f}"
 
     rows: list[list[str]] = []
     for arm in numbers["arms"]:
@@ -127,5 +170,8 @@ def _accuracy(numbers: dict[str, Any]) -> dict[str, Any]:
             cells.append(
                 percent(spread["mean"]) + (f" ± {percent(spread['standard_error'])}" if spread["standard_error"] is not None else "")
             )
-        rows.append([*cells, percent(arm["best_epoch"]), percent(arm["last_epoch"]), points(arm["inflation"])])
-    return {"header": ["candidate", "seeds", *(f"r = {r}, %" for r in ratios), "best epoch, %", "last epoch, %", "inflation"], "rows": rows}
+        cells += [percent(arm["best_epoch"]), percent(arm["last_epoch"]), points(arm["inflation"])]
+        rows.append([*cells, *([count(arm["parameters_start"]), count(arm["parameters_end"])] if sized else [])])
+    named = [f"r = {r}, %" for r in ratios] if numbers["keep_ratios"] else ["accuracy, %" for _ in ratios]
+    more = ["parameters at the start", "at the end"] if sized else []
+    return {"header": ["candidate", "seeds", *named, "best epoch, %", "last epoch, %", "inflation", *more], "rows": rows}

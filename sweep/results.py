@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sweep.told import Result
-from trainer.data import DATASETS
-from trainer.rows import EndpointRow, from_parquet
+from trainer.data import facts
+from trainer.rows import EndpointRow, EpochRow, from_parquet, read_table
 from trainer.run_folder import Completed, Outcome, RunFolder
 
 
 def result_of(folder: RunFolder, outcome: Outcome) -> Result:
     """The figures of a run's outcome; DamagedRun where its tables are."""
-    seconds = pq.read_table(pa.BufferReader(folder.table(outcome, "epochs")), columns=["seconds"])["seconds"]
+    epochs = read_table(EpochRow, folder.table(outcome, "epochs"), ["seconds", "parameters"])
+    parameters = epochs["parameters"].to_pylist() or [None]
     scores: dict[str, dict[str, float]] = {"validation": {}, "test": {}}
     if isinstance(outcome, Completed):
         for row in from_parquet(EndpointRow, folder.table(outcome, "endpoints")):
@@ -23,9 +21,11 @@ def result_of(folder: RunFolder, outcome: Outcome) -> Result:
     return Result(
         outcome="diverged" if not isinstance(outcome, Completed) else "collapsed" if outcome.collapsed else "completed",
         epochs=outcome.epochs,
-        seconds=sum(seconds.to_pylist()),
-        classes=DATASETS[folder.spec.task.data].classes,
+        seconds=sum(epochs["seconds"].to_pylist()),
+        classes=facts(folder.spec.task.data).classes,
         **scores,
+        parameters_start=parameters[0] or 0,
+        parameters_end=parameters[-1] or 0,
     )
 
 

@@ -8,17 +8,20 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from sweep.sign_flip import EXACT_PAIRS, SignFlip
 
-Test = Literal["sign-flip", "paired-t"]
+Test = Literal["sign-flip", "paired-t", "resampled-t"]
+TESTS: tuple[str, ...] = get_args(Test)
 DRAWS = 20_000
 """Quantiles that an expectation is taken over; more change the fifth digit."""
 SIMULATED_PAIRS, SIMULATIONS = 12, 4_000
 """Up to how many pairs the power of the sign-flip test is simulated, and how often: its standard error is below 0.8 points."""
+LEAST_TASKS = 6
+"""Over fewer tasks no exact two-sided test can reject at 5 %: 2 / 2^5 is more."""
 
 
 class NotComparable(ValueError):
@@ -27,13 +30,16 @@ class NotComparable(ValueError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate beside a baseline over pairs. `test` gives p_value and the interval; Welch's t and Wilcoxon's test stand beside it."""
+    """A candidate beside a baseline over pairs. `test` gives p_value and the interval; Welch's t and Wilcoxon's test stand beside it.
+
+    Only the declared test knows of overlapping splits: effect size, Welch, Wilcoxon and correlation take the pairs as independent.
+    """
 
     pairs: int
     gain: float
     """The mean difference, candidate less baseline."""
     standard_error: float
-    """Over the pairs; NaN for a single one."""
+    """Over the pairs; by resampled-t, with what its overlap adds."""
     ci_low: float
     ci_high: float
     """Every gain that the test does not reject at alpha; infinite where it can reject none."""
@@ -60,19 +66,26 @@ def paired_comparison(
     alpha: float = 0.05,
     test: Test = "sign-flip",
     comparisons: int = 1,
+    overlap: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> Comparison:
-    """The gain of one over the other, where the i-th scores belong together. NotComparable where they do not pair."""
+    """The gain of one over the other, where the i-th scores belong together. NotComparable where they do not pair.
+
+    `overlap` is the number of test rows over that of training rows, where each pair's split was drawn anew from the same rows: such pairs
+    are not independent, and only resampled-t takes them (Nadeau and Bengio, Machine Learning 52, 2003). Without overlap it is paired-t.
+    """
     first, second = _pairs(candidate, baseline, alpha, test)
+    if not 0 <= overlap < math.inf or (overlap and test != "resampled-t"):
+        raise NotComparable(_wrong_overlap(overlap, test))
     stats = _scipy_stats()
     differences = first - second
     n, gain = len(differences), math.fsum(differences) / len(differences)
     deviation = _deviation(differences)
+    error = deviation * math.sqrt(1 / n + overlap)
     if test == "sign-flip":
         flips = SignFlip(differences, rng)
         p, p_error, low_high = flips.p_value, flips.p_error, flips.interval
     else:
-        error = deviation / math.sqrt(n)
         t = abs(gain) / error if error else math.inf if gain else 0.0
         p, p_error = min(1.0, 2 * float(stats.t.sf(t, n - 1))), 0.0
 
@@ -86,7 +99,7 @@ def paired_comparison(
     return Comparison(
         pairs=n,
         gain=gain,
-        standard_error=deviation / math.sqrt(n),
+        standard_error=error,
         **dict(zip(("ci_low", "ci_high"), low_high(alpha), strict=True)),
         **dict(zip(("family_low", "family_high"), low_high(alpha / comparisons), strict=True)),
         p_value=p,
@@ -100,8 +113,8 @@ def paired_comparison(
 
 def _pairs(candidate: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray, alpha: float, test: str) -> list[np.ndarray]:
     halves = [np.asarray(half, float) for half in (candidate, baseline)]
-    if test not in ("sign-flip", "paired-t"):
-        raise NotComparable(f"test must be sign-flip or paired-t; it is {test!r}.")
+    if test not in TESTS:
+        raise NotComparable(f"test must be {', '.join(TESTS[:-1])} or {TESTS[-1]}; it is {test!r}.")
     if not 0 < alpha < 1:
         raise NotComparable(f"alpha must be between 0 and 1; it is {alpha}.")
     for name, half in zip(("candidate", "baseline"), halves, strict=True):
@@ -115,6 +128,15 @@ def _pairs(candidate: Sequence[float] | np.ndarray, baseline: Sequence[float] | 
     if len(halves[0]) < 2:
         raise NotComparable(f"a paired test needs at least 2 pairs; there are {len(halves[0])}.")
     return halves
+
+
+def _wrong_overlap(overlap: float, test: str) -> str:
+    if not 0 <= overlap < math.inf:
+        return f"overlap must be test rows over training rows, 0 or more; it is {overlap}."
+    return (
+        f"the pairs' splits were drawn anew from the same rows (overlap {overlap:g}): their gains are not independent, and {test} would "
+        "find gains that are not there. Use resampled-t."
+    )
 
 
 def _scipy_stats() -> Any:
@@ -160,18 +182,34 @@ class AcrossTasks:
     tasks: int
     median_gain: float
     wins: int
+    ties: int
+    """Tasks without a gain or a loss; the test leaves them out."""
     p_value: float
-    """Wilcoxon's, over the tasks' gains."""
+    """Wilcoxon's, over the tasks' gains; exact up to 20 of them."""
+    claimable: bool
+    """Whether so many tasks could show anything at alpha after the strictest step of Holm's correction."""
 
 
-def across_tasks(gains: Mapping[str, float]) -> AcrossTasks:
+def across_tasks(gains: Mapping[str, float], *, alpha: float = 0.05, comparisons: int = 1) -> AcrossTasks:
     """From each task's seed-averaged gain. Seeds of different tasks are never put into one sample: a task is what varies here."""
     if wrong := [task for task, gain in gains.items() if not math.isfinite(gain)]:
         raise NotComparable(f"task {wrong[0]!r} has no gain: it is {gains[wrong[0]]}.")
     if len(gains) < 2:
         raise NotComparable(f"a test over tasks needs at least 2; there are {len(gains)}.")
-    values = np.array(list(gains.values()))
-    return AcrossTasks(len(values), float(np.median(values)), int((values > 0).sum()), _signed_rank(values))
+    values = np.round(np.array(list(gains.values())), 12)  # as the test does: the last bits of a mean are no win
+    return AcrossTasks(
+        tasks=len(values),
+        median_gain=float(np.median(values)),
+        wins=int((values > 0).sum()),
+        ties=int((values == 0).sum()),
+        p_value=_signed_rank(values),
+        claimable=len(values) >= tasks_needed(comparisons, alpha),
+    )
+
+
+def tasks_needed(comparisons: int, alpha: float) -> int:
+    """The fewest tasks over which so many comparisons may claim anything; never fewer than six."""
+    return max(LEAST_TASKS, pairs_needed(comparisons, alpha))
 
 
 def two_way_standard_error(candidate: np.ndarray, baseline: np.ndarray) -> float:
@@ -212,12 +250,15 @@ class Gain:
     standard_error: float
 
 
-def gain_so_far(candidate: Sequence[float], baseline: Sequence[float]) -> Gain:
-    """Over the pairs of which both halves are there; NaN stands for one that is not. For looking on, never for a test."""
+def gain_so_far(candidate: Sequence[float], baseline: Sequence[float], overlap: float = 0.0) -> Gain:
+    """Over the pairs of which both halves are there; NaN stands for one that is not. For looking on, never for a test.
+
+    `overlap` as in `paired_comparison`: the standard error then has what overlapping splits add.
+    """
     both = np.asarray(candidate, float) - np.asarray(baseline, float)
     differences = both[np.isfinite(both)]
     n = len(differences)
-    error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    error = float(differences.std(ddof=1)) * math.sqrt(1 / n + overlap) if n > 1 else math.nan
     return Gain(n, float(differences.mean()) if n else math.nan, error)
 
 
@@ -234,10 +275,11 @@ def pairs_needed(comparisons: int, alpha: float) -> int:
     return pairs
 
 
-def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip") -> float:
+def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip", overlap: float = 0.0) -> float:
     """The chance that a two-sided test finds a gain of `effect` standard deviations of normally distributed pair differences.
 
     The sign-flip test's is simulated for few pairs, where it has few p-values to give; beyond, the paired t test's is close to it.
+    `overlap` as in `paired_comparison`: the variance of the mean is taken for what the corrected test assumes.
     """
     if pairs < 2:
         return 0.0
@@ -247,7 +289,7 @@ def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip") -> 
         sums = np.abs(differences @ signs.T)
         p_values = (sums >= np.abs(differences.sum(1))[:, None] * (1 - 1e-9)).mean(1)
         return float((p_values <= alpha).mean())
-    return _t_power(pairs, effect * math.sqrt(pairs), alpha)
+    return _t_power(pairs, effect / math.sqrt(1 / pairs + overlap), alpha)
 
 
 def _t_power(pairs: int, noncentrality: float, alpha: float) -> float:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sweep import document, space
-from sweep.contents import DECLARED_ELSEWHERE, NAME, Choice, Contents, Range, Values
+from sweep.contents import DECLARED_ELSEWHERE, NAME, ON, Choice, Contents, Range, Values
 from sweep.document import RejectStudy
 from sweep.study_check import check
+from trainer import data
+from trainer.data import DATASETS, OWN, Data
+from trainer.models import names
 from trainer.policies import POLICIES
 from trainer.randomness import derive
 from trainer.settings import nearest, settings_of
 from trainer.spec import RunSpec, Task
+from trainer.tables import Table
 
 EXACT = 2**53
 """Below it every whole number has a float of its own."""
@@ -40,24 +45,47 @@ class Study:
     def __init__(self, name: str, contents: Contents) -> None:
         self.name, self.contents = name, contents
         self.search, self.confirm, self.analysis, self.resources = contents.search, contents.confirm, contents.analysis, contents.resources
-        self.arms = contents.arms
-        self.baseline = contents.analysis.baseline
+        self.arms = contents.expanded
+        """Every arm on every task, by names such as `set@wine`; those of the file where it lists no tasks."""
+        self.tasks = list(contents.tasks) or [""]
         self.search_seeds = self._pool("search", max(self.search.ladder))
-        self.pools = {arm: self._pool(f"repeat-{arm}" if self.arms[arm].repeat else "confirm", self.confirm.seeds) for arm in self.arms}
+        self.pools = {
+            arm: self._pool(f"repeat-{self.base_of(arm)}" if self.arms[arm].repeat else "confirm", self.confirm.seeds) for arm in self.arms
+        }
         own = {tuple(pool) for pool in (self.search_seeds, *self.pools.values())}
         if sum(map(len, own)) > len(set[int]().union(*own)):  # one in a million studies: drawn seeds have 32 bits
             raise RejectStudy([f"{name}: seed: draws the same number for the search and the confirmation. Write another seed."])
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides what is measured, as JSON values: the same however its numbers are written."""
+        """Everything that decides what is measured, as JSON values: the same however its numbers are written, and without keys that
+        were added since ledgers were begun where they are left at what was meant before."""
         whole = self.contents.model_dump(mode="json")
-        return {key: _canonical(value) for key, value in whole.items() if key not in OPERATION}
+        whole["arms"] = {name: {key: it for key, it in arm.items() if key != "match" or it} for name, arm in whole["arms"].items()}
+        whole["analysis"] = {key: it for key, it in whole["analysis"].items() if key != "references" or it}
+        return {key: _canonical(value) for key, value in whole.items() if key not in OPERATION and (key != "tasks" or value)}
+
+    def task_of(self, arm: str) -> str:
+        """The task that an arm is run on; empty where the study lists none."""
+        return arm.partition(ON)[2]
+
+    def base_of(self, arm: str) -> str:
+        """An arm as it is called in the file, whatever the task."""
+        return arm.partition(ON)[0]
+
+    def baseline_of(self, arm: str) -> str:
+        """The baseline on the task of an arm."""
+        return self._on(self.analysis.baseline, self.task_of(arm))
+
+    @property
+    def baselines(self) -> list[str]:
+        """The baseline on every task."""
+        return [self._on(self.analysis.baseline, task) for task in self.tasks]
 
     @property
     def family(self) -> list[str]:
-        """The arms whose gains over the baseline are tested together."""
-        return self.contents.family
+        """The arms whose gains over the baseline are tested together, task by task."""
+        return [self._on(arm, task) for task in self.tasks for arm in self.contents.family]
 
     @property
     def comparisons(self) -> int:
@@ -65,10 +93,10 @@ class Study:
         return self.contents.comparisons
 
     @property
-    def data(self) -> list[str]:
-        """The data sets that its runs need."""
+    def data(self) -> list[Data]:
+        """The data sets that its runs need, in an order that does not change."""
         own = [arm for arm, it in self.arms.items() if not it.repeat]
-        return sorted({self.run(candidate, "confirm", 0).task.data for arm in own for candidate in self.ends(arm)})
+        return sorted({self.run(candidate, "confirm", 0).task.data for arm in own for candidate in self.ends(arm)}, key=str)
 
     def searched(self, arm: str) -> dict[str, Range | Choice]:
         """The settings that are searched in an arm, in the order they are written."""
@@ -76,11 +104,11 @@ class Study:
 
     def finalists(self, arm: str) -> int:
         """How many candidates of an arm are confirmed."""
-        return self.contents.finalists(arm)
+        return self.contents.finalists(self.base_of(arm))
 
     def budget(self, arm: str) -> int:
         """Candidates of a searched arm."""
-        return self.contents.budget(arm)
+        return self.contents.budget(self.base_of(arm))
 
     def generations(self, arm: str) -> list[int]:
         """How many candidates each generation of a searched arm has."""
@@ -95,6 +123,24 @@ class Study:
         """Candidates of an arm at the ends of everything searched."""
         return [Candidate(arm, arm, values) for values in space.corners(self.arms[arm], self.searched(arm))]
 
+    def task(self, arm: str) -> Task:
+        """What the confirmation of an arm trains, at the first end of what is searched."""
+        return self.run(self.ends(self.arms[arm].repeat or arm)[0], "confirm", 0).task
+
+    def overlap(self, arm: str) -> float:
+        """Test rows over rows trained on, where every confirmation seed draws both from the same rows; 0 where the test set is fixed."""
+        task = self.task(arm)
+        if task.resample is None:
+            return 0.0
+        train, test = data.sizes(task)
+        return test / (task.train_size or train)
+
+    def matched(self, arm: str, parameters: int) -> str:
+        """The network of a matched arm, once it is known how many parameters the other one has."""
+        task = self.task(arm)
+        facts = data.facts(task.data)
+        return names.matched(task.model, math.prod(facts.image), facts.classes, parameters)
+
     def run(self, candidate: Candidate, phase: Literal["search", "confirm"], seed: int) -> RunSpec:
         """The run of a candidate with a seed in a phase."""
         arm = self.arms[self.arms[candidate.arm].repeat or candidate.arm]
@@ -103,6 +149,9 @@ class Study:
         ratios = self.analysis.endpoints[:1] if search else [*self.analysis.endpoints, *self.analysis.curve]
         values["task"] |= {"validation": self.search.validation if search else 0.0, "endpoints": list(dict.fromkeys(ratios))}
         return RunSpec.read({**values, "seed": seed})
+
+    def _on(self, arm: str, task: str) -> str:
+        return f"{arm}{ON}{task}" if task else arm
 
     def _pool(self, name: str, size: int) -> list[int]:
         """Seeds of a pool: the first n are the same however many there are."""
@@ -163,8 +212,8 @@ def from_identity(name: str, identity: Mapping[str, Any]) -> Study:
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     """The study that a ledger was begun with."""
     identity = declared["identity"]
-    arms = {arm: identity["arms"][arm] for arm in declared["arms"]}
-    return from_identity(name, {**identity, "arms": arms, "description": declared.get("description", "")})
+    ordered = {key: {name: identity[key][name] for name in declared[key]} for key in ("arms", "tasks") if key in declared}
+    return from_identity(name, {**identity, **ordered, "description": declared.get("description", "")})
 
 
 def schema() -> str:
@@ -179,7 +228,13 @@ def schema() -> str:
         "required": ["name"],
         "description": "the policy's name and settings, each a value, {low, high, log, step} or {choice}",
     }
-    task = {key: {} for key in settings_of(Task) if key not in DECLARED_ELSEWHERE}
-    for owner in (whole, definitions["Arm"]):
-        owner["properties"]["task"] |= {"properties": task, "additionalProperties": False}
+    task: dict[str, Any] = {key: {} for key in settings_of(Task) if key not in DECLARED_ELSEWHERE}
+    own = {"type": "object", "properties": {key: {} for key in (*settings_of(Table), "choice")}, "additionalProperties": False}
+    task["data"] = {"anyOf": [{"enum": list(DATASETS)}, own], "description": f"the name of a data set. {OWN}"}
+    for owner in (
+        whole["properties"]["task"],
+        definitions["Arm"]["properties"]["task"],
+        whole["properties"]["tasks"]["additionalProperties"],
+    ):
+        owner |= {"properties": task, "additionalProperties": False}
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}, indent=2) + "\n"

@@ -16,6 +16,7 @@ from sweep.contents import DECLARED_ELSEWHERE, NAME, Arm, Choice, Contents, Rang
 from sweep.document import Place, Problem
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study_shape import shape_problems
+from sweep.study_tasks import match_problems, resampling_problems, task_problems
 from trainer.policies import POLICIES
 from trainer.settings import Problem as SpecProblem
 from trainer.settings import SpecError, nearest
@@ -35,7 +36,7 @@ def check(values: dict[str, Any]) -> tuple[Contents | None, list[Problem]]:
     except ValidationError as error:
         return None, _once(_misshapen(values, list(shape_problems(error))))
     problems = list(_problems(contents))
-    if not {_part(place)[0] for place, _ in problems} & {"arms", "analysis"}:  # else it is not yet clear what is compared
+    if not {_part(place)[0] for place, _ in problems} & {"arms", "tasks", "analysis"}:  # else it is not yet clear what is compared
         problems += _design_problems(contents)
     return contents, _once(problems)
 
@@ -44,7 +45,7 @@ def _misshapen(values: dict[str, Any], misshapen: list[Problem]) -> list[Problem
     """What is wrong with a study of which some parts cannot be read: those, and what can be said of the others."""
     broken = {_part(place) for place, _ in misshapen}
     arms = values.get("arms")
-    if not isinstance(arms, dict) or broken & {("arms",), ("task",)}:
+    if not isinstance(arms, dict) or broken & {("arms",), ("task",), ("tasks",)}:
         return misshapen
     sound = {key: value for key, value in values.items() if key in Contents.model_fields and (key,) not in broken}
     sound["arms"] = {name: {"policy": {"name": "dense"}} if ("arms", name) in broken else arm for name, arm in arms.items()}
@@ -70,19 +71,16 @@ def _once(problems: list[Problem]) -> list[Problem]:
 
 def _problems(contents: Contents) -> Iterator[Problem]:
     """What is wrong with a study whose parts are well-formed."""
-    for key, value in contents.task.items():
-        if is_searched(value):
-            yield ("task", key), "is searched, and every arm starts from it. Search it in the task of an arm."
-        elif key in DECLARED_ELSEWHERE:
-            yield ("task", key), f"is declared in {DECLARED_ELSEWHERE[key]}."
+    yield from task_problems(contents)
     for name, arm in contents.arms.items():
         told = [(("arms", name, *place), reason) for place, reason in _arm_problems(contents, name, arm)]
         yield from told
-        if "name" in arm.policy and not is_searched(arm.policy["name"]):
+        if "name" in arm.policy and not is_searched("policy.name", arm.policy["name"]):
             wrong = {place for place, _ in told if len(place) > 2}
             more = _spec_problems(contents, name, arm)
             yield from ((place, reason) for place, reason in more if not any(place[:n] in wrong for n in range(3, 6)))
     yield from _analysis_problems(contents)
+    yield from resampling_problems(contents)
     ladder = contents.search.ladder
     if any(after <= before for before, after in itertools.pairwise(ladder)):
         yield ("search", "ladder"), f"must rise from rung to rung; it is {ladder}."
@@ -109,11 +107,21 @@ def _analysis_problems(contents: Contents) -> Iterator[Problem]:
             yield ("analysis", "family", i), f"{arm!r} is the baseline; it is what the others are compared with."
         elif arm not in arms:
             yield ("analysis", "family", i), f"must be one of the arms {', '.join(arms)}; it is {arm!r}.{nearest(arm, arms)}"
+    for i, arm in enumerate(analysis.references):
+        if arm not in arms:
+            yield ("analysis", "references", i), f"must be one of the arms {', '.join(arms)}; it is {arm!r}.{nearest(arm, arms)}"
+        elif contents.arms[arm].repeat:
+            yield ("analysis", "references", i), f"{arm!r} only repeats another arm; name that one."
     if analysis.family == []:
         yield ("analysis", "family"), "is empty: nothing would be tested. Leave it out to test every arm but the repeats."
     elif analysis.family is None and not contents.family:
         yield ("analysis", "family"), "is left out, and every arm but the baseline is a repeat: nothing would be tested. Name one."
-    for key, ratios in (("family", analysis.family or []), ("endpoints", analysis.endpoints), ("curve", analysis.curve)):
+    for key, ratios in (
+        ("family", analysis.family or []),
+        ("references", analysis.references),
+        ("endpoints", analysis.endpoints),
+        ("curve", analysis.curve),
+    ):
         if twice := _twice(ratios):
             yield ("analysis", key), f"names {twice[0]} twice."
 
@@ -143,13 +151,14 @@ def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
         for key in sorted(arm.model_fields_set - {"repeat"}):
             yield (key,), f"has no use beside repeat: the arm takes everything from {arm.repeat!r}."
         return
+    yield from match_problems(contents, name, arm)
     if "name" not in arm.policy:
         yield ("policy",) if arm.policy else (), f"needs a {'name' if arm.policy else 'policy'}: {', '.join(POLICIES)}."
         return
     for key in DECLARED_ELSEWHERE:
         if key in arm.task:
             yield ("task", key), f"is declared in {DECLARED_ELSEWHERE[key]}."
-    if is_searched(arm.policy["name"]):
+    if is_searched("policy.name", arm.policy["name"]):
         yield ("policy", "name"), "cannot be searched; write an arm for each policy."
         return
     searched = arm.open_settings
@@ -193,9 +202,26 @@ def _range_problems(contents: Contents, arm: Arm, setting: str, searched: Range 
 
 
 def _spec_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
-    """What the trainer says of the arm at the ends of everything searched; told where the setting is written."""
-    misplaced = {f"task.{key}" for key, value in contents.task.items() if is_searched(value) or key in DECLARED_ELSEWHERE}  # told already
-    task = {key: value for key, value in contents.task.items() if f"task.{key}" not in misplaced}
+    """What the trainer says of the arm, on every task."""
+    tasks = contents.tasks or {"": {}}
+    found = {task: dict(_refused_at(contents, name, arm, task, settings)) for task, settings in tasks.items()}
+    for task, problems in found.items():
+        for place, reason in problems.items():
+            if place[0] == "tasks" or all(other.get(place) == reason for other in found.values()):
+                yield place, reason
+            elif reason.startswith("is missing") and place[0] == "task":
+                yield ("tasks", task, *place[1:]), reason
+            else:
+                yield place, f"on the task {task!r}: {reason}"
+
+
+def _refused_at(contents: Contents, name: str, arm: Arm, task_name: str, settings: Values) -> Iterator[Problem]:
+    """What it says on one task, at the ends of everything searched; told where the setting is written."""
+    written = {**contents.task, **settings}
+    misplaced = {
+        f"task.{key}" for key, value in written.items() if is_searched(f"task.{key}", value) or key in DECLARED_ELSEWHERE
+    }  # told already
+    task = {key: value for key, value in written.items() if f"task.{key}" not in misplaced}
     searched: dict[str, Range | Choice] = {}
     unclear = misplaced - set(_ELSEWHERE)
     for setting, written in arm.open_settings.items():
@@ -213,7 +239,9 @@ def _spec_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]
         filled["task"] |= {"validation": contents.search.validation if searched else 0.0, "endpoints": endpoints}
         for problem in _refused({**filled, "seed": 0}):
             if problem.path not in unclear:
-                found.setdefault(_where(name, arm, problem, searched, values), problem.reason)
+                place = _where(name, arm, problem, searched, values)
+                own = len(place) > 1 and place[0] == "task" and place[1] in settings
+                found.setdefault(("tasks", task_name, *place[1:]) if own else place, problem.reason)
     yield from found.items()
 
 
@@ -227,12 +255,12 @@ def _refused(run: dict[str, Any]) -> Iterable[SpecProblem]:
 
 def _where(name: str, arm: Arm, problem: SpecProblem, searched: dict[str, Range | Choice], values: Values) -> Place:
     """Where a setting that the trainer refused is written."""
-    part, _, key = problem.path.partition(".")
+    part, *keys = problem.path.split(".")
     if problem.path in _ELSEWHERE:
         return _ELSEWHERE[problem.path]
-    if part == "task" and key not in arm.task:
-        return ("task", key) if key else ("task",)
-    place = ("arms", name, part, *([key] if key else []))
+    if part == "task" and not (keys and keys[0] in arm.task):
+        return ("task", *keys)
+    place = ("arms", name, part, *keys)
     if problem.path not in searched or problem.reason.startswith("no such setting"):
         return place
     it, value = searched[problem.path], values[problem.path]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from sweep.contents import Analysis, Arm, Confirm, Contents, Part, Resources, Search
+from sweep.contents import Analysis, Arm, Confirm, Contents, Match, Part, Resources, Search
 from sweep.document import Place, Problem
 from trainer.settings import nearest
 
@@ -64,6 +64,8 @@ def _taker(place: Place) -> tuple[str, type[Part]]:
     match place:
         case ("arms", _, _):
             return "an arm", Arm
+        case ("arms", _, "match", _):
+            return "match", Match
         case (str(part), _) if part in parts:
             return part, parts[part]
         case _:

@@ -14,13 +14,14 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 
+from sweep.across import Across
 from sweep.analysis import Compared
 from sweep.reading import Reading, RunFiles, ahead
 from sweep.told import Cohort
-from trainer.data import DATASETS
+from trainer.data import facts, held_out_of, sizes
 from trainer.rows import EndpointRow, EpochRow, schema
 
-TABLES_VERSION = 1
+TABLES_VERSION = 2
 SHARE, COUNT, NATS, SECONDS = "share from 0 to 1", "count", "nats", "s"
 UNITS = {
     "keep_ratio": SHARE,
@@ -34,13 +35,15 @@ UNITS = {
     "ended_at": "UTC",
     "started_at": "UTC",
     **dict.fromkeys(("epoch", "cycle", "images", "place", "first_place", "seeds", "finished", "epochs", "attempts", "threads"), COUNT),
-    **dict.fromkeys(("classes", "pairs", "pairs_without"), COUNT),
+    **dict.fromkeys(("classes", "pairs", "pairs_without", "train_rows", "test_rows", "tasks", "wins", "ties"), COUNT),
+    **dict.fromkeys(("connections", "active_neurons", "parameters", "reference_parameters"), COUNT),
     **dict.fromkeys(("diverged", "collapsed", "reference_diverged", "reference_collapsed"), COUNT),
-    **dict.fromkeys(("gain", "gain_without", "standard_error", "standard_error_without", "two_way_standard_error"), SHARE),
+    **dict.fromkeys(("gain", "gain_without", "median_gain", "standard_error", "standard_error_without", "two_way_standard_error"), SHARE),
     **dict.fromkeys(("ci_low", "ci_high", "family_low", "family_high", "detectable_gain", "score", "score_standard_error"), SHARE),
     **dict.fromkeys(("p_value", "p_error", "p_holm", "welch_p_value", "wilcoxon_p_value"), "probability"),
     "effect_size": "standard deviations of the pair differences",
     "correlation": "from -1 to 1",
+    "overlap": "test rows per row trained on",
 }
 """By column; those that are not here are accuracies (shares), names, or without a unit."""
 
@@ -51,6 +54,7 @@ class RunRow:
 
     run_id: Annotated[str, "the hash of its spec: the key of epochs and endpoints"]
     arm: Annotated[str, "of the study"]
+    task: Annotated[str, "that the arm is run on; empty where the study lists no tasks"]
     candidate: Annotated[str, "the first candidate that it belongs to; candidates.run_ids has them all"]
     phase: Annotated[str, "search or confirm"]
     place: Annotated[int, "of its seed in the phase's pool, from 0: runs of one place are paired"]
@@ -60,6 +64,8 @@ class RunRow:
     epochs: Annotated[int | None, "trained; null while it has not finished"]
     seconds: Annotated[float | None, "sum over its epochs, with evaluation"]
     classes: Annotated[int, "of its data set: a collapsed run scores 1/classes, a diverged one 0"]
+    train_rows: Annotated[int, "images that it is trained on, without those held out"]
+    test_rows: Annotated[int, "images that it is tested on"]
     attempts: Annotated[int, "tries at it"]
     node: Annotated[str | None, "of the last attempt"]
     device: Annotated[str | None, "that it was trained on: cpu or cuda"]
@@ -79,6 +85,7 @@ class CandidateRow:
 
     candidate: Annotated[str, "the key, with phase"]
     arm: Annotated[str, "of the study"]
+    task: Annotated[str, "that the arm is run on; empty where the study lists no tasks"]
     phase: Annotated[str, "search or confirm"]
     seeds: Annotated[int, "runs that it was given so far: the first so many of the phase's pool"]
     finished: Annotated[int, "of them"]
@@ -154,10 +161,11 @@ def run_rows(reading: Reading) -> Iterator[RunRow]:
 def _run_row(run: RunFiles) -> RunRow:
     last = run.attempts[-1] if run.attempts else {}
     failed = run.reading.plan.failed.get(run.run_id)
-    started = run.attempts[0]["started_at"] if run.attempts else None
+    started, task = run.attempts[0]["started_at"] if run.attempts else None, run.spec.task
     return RunRow(
         run_id=run.run_id,
         arm=run.cohort.candidate.arm,
+        task=run.reading.study.task_of(run.cohort.candidate.arm),
         candidate=run.cohort.candidate.name,
         phase=run.cohort.phase,
         place=run.place,
@@ -166,7 +174,9 @@ def _run_row(run: RunFiles) -> RunRow:
         reason=failed.reason if failed else None,
         epochs=run.result.epochs if run.result else None,
         seconds=run.result.seconds if run.result else None,
-        classes=DATASETS[run.spec.task.data].classes,
+        classes=facts(task.data).classes,
+        train_rows=task.train_size or sizes(task)[0] - held_out_of(task),
+        test_rows=sizes(task)[1],
         attempts=len(run.attempts),
         **{key: last.get(key) for key in ("node", "device", "device_name", "threads", "torch", "code", "commit")},
         started_at=datetime.fromisoformat(started) if started else None,
@@ -184,6 +194,7 @@ def candidate_row(reading: Reading, cohort: Cohort) -> CandidateRow:
     return CandidateRow(
         candidate=cohort.candidate.name,
         arm=cohort.candidate.arm,
+        task=reading.study.task_of(cohort.candidate.arm),
         phase=cohort.phase,
         seeds=len(scores),
         finished=int(done.sum()),
@@ -212,6 +223,11 @@ def _settings(cohort: Cohort, made: pa.Schema) -> dict[str, Any]:
 def comparison_table(rows: Sequence[Compared]) -> pa.Table:
     """The comparisons, a row each."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=table_schema(Compared))
+
+
+def across_table(rows: Sequence[Across]) -> pa.Table:
+    """The comparisons across tasks, a row each; none where the study lists fewer than two."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=table_schema(Across))
 
 
 def schema_docs(made: pa.Schema) -> list[tuple[str, str, str, str]]:

@@ -24,6 +24,10 @@ class Result:
     validation: dict[str, float]
     """Accuracy of the final weights, by keep ratio as it is written in the study."""
     test: dict[str, float]
+    parameters_start: int = 0
+    """Of its network in the first epoch; 0 where its tables do not say, being older."""
+    parameters_end: int = 0
+    """In the last epoch."""
 
     def score(self, split: Literal["validation", "test"], ratio: float) -> float:
         """Accuracy at an endpoint by the declared rule: a diverged run scores 0, a collapsed one scores at chance."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sweep.contents import ON
+from sweep.statistics import tasks_needed
+
 ORDER = ("family", "control", "repeat")
 
 
@@ -28,8 +31,18 @@ def label(row: dict[str, Any]) -> str:
     return row["arm"] if row["finalists"] == 1 else row["candidate"] or row["arm"]
 
 
+def plain(name: str, task: str) -> str:
+    """An arm's or a candidate's name where the place says on which task it is."""
+    return name.replace(f"{ON}{task}", "", 1) if task else name
+
+
+def at(numbers: dict[str, Any], ratio: float) -> str:
+    """The keep ratio of a figure, where the study has several or a policy moves it."""
+    return f" at r = {ratio:g}" if numbers["keep_ratios"] else ""
+
+
 def answer(numbers: dict[str, Any]) -> list[str]:
-    """What the declared family says, a sentence for each comparison that was found to differ."""
+    """What the declared family says, a sentence for each comparison that was found to differ, and one for each across tasks."""
     analysis = numbers["analysis"]
     family = [row for row in numbers["comparisons"] if row["role"] == "family"]
     if any(row["p_holm"] is None for row in family):
@@ -40,16 +53,43 @@ def answer(numbers: dict[str, Any]) -> list[str]:
             f"Not complete yet: {whole} of the {analysis['comparisons']} comparisons of the family have all their pairs. Lacking: {shown}."
         ]
     found = [row for row in family if row["p_holm"] <= analysis["alpha"]]
-    said = [
-        f"{label(row)} is {'better' if row['gain'] > 0 else 'worse'} than {row['reference_arm']} at r = {row['keep_ratio']:g} by "
-        f"{100 * abs(row['gain']):.2f} points {interval(row)}, p = {probability(row['p_holm'])} after Holm "
-        f"over {analysis['comparisons']} comparisons, {row['pairs']} pairs, on this test set."
-        for row in found
-    ]
+    said = [*_across_tasks(numbers), *(_finding(numbers, row) for row in found)]
     if rest := len(family) - len(found):
         which = f"The other {rest if rest > 1 else 'one'}" if found else f"All {rest}" if rest > 1 else "The one"
         said.append(f"{which} comparison{'s' if rest > 1 else ''} of the family show{'' if rest > 1 else 's'} no difference beyond chance.")
     return said
+
+
+def _finding(numbers: dict[str, Any], row: dict[str, Any]) -> str:
+    task = row["task"]
+    return (
+        (f"On {task}: " if task else "")
+        + f"{plain(label(row), task)} is {'better' if row['gain'] > 0 else 'worse'} than {plain(row['reference_arm'], task)}"
+        + f"{at(numbers, row['keep_ratio'])} by {100 * abs(row['gain']):.2f} points {interval(row)}, p = {probability(row['p_holm'])} "
+        + f"after Holm over {numbers['analysis']['comparisons']} comparisons, {row['pairs']} pairs, "
+        + ("over resampled splits." if row["overlap"] else "on this test set.")
+    )
+
+
+def _across_tasks(numbers: dict[str, Any]) -> list[str]:
+    """What the family's comparisons across tasks found, or why they may find nothing."""
+    family = [row for row in numbers["across"] if row["role"] == "family"]
+    if not family:
+        return []
+    tasks, alpha = len(numbers["tasks"]), numbers["analysis"]["alpha"]
+    if not family[0]["claimable"]:
+        few = f"{tasks} tasks are too few to claim anything across tasks"
+        return [
+            f"{few}: {len(family)} comparison{'s' if len(family) > 1 else ''} at {alpha:g} would take {tasks_needed(len(family), alpha)}."
+        ]
+    found = [row for row in family if row["p_holm"] is not None and row["p_holm"] <= alpha]
+    said = [
+        f"Across {tasks} tasks {row['arm']} is {'better' if row['median_gain'] > 0 else 'worse'} than {row['reference_arm']}"
+        f"{at(numbers, row['keep_ratio'])}: a median gain of {points(row['median_gain'])} points, wins on {row['wins']}, "
+        f"p = {probability(row['p_holm'])} after Holm over {len(family)}."
+        for row in found
+    ]
+    return said or [f"Across {tasks} tasks no arm of the family differs from {numbers['analysis']['baseline']} beyond chance."]
 
 
 def cautions(numbers: dict[str, Any]) -> list[str]:
@@ -62,6 +102,10 @@ def cautions(numbers: dict[str, Any]) -> list[str]:
         told.append(
             f"The first {max(fresh)} seeds had been seen before more were added; only the seeds after them are tested here. "
             "What the earlier ones said stands below as an earlier look: believe neither more than the other, and count both."
+        )
+    if any(sizes_differ(row) for row in numbers["comparisons"]):
+        told.append(
+            "Some arms are held against networks of another size: where that is so, the tables of gains show both counts of parameters."
         )
     for arm in numbers["arms"]:
         if ended := [f"{arm[kind]} {kind}" for kind in ("diverged", "collapsed") if arm[kind]]:
@@ -81,30 +125,70 @@ def ranked(numbers: dict[str, Any], reference: str) -> list[list[dict[str, Any]]
     )
 
 
+def sizes_differ(row: dict[str, Any]) -> bool:
+    """Whether a candidate and its reference are known to have different numbers of parameters."""
+    own, other = row["parameters"], row["reference_parameters"]
+    return own is not None and other is not None and own != other
+
+
+def sizes(row: dict[str, Any]) -> str:
+    """Parameters of a candidate and of its reference, at the end of their runs."""
+    return f"{row['parameters']:,.0f} / {row['reference_parameters']:,.0f}" if sizes_differ(row) else ""
+
+
 def header(numbers: dict[str, Any]) -> list[str]:
     """Of the table of gains."""
-    return ["arm", *(cell for r in numbers["analysis"]["endpoints"] for cell in (f"gain at r = {r:g}", "p", "interval", "±")), "pairs"]
+    ratios = numbers["analysis"]["endpoints"]
+    more = ["parameters"] if any(sizes_differ(row) for row in numbers["comparisons"]) else []
+    return ["arm", *(cell for r in ratios for cell in (f"gain{at(numbers, r)}", "p", "interval", "±")), *more, "pairs"]
 
 
 def cells(numbers: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     """A candidate's line in it; what was found stands between asterisks."""
     first = rows[0]
-    name = label(first) if first["candidate"] else f"{first['arm']} (searching)"
-    beside = first["reference_arm"] != numbers["analysis"]["baseline"]  # there, nothing is tested, and a method is no control
+    name = plain(label(first) if first["candidate"] else f"{first['arm']} (searching)", first["task"])
+    beside = first["reference_arm"] not in numbers["baselines"]  # there, nothing is tested, and a method is no control
     line = [name + ("" if first["role"] == "family" or beside else f" ({first['role']})")]
     for row in rows:
         mark = "**" if row["p_holm"] is not None and row["p_holm"] <= numbers["analysis"]["alpha"] else ""
         both = f" ({100 * row['two_way_standard_error']:.2f})" if row["two_way_standard_error"] is not None else ""
         error = "-" if row["standard_error"] is None else f"{100 * row['standard_error']:.2f}{both}"
         line += [f"{mark}{points(row['gain'])}{mark}", f"{mark}{probability(row['p_holm'])}{mark}", interval(row), error]
+    line += [sizes(first)] if "parameters" in header(numbers) else []
     declared = numbers["analysis"]["pairs"] - first["first_place"]
     return [*line, str(first["pairs"]) if first["pairs"] == declared else f"{first['pairs']} of {declared}"]
+
+
+ACROSS = ["arm", "over", "tasks", "wins", "ties", "median gain", "p"]
+FEW = "too few tasks to claim anything"
+
+
+def across_cells(numbers: dict[str, Any]) -> list[list[str]]:
+    """The comparisons across tasks, a line each: reference by reference, the baseline first, and the family before the others."""
+    listed = len(numbers["tasks"])
+    over = list(dict.fromkeys(row["reference_arm"] for row in numbers["across"]))
+
+    def order(row: dict[str, Any]) -> tuple[int, int, float]:
+        gain = row["median_gain"]
+        return over.index(row["reference_arm"]), ORDER.index(row["role"]), -gain if gain is not None else math.inf
+
+    lines: list[list[str]] = []
+    for row in sorted(numbers["across"], key=order):
+        family = row["role"] == "family"
+        p = "" if not family else FEW if not row["claimable"] and not row["missing"] else probability(row["p_holm"])
+        mark = "**" if family and row["claimable"] and row["p_holm"] is not None and row["p_holm"] <= numbers["analysis"]["alpha"] else ""
+        count = str(row["tasks"]) if row["tasks"] == listed else f"{row['tasks']} of {listed}"
+        role = "" if family or row["reference_arm"] != numbers["analysis"]["baseline"] else f" ({row['role']})"
+        gain = f"{mark}{points(row['median_gain'])}{mark}"
+        reference = row["reference_arm"] + at(numbers, row["keep_ratio"])
+        lines.append([row["arm"] + role, reference, count, str(row["wins"]), str(row["ties"]), gain, f"{mark}{p}{mark}"])
+    return lines
 
 
 def seen_before(numbers: dict[str, Any]) -> list[str]:
     """What the tests said at earlier looks, a line each."""
     return [
-        f"Seeds {row['first_place'] + 1} to {look['pairs']}: {label(row)} over {row['reference_arm']} at r = {row['keep_ratio']:g}: "
+        f"Seeds {row['first_place'] + 1} to {look['pairs']}: {label(row)} over {row['reference_arm']}{at(numbers, row['keep_ratio'])}: "
         + (f"{points(row['gain'])} {interval(row)}, p = {probability(row['p_holm'])}." if row["p_value"] is not None else "not complete.")
         for look in numbers["earlier"]
         for row in look["comparisons"]
@@ -117,22 +201,28 @@ def references(numbers: dict[str, Any]) -> list[str]:
 
 
 def markdown(numbers: dict[str, Any]) -> str:
-    """The answer and the table of gains over the baseline."""
-    lines = [*answer(numbers), *cautions(numbers), ""]
-    names = header(numbers)
-    lines += ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
-    lines += [
-        "| " + " | ".join(_escaped(cell) for cell in cells(numbers, rows)) + " |"
-        for rows in ranked(numbers, numbers["analysis"]["baseline"])
-    ]
+    """The answer and the tables of gains over the baseline, task by task."""
+    lines = [*answer(numbers), *cautions(numbers)]
+    if numbers["across"]:
+        lines += ["", "Across tasks:", "", *_table(ACROSS, across_cells(numbers))]
+    for baseline in numbers["baselines"]:
+        task = baseline.partition(ON)[2]
+        lines += ["", *([f"On {task}:", ""] if task else [])]
+        lines += _table(header(numbers), [cells(numbers, rows) for rows in ranked(numbers, baseline)])
     lines += ["", "Earlier looks:", "", *(f"- {line}" for line in seen_before(numbers))] if numbers["earlier"] else []
     analysis = numbers["analysis"]
+    spread = "with what overlapping splits add" if numbers["resampled"] else "(and images)"
     lines.append(
-        f"\nGains over {analysis['baseline']} in points of test accuracy, paired by seed; ± standard error over seeds (and images); "
+        f"\nGains over {analysis['baseline']} in points of test accuracy, paired by seed; ± standard error over seeds {spread}; "
         f"interval and p by {analysis['test']}, p after Holm over the family of {analysis['comparisons']}. "
         f"Declared analysis {numbers['hash']}."
     )
     return "\n".join(lines)
+
+
+def _table(names: list[str], rows: list[list[str]]) -> list[str]:
+    head = ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
+    return head + ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
 
 
 def _escaped(cell: str) -> str:

@@ -5,6 +5,9 @@ A weight that is 0 and gets no gradient stays 0 under any momentum and weight de
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,31 +43,31 @@ class LayerConnections:
         return len(self.places) + int((~self.removed).sum()) * len(self.owned)
 
     def weights(self) -> np.ndarray:
-        return _flat(self.weight)[self._at(self.places)].cpu().numpy()
+        return _flat(self.weight).cpu().numpy()[self.places]
 
     def keep(self, places: np.ndarray) -> None:
         self.places = places
         mask = self._mask.zero_()
-        _flat(mask)[self._at(places)] = 1
+        with _on_host(mask) as flat:
+            flat[places] = 1
         for tensor in self._trained():
             tensor.mul_(mask)
 
     def replace(self, goes: np.ndarray, new: np.ndarray, weights: np.ndarray) -> None:
-        left = self.places[~goes]
-        off, on = self._at(self.places[goes]), self._at(new)
-        for tensor, there in ((self._mask, 1), *((it, 0) for it in self._trained())):
-            flat = _flat(tensor)
-            flat[off] = 0
-            flat[on] = there
-        _flat(self.weight)[on] = torch.from_numpy(weights).to(self.weight)
-        self.places = np.insert(left, np.searchsorted(left, new), new)
+        gone, fresh = self.places[goes], (weights, 0)
+        for tensor, value in ((self._mask, 1), *zip(self._trained(), fresh, strict=False)):
+            with _on_host(tensor) as flat:
+                flat[gone] = 0
+                flat[new] = value
+        self.places = np.sort(np.concatenate([self.places[~goes], new]), kind="stable")  # two rising parts: this kind only merges them
 
     def drop_rows(self, neurons: np.ndarray) -> None:
         """Take outputs away, with all that they own."""
         self.removed[neurons] = True
         self.keep(self.places[~self.removed[self.places // self.columns]])
         for tensor in (*(it.detach() for it in self.owned), *(it for it in self._momentum[1:] if it is not None)):
-            tensor[self._at(neurons)] = 0
+            with _on_host(tensor) as flat:
+                flat[neurons] = 0
 
     def drop_inputs(self, neurons: np.ndarray) -> None:
         """Take inputs away."""
@@ -97,13 +100,20 @@ class LayerConnections:
         """The weight, and its momentum if there is any."""
         return [self.weight.detach(), *(it for it in self._momentum[:1] if it is not None)]
 
-    def _at(self, numbers: np.ndarray) -> Tensor:
-        return torch.from_numpy(numbers).to(self.weight.device)
-
 
 def _flat(tensor: Tensor) -> Tensor:
     """The same memory as one row, whether a convolution has its channels first there or last."""
     return tensor.detach().as_strided((tensor.numel(),), (1,))
+
+
+@contextmanager
+def _on_host(tensor: Tensor) -> Generator[np.ndarray]:
+    """A tensor's memory as an array; what changes in it is brought to where the tensor lives. NumPy touches a few thousand places of a
+    CPU's tensor in one thread, where torch would wake up all of them, and wait for each."""
+    host = _flat(tensor).cpu()
+    yield host.numpy()
+    if tensor.device.type != "cpu":
+        _flat(tensor).copy_(host)
 
 
 class NetworkConnections:

@@ -30,17 +30,38 @@ study = json.loads(Path("study.json").read_text(encoding="utf-8"))
 contents, declared, space = study["contents"], study["contents"]["analysis"], study["searched"]
 seeds, ratios = contents["confirm"]["seeds"], list(dict.fromkeys([*declared["endpoints"], *declared["curve"]]))
 
+
+def split_name(arm):
+    """An arm as the study names it, and the task it is run on: a study that lists tasks runs `set` as `set@wine` and so on."""
+    base, _, task = arm.partition("@")
+    return base, task
+
+
 # %% [markdown]
 # Of `comparisons.parquet` we take only who is held against whom, and from which place in the pool of seeds; its numbers are to be checked.
+# What is tested follows from the study: the arms of the family over the baseline, on the same task.
 
 # %%
-epochs = pd.read_parquet("epochs.parquet", columns=["run_id", "epoch", "test_accuracy", "dense_test_accuracy"])
+epochs = pd.read_parquet("epochs.parquet", columns=["run_id", "epoch", "test_accuracy", "dense_test_accuracy", "parameters"])
 endpoints = pd.read_parquet("endpoints.parquet")
 runs = pd.read_parquet("runs.parquet").set_index("run_id").astype({"threads": "Int64"})
 candidates = pd.read_parquet("candidates.parquet").to_dict("records")
-identifying = ["arm", "candidate", "reference_arm", "reference", "keep_ratio", "role", "first_place"]
+identifying = ["arm", "task", "candidate", "reference_arm", "reference", "keep_ratio", "role", "overlap", "first_place"]
 compared = pd.read_parquet("comparisons.parquet", columns=identifying).astype(object)
 compared = compared.where(compared.notna(), None).to_dict("records")  # an arm has no candidate to confirm while it is searched
+written = contents["arms"]
+family = declared["family"] or [arm for arm, it in written.items() if arm != declared["baseline"] and not it["repeat"]]
+
+
+def role(row):
+    (arm, task), (reference, on) = split_name(row["arm"]), split_name(row["reference_arm"])
+    if task != on or task != row["task"] or task not in (contents["tasks"] or [""]):
+        raise ValueError(f"comparisons.parquet holds {row['arm']} against {row['reference_arm']}: not on one task of the study")
+    return "family" if reference == declared["baseline"] and arm in family else "repeat" if written[arm]["repeat"] else "control"
+
+
+if wrong := [row for row in compared if role(row) != row["role"]]:
+    raise ValueError(f"comparisons.parquet: what is tested is not what was declared, in {wrong}")
 tests = sum(row["role"] == "family" for row in compared)
 
 # %% [markdown]
@@ -57,6 +78,8 @@ bits = {
 }
 if wrong := [key for key, stated in zip(bits, endpoints["accuracy"], strict=True) if abs(bits[key].mean() - stated) > 1e-12]:
     raise ValueError(f"endpoints.parquet: the accuracy is not the mean of the bits at {wrong}")
+if wrong := [key for key, it in bits.items() if key[1] == "test" and len(it) != runs.at[key[0], "test_rows"]]:
+    raise ValueError(f"endpoints.parquet: not as many test images as runs.parquet says at {wrong}")
 
 
 def score(run_id, split, ratio):
@@ -90,12 +113,19 @@ confirmed = {row["candidate"]: list(row["run_ids"]) for row in candidates if row
 scores = {(name, ratio): np.array([score(run, "test", ratio) for run in ids]) for name, ids in confirmed.items() for ratio in ratios}
 by_run = epochs.sort_values("epoch", kind="stable").groupby("run_id")
 best, last = by_run["test_accuracy"].max(), by_run.tail(1).set_index("run_id")["test_accuracy"]
+parameters = {end: rows.set_index("run_id")["parameters"] for end, rows in (("start", by_run.head(1)), ("end", by_run.tail(1)))}
 
 
 def finalists(arm):
     """Candidates of an arm that are confirmed: one where nothing is searched."""
-    source = contents["arms"][contents["arms"][arm]["repeat"] or arm]
+    source = written[written[split_name(arm)[0]]["repeat"] or split_name(arm)[0]]
     return min(contents["search"]["finalists"], source["budget"] or contents["search"]["budget"]) if arm in space else 1
+
+
+def count_of(ids, end):
+    """Mean number of parameters in the first or last epoch of some runs; null where one does not say."""
+    counts = parameters[end].reindex(ids)
+    return float(counts.mean()) if len(counts) and counts.notna().all() else None
 
 
 def settings(row):
@@ -113,8 +143,16 @@ def figures(row):
     ids, states = list(row["run_ids"]), [runs.at[run, "state"] for run in row["run_ids"]]
     ended = [run for run, state in zip(ids, states, strict=True) if state in ("completed", "collapsed")]
     top, end = (spread(it.reindex(ended).to_numpy())["mean"] for it in (best, last))
-    numbers = {"arm": row["arm"], "candidate": row["candidate"], "finalists": finalists(row["arm"]), "settings": settings(row)}
-    numbers |= {"seeds": len(ids), "finished": len(ended) + states.count("diverged")}
+    numbers = {
+        "arm": row["arm"],
+        "task": split_name(row["arm"])[1],
+        "candidate": row["candidate"],
+        "finalists": finalists(row["arm"]),
+        "settings": settings(row),
+    }
+    over = [run for run, state in zip(ids, states, strict=True) if state in ("completed", "collapsed", "diverged")]
+    numbers |= {"seeds": len(ids), "finished": len(over)}
+    numbers |= {f"parameters_{end}": count_of(over, end) for end in ("start", "end")}
     numbers |= {state: states.count(state) for state in ("diverged", "collapsed")}
     numbers |= {"best_epoch": known(top), "last_epoch": known(end), "inflation": known(top - end) if ended else None}
     return numbers | {"accuracy": {f"{r:g}": spread([it for it in scores[row["candidate"], r] if not math.isnan(it)]) for r in ratios}}
@@ -196,6 +234,10 @@ class SignFlips:
 # Wilcoxon's test flips the signs of ranks. The two-way standard error is of a table of seeds by images, both taken as drawn: it reads the
 # bits as they are, also those of a collapsed run. The detectable gain is the one that a t test finds with a power of 80 %, averaged, as in
 # the report, over 20,000 quantiles of the estimated deviation (that is good for five digits).
+#
+# Where each seed draws its test rows anew from the same rows, the gains of two seeds are correlated, and the variance of their mean is more
+# than s^2 / n. Nadeau and Bengio (2003) take it for (1/n + test rows / training rows) s^2, and t on n - 1 degrees of freedom by that. There
+# is no table of seeds by images then: seeds have different images.
 
 
 # %%
@@ -232,15 +274,23 @@ def detectable_effect(n, alpha):
     return optimize.brentq(lambda at: (stats.norm.sf(limits - at) + stats.norm.cdf(-limits - at)).mean() - 0.8, 0, 1e4) / math.sqrt(n)
 
 
-def tested(ours, theirs):
+def overlap(name):
+    """Test rows over rows trained on, where each seed of a candidate draws both from the same rows; else 0."""
+    run = confirmed[name][0]
+    drawn_anew = json.loads(runs.at[run, "spec"])["task"].get("resample") is not None
+    return int(runs.at[run, "test_rows"]) / int(runs.at[run, "train_rows"]) if drawn_anew else 0.0
+
+
+def tested(ours, theirs, overlap):
     """The numbers of a complete comparison, and how far each may lie from the report's because flips were drawn."""
     differences, drawn = ours - theirs, {}
     n, gain, deviation = len(differences), differences.mean(), differences.std(ddof=1)
     deviation = deviation if deviation > 1e-12 * np.abs(differences).max() else 0.0
     ends = {(name, end): (alpha, side) for name, alpha in alphas.items() for end, side in (("low", -1), ("high", 1))}
-    if declared["test"] == "paired-t":
-        p, p_error = float(stats.ttest_1samp(differences, 0).pvalue) if deviation else float(not gain), 0.0
-        ends = {at: gain + side * stats.t.isf(alpha / 2, n - 1) * deviation / math.sqrt(n) for at, (alpha, side) in ends.items()}
+    error = deviation * math.sqrt(1 / n + overlap)
+    if declared["test"] in ("paired-t", "resampled-t"):
+        p, p_error = 2 * float(stats.t.sf(abs(gain) / error, n - 1)) if deviation else float(not gain), 0.0
+        ends = {at: gain + side * stats.t.isf(alpha / 2, n - 1) * error for at, (alpha, side) in ends.items()}
     else:
         flips = SignFlips(differences)
         p = flips.p_value()
@@ -256,7 +306,7 @@ def tested(ours, theirs):
         "wilcoxon_p_value": wilcoxon(differences),
         "effect_size": known(gain / deviation * unbiased) if deviation else None,
         "correlation": float(np.corrcoef(ours, theirs)[0, 1]) if np.ptp(ours) and np.ptp(theirs) else None,
-        "detectable_gain": detectable_effect(n, alphas["family"]) * deviation,
+        "detectable_gain": detectable_effect(n, alphas["family"]) * error * math.sqrt(n),
     }, drawn
 
 
@@ -280,16 +330,24 @@ def compare(row, seeds=seeds):
     states = [[runs.at[run, "state"] for run in side] for side in ids]
     sound = [ours[i] - theirs[i] for i in range(len(places)) if states[0][i] == states[1][i] == "completed"]
     total, without = spread(ours - theirs), spread(sound)
-    numbers = row | {"finalists": finalists(row["arm"]), "pairs": len(places), "pairs_without": len(sound), **dict.fromkeys(of_test)}
+    share = overlap(row["candidate"]) if row["candidate"] else row["overlap"]
+    for it, n in ((total, len(places)), (without, len(sound))):
+        it["standard_error"] = it["deviation"] * math.sqrt(1 / n + share) if n > 1 else None
+    numbers = (
+        row
+        | {"overlap": share}
+        | {"finalists": finalists(row["arm"]), "pairs": len(places), "pairs_without": len(sound), **dict.fromkeys(of_test)}
+    )
     numbers |= {"accuracy": spread(ours)["mean"], "reference_accuracy": spread(theirs)["mean"]}
+    numbers |= {name: count_of(side, "end") for name, side in zip(("parameters", "reference_parameters"), ids, strict=True)}
     numbers |= {"gain": total["mean"], "standard_error": total["standard_error"]}
     numbers |= {"gain_without": without["mean"], "standard_error_without": without["standard_error"]}
     for side, prefix in zip(states, ("", "reference_"), strict=True):
         numbers |= {f"{prefix}{state}": side.count(state) for state in ("diverged", "collapsed")}
     if len(places) < len(whole) or not all(names):
         return numbers | {"state": "incomplete"}, {}
-    more, drawn = tested(ours, theirs)
-    error = two_way_error(*([bits.get((run, "test", ratio)) for run in side] for side in ids))
+    more, drawn = tested(ours, theirs, share)
+    error = None if share else two_way_error(*([bits.get((run, "test", ratio)) for run in side] for side in ids))
     return numbers | {"state": "complete", "two_way_standard_error": error} | more, drawn
 
 
@@ -301,7 +359,7 @@ comparisons, drawn = zip(*map(compare, compared), strict=True)
 
 
 # %%
-def correct(rows):
+def correct(rows, tests=tests):
     family = [row for row in rows if row["role"] == "family"]
     if len(family) == tests and all(row["p_value"] is not None for row in family):
         so_far = 0.0
@@ -318,6 +376,46 @@ def before(look):
 correct(comparisons)
 earlier = [before(look) for look in report["earlier"]]  # what was tested before more seeds were added
 pd.DataFrame(comparisons)[[*identifying[:6], "pairs", "gain", "ci_low", "ci_high", "p_value", "p_holm", "two_way_standard_error"]]
+
+# %% [markdown]
+# ## Across tasks
+#
+# Where the study lists several tasks, each counts once, by its mean gain: the seeds of different tasks are no sample of anything.
+# Wilcoxon's test of the tasks' gains is corrected over the arms of the family. With n tasks its p cannot be less than 2 / 2^n, so that
+# few tasks can claim nothing; fewer than six never do.
+
+
+# %%
+def smallest_p(pairs):
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
+def over_tasks(rows, tests):
+    gains = np.round([row["gain"] for row in rows if row["state"] == "complete"], 12)
+    p = wilcoxon(gains) if len(gains) == len(contents["tasks"]) else None
+    return {
+        "arm": split_name(rows[0]["arm"])[0],
+        "reference_arm": split_name(rows[0]["reference_arm"])[0],
+        "keep_ratio": rows[0]["keep_ratio"],
+        "role": rows[0]["role"],
+        "tasks": len(gains),
+        "median_gain": float(np.median(gains)) if len(gains) else None,
+        "wins": int((gains > 0).sum()),
+        "ties": int((gains == 0).sum()),
+        "p_value": p,
+        "p_holm": None,
+        "claimable": len(gains) >= 6 and smallest_p(len(gains)) <= declared["alpha"] / max(tests, 1),
+    }
+
+
+of_several = {}
+for row in comparisons if len(contents["tasks"]) > 1 else ():
+    at = (split_name(row["arm"])[0], split_name(row["reference_arm"])[0], row["keep_ratio"])
+    if at[0] != at[1]:
+        of_several.setdefault(at, {}).setdefault(row["task"], row)  # of each task the first finalist
+corrected = sum(next(iter(it.values()))["role"] == "family" for it in of_several.values())
+across = correct([over_tasks(list(it.values()), corrected) for it in of_several.values()], corrected)
+pd.DataFrame(across)
 
 # %% [markdown]
 # The gains with their intervals (thick: each by itself; thin: all of the family together). Blue is tested, grey a control, orange a
@@ -380,7 +478,7 @@ def searched(arm):
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Optuna calls the evaluator experimental
-    search = [searched(arm) for arm in space if not contents["arms"][arm]["repeat"]]
+    search = [searched(arm) for arm in space if not written[split_name(arm)[0]]["repeat"]]
 pd.DataFrame([{"arm": it["arm"], **it["importances"]} for it in search])
 
 # %% [markdown]
@@ -414,10 +512,6 @@ def by_version(rows):
 
 
 # %%
-def smallest_p(pairs):
-    return min(1.0, 2.0 ** (1 - pairs))
-
-
 def leaves(value, path=""):
     """Every value in a tree by its path."""
     if not isinstance(value, dict | list | tuple):
@@ -440,6 +534,7 @@ here = {
     "analysis": analysis,
     "arms": arms,
     "comparisons": comparisons,
+    "across": across,
     "search": search,
     "mixed": mixed,
     "earlier": earlier,

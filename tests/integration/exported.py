@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sweep.contents import Contents
 from sweep.export import export
@@ -13,9 +17,10 @@ from sweep.reading import Reading
 from sweep.report import Report
 from sweep.study import Study
 from tests.loops import drive, short_values
+from trainer.store import digest, seal, unseal
 
 WORDS = 'Größe µ → ∞, 稀疏 | NaN <script>alert("x")</script> & `code`'
-TABLES = ("epochs", "endpoints", "runs", "candidates", "comparisons")
+TABLES = ("epochs", "endpoints", "runs", "candidates", "comparisons", "across")
 DENSE: dict[str, Any] = {"policy": {"name": "dense"}}
 PLAIN: dict[str, Any] = {"policy": {"name": "additive-reset", "step": 0.3}}
 
@@ -53,11 +58,39 @@ WILD: dict[str, Any] = {
 }
 """Runs that diverge, in the search too, and runs that collapse, some of an arm and all of one."""
 
-MANY: dict[str, Any] = {"arms": {"dense": DENSE, "additive": PLAIN}, "confirm": {"seeds": 21}}
+PAIRED: dict[str, Any] = {"arms": {"dense": DENSE, "additive": PLAIN}}
+"""Two arms and as many pairs as it takes."""
+
+MANY: dict[str, Any] = {**PAIRED, "confirm": {"seeds": 21}}
 """More pairs than there is an exact test for."""
 
 BY_T: dict[str, Any] = {**MANY, "confirm": {"seeds": 5}, "analysis": {"test": "paired-t"}}
 """The first runs of the same, by another test."""
+
+TASKS: dict[str, Any] = {
+    "task": {"model": "mlp-24-16", "learning_rate": 0.05, "batch_size": 8, "init_scale": 0.3},
+    "tasks": {"plenty": {}, "scarce": {"train_size": 48}},
+    "arms": {
+        "dense": DENSE,
+        "set": {"policy": {"name": "set", "epsilon": {"low": 3, "high": 9}}},
+        "static": {"policy": {"name": "static-sparse", "epsilon": 5}},
+        "small": {**DENSE, "match": {"arm": "set", "at": "end"}},
+        "again": {"repeat": "dense"},
+    },
+    "search": {"budget": 2, "generation": 2, "lag": 0, "ladder": [1]},
+    "confirm": {"seeds": 8},
+    "analysis": {"references": ["static"]},
+}
+"""Two tasks, policies that move connections, a dense arm of another one's size, a declared reference."""
+
+RESAMPLED: dict[str, Any] = {
+    "task": {"model": "mlp-16", "learning_rate": 0.05, "batch_size": 8, "init_scale": 0.3, "resample": 0.25},
+    "tasks": {f"of-{size}": {"train_size": size} for size in (32, 40, 48, 56, 64, 72)},
+    "arms": {"dense": DENSE, "npset": {"policy": {"name": "npset", "epsilon": 4, "start": 1, "period": 1}}},
+    "confirm": {"seeds": 4},
+    "analysis": {"test": "resampled-t"},
+}
+"""Six tasks, just enough to claim something; each seed draws its own test images."""
 
 
 def values_of(parts: dict[str, Any]) -> dict[str, Any]:
@@ -79,3 +112,27 @@ def written(store: Path, name: str, to: Path) -> dict[str, int]:
     reading = Reading(Ledger(str(store), name, lambda _: None))
     compared = reading.compare()
     return export(reading, Report.of(reading, compared).numbers, compared, to, lambda _table, _rows: None)
+
+
+def age(store: Path, name: str) -> None:
+    """A ledger as the first version of the tables left it: without the columns that came later, and without an index."""
+    for index in (store / name).glob("index*"):
+        index.unlink()
+    for folder in (store / name / "runs").iterdir():
+        body = unseal((folder / "outcome.json").read_bytes())
+        for kind, file in body["files"].items():
+            if kind in ("epochs", "endpoints"):
+                data = _first_version((folder / file["name"]).read_bytes())
+                file |= {"bytes": len(data), "sha256": digest(data)}
+                for path in (folder / file["name"], folder / f"{kind}.parquet"):
+                    path.write_bytes(data)
+        (folder / "outcome.json").write_bytes(seal(body))
+
+
+def _first_version(data: bytes) -> bytes:
+    table = pq.read_table(io.BytesIO(data))
+    table = table.drop_columns([name for name in ("connections", "active_neurons", "parameters") if name in table.column_names])
+    fields = [field.with_nullable(field.nullable and field.name not in ("keep_ratio", "reset", "cycle")) for field in table.schema]
+    made = io.BytesIO()
+    pq.write_table(table.cast(pa.schema(fields, metadata={**(table.schema.metadata or {}), b"schema_version": b"1"})), made)
+    return made.getvalue()

@@ -54,7 +54,8 @@ def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_reader_counts_and_sums_a_table_alike(folder: Path, table: str, reader: str) -> None:
     path = folder / f"{table}.parquet"
     (rows, *expected), (count, *found) = by_pyarrow(path), READERS[reader](path)
-    assert count == rows > 0
+    assert count == rows
+    assert rows > 0 or table == "across"  # the study lists no tasks
     for (name, *values), (other, *others) in zip(expected, found, strict=True):
         assert (name, others) == (other, pytest.approx(values, rel=1e-12, abs=0))
 

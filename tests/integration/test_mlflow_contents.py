@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from sweep.contents import Contents
 from sweep.ledger import Ledger
 from sweep.mlflow_client import OWNER
 from sweep.reading import Reading
+from sweep.report import page_and_note
 from sweep.study import Candidate, Study
 from sweep.told import Failure, Proposal
 from tests.loops import begin, drive, short_values
@@ -171,6 +175,53 @@ def test_words_of_people_reach_mlflow_unchanged(store: Path, uri: str) -> None:
     assert HARD * 100 in note
     assert run.id in note
     assert Path(client.download_artifacts(run.id, "report.html")).read_text() == f"<p>{HARD}</p>"
+
+
+# several tasks
+
+
+def test_a_study_of_several_tasks_has_gains_over_the_baseline_of_each_and_says_what_holds_across_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the runs look for data
+    own = table_of_ones_own(tmp_path / "data" / "own.csv")
+    values = short_values(task={"model": "mlp-12", "batch_size": 8, "train_size": 40, "init_scale": 0.3}, confirm={"seeds": 7})
+    arms: dict[str, Any] = {"dense": PLAIN["dense"], "set": {"policy": {"name": "set", "epsilon": 4}}}
+    tasks: dict[str, Any] = {"digits": {}, "own": {"data": own, "model": "mlp-8"}}
+    study = Study("small", Contents.model_validate({**values, "arms": arms, "tasks": tasks}))
+    store = tmp_path / "store"
+    assert drive(study, store).complete
+    view = view_of(store, uri)
+    view.update(live=False, report=page_and_note)
+    parents = {run.tags["candidate"]: run for run in shown(uri).values() if run.tags["kind"] == "confirm"}
+    assert set(parents) == {"dense@digits", "set@digits", "dense@own", "set@own"}
+    rows = {row.arm: row for row in Reading(view.ledger).compare()}
+    for name, run in parents.items():
+        assert run.tags["task"] == name.partition("@")[2]
+        assert run.tags["role"] == ("baseline" if name.startswith("dense") else "family")
+        assert series(run, "gain")[7] == (0 if name.startswith("dense") else pytest.approx(rows[name].gain))
+        moved = {"connections", "active_neurons"} if name.startswith("set") else {"keep_ratio", "cycle", "reset"}
+        children = [it for it in shown(uri).values() if it.tags["kind"] == "run" and it.tags["candidate"] == name]
+        assert {key for it in children for key, _ in it.points} & {"connections", "active_neurons", "keep_ratio", "cycle", "reset"} == moved
+        assert "parameters" in {key for key, _ in run.points}
+        assert {it.tags["task"] for it in children} == {run.tags["task"]}
+    assert json.loads(parents["set@own"].params["task.data"]) | own == json.loads(parents["set@own"].params["task.data"])
+    assert parents["set@digits"].params["task.data"] == "digits"
+    assert parents["set@digits"].params["task.resample"] == "None"
+    note = MlflowClient(uri).get_experiment(view.experiment.id).tags["mlflow.note.content"]
+    assert note.startswith("2 tasks are too few to claim anything across tasks")
+    assert "| set | dense | 2 |" in note
+    assert "On own:" in note
+
+
+def table_of_ones_own(path: Path) -> dict[str, Any]:
+    """A file of 60 rows and two classes, as a study declares it."""
+    draw, lines = random.Random(4), ["a,b,kind"]
+    lines += [f"{draw.gauss(i % 2):.3f},{draw.gauss(0):.3f},{i % 2}" for i in range(60)]
+    path.parent.mkdir()
+    path.write_text("\n".join(lines) + "\n")
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return {"file": path.name, "target": "kind", "rows": 60, "inputs": 2, "classes": 2, "checksum": checksum}
 
 
 # how runs stand

@@ -18,13 +18,15 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from sweep.export import NOTEBOOK, notebook
-from tests.integration.exported import BY_T, MANY, SEARCHED, WILD, made, written
+from tests.integration.exported import BY_T, MANY, PAIRED, RESAMPLED, SEARCHED, TASKS, WILD, age, made, written
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq")
 
 
 STAGES = {"begun": 0, "searching": 4, "half": 16, "complete": None}
 """Runs of one study that have finished when it is exported."""
+OF_TASKS = {"tasks-half": 60, "tasks": None}
+"""Of another one."""
 Exported = Callable[[str], Path]
 
 
@@ -36,18 +38,24 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     def of(name: str) -> Path:
         if (to / name).exists():
             return to / name
-        if name in STAGES:
-            for stage, most in STAGES.items():
-                assert made(store, "searched", SEARCHED, most).complete == (most is None)
-                written(store, "searched", to / stage)
-        elif name == "by-t":
+        for study, parts, stages in (("searched", SEARCHED, STAGES), ("several", TASKS, OF_TASKS)):
+            if name in stages:
+                for stage, most in stages.items():
+                    assert made(store, study, parts, most).complete == (most is None)
+                    written(store, study, to / stage)
+                return to / name
+        if name == "by-t":
             of("many")
             made(store, name, BY_T, 0)
             shutil.copytree(store / "many" / "runs", store / name / "runs", dirs_exist_ok=True)  # so that nothing is trained again
             assert made(store, name, BY_T, 0).complete
             written(store, name, to / name)
+        elif name == "aged":
+            assert made(store, name, PAIRED).complete
+            age(store, name)
+            written(store, name, to / name)
         else:
-            assert made(store, name, {"wild": WILD, "many": MANY}[name]).complete
+            assert made(store, name, {"wild": WILD, "many": MANY, "resampled": RESAMPLED}[name]).complete
             written(store, name, to / name)
         return to / name
 
@@ -72,7 +80,9 @@ def report(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("stage", ["begun", "searching", "half", "complete", "wild", "many", "by-t"])
+@pytest.mark.parametrize(
+    "stage", ["begun", "searching", "half", "complete", "wild", "many", "by-t", "tasks-half", "tasks", "resampled", "aged"]
+)
 def test_the_notebook_computes_every_number_of_the_report(exported: Exported, stage: str) -> None:
     assert "numbers of the report agree" in said(run(exported(stage)))
 
@@ -96,6 +106,33 @@ def test_the_wild_study_has_runs_of_every_ending(exported: Exported) -> None:
 def test_flips_are_drawn_for_many_pairs_and_not_for_a_t_test(exported: Exported) -> None:
     assert all(0 < row["p_error"] < 0.01 for row in report(exported("many"))["comparisons"])
     assert all(row["p_error"] == 0 for row in report(exported("by-t"))["comparisons"])
+
+
+def test_the_study_of_several_tasks_has_baselines_of_their_own_and_too_few_tasks(exported: Exported) -> None:
+    found = report(exported("tasks"))
+    assert {row["reference_arm"] for row in found["comparisons"] if row["role"] == "family"} == {"dense@plenty", "dense@scarce"}
+    assert {row["reference_arm"] for row in found["across"]} == {"dense", "static", "small"}
+    assert not any(row["claimable"] for row in found["across"])
+    sizes = {arm["arm"]: (arm["parameters_start"], arm["parameters_end"]) for arm in found["arms"]}
+    assert sizes["static@plenty"][1] < sizes["dense@plenty"][1] == 64 * 24 + 24 * 16 + 16 * 10 + 24 + 16 + 10
+    assert sizes["small@plenty"][1] == pytest.approx(sizes["set@plenty"][1], rel=0.05)
+    across = pq.read_table(exported("tasks") / "across.parquet").to_pylist()
+    assert across == found["across"]
+    assert any(row["missing"] and row["p_value"] is None for row in report(exported("tasks-half"))["across"])
+
+
+def test_a_ledger_of_the_first_tables_says_nothing_of_parameters_and_all_else(exported: Exported) -> None:
+    found, epochs = report(exported("aged")), pq.read_table(exported("aged") / "epochs.parquet")
+    assert {arm["parameters_end"] for arm in found["arms"]} == {row["parameters"] for row in found["comparisons"]} == {None}
+    assert epochs["parameters"].null_count == epochs.num_rows == 36
+    assert all(row["p_holm"] is not None for row in found["comparisons"])
+
+
+def test_the_resampled_study_is_tested_by_the_corrected_test_alone(exported: Exported) -> None:
+    found = report(exported("resampled"))
+    assert [row["overlap"] for row in found["comparisons"]] == pytest.approx([449 / size for size in (32, 40, 48, 56, 64, 72)])
+    assert all(row["two_way_standard_error"] is None and row["p_value"] is not None for row in found["comparisons"])
+    assert [(row["tasks"], row["claimable"]) for row in found["across"]] == [(6, True)]
 
 
 def _gain(numbers: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -32,11 +32,12 @@ Propose = Callable[[Study, Proposal], list[Values]]
 
 
 def study_of(arms: dict[str, Any] | None = None, *, seed: int = 1, baseline: str = "dense", **parts: dict[str, Any]) -> Study:
-    """A small study; `search`, `confirm` and `resources` change what is given here."""
+    """A small study; `task`, `tasks`, `search`, `confirm` and `resources` change what is given here."""
     search = {"proposer": "random", "budget": 12, "generation": 4, "lag": 1, "ladder": [1, 2, 4], "validation": 0.2}
     whole = {
         "seed": seed,
-        "task": TASK,
+        "task": {**TASK, **parts.get("task", {})},
+        "tasks": parts.get("tasks", {}),
         "arms": arms or ARMS,
         "search": {**search, **parts.get("search", {})},
         "confirm": {"seeds": 4, **parts.get("confirm", {})},
@@ -70,9 +71,16 @@ def result(score: float, outcome: Any = "completed") -> Result:
     return Result(outcome, 20, 20.0, 10, scores, scores)
 
 
+def counted(spec: RunSpec) -> tuple[int, int]:
+    """Parameters at the start and at the end, different for every run."""
+    start = 2_000 + int(8_000 * uniform(0, spec.run_id))
+    return start, start // 2
+
+
 def trained(run: Run, score: Score = final) -> Result:
     """What a run gives."""
-    return result(score(run.spec))
+    start, end = counted(run.spec)
+    return replace(result(score(run.spec)), parameters_start=start, parameters_end=end)
 
 
 def plan_of(study: Study) -> Plan:

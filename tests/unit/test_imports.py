@@ -18,8 +18,23 @@ FORBIDDEN = {
 ROOMS = {"optuna": {"proposer"}, "ray": {"driver", "cluster", "tuning"}, "mlflow": {"mlflow_client"}}
 """The modules of `sweep` that import an engine; every other one does without, even inside a function."""
 PURE = [
-    *("analysis", "contents", "document", "forecast", "measured", "mlflow_page", "overview", "plan", "sign_flip", "space", "statistics"),
-    *("study", "study_check", "study_shape", "told", "wording"),
+    *(
+        "across",
+        "analysis",
+        "contents",
+        "document",
+        "forecast",
+        "matching",
+        "measured",
+        "mlflow_page",
+        "overview",
+        "plan",
+        "rungs",
+        "sign_flip",
+        "space",
+        "statistics",
+    ),
+    *("study", "study_check", "study_shape", "study_tasks", "told", "wording"),
 ]
 ENGINES = {"ray", "optuna", "mlflow", "torch", "pyarrow"}
 

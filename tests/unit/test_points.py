@@ -39,6 +39,7 @@ def row(epoch: int, *, evaluated: bool = True, held_out: bool = True, **values: 
     """An epoch whose figures follow from its number."""
     plain: dict[str, Any] = dict.fromkeys(schema(EpochRow).names, epoch / 100)
     plain |= {"run_id": "run", "epoch": epoch, "nonzero_rate_by_site": [0.5], "reset": False, "cycle": 0, "ended_at": datetime.now(UTC)}
+    plain |= {"connections": 100 - epoch, "active_neurons": 10, "parameters": 110 - epoch}
     for name in plain:
         if not evaluated and name.startswith(("nonzero_rate", "test_", "dense_", "validation_")):
             plain[name] = None
@@ -98,6 +99,22 @@ def test_null_is_no_point_and_what_is_no_number_stays_what_it_is() -> None:
     assert ("nonzero_rate", 2) not in found
     assert found["train_loss", 2] == math.inf
     assert math.isnan(found["train_accuracy", 2])
+
+
+def test_a_policy_that_moves_connections_has_points_of_them_and_none_of_a_keep_ratio() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("keep_ratio", "reset", "cycle", "smoothed_train_accuracy"))
+    sparse = [run(3, **nothing), run(3, **nothing)]
+    found, averages = by_key(run_points(cast("pa.Table", sparse[0].epochs()), 0)), of(sparse)
+    for points in (found, averages):
+        assert (points["connections", 2], points["active_neurons", 2], points["parameters", 3]) == (98, 10, 107)
+        assert not {key for key, _ in points} & {key for name in nothing for key in (name, f"{name}_standard_error")}
+
+
+def test_where_connections_are_left_alone_there_is_no_point_of_them() -> None:
+    left: dict[str, Any] = {"connections": None, "active_neurons": None, "parameters": None}  # of rows from before there were any
+    plain = [run(3, **left), run(3, **left)]
+    assert not {key for key, _ in of(plain)} & set(left)
+    assert not {key for key, _ in by_key(run_points(cast("pa.Table", plain[0].epochs()), 0))} & set(left)
 
 
 # a cohort
@@ -204,6 +221,13 @@ def test_the_gain_is_the_mean_of_the_paired_differences_as_far_as_both_go() -> N
     assert found["test_accuracy_gain", 3] == pytest.approx(0.05)
     assert found["test_accuracy_gain_standard_error", 3] == pytest.approx(0.15)
     assert set(by_key(gain_points(curves(own, 5), curves(base, 3), 2))) == {key for key in found if key[1] == 3}
+
+
+def test_overlapping_splits_make_the_error_of_the_gain_the_corrected_one() -> None:
+    own, base = [run(3, shift=s) for s in (0.3, 0.1)], [run(3, shift=s) for s in (0.1, 0.2)]
+    found = by_key(gain_points(curves(own, 3), curves(base, 3), 0, overlap=0.5))
+    assert found["test_accuracy_gain", 3] == pytest.approx(0.05)
+    assert found["test_accuracy_gain_standard_error", 3] == pytest.approx(0.15 * math.sqrt(2))
 
 
 def test_a_diverged_half_loses_by_all_the_other_has() -> None:

@@ -18,6 +18,7 @@ from sweep.statistics import (
     gain_so_far,
     holm,
     minimum_detectable_gain,
+    paired_comparison,
     pairs_needed,
     power,
     smallest_p_value,
@@ -61,8 +62,23 @@ def test_a_p_value_that_is_none_is_named_by_its_place(wrong: float) -> None:
 def test_tasks_are_compared_by_wilcoxon_s_test_of_their_gains() -> None:
     gains = {"a": 0.03, "b": -0.01, "c": 0.02, "d": 0.05, "e": 0.004, "f": 0.011}
     found = across_tasks(gains)
-    assert (found.tasks, found.wins, found.median_gain) == (6, 5, pytest.approx(0.0155))
+    assert (found.tasks, found.wins, found.ties, found.median_gain) == (6, 5, 0, pytest.approx(0.0155))
     assert found.p_value == pytest.approx(float(stats.wilcoxon(list(gains.values()), method="exact").pvalue))
+
+
+def test_a_task_without_a_difference_is_a_tie_and_no_win_and_the_last_bits_are_no_difference() -> None:
+    found = across_tasks({"a": 0.03, "b": 0.0, "c": 1e-17, "d": 0.05, "e": -0.02})
+    assert (found.tasks, found.wins, found.ties, found.median_gain) == (5, 2, 2, 0)
+    assert found.p_value == pytest.approx(float(stats.wilcoxon([0.03, 0.05, -0.02], method="exact").pvalue))
+
+
+@pytest.mark.parametrize(("comparisons", "alpha", "needed"), [(1, 0.05, 6), (1, 0.5, 6), (2, 0.05, 7), (5, 0.05, 8), (1, 0.01, 8)])
+def test_fewer_tasks_than_could_reject_may_claim_nothing_and_never_fewer_than_six(comparisons: int, alpha: float, needed: int) -> None:
+    for tasks in (needed - 1, needed):
+        gains = {str(i): 0.01 * (i + 1) for i in range(tasks)}
+        found = across_tasks(gains, alpha=alpha, comparisons=comparisons)
+        assert found.claimable == (tasks == needed)
+        assert found.p_value == smallest_p_value(tasks)
 
 
 def test_a_task_without_a_gain_is_named_and_one_task_is_no_sample() -> None:
@@ -115,6 +131,18 @@ def test_the_power_of_the_t_test_is_the_share_of_simulated_experiments_that_reje
     assert power(pairs, effect, alpha, "paired-t") == pytest.approx((stats.ttest_1samp(drawn, 0, axis=1).pvalue <= alpha).mean(), abs=0.012)
 
 
+def test_overlap_costs_the_resampled_t_test_the_power_of_pairs_that_are_not_independent() -> None:
+    """Ten pairs with an overlap of 0.3 have the noncentrality of 2.5 independent ones, on nine degrees of freedom."""
+    drawn = np.random.default_rng(9).normal(0, 1, (20_000, 10))
+    spread = (
+        1.0 + (drawn - drawn.mean(1, keepdims=True)) * 2 + drawn.mean(1, keepdims=True) * 2
+    )  # both as wide as their variance is said to be
+    assert power(10, 1.0, 0.05, "resampled-t", 0.3) == pytest.approx(
+        (stats.ttest_1samp(spread, 0, axis=1).pvalue <= 0.05).mean(), abs=0.012
+    )
+    assert power(10, 1.0, 0.05, "resampled-t") == power(10, 1.0, 0.05, "paired-t")
+
+
 def test_sign_flips_find_nothing_where_they_cannot_reject_and_reject_a_true_null_as_often_as_they_have_p_values() -> None:
     assert power(1, 9.0, 0.5) == power(5, 9.0, 0.05) == 0
     assert power(6, 50.0, 0.05) == 1
@@ -139,6 +167,13 @@ def test_only_pairs_of_which_both_halves_are_there_count() -> None:
     nan = math.nan
     assert gain_so_far([0.5, nan, 0.75, 0.25], [0.25, 0.5, nan, 0.25]) == gain_so_far([0.5, 0.25], [0.25, 0.25])
     assert gain_so_far([0.5, nan], [0.25, 0.5]).mean == 0.25
+
+
+def test_overlapping_splits_make_the_error_of_a_gain_the_corrected_one() -> None:
+    candidate, baseline = [0.5, 0.7, 0.4, 0.9], [0.4, 0.65, 0.5, 0.7]
+    found = paired_comparison(candidate, baseline, test="resampled-t", overlap=0.25)
+    assert gain_so_far(candidate, baseline, overlap=0.25).standard_error == pytest.approx(found.standard_error)
+    assert gain_so_far(candidate, baseline).standard_error == pytest.approx(found.standard_error / math.sqrt(2))
 
 
 def test_one_pair_has_no_error_and_none_has_no_mean() -> None:

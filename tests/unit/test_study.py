@@ -50,7 +50,7 @@ def made(tmp_path: Path) -> Any:
 
 def test_a_study_is_what_its_file_says_with_defaults_filled_in(made: Any) -> None:
     it: Study = made()
-    assert (it.name, it.baseline, list(it.arms), it.contents.seed) == ("made", "dense", ["dense", "additive", "again"], 1)
+    assert (it.name, it.baselines, list(it.arms), it.contents.seed) == ("made", ["dense"], ["dense", "additive", "again"], 1)
     assert it.searched("additive") == {"task.learning_rate": Range(low=0.03, high=0.3, log=True), "task.epochs": Range(low=2, high=4)}
     assert it.searched("dense") == it.searched("again") == {}
     assert (it.budget("additive"), it.budget("dense"), it.generations("additive")) == (4, 32, [3, 1])

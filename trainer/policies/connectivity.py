@@ -130,10 +130,11 @@ def _least(values: np.ndarray, count: int) -> np.ndarray:
 
 def _empty(layer: Connections, goes: np.ndarray, words: np.random.PCG64) -> np.ndarray:
     """As many places as connections go, drawn from those that will be empty then: between neurons that are there."""
-    taken = np.zeros((layer.rows, layer.columns), bool)
-    taken.flat[layer.places[~goes]] = True
-    taken[layer.removed], taken[:, layer.cut] = True, True
-    return _drawn(int(np.count_nonzero(goes)), taken.reshape(-1), words)
+    taken = np.zeros(layer.rows * layer.columns, bool)
+    taken[layer.places[~goes]] = True
+    matrix = taken.reshape(layer.rows, layer.columns)
+    matrix[layer.removed], matrix[:, layer.cut] = True, True
+    return _drawn(int(np.count_nonzero(goes)), taken, words)
 
 
 def _drawn(count: int, taken: np.ndarray, words: np.random.PCG64) -> np.ndarray:

@@ -1,0 +1,205 @@
+"""Arms whose network has as many parameters as another's: when they begin, on what, and that nothing else moves them."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweep.contents import Values
+from sweep.document import RejectStudy
+from sweep.forecast import forecast, scattered
+from sweep.plan import Plan
+from sweep.proposer import importances, propose
+from sweep.study import Study, find, load
+from sweep.told import Proposal, Result, Run
+from tests.unit.simulated import RATE, Sweep, counted, disturbed, end, plan_of, propose_all, study_of, take, trained
+
+MLP = {"model": "mlp-40-40"}
+SET = {"policy": {"name": "set", "epsilon": {"low": 1, "high": 8}}, "task": {"learning_rate": RATE}}
+ARMS: dict[str, Any] = {
+    "narrow": {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "end"}, "task": {"learning_rate": RATE}},
+    "narrow-as-published": {"policy": {"name": "dense"}, "match": {"arm": "plain", "at": "start"}},
+    "dense": {"policy": {"name": "dense"}},
+    "set": SET,
+    "plain": {"policy": {"name": "set"}},
+    "narrow-again": {"repeat": "narrow"},
+}
+"""Matched with one that is searched and with one that is not; they stand before what they wait for, which must not matter."""
+TASKS = {"wine": {"data": "wine", "train_size": None}, "digits": {"data": "digits"}}
+SEARCH = {"proposer": "tpe", "lag": 1, "budget": 8, "finalists": 2}
+STUDIES = {
+    "one task": study_of(ARMS, task=MLP, search=SEARCH),
+    "two tasks": study_of(ARMS, task=MLP, tasks=TASKS, search=SEARCH),
+}
+
+
+def study(**parts: dict[str, Any]) -> Study:
+    whole: dict[str, Any] = {"task": MLP, "search": SEARCH, **parts}
+    return study_of(ARMS, **whole)
+
+
+def played(it: Study) -> tuple[Plan, list[Run]]:
+    plan = plan_of(it)
+    runs = end(plan)
+    assert plan.complete
+    return plan, runs
+
+
+REFERENCE = {name: Sweep.of(plan, {run.run_id for run in runs}) for name, it in STUDIES.items() for plan, runs in [played(it)]}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@settings(max_examples=25, deadline=None)
+@given(slots=st.integers(1, 40), draw=st.integers(0, 2**32), losses=st.sampled_from([0.0, 0.3]), restarts=st.sampled_from([0.0, 0.2]))
+def test_any_order_of_finishing_any_losses_and_any_restarts_match_the_same_networks(
+    name: str, slots: int, draw: int, losses: float, restarts: float
+) -> None:
+    assert disturbed(STUDIES[name], slots, random.Random(draw), losses=losses, restarts=restarts) == REFERENCE[name]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_plan_made_anew_from_what_was_recorded_is_the_same(name: str) -> None:
+    it, recorded = STUDIES[name], dict[tuple[str, int], list[Values]]()
+
+    def keep(study: Study, due: Proposal) -> list[Values]:
+        recorded[due.arm, due.generation] = json.loads(json.dumps(propose(study, due)))
+        return recorded[due.arm, due.generation]
+
+    plan = plan_of(it)
+    end(plan, proposer=keep)
+    again = Plan(it, plan.results, recorded)
+    assert again.complete
+    assert Sweep.of(again, set()) == Sweep.of(plan, set())
+
+
+def test_a_matched_arm_has_the_mean_count_of_the_finalist_s_runs_on_the_whole_ladder() -> None:
+    plan, runs = played(study())
+    best = plan.finalists("set")[0].name
+    ends = [counted(run.spec)[1] for run in runs if run.candidate == best and run.phase == "search"]
+    assert len(ends) == 4
+    assert {c.values["task.model"] for c, _ in plan.searched("narrow")} == {plan.study.matched("narrow", round(fmean(ends)))}
+
+
+def test_where_the_other_arm_is_not_searched_its_first_confirmation_runs_are_counted_as_many_as_the_ladder_has() -> None:
+    """Not all of them: seeds that are added later would change the network."""
+    models: list[Any] = []
+    for seeds in (6, 9):
+        plan, runs = played(study(confirm={"seeds": seeds}))
+        starts = [counted(run.spec)[0] for run in sorted(runs, key=lambda run: run.place) if run.arm == "plain"]
+        models.append(plan.finalists("narrow-as-published")[0].values["task.model"])
+        assert models[-1] == plan.study.matched("narrow-as-published", round(fmean(starts[:4])))
+    assert models[0] == models[1]
+
+
+def test_a_matched_arm_begins_once_the_other_one_s_finalists_are_chosen() -> None:
+    plan = plan_of(study())
+    while "narrow" not in (dues := {due.arm for due in plan.due()}):
+        assert not plan.finalists("set")
+        if dues:
+            propose_all(plan)
+        for run in take(plan):
+            plan.finish(run.run_id, trained(run))
+    assert plan.finalists("set")
+    assert not plan.finalists("narrow")
+
+
+def test_a_matched_arm_waits_for_every_run_that_is_counted() -> None:
+    plan = plan_of(study())
+    propose_all(plan)
+    waiting = [run for run in take(plan) if run.arm == "plain"]
+    assert len(waiting) == 4
+    for run in waiting:
+        assert not plan.finalists("narrow-as-published")
+        plan.finish(run.run_id, trained(run))
+    assert plan.finalists("narrow-as-published")
+
+
+def test_the_network_stands_in_the_runs_and_in_the_candidate_s_values_and_not_in_what_is_proposed() -> None:
+    dues: list[Proposal] = []
+    asked: list[list[Values]] = []
+
+    def listen(study: Study, due: Proposal) -> list[Values]:
+        dues.append(due)
+        asked.append(propose(study, due))
+        return asked[-1]
+
+    plan = plan_of(study(search={**SEARCH, "lag": 0}))
+    runs = end(plan, proposer=listen)
+    own = [(due, values) for due, values in zip(dues, asked, strict=True) if due.arm == "narrow"]
+    told = [values for due, _ in own for values, _, _ in due.history] + [values for _, proposed in own for values in proposed]
+    assert told
+    assert {tuple(values) for values in told} == {("task.learning_rate",)}
+    assert any(due.history for due, _ in own)
+    model = plan.finalists("narrow")[0].values["task.model"]
+    assert model != "mlp-40-40"
+    assert {run.spec.task.model for run in runs if run.arm in ("narrow", "narrow-again")} == {model}
+    assert {run.spec.task.model for run in runs if run.arm in ("dense", "set", "plain")} == {"mlp-40-40"}
+
+
+def test_a_repeat_of_a_matched_arm_has_its_network() -> None:
+    plan, _ = played(study())
+    assert [c.values for c in plan.finalists("narrow-again")] == [c.values for c in plan.finalists("narrow")]
+
+
+def test_what_matters_in_a_matched_arm_s_search_is_told_of_its_searched_settings() -> None:
+    plan, _ = played(study())
+    told = [(candidate.values, fmean(scores)) for candidate, scores in plan.searched("narrow")]
+    assert importances(plan.study, "narrow", told) == {"task.learning_rate": 1.0}
+
+
+def test_a_forecast_counts_the_runs_of_matched_arms_as_they_are_then_played() -> None:
+    plan, _ = played(study())
+    assert forecast(plan_of(study()), 8).runs == plan.total
+
+
+def test_the_shipped_study_of_connectivity_plays_to_its_end() -> None:
+    it = load(find("connectivity"))
+    plan = plan_of(it)
+    runs = end(plan, proposer=scattered)
+    assert plan.complete
+    assert forecast(plan_of(it), 2).runs == plan.total
+    assert len(runs) == plan.total.total()
+    for task in it.tasks:
+        for arm, other, at in (("dense-start", "set", 0), ("dense-end", "npset", 1)):
+            best = plan.finalists(f"{other}@{task}")[0].name
+            counts = [counted(run.spec)[at] for run in runs if run.candidate == best and run.phase == "search"]
+            models = {run.spec.task.model for run in runs if run.arm == f"{arm}@{task}"}
+            assert models == {it.matched(f"{arm}@{task}", round(fmean(counts)))}
+
+
+def with_counts(it: Study, count: Any) -> Plan:
+    """Played with these counts of parameters."""
+    plan = plan_of(it)
+    propose_all(plan)
+    while runs := take(plan):
+        for run in runs:
+            start, last = count(run)
+            plan.finish(run.run_id, replace(trained(run), parameters_start=start, parameters_end=last))
+        propose_all(plan)
+    return plan
+
+
+def test_a_run_that_does_not_say_how_many_parameters_it_had_is_left_out_of_the_mean() -> None:
+    plan = with_counts(study(), lambda run: (4_000, 4_000) if run.place in (1, 2) else (0, 0))
+    assert plan.finalists("narrow")[0].values["task.model"] == plan.study.matched("narrow", 4_000)
+
+
+def test_a_diverged_run_counts_too() -> None:
+    """It had its network all the same; what it scored is the search's to judge."""
+    it = study_of({"dense": {"policy": {"name": "dense"}}, "plain": ARMS["plain"], "narrow": ARMS["narrow-as-published"]}, task=MLP)
+    plan = plan_of(it)
+    for run in take(plan):
+        plan.finish(run.run_id, Result("diverged", 1, 1.0, 10, {}, {}, parameters_start=3_000, parameters_end=3_000))
+    assert plan.finalists("narrow")[0].values["task.model"] == it.matched("narrow", 3_000)
+
+
+def test_where_no_run_says_how_many_parameters_it_had_the_study_is_refused_and_not_run_on_the_network_that_is_written() -> None:
+    with pytest.raises(RejectStudy, match=r"arms\.narrow-as-published\.match: no run of 'plain' says how many parameters"):
+        with_counts(study(), lambda _: (0, 0))

@@ -1,0 +1,270 @@
+"""Studies over several tasks: every arm on each of them, under names of its own, with one correction over all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sweep.contents import Contents
+from sweep.document import RejectStudy
+from sweep.forecast import play, scattered, warnings
+from sweep.ledger import changes, declaration, growth, identity_hash
+from sweep.plan import Plan
+from sweep.study import Candidate, Study, find, from_declared, load
+from sweep.told import Result, Run
+from tests.unit.simulated import trained
+from trainer.randomness import uniform
+from trainer.store import unseal
+
+RATE = {"low": 0.01, "high": 0.1, "log": True}
+BASE: dict[str, Any] = {
+    "task": {"model": "mlp-40-40", "epochs": 2, "batch_size": 16, "momentum": 0.5},
+    "tasks": {"wine": {"data": "wine"}, "digits": {"data": "digits", "train_size": 100, "momentum": 0.6}},
+    "arms": {
+        "dense": {"policy": {"name": "dense"}},
+        "set": {"policy": {"name": "set", "epsilon": {"low": 1, "high": 5}}, "task": {"learning_rate": RATE, "momentum": 0.7}, "budget": 3},
+        "narrow": {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "end"}},
+        "again": {"repeat": "set"},
+    },
+    "search": {"proposer": "random", "ladder": [1, 2], "validation": 0.25, "generation": 2, "finalists": 2},
+    "confirm": {"seeds": 10},
+    "analysis": {"baseline": "dense", "endpoints": [1.0]},
+}
+VALUES = {"policy.epsilon": 2.0, "task.learning_rate": 0.05}
+EXPANDED = [f"{arm}@{task}" for task in ("wine", "digits") for arm in ("dense", "set", "narrow", "again")]
+
+
+def changed(place: str, value: Any) -> dict[str, Any]:
+    """BASE with one key changed, or taken out where the value is None."""
+    whole = json.loads(json.dumps(BASE))
+    inner = whole
+    *path, last = place.split(".")
+    for key in path:
+        inner = inner[key]
+    inner[last] = value
+    if value is None:
+        del inner[last]
+    return whole
+
+
+def study(values: dict[str, Any] = BASE) -> Study:
+    return Study("made", Contents.model_validate(values))
+
+
+def refused(folder: Path, values: dict[str, Any]) -> str:
+    """Why a study will not do, without the file's name."""
+    path = folder / "made.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(RejectStudy) as error:
+        load(path)
+    return "\n".join(line.replace(str(path), "") for line in error.value.problems)
+
+
+def test_every_arm_is_on_every_task_task_by_task_in_the_order_of_the_file() -> None:
+    it = study()
+    assert list(it.arms) == EXPANDED
+    assert it.tasks == ["wine", "digits"]
+    assert [(it.base_of(arm), it.task_of(arm)) for arm in ("set@wine", "dense")] == [("set", "wine"), ("dense", "")]
+    assert (it.arms["again@wine"].repeat, it.arms["narrow@digits"].match.arm) == ("set@wine", "set@digits")  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_a_study_without_tasks_has_one_that_is_not_named() -> None:
+    whole = changed("tasks", {})
+    it = study({**whole, "task": {**whole["task"], "data": "wine"}})
+    assert (it.tasks, list(it.arms), it.baselines, it.baseline_of("set")) == ([""], list(BASE["arms"]), ["dense"], "dense")
+    assert (it.task_of("set"), it.base_of("set"), it.family, it.comparisons) == ("", "set", ["set", "narrow"], 3)
+
+
+def test_a_task_stands_over_what_every_arm_starts_from_and_an_arm_over_its_task() -> None:
+    it = study()
+    runs = {arm: it.run(Candidate(arm, arm, VALUES if "set" in arm else {}), "confirm", 5).task for arm in EXPANDED if "again" not in arm}
+    assert [task.data for task in runs.values()] == ["wine"] * 3 + ["digits"] * 3
+    assert {arm: task.momentum for arm, task in runs.items() if "narrow" not in arm} == {
+        "dense@wine": 0.5,
+        "set@wine": 0.7,
+        "dense@digits": 0.6,
+        "set@digits": 0.7,
+    }
+    assert (runs["dense@digits"].train_size, runs["dense@wine"].train_size) == (100, None)
+    assert it.data == ["digits", "wine"]
+
+
+def test_gains_are_over_the_baseline_of_the_same_task() -> None:
+    it = study()
+    assert it.baselines == ["dense@wine", "dense@digits"]
+    assert [it.baseline_of(arm) for arm in ("set@wine", "again@digits", "dense@wine")] == ["dense@wine", "dense@digits", "dense@wine"]
+
+
+def test_the_comparisons_of_all_tasks_finalists_and_endpoints_are_one_family() -> None:
+    it = study(changed("analysis.endpoints", [1.0, 0.5]))
+    assert it.family == ["set@wine", "narrow@wine", "set@digits", "narrow@digits"]
+    assert it.comparisons == 2 * 2 * (2 + 1)
+    assert study(changed("analysis.family", ["again"])).family == ["again@wine", "again@digits"]
+
+
+def test_all_arms_of_all_tasks_share_their_seeds_and_repeats_have_their_own() -> None:
+    it = study()
+    assert len({tuple(it.pools[arm]) for arm in EXPANDED if "again" not in arm}) == 1
+    assert it.pools["again@wine"] == it.pools["again@digits"]
+    assert not set(it.pools["again@wine"]) & set(it.pools["set@wine"])
+
+
+def test_budgets_finalists_and_generations_are_those_of_the_arm_whatever_the_task() -> None:
+    it = study()
+    assert [(it.budget(arm), it.finalists(arm), it.generations(arm)) for arm in ("set@wine", "set@digits")] == [(3, 2, [2, 1])] * 2
+    assert (it.finalists("again@wine"), it.finalists("dense@wine")) == (2, 1)
+
+
+IDENTITIES = {"quickstart": ("8bf3cc9a4518938a", 124, "4750d4b739b77ad8"), "cifar10": ("4dd656be882397ee", 470, "daf942d7c4694f89")}
+"""Of the shipped studies before there were tasks: the identity, how many runs they have, and a hash of their ids."""
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_a_study_without_tasks_is_the_one_that_old_ledgers_were_begun_with(name: str) -> None:
+    it = load(find(name))
+    ids: list[str] = []
+
+    def give(run: Run) -> Result:
+        ids.append(run.run_id)
+        score = {f"{ratio:g}": uniform(0, run.run_id) for ratio in run.spec.task.endpoints}
+        return Result("completed", 1, 1.0, 10, score, score)
+
+    play(Plan(it, {}, {}), 8, give, lambda run: run.spec.task.epochs, scattered)
+    whole = hashlib.sha256(" ".join(sorted(ids)).encode()).hexdigest()[:16]
+    assert (identity_hash(it), len(ids), whole) == IDENTITIES[name]
+
+
+def test_a_ledger_keeps_the_order_of_the_tasks_and_gives_the_study_back() -> None:
+    it = study()
+    declared = unseal(declaration(it, []))
+    assert declared["tasks"] == ["wine", "digits"]
+    back = from_declared("made", declared)
+    assert (list(back.arms), back.identity) == (EXPANDED, it.identity)
+    assert "tasks" not in unseal(declaration(load(find("quickstart")), []))
+
+
+@pytest.mark.parametrize(
+    ("before", "place", "value", "grows"),
+    [
+        (BASE, "tasks.cancer", {"data": "breast-cancer"}, True),
+        (BASE, "tasks.wine.momentum", 0.4, False),
+        (BASE, "tasks.wine", {"data": "wine", "train_size": 50}, False),
+        (BASE, "arms.set.budget", 4, True),
+        (changed("tasks", {}), "tasks", BASE["tasks"], False),
+        (BASE, "arms.narrow.match.at", "start", False),
+    ],
+)
+def test_a_study_grows_by_a_task_and_by_nothing_in_one(before: dict[str, Any], place: str, value: object, grows: bool) -> None:
+    """A first list of tasks is no growth either: it would rename every arm."""
+    one, other = study(before).identity, study(changed(place, value)).identity
+    assert changes(one, other)
+    assert all(growth(one, other)) is grows
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ("tasks.digits", None, "tasks: has one task: write it under task."),
+        ("tasks.Wine", {"data": "breast-cancer"}, "tasks.Wine: a task's name has small letters, digits, - and _; it is 'Wine'."),
+        ("tasks.more", {"data": "wine"}, "tasks.more: is the same as the task 'wine': its runs would count twice."),
+        ("tasks.wine.momentum", RATE, "tasks.wine.momentum: is searched, and every arm starts from it."),
+        ("tasks.wine.validation", 0.2, "tasks.wine.validation: is declared in search.validation."),
+        ("tasks.wine.endpoints", [1.0], "tasks.wine.endpoints: is declared in analysis.endpoints."),
+        ("tasks.wine.momentm", 0.4, "tasks.wine.momentm: no such setting. Did you mean 'momentum'?"),
+        ("tasks.digits.train_size", 5000, "tasks.digits.train_size: asks for 5,000 images"),
+        ("tasks.wine", {"dat": "wine"}, "tasks.wine.dat: no such setting. Did you mean 'data'?"),
+        ("tasks.wine", {}, "tasks.wine.data: is missing"),
+        ("tasks.wine", 3, "tasks.wine: must be a mapping; it is 3."),
+        ("task.train_size", 1000, "task.train_size: on the task 'wine': asks for 1,000 images"),
+        ("confirm.seeds", 7, "confirm.seeds: an exact sign-flip test of 7 pairs cannot go below p = 0.016, and 6 comparisons"),
+        ("arms.narrow.match.arm", "again", "arms.narrow.match.arm: must be one of the arms dense, set; it is 'again'. An arm is matched"),
+        ("arms.narrow.match.arm", "narrow", "arms.narrow.match.arm: must be one of the arms dense, set; it is 'narrow'."),
+        ("arms.narrow.match.arm", "sett", "arms.narrow.match.arm: must be one of the arms dense, set; it is 'sett'. Did you mean 'set'?"),
+        ("arms.narrow.match.at", "middle", "arms.narrow.match.at: must be 'start' or 'end'; it is 'middle'."),
+        ("arms.narrow.match", {"arms": "set"}, "arms.narrow.match.arms: no such setting. Did you mean 'arm'?\n    match takes: arm, at."),
+        (
+            "arms.more",
+            {"policy": {"name": "dense"}, "match": {"arm": "narrow"}},
+            "arms.more.match.arm: must be one of the arms dense, set;",
+        ),
+        ("arms.narrow.task", {"model": {"choice": ["mlp-5-5", "mlp-6-6"]}}, "arms.narrow.task.model: cannot be searched: its widths"),
+        ("arms.narrow.task", {"model": "wrn-10-1", "data": "digits"}, "arms.narrow.task.model: 'narrow' is matched by its parameters"),
+        ("arms.narrow.policy", {"name": "set"}, "arms.narrow.match: has no use beside the policy 'set'"),
+        ("arms.again.match", {"arm": "set"}, "arms.again.match: has no use beside repeat"),
+        ("arms.set.task.resample", 0.2, "arms.set.task.resample: decides the test set, which arms have to share to be paired."),
+    ],
+)
+def test_what_cannot_work_is_told_where_it_is_written(tmp_path: Path, place: str, value: object, told: str) -> None:
+    problems = refused(tmp_path, changed(place, value))
+    assert f"  {told}" in problems, problems
+    keys = {line.split("  ")[1].split(": ")[0] for line in problems.splitlines() if line.startswith(":")}
+    assert keys == {told.split(": ")[0]}, problems  # and nothing else
+
+
+def test_a_setting_that_every_arm_overrides_is_fine_in_a_task() -> None:
+    values = changed("tasks.wine.learning_rate", 0.3)
+    for arm in ("dense", "narrow"):
+        values["arms"][arm]["task"] = {"learning_rate": 0.2}
+    assert study(values).run(Candidate("dense@wine", "", {}), "confirm", 1).task.learning_rate == 0.2
+
+
+@pytest.mark.parametrize(("place", "value"), [("task.resample", 0.25), ("tasks.wine.resample", 0.25)])
+@pytest.mark.parametrize("test", ["sign-flip", "paired-t"])
+def test_splits_that_are_drawn_anew_need_the_test_that_corrects_for_it(tmp_path: Path, place: str, value: float, test: str) -> None:
+    values = changed(place, value)
+    values["analysis"]["test"] = test
+    told = refused(tmp_path, values)
+    assert (
+        f"analysis.test: must be resampled-t, because each seed draws its test set from the same rows ({place[: -len('.resample')]}" in told
+    )
+    assert f"such pairs are not independent, and {test} would" in told
+
+
+def test_the_corrected_test_needs_splits_that_are_drawn_anew(tmp_path: Path) -> None:
+    assert "is resampled-t, and no task resamples" in refused(tmp_path, changed("analysis.test", "resampled-t"))
+
+
+def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples() -> None:
+    """Of wine's 178 rows a quarter is 44 to the even; the other 134 are trained on, or 100 of them."""
+    values = changed("tasks.wine.resample", 0.25)
+    values["analysis"]["test"] = "resampled-t"
+    it = study(values)
+    assert [it.overlap(arm) for arm in ("dense@wine", "set@wine", "again@wine", "narrow@digits")] == [44 / 134] * 3 + [0.0]
+    values["tasks"]["wine"]["train_size"] = 100
+    assert study(values).overlap("dense@wine") == 44 / 100
+
+
+def test_a_claim_across_tasks_takes_six_of_them_and_fewer_are_told_so() -> None:
+    told = warnings(study())
+    assert "2 tasks: a claim across tasks needs 6" in told[0]
+    assert sum("arms" in line for line in told) == len({line for line in told if "arms" in line})
+    many = {f"t{i}": {"data": "wine", "train_size": 50 + i} for i in range(6)}
+    assert not any("across tasks" in line for line in warnings(study(changed("tasks", many))))
+
+
+def test_a_matched_arm_s_network_has_the_count_and_the_depth() -> None:
+    it = study()
+    assert it.matched("narrow@wine", 13 * 40 + 40 + 40 * 40 + 40 + 40 * 3 + 3) == "mlp-40-40"
+    assert it.matched("narrow@digits", 64 * 20 + 20 + 20 * 20 + 20 + 20 * 10 + 10) == "mlp-20-20"
+    assert it.task("narrow@wine").model == "mlp-40-40"
+
+
+def test_a_study_of_tasks_plays_to_its_end_and_a_matched_arm_waits_for_the_one_on_its_own_task() -> None:
+    it = study()
+    plan, ends = Plan(it, {}, {}), list[tuple[str, str]]()
+
+    def give(run: Run) -> Result:
+        ends.append((run.phase, run.arm))
+        return trained(run)
+
+    play(plan, 1, give, lambda _: 1.0, scattered)
+    assert plan.complete
+    for task in it.tasks:
+        first = ends.index(("confirm", f"narrow@{task}"))
+        assert max(i for i, end in enumerate(ends) if end == ("search", f"set@{task}")) < first
+    assert all(len(plan.confirmed(arm)[0]) == 10 for arm in it.arms)
