@@ -112,12 +112,12 @@ def references(study: Study) -> list[str]:
     """Task by task the baseline, and what else its arms are held against.
 
     Those are the other arms with its policy (as published where the baseline was tuned, or a dense network of another arm's size), and
-    those that `analysis.references` names.
+    those that `analysis.against` names.
     """
     found: list[str] = []
     for baseline in study.baselines:
         own = {arm: it for arm, it in study.arms.items() if study.task_of(arm) == study.task_of(baseline) and not it.repeat}
-        named = {arm for arm in own if study.base_of(arm) in study.analysis.references}
+        named = {arm for arm in own if any(study.is_tested(other, arm) for other in own)}
         found += [baseline, *(a for a, it in own.items() if a != baseline and (a in named or it.policy == own[baseline].policy))]
     return found
 
@@ -146,7 +146,7 @@ def _over(plan: Plan, reference: str, looks: Sequence[Look], upto: int, correct:
         for rank, candidate in enumerate(ranked):
             if arm == reference and rank == 0:
                 continue
-            role = "family" if primary and arm in study.family else "repeat" if it.repeat else "control"
+            role = "family" if study.is_tested(arm, reference) else "repeat" if it.repeat else "control"
             for ratio in study.analysis.endpoints:
                 places = range(first_place(study, arm, looks, upto), upto)
                 yield _compared(plan, arm, candidate, reference, against, ratio, role, places, correct)
@@ -297,7 +297,7 @@ def refuse_what_cannot_reject(study: Study, looks: Sequence[Look]) -> None:
     contents: Contents = study.contents
     for arm in study.arms:
         if first := first_place(study, arm, looks):
-            fresh, corrected = study.confirm.seeds - first, arm in study.family and study.analysis.test == "sign-flip"
+            fresh, corrected = study.confirm.seeds - first, arm in study.tested and study.analysis.test == "sign-flip"
             needed = pairs_needed(contents.comparisons, study.analysis.alpha) if corrected else 2
             if fresh < needed:
                 raise RejectStudy(

@@ -114,7 +114,9 @@ class Analysis(Part):
     family: list[str] | None = Field(
         default=None, description="arms whose gains are tested together; all but the baseline and the repeats by default"
     )
-    references: list[str] = Field(default=[], description="arms that every other one is also held against, untested")
+    against: dict[str, list[str]] = Field(
+        default={}, description="more of the family: arms whose gains over other arms than the baseline are tested, and over which"
+    )
     endpoints: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = Field(
         default=[1.0, 0.05],
         description="keep ratios of the final weights that are tested; the first is primary, and what the search scores",
@@ -173,7 +175,8 @@ class Contents(Part):
     @property
     def comparisons(self) -> int:
         """How many tests the correction is for: one family, whatever the number of tasks."""
-        return len(self.analysis.endpoints) * max(1, len(self.tasks)) * sum(self.finalists(arm) for arm in self.family)
+        over_others = sum(self.finalists(arm) * len(others) for arm, others in self.analysis.against.items())
+        return len(self.analysis.endpoints) * max(1, len(self.tasks)) * (sum(self.finalists(arm) for arm in self.family) + over_others)
 
     def budget(self, arm: str) -> int:
         """Candidates of a searched arm."""

@@ -83,9 +83,9 @@ class Planned:
         runs: dict[str, dict[str, int]] = {
             arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms
         }
-        pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.family)
+        pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.tested)
         comparisons, alpha, test = study.comparisons, study.analysis.alpha, study.analysis.test
-        overlap = max(study.overlap(arm) for arm in study.family)
+        overlap = max(study.overlap(arm) for arm in study.tested)
         return cls(
             study=study.name,
             runs={arm: dict(counts) for arm, counts in runs.items()},

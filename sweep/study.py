@@ -62,7 +62,7 @@ class Study:
         were added since ledgers were begun where they are left at what was meant before."""
         whole = self.contents.model_dump(mode="json")
         whole["arms"] = {name: {key: it for key, it in arm.items() if key != "match" or it} for name, arm in whole["arms"].items()}
-        whole["analysis"] = {key: it for key, it in whole["analysis"].items() if key != "references" or it}
+        whole["analysis"] = {key: it for key, it in whole["analysis"].items() if key != "against" or it}
         return {key: _canonical(value) for key, value in whole.items() if key not in OPERATION and (key != "tasks" or value)}
 
     def task_of(self, arm: str) -> str:
@@ -86,6 +86,17 @@ class Study:
     def family(self) -> list[str]:
         """The arms whose gains over the baseline are tested together, task by task."""
         return [self._on(arm, task) for task in self.tasks for arm in self.contents.family]
+
+    def is_tested(self, arm: str, reference: str) -> bool:
+        """Whether an arm's gain over another one on the same task is one of the family."""
+        if reference in self.baselines:
+            return arm in self.family
+        return self.base_of(reference) in self.analysis.against.get(self.base_of(arm), [])
+
+    @property
+    def tested(self) -> list[str]:
+        """The arms with a gain in the family, over whichever arm, task by task."""
+        return [arm for arm in self.arms if arm in self.family or self.base_of(arm) in self.analysis.against]
 
     @property
     def comparisons(self) -> int:

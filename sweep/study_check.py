@@ -107,23 +107,42 @@ def _analysis_problems(contents: Contents) -> Iterator[Problem]:
             yield ("analysis", "family", i), f"{arm!r} is the baseline; it is what the others are compared with."
         elif arm not in arms:
             yield ("analysis", "family", i), f"must be one of the arms {', '.join(arms)}; it is {arm!r}.{nearest(arm, arms)}"
-    for i, arm in enumerate(analysis.references):
-        if arm not in arms:
-            yield ("analysis", "references", i), f"must be one of the arms {', '.join(arms)}; it is {arm!r}.{nearest(arm, arms)}"
-        elif contents.arms[arm].repeat:
-            yield ("analysis", "references", i), f"{arm!r} only repeats another arm; name that one."
+    yield from _against_problems(contents)
     if analysis.family == []:
         yield ("analysis", "family"), "is empty: nothing would be tested. Leave it out to test every arm but the repeats."
     elif analysis.family is None and not contents.family:
         yield ("analysis", "family"), "is left out, and every arm but the baseline is a repeat: nothing would be tested. Name one."
     for key, ratios in (
         ("family", analysis.family or []),
-        ("references", analysis.references),
         ("endpoints", analysis.endpoints),
         ("curve", analysis.curve),
     ):
         if twice := _twice(ratios):
             yield ("analysis", key), f"names {twice[0]} twice."
+
+
+def _against_problems(contents: Contents) -> Iterator[Problem]:
+    arms, baseline = list(contents.arms), contents.analysis.baseline
+    for arm, others in contents.analysis.against.items():
+        place: Place = ("analysis", "against", arm)
+        if arm not in arms:
+            yield place, f"must be one of the arms {', '.join(arms)}; it is {arm!r}.{nearest(arm, arms)}"
+        elif contents.arms[arm].repeat:
+            yield place, f"{arm!r} only repeats another arm; name that one."
+        if not others:
+            yield place, "names no arm to be tested over."
+        if twice := _twice(others):
+            yield place, f"names {twice[0]} twice."
+            continue
+        for i, other in enumerate(others):
+            if other not in arms:
+                yield (*place, i), f"must be one of the arms {', '.join(arms)}; it is {other!r}.{nearest(other, arms)}"
+            elif other == baseline:
+                yield (*place, i), f"{other!r} is the baseline; gains over it are those of analysis.family."
+            elif other == arm:
+                yield (*place, i), "is the arm itself."
+            elif contents.arms[other].repeat:
+                yield (*place, i), f"{other!r} only repeats another arm; name that one."
 
 
 def _design_problems(contents: Contents) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.results import result_of
-from trainer.data import DataError, load
+from trainer.data import Data, DataError, load
 from trainer.run_folder import DamagedRun, Superseded
 from trainer.spec import RunSpec
 from trainer.store import StoreError, open_store
@@ -37,7 +37,7 @@ class Job:
     keep_weights: bool
 
 
-_placed: dict[tuple[str, str], Any] = {}
+_placed: dict[tuple[Data, str], Any] = {}
 """Data that this process has on its device; loaded once, for all its runs."""
 
 

@@ -39,7 +39,8 @@ def split_name(arm):
 
 # %% [markdown]
 # Of `comparisons.parquet` we take only who is held against whom, and from which place in the pool of seeds; its numbers are to be checked.
-# What is tested follows from the study: the arms of the family over the baseline, on the same task.
+# What is tested follows from the study: the arms of the family over the baseline, and those of `against`
+# over the arms that are named there, on the same task.
 
 # %%
 epochs = pd.read_parquet("epochs.parquet", columns=["run_id", "epoch", "test_accuracy", "dense_test_accuracy", "parameters"])
@@ -57,7 +58,8 @@ def role(row):
     (arm, task), (reference, on) = split_name(row["arm"]), split_name(row["reference_arm"])
     if task != on or task != row["task"] or task not in (contents["tasks"] or [""]):
         raise ValueError(f"comparisons.parquet holds {row['arm']} against {row['reference_arm']}: not on one task of the study")
-    return "family" if reference == declared["baseline"] and arm in family else "repeat" if written[arm]["repeat"] else "control"
+    tested = arm in family if reference == declared["baseline"] else reference in declared["against"].get(arm, [])
+    return "family" if tested else "repeat" if written[arm]["repeat"] else "control"
 
 
 if wrong := [row for row in compared if role(row) != row["role"]]:

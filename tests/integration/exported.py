@@ -78,10 +78,10 @@ TASKS: dict[str, Any] = {
         "again": {"repeat": "dense"},
     },
     "search": {"budget": 2, "generation": 2, "lag": 0, "ladder": [1]},
-    "confirm": {"seeds": 8},
-    "analysis": {"references": ["static"]},
+    "confirm": {"seeds": 9},
+    "analysis": {"against": {"set": ["static"], "static": ["small"]}},
 }
-"""Two tasks, policies that move connections, a dense arm of another one's size, a declared reference."""
+"""Two tasks, policies that move connections, a dense arm of another one's size, gains that are tested over other arms too."""
 
 RESAMPLED: dict[str, Any] = {
     "task": {"model": "mlp-16", "learning_rate": 0.05, "batch_size": 8, "init_scale": 0.3, "resample": 0.25},

@@ -122,6 +122,7 @@ def test_the_rows_tell_ratio_rates_and_accuracies_as_they_are_defined() -> None:
         assert row.nonzero_rate_by_site is not None
         assert len(row.nonzero_rate_by_site) == 7
         assert row.nonzero_rate == pytest.approx(sum(row.nonzero_rate_by_site) / 7)
+        assert row.keep_ratio
         assert all(rate <= row.keep_ratio + 1 / 256 for rate in row.nonzero_rate_by_site)  # at the smallest site a ceil is 1/256 at most
         assert row.validation_accuracy is not None
         assert (row.validation_accuracy * 120) == pytest.approx(round(row.validation_accuracy * 120))

@@ -112,16 +112,21 @@ def test_the_correction_is_over_the_family_of_all_tasks_together() -> None:
     assert [row.p_holm for row in family] == holm([row.p_value or 0 for row in family])
 
 
-def test_every_arm_is_also_held_against_the_references_that_are_declared_and_nothing_of_that_is_tested() -> None:
-    plain, named = comparisons(played(study(2))), comparisons(played(study(2, references=["third"])))
+def test_gains_over_other_arms_are_tested_where_that_is_declared_in_one_family_with_the_others() -> None:
+    plan = played(study(2, against={"half": ["third"]}))
+    named = comparisons(plan)
     more = [row for row in named if row.reference_arm.startswith("third")]
-    assert [(row.arm, row.role, row.p_holm) for row in more if row.task == "b"] == [
-        ("dense@b", "control", None),
-        ("half@b", "control", None),
-        ("slow@b", "control", None),
+    assert [(row.arm, row.role, row.p_holm is not None) for row in more if row.task == "b"] == [
+        ("dense@b", "control", False),
+        ("half@b", "family", True),
+        ("slow@b", "control", False),
     ]
-    assert all(row.p_value is not None for row in more)
-    assert [row for row in named if row not in more] == plain
+    family = [row for row in named if row.role == "family"]
+    assert plan.study.comparisons == len(family) == 2 * (3 + 1)
+    assert [row.p_holm for row in family] == holm([row.p_value or 0 for row in family])
+    same = {"p_holm", "family_low", "family_high", "detectable_gain"}  # all others do not know how many are tested
+    plain = [{key: it for key, it in asdict(row).items() if key not in same} for row in comparisons(played(study(2)))]
+    assert [{key: it for key, it in asdict(row).items() if key not in same} for row in named if row not in more] == plain
 
 
 def test_a_network_of_matched_size_is_a_reference_because_it_is_dense() -> None:

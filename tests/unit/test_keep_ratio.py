@@ -8,10 +8,11 @@ import pytest
 
 from tests.conftest import BRISK
 from trainer.policies import POLICIES
+from trainer.policies.base import BasePolicy
 from trainer.policies.keep_ratio import AdditiveReset, Dense, FixedKeep, KeepRatioPolicy, MultiplicativeReset, RandomKeep, Sawtooth
 
 
-def play(policy: KeepRatioPolicy, accuracies: list[float]) -> list[float]:
+def play(policy: BasePolicy, accuracies: list[float]) -> list[float]:
     """The ratio of every epoch: one more than there are accuracies."""
     ratios = [policy.keep_ratio]
     for accuracy in accuracies:
@@ -21,7 +22,9 @@ def play(policy: KeepRatioPolicy, accuracies: list[float]) -> list[float]:
 
 
 def made(name: str, **settings: Any) -> KeepRatioPolicy:
-    return POLICIES[name](**settings)
+    policy = POLICIES[name](**settings)
+    assert isinstance(policy, KeepRatioPolicy)
+    return policy
 
 
 def test_dense_keeps_everything_and_fixed_keeps_its_share() -> None:

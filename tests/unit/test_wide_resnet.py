@@ -29,7 +29,7 @@ def test_it_computes_what_a_plain_reading_of_the_paper_computes(ratio: float) ->
         assert torch.allclose(ours(x), plain(x), atol=1e-4)
 
 
-def copy_weights(ours: WideResNet, plain: PlainWideResNet) -> None:
+def copy_weights(ours: torch.nn.Module, plain: PlainWideResNet) -> None:
     """Both list their parameters block by block; only the names differ."""
     source = ours.state_dict()
     for name, parameter in plain.named_parameters():
