@@ -88,7 +88,7 @@ def test_after_the_first_epoch_and_the_first_run_nothing_is_made_anew() -> None:
     second = Training(run_spec({"name": "fixed", "ratio": 0.1}, seed=9, train_size=96, learning_rate=0.3, validation=0.1), images=images)
     list(second)
     assert {key: second.engine.steps[key] for key in made} == made
-    assert sorted(set(second.engine.steps) - set(made)) == [("evaluate", 120, False)]  # the images that it holds out
+    assert sorted(set(second.engine.steps) - set(made)) == [("evaluate", 120, False, ())]  # the images that it holds out
 
 
 @pytest.mark.parametrize(("policy", "momentum"), [(SAWTOOTH, 0.9), (RANDOM, 0.0)])
