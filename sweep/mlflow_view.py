@@ -202,12 +202,11 @@ class View:
                 yield point
                 if not at:
                     yield Point("pairs", point.step, point.step)
-            row = rows.get(ratio)
-            if row and row.state == "complete":
-                figures = {"low": row.ci_low, "high": row.ci_high, "standard_error": row.standard_error}
-                yield from (Point(f"gain_{key}{at}", value, row.pairs) for key, value in figures.items() if value is not None)
-                if row.p_holm is not None:
-                    yield Point(f"p_holm{at}", row.p_holm, row.pairs)
+            if row := rows.get(ratio):
+                yield from _tested(row, at)
+            for row in compared:
+                if row.candidate == name and row.keep_ratio == ratio and row.role == "family" and row.reference_arm != base_arm:
+                    yield from _tested(row, f"_over_{study.base_of(row.reference_arm)}{at}", gain=True)
 
     def _report(self, reading: Reading, made: tuple[str, str]) -> None:
         page, note = made
@@ -271,15 +270,25 @@ def _mark(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def _tested(row: Compared, key: str, *, gain: bool = False) -> Iterator[Point]:
+    """What is said of a comparison once it is complete, at the step of its pairs; with its gain, where nothing else tells that."""
+    if row.state == "complete":
+        figures = {"gain": row.gain if gain else None, "gain_low": row.ci_low, "gain_high": row.ci_high}
+        figures |= {"gain_standard_error": row.standard_error, "p_holm": row.p_holm}
+        yield from (Point(f"{name}{key}", value, row.pairs) for name, value in figures.items() if value is not None)
+
+
 def _note(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> str:
     """A cohort in words."""
     lines = [f"Arm `{cohort.candidate.arm}`, {cohort.phase}, averages over {len(cohort.runs)} seeds; the seeds are the runs below."]
     if cohort.candidate.values:
         lines.append("Searched: " + ", ".join(f"`{key}` = {value}" for key, value in cohort.candidate.values.items()) + ".")
     for row in compared:
-        if row.candidate == cohort.candidate.name and row.reference_arm == reading.study.baseline_of(row.arm) and row.gain is not None:
+        primary = row.reference_arm == reading.study.baseline_of(row.arm)
+        if row.candidate == cohort.candidate.name and (primary or row.role == "family") and row.gain is not None:
             tested = f", p = {row.p_holm:.3g} after Holm" if row.p_holm is not None else ""
-            lines.append(f"At r = {row.keep_ratio:g}: gain {100 * row.gain:+.2f} points over {row.pairs} pairs{tested}; {row.state}.")
+            what = f"gain {100 * row.gain:+.2f} points over {row.reference_arm}, {row.pairs} pairs{tested}; {row.state}"
+            lines.append(f"At r = {row.keep_ratio:g}: {what}.")
     return "\n\n".join(lines)
 
 

@@ -25,6 +25,7 @@ from sweep.wording import (
     interval,
     label,
     markdown,
+    over_others,
     plain,
     points,
     probability,
@@ -72,7 +73,14 @@ def page(report: Report) -> str:
         cautions=cautions(numbers),
         across={"header": ACROSS, "rows": across_cells(numbers), "few": FEW},
         tables=[_table(numbers, reference) for reference in references(numbers)],
-        beside=[_beside(row) for baseline in numbers["baselines"] for rows in ranked(numbers, baseline) for row in rows],
+        others=over_others(numbers),
+        beside=[
+            _beside(row, row["reference_arm"] in numbers["baselines"])
+            for reference in references(numbers)
+            for rows in ranked(numbers, reference)
+            for row in rows
+            if reference in numbers["baselines"] or row["role"] == "family"
+        ],
         accuracy=_accuracy(numbers),
         by_ratio=_by_ratio(numbers, colors),
         courses=[
@@ -130,14 +138,14 @@ def _table(numbers: dict[str, Any], reference: str) -> dict[str, Any]:
     return {"reference": name, "title": title, "folded": folded, "header": header(numbers), "rows": rows, "pictures": drawn}
 
 
-def _beside(row: dict[str, Any]) -> list[str]:
+def _beside(row: dict[str, Any], primary: bool) -> list[str]:
     def plain(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
     without = f"{points(row['gain_without'])} ({row['pairs_without']} pairs)"
     ended = [f"{row[kind]} / {row[f'reference_{kind}']}" for kind in ("diverged", "collapsed")]
     return [
-        label(row),
+        label(row) + ("" if primary else f" over {row['reference_arm']}"),
         f"{row['keep_ratio']:g}",
         str(row["pairs"]),
         plain(row["effect_size"]),

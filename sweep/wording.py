@@ -89,7 +89,7 @@ def _across_tasks(numbers: dict[str, Any]) -> list[str]:
         f"p = {probability(row['p_holm'])} after Holm over {len(family)}."
         for row in found
     ]
-    return said or [f"Across {tasks} tasks no arm of the family differs from {numbers['analysis']['baseline']} beyond chance."]
+    return said or [f"Across {tasks} tasks no arm of the family differs from what it is held against beyond chance."]
 
 
 def cautions(numbers: dict[str, Any]) -> list[str]:
@@ -147,7 +147,7 @@ def cells(numbers: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     """A candidate's line in it; what was found stands between asterisks."""
     first = rows[0]
     name = plain(label(first) if first["candidate"] else f"{first['arm']} (searching)", first["task"])
-    beside = first["reference_arm"] not in numbers["baselines"]  # there, nothing is tested, and a method is no control
+    beside = first["reference_arm"] not in numbers["baselines"]  # there, a method is no control
     line = [name + ("" if first["role"] == "family" or beside else f" ({first['role']})")]
     for row in rows:
         mark = "**" if row["p_holm"] is not None and row["p_holm"] <= numbers["analysis"]["alpha"] else ""
@@ -200,8 +200,20 @@ def references(numbers: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(row["reference_arm"] for row in numbers["comparisons"]))
 
 
+def over_others(numbers: dict[str, Any]) -> list[list[str]]:
+    """The gains over other arms than the baseline that are tested, a line for each candidate and reference; their header comes first."""
+    found = [
+        [label(rows[0]), rows[0]["reference_arm"], *cells(numbers, rows)[1:]]
+        for reference in references(numbers)
+        if reference not in numbers["baselines"]
+        for rows in ranked(numbers, reference)
+        if rows[0]["role"] == "family"
+    ]
+    return [["arm", "over", *header(numbers)[1:]], *found] if found else []
+
+
 def markdown(numbers: dict[str, Any]) -> str:
-    """The answer and the tables of gains over the baseline, task by task."""
+    """The answer and the tables of gains: over the baseline, task by task, and those over other arms that are tested."""
     lines = [*answer(numbers), *cautions(numbers)]
     if numbers["across"]:
         lines += ["", "Across tasks:", "", *_table(ACROSS, across_cells(numbers))]
@@ -209,6 +221,8 @@ def markdown(numbers: dict[str, Any]) -> str:
         task = baseline.partition(ON)[2]
         lines += ["", *([f"On {task}:", ""] if task else [])]
         lines += _table(header(numbers), [cells(numbers, rows) for rows in ranked(numbers, baseline)])
+    if others := over_others(numbers):
+        lines += ["", "Tested over other arms, in the same family:", "", *_table(others[0], others[1:])]
     lines += ["", "Earlier looks:", "", *(f"- {line}" for line in seen_before(numbers))] if numbers["earlier"] else []
     analysis = numbers["analysis"]
     spread = "with what overlapping splits add" if numbers["resampled"] else "(and images)"

@@ -120,6 +120,11 @@ def test_mlflow_has_every_arm_with_its_seeds_its_gain_and_the_columns_that_apply
         assert ("connections" in metrics) == ("active_neurons" in metrics) == moves
         assert ("keep_ratio" in metrics) != moves
         assert sum(child.parent == key for child in found.values()) == SEEDS
+        asked = {"set": {"dense-start", "static-sparse"}, "npset": {"dense-end", "npset-frozen"}}.get(
+            run.tags["arm"].partition("@")[0], set()
+        )
+        assert {name for name in metrics if name.startswith("p_holm_over_")} == {f"p_holm_over_{other}" for other in asked}
+        assert {f"gain_over_{other}" for other in asked} <= metrics
     experiment = MlflowClient(uri).get_experiment_by_name("family")
     assert experiment
     assert "Across tasks" in experiment.tags["mlflow.note.content"]
@@ -133,6 +138,7 @@ def test_the_report_shows_each_task_the_matched_sizes_and_that_three_tasks_are_t
     for text in (done.stdout, page):
         assert "too few" in text
         assert all(task in text for task in TASKS)
+        assert "ested over other arms" in text
     assert all(
         f"Gains over {arm}" in page or f"over {arm}" in page for arm in ("dense-start", "static-sparse", "dense-end", "npset-frozen")
     )
