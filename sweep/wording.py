@@ -164,21 +164,23 @@ FEW = "too few tasks to claim anything"
 
 
 def across_cells(numbers: dict[str, Any]) -> list[list[str]]:
-    """The comparisons across tasks, a line each: reference by reference, the baseline first, and the family before the others."""
-    listed = len(numbers["tasks"])
-    over = list(dict.fromkeys(row["reference_arm"] for row in numbers["across"]))
+    """The comparisons across tasks that are tested or over the baseline (the export has all), a line each: reference by reference, the
+    baseline first, and the family before the others."""
+    listed, baseline = len(numbers["tasks"]), numbers["analysis"]["baseline"]
+    shown = [row for row in numbers["across"] if row["role"] == "family" or row["reference_arm"] == baseline]
+    over = list(dict.fromkeys(row["reference_arm"] for row in shown))
 
     def order(row: dict[str, Any]) -> tuple[int, int, float]:
         gain = row["median_gain"]
         return over.index(row["reference_arm"]), ORDER.index(row["role"]), -gain if gain is not None else math.inf
 
     lines: list[list[str]] = []
-    for row in sorted(numbers["across"], key=order):
+    for row in sorted(shown, key=order):
         family = row["role"] == "family"
         p = "" if not family else FEW if not row["claimable"] and not row["missing"] else probability(row["p_holm"])
         mark = "**" if family and row["claimable"] and row["p_holm"] is not None and row["p_holm"] <= numbers["analysis"]["alpha"] else ""
         count = str(row["tasks"]) if row["tasks"] == listed else f"{row['tasks']} of {listed}"
-        role = "" if family or row["reference_arm"] != numbers["analysis"]["baseline"] else f" ({row['role']})"
+        role = "" if family else f" ({row['role']})"
         gain = f"{mark}{points(row['median_gain'])}{mark}"
         reference = row["reference_arm"] + at(numbers, row["keep_ratio"])
         lines.append([row["arm"] + role, reference, count, str(row["wins"]), str(row["ties"]), gain, f"{mark}{p}{mark}"])

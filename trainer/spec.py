@@ -36,7 +36,10 @@ class Task:
     epochs: Count
     batch_size: Count = 128
     learning_rate: Annotated[float, Within(above=0)] = 0.1
-    """At the start; cosine annealing takes it to 0 over all epochs, one step an epoch."""
+    """At the start."""
+    schedule: Literal["cosine", "constant"] = field(default="cosine", metadata={"added": True})
+    """Cosine annealing takes the learning rate to 0 over all epochs, one step an epoch; constant leaves it. Under a rate that falls to 0,
+    connections that come late are never trained."""
     momentum: Annotated[float, Within(at_least=0, below=1)] = 0.9
     """Nesterov's."""
     weight_decay: Annotated[float, Within(at_least=0)] = 0.0

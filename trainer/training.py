@@ -116,7 +116,9 @@ class Training:
         start, began = time.perf_counter(), self.engine.now()
         ratio, columns = self.policy.keep_ratio, self.policy.before(self.connections)
         parameters = self.connections.parameters
-        learning_rate = self.task.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / self.task.epochs)) / 2
+        learning_rate = self.task.learning_rate
+        if self.task.schedule == "cosine":
+            learning_rate *= (1 + math.cos(math.pi * (epoch - 1) / self.task.epochs)) / 2
         yield from self._train(epoch, ratio, learning_rate)
         totals, trained = self.engine.totals(), self.engine.now()
         last = epoch == self.task.epochs

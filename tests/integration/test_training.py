@@ -78,6 +78,13 @@ def test_another_seed_is_another_training() -> None:
     assert one.train_loss != two.train_loss
 
 
+def test_the_learning_rate_falls_along_a_cosine_or_stays() -> None:
+    falling = [row.learning_rate for row in Training(run_spec(epochs=4, learning_rate=0.2))]
+    assert falling == pytest.approx([0.2, 0.1 * (1 + math.sqrt(0.5)), 0.1, 0.1 * (1 - math.sqrt(0.5))])
+    assert [row.learning_rate for row in Training(run_spec(epochs=4, learning_rate=0.2, schedule="constant"))] == [0.2] * 4
+    assert run_spec(schedule="cosine").run_id == run_spec().run_id != run_spec(schedule="constant").run_id
+
+
 @pytest.mark.parametrize("ratio", [1.0, 0.3])
 def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> None:
     """Same weights and batches in straightforward PyTorch, with torch's own cosine schedule: the same losses, to float32's noise."""
