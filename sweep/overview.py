@@ -84,12 +84,26 @@ def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapp
             )
     done, total = plan.finished.total(), max(sum(expected.values()), plan.finished.total())
     spent = math.fsum(result.seconds for result in plan.results.values())
-    trained = sum(result.epochs for result in plan.results.values())
-    lengths = {arm: study.task(arm).epochs for arm in study.baselines}
-    still = ((count - plan.finished[phase, arm]) * lengths[study.baseline_of(arm)] for (phase, arm), count in expected.items())
-    left = sum(still) - math.fsum(epochs.values())
-    seconds_left = max(0.0, left) * spent / trained if trained else None
-    return Overview(arms, done, total, len(plan.running), len(plan.failed), spent, seconds_left)
+    return Overview(arms, done, total, len(plan.running), len(plan.failed), spent, _seconds_left(plan, expected, epochs))
+
+
+def _seconds_left(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float]) -> float | None:
+    """By the pace on each task so far; on one that has none yet, by that of all."""
+    study = plan.study
+    if not plan.epochs:
+        return None
+    pace: dict[str, float] = {}
+    for task in study.tasks:
+        own = [arm for arm in study.arms if study.task_of(arm) == task and plan.epochs[arm]] or list(plan.epochs)
+        pace[task] = math.fsum(plan.seconds[arm] for arm in own) / sum(plan.epochs[arm] for arm in own)
+    lengths = {task: study.task(baseline).epochs for task, baseline in zip(study.tasks, study.baselines, strict=True)}
+    left = dict.fromkeys(study.tasks, 0.0)
+    for (phase, arm), count in expected.items():
+        left[study.task_of(arm)] += (count - plan.finished[phase, arm]) * lengths[study.task_of(arm)]
+    for run_id, done in epochs.items():
+        if run_id in plan.running:
+            left[study.task_of(plan.running[run_id][0].arm)] -= done
+    return math.fsum(max(0.0, left[task]) * pace[task] for task in study.tasks)
 
 
 def _scores(results: Mapping[int, Result], ratio: float) -> list[float]:

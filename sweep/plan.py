@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
@@ -36,6 +36,9 @@ class Plan:
         self.total: Counter[tuple[Phase, str]] = Counter()
         """Runs known so far and runs finished, by phase and arm."""
         self.finished: Counter[tuple[Phase, str]] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        """Of the runs that have finished, and their epochs, by arm."""
+        self.epochs: Counter[str] = Counter()
         self._ready: list[tuple[tuple[int, ...], str]] = []
         self._open: dict[str, list[tuple[Run, Entry, Generation | None]]] = {}
         """Everyone who waits for a run that is ready or running: equal candidates share their runs."""
@@ -306,6 +309,8 @@ class Plan:
         if run.phase == "confirm":
             entry.results[run.place] = result
         self.finished[run.phase, run.arm] += 1
+        self.seconds[run.arm] += result.seconds
+        self.epochs[run.arm] += result.epochs
 
     def _told(self, generation: Generation) -> Iterator[tuple[Values, float, int]]:
         searched = self.study.searched(generation.arm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,25 @@ def test_gains_under_way_are_over_the_baseline_of_the_same_task() -> None:
         "set@digits": pytest.approx(-0.2),
     }
     assert view.seconds_left == 0
+
+
+def test_the_time_left_is_by_the_pace_on_each_task() -> None:
+    arms = {name: {"policy": {"name": policy}} for name, policy in (("dense", "dense"), ("set", "set"))}
+    plan = plan_of(Study("made", Contents.model_validate({**BASE, "arms": arms})))
+    assert overview(plan, plan.total, {}).seconds_left is None
+    pace, runs = {"wine": 2.0, "digits": 30.0}, take(plan)
+    told = {task: [run for run in runs if run.arm.endswith(task)] for task in pace}
+    seeds, epochs = plan.study.confirm.seeds, runs[0].spec.task.epochs
+
+    def finish(task: str, count: int) -> float | None:
+        for run in told[task][:count]:
+            plan.finish(run.run_id, replace(result(0.5), epochs=epochs, seconds=pace[task] * epochs))
+        under_way = {run.run_id: 0.5 for run in told[task][count : count + 1]}
+        return overview(plan, plan.total, under_way).seconds_left
+
+    # of the other task nothing is known yet, so that it is taken to be as fast
+    assert finish("wine", 3) == pytest.approx(2.0 * ((4 * seeds - 3) * epochs) - 2.0 * 0.5)
+    assert finish("digits", 1) == pytest.approx(2.0 * (2 * seeds - 3) * epochs + 30.0 * ((2 * seeds - 1) * epochs - 0.5))
 
 
 def test_a_run_s_parameters_are_read_from_its_first_and_its_last_row(tmp_path: Path) -> None:
