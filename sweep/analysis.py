@@ -82,7 +82,7 @@ class Compared:
     correlation: Annotated[float | None, "of the two halves of the pairs"]
     detectable_gain: Annotated[float | None, "the gain that these pairs would find with 80 % power at the strictest step of the correction"]
     diverged: Annotated[int, "diverged runs of the candidate among the pairs; they score 0"]
-    collapsed: Annotated[int, "collapsed runs of the candidate; they score at chance"]
+    collapsed: Annotated[int, "collapsed runs of the candidate: their final training loss is that of a guess"]
     reference_diverged: Annotated[int, "diverged runs of the reference"]
     reference_collapsed: Annotated[int, "collapsed runs of the reference"]
     pairs_without: Annotated[int, "pairs in which neither half diverged or collapsed"]

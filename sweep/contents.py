@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_serializer
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """Of a study, an arm and a task."""
@@ -46,10 +46,24 @@ class Choice(Part):
 
 
 class Match(Part):
-    """The arm whose first finalist's parameters are counted, on the same task, and when in its runs."""
+    """The arm whose first finalist on the same task is followed, and in what: in its number of parameters, in some settings, or in both."""
 
     arm: str
-    at: Literal["start", "end"] = "start"
+    at: Literal["start", "end"] | None = Field(
+        default=None, description="when in its runs its parameters are counted; start, where no settings are taken"
+    )
+    settings: list[str] = Field(default=[], min_length=1, description="what has the value that it has there, such as policy.epsilon")
+
+    @property
+    def counted(self) -> Literal["start", "end"] | None:
+        """When the other arm's parameters are counted; None where the network does not follow from them."""
+        return self.at or (None if self.settings else "start")
+
+    @model_serializer
+    def _as_identified(self) -> dict[str, Any]:
+        """As ledgers have it that were begun before settings could be taken."""
+        parts = {"arm": self.arm, "at": self.counted, "settings": self.settings}
+        return {key: value for key, value in parts.items() if value}
 
 
 class Arm(Part):
@@ -60,7 +74,8 @@ class Arm(Part):
     budget: Count | None = Field(default=None, description="candidates, where it is not search.budget")
     repeat: str | None = Field(default=None, description="the arm whose finalists run once more on disjoint seeds")
     match: Match | None = Field(
-        default=None, description="the arm that has as many parameters as this one's network is given: a dense one of equal depth"
+        default=None,
+        description="the arm that this one follows: a dense network with as many parameters, or settings as its finalist has them",
     )
 
     @property

@@ -81,6 +81,7 @@ def findings(reading: Reading, compared: Sequence[Compared], drawn: dict[str, Co
     study, plan = reading.study, reading.plan
     analysis = study.analysis
     states = Counter(run.state for run in reading.runs.values())
+    exact = analysis.test == "sign-flip"  # a t test has no least p, and so no number of pairs under which it can find nothing
     return {
         "study": study.name,
         "description": study.contents.description,
@@ -97,8 +98,8 @@ def findings(reading: Reading, compared: Sequence[Compared], drawn: dict[str, Co
             "family": study.family,
             "comparisons": study.comparisons,
             "pairs": study.confirm.seeds,
-            "smallest_p": smallest_p_value(study.confirm.seeds),
-            "pairs_needed": pairs_needed(study.comparisons, analysis.alpha),
+            "smallest_p": smallest_p_value(study.confirm.seeds) if exact else None,
+            "pairs_needed": pairs_needed(study.comparisons, analysis.alpha) if exact else None,
         },
         "looks": [asdict(look) for look in reading.looks],
         "extensions": reading.declared["extensions"],

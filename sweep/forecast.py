@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from sweep.contents import Choice, Range, Values
 from sweep.plan import Plan
 from sweep.space import grid
-from sweep.statistics import LEAST_TASKS
+from sweep.statistics import tasks_needed
 from sweep.study import Study
 from sweep.told import Phase, Proposal, Result, Run
+from trainer.data import facts
+from trainer.models import names
+from trainer.policies.connectivity import NpsetFrozen, StaticSparse, erdos_renyi
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 
@@ -95,31 +99,64 @@ def warnings(study: Study) -> list[str]:
 
 
 def _warnings(study: Study) -> Iterator[str]:
-    if 1 < len(study.tasks) < LEAST_TASKS:
+    analysis, tasks = study.analysis, len(study.tasks)
+    across = len(analysis.endpoints) * (len(study.contents.family) + sum(map(len, analysis.against.values())))
+    if 1 < tasks < (needed := tasks_needed(across, analysis.alpha)):
         yield (
-            f"{len(study.tasks)} tasks: a claim across tasks needs {LEAST_TASKS}, because an exact signed-rank test of fewer cannot go "
-            "below p = 0.05; the comparisons on each task stand."
+            f"{tasks} tasks: a claim across tasks needs {needed}, because an exact signed-rank test of fewer can reject nothing once it is "
+            f"corrected for {across} comparison{'s' if across > 1 else ''} across tasks; the comparisons on each task stand."
         )
+    found: defaultdict[str, list[str]] = defaultdict(list)
     for arm, it in study.arms.items():
-        if it.repeat:
-            continue
-        specs = [study.run(candidate, "confirm", 0) for candidate in study.ends(arm)]
-        lowest = min(map(lowest_ratio, specs))
-        if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
-            epochs = specs[0].task.epochs
-            name = study.base_of(arm)
-            yield f"arms.{name}: its keep ratio cannot fall below {lowest:.2g} in {epochs} epochs; steeper settings or more epochs would."
-    search = study.search
-    for arm in study.arms:
-        if search.proposer == "tpe" and study.searched(arm) and len(study.generations(arm)) <= search.lag + 1:
-            name = study.base_of(arm)
-            yield f"arms.{name}: all its candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
+        for reason in () if it.repeat else _of_arm(study, arm):
+            found[reason].append(arm)
+    for reason, arms in found.items():
+        several = len({study.base_of(arm) for arm in arms}) > 1
+        yield f"{_named(study, arms)}: {reason.format(its='their' if several else 'its')}"
     budgets = {study.base_of(arm): study.budget(arm) for arm in study.arms if study.searched(arm)}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())
         yield f"the searched arms have different budgets ({told}): the one with more is favoured."
     if budgets and not study.searched(study.baselines[0]):
         yield f"the baseline {study.analysis.baseline!r} is not searched and other arms are: part of their gain may be the tuning."
+
+
+def _of_arm(study: Study, arm: str) -> Iterator[str]:
+    """What is said of one arm on one task, with {its} for whose it is: of several it is told in one line."""
+    specs = [study.run(candidate, "confirm", 0) for candidate in study.ends(arm)]
+    lowest = min(map(lowest_ratio, specs))
+    if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
+        epochs = specs[0].task.epochs
+        yield f"{{its}} keep ratio cannot fall below {lowest:.2g} in {epochs} epochs; steeper settings or more epochs would."
+    policies = [spec.policy.build(spec.seed) for spec in specs]
+    epsilons = [policy.epsilon for policy in policies if isinstance(policy, StaticSparse)]
+    match = study.arms[arm].match
+    known = match is None or match.counted is None  # else the network follows from a finalist
+    if epsilons and known and all(all_dense(spec, min(epsilons)) for spec in specs):
+        yield "all {its} layers are dense, so that nothing is removed or rewired; take a smaller epsilon or a wider network."
+    starts, epochs = [policy.start for policy in policies if isinstance(policy, NpsetFrozen)], max(spec.task.epochs for spec in specs)
+    if starts and min(starts) >= epochs:
+        yield f"{{its}} neurons are never pruned: policy.start is {min(starts)} of {epochs} epochs."
+    search = study.search
+    if search.proposer == "tpe" and study.searched(arm) and len(study.generations(arm)) <= search.lag + 1:
+        yield "all {its} candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
+
+
+def _named(study: Study, arms: list[str]) -> str:
+    """Arms as they are called in the file; those of which it is true on some tasks alone, with the task."""
+    bases = Counter(study.base_of(arm) for arm in arms)
+    shown = dict.fromkeys(base if bases[base := study.base_of(arm)] == len(study.tasks) else arm for arm in arms)
+    return ", ".join(f"arms.{name}" for name in shown)
+
+
+def all_dense(spec: RunSpec, epsilon: float) -> bool:
+    """Whether a fully connected network has no layer that would be sparse at this epsilon. Of another network it is not told."""
+    network = names.mlp(spec.task.model)
+    if network is None:
+        return False
+    known = facts(spec.task.data)
+    sizes = [math.prod(known.image), *network[0], known.classes]
+    return all(erdos_renyi(epsilon, rows, columns) == rows * columns for columns, rows in pairwise(sizes))
 
 
 def lowest_ratio(spec: RunSpec) -> float:

@@ -69,8 +69,7 @@ class Ledger:
         hint = (
             "It grew. --extend accepts that and records it."
             if grows
-            else "Only growth can be accepted (more seeds, budget, finalists, arms, or tasks where there were some). "
-            "Give the changed study another name: copy the file."
+            else "Only growth can be accepted (more seeds, budget, finalists or arms). Give the changed study another name: copy the file."
         )
         begun = f"{study.name} is not the study that {self.store.where('study.json')} was begun with:"
         raise ChangedStudy("\n".join([begun, *(f"  {line}" for line in lines), hint]))
@@ -266,8 +265,7 @@ _MORE = re.compile(r"confirm\.seeds|search\.budget|search\.finalists|arms\.[^.]+
 
 
 def _grows(key: str, before: dict[str, Any], after: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> bool:
-    part, name = [*key.split(".", 2), ""][:2]
-    if part in ("arms", "tasks") and name not in before.get(part, {name: None}):  # a first list of tasks renames every arm
+    if key.startswith("arms.") and key.split(".")[1] not in before["arms"]:
         return True
     if _MORE.fullmatch(key):
         return isinstance(old.get(key), int) and isinstance(new.get(key), int) and new[key] > old[key]

@@ -1,4 +1,5 @@
-"""The network of an arm that has as many parameters as another one, once that one's runs have been counted. Pure."""
+"""The network of an arm that has as many parameters as another one, once that one's runs have been counted. Pure. (Settings that are taken
+from another arm need no count: `Study.taken`.)"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def network(study: Study, arm: str, counted: Sequence[Result]) -> str:
     """
     match = study.arms[arm].match
     assert match
-    counts = [result.parameters_start if match.at == "start" else result.parameters_end for result in counted]
+    counts = [result.parameters_start if match.counted == "start" else result.parameters_end for result in counted]
     if known := [count for count in counts if count]:
         return study.matched(arm, round(math.fsum(known) / len(known)))
     raise RejectStudy(

@@ -282,7 +282,7 @@ def _note(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> str
     """A cohort in words."""
     lines = [f"Arm `{cohort.candidate.arm}`, {cohort.phase}, averages over {len(cohort.runs)} seeds; the seeds are the runs below."]
     if cohort.candidate.values:
-        lines.append("Searched: " + ", ".join(f"`{key}` = {value}" for key, value in cohort.candidate.values.items()) + ".")
+        lines.append("Searched, or as matched: " + ", ".join(f"`{key}` = {value}" for key, value in cohort.candidate.values.items()) + ".")
     for row in compared:
         primary = row.reference_arm == reading.study.baseline_of(row.arm)
         if row.candidate == cohort.candidate.name and (primary or row.role == "family") and row.gain is not None:

@@ -46,8 +46,8 @@ class Plan:
         self._strikes: dict[str, set[str]] = {}
         self._searches = {arm: Searching() for arm in study.arms if study.searched(arm)}
         self._confirmed: dict[str, list[Entry]] = {}
-        self._models: dict[str, str] = {}
-        """The network of each matched arm, once it is known."""
+        self._matched: dict[str, Values] = {}
+        """What each matched arm has of another one, once it is known: a network of its size, or settings of its finalist."""
         self._unmatched = [arm for arm, it in study.arms.items() if it.match]
         for arm, it in study.arms.items():
             if not it.repeat and not it.match and arm not in self._searches:
@@ -107,8 +107,8 @@ class Plan:
         return {run.arm for run, _, _ in self._open.get(run_id, [])}
 
     def filled(self, arm: str, values: Values) -> Values:
-        """A candidate's whole values: those that are searched, and the network of a matched arm."""
-        return {**values, "task.model": self._models[arm]} if arm in self._models else values
+        """A candidate's whole values: those that are searched, and what a matched arm has of another one."""
+        return {**values, **self._matched.get(arm, {})}
 
     def finalists(self, arm: str) -> list[Candidate]:
         """The candidates of an arm that are confirmed; none while its search is under way."""
@@ -204,13 +204,17 @@ class Plan:
             self._propose_what_is_recorded()
 
     def _match(self, arm: str) -> bool:
-        """Whether it is known now how many parameters a matched arm has, and so its network."""
+        """Whether it is known now what a matched arm has of the other one: its finalist's settings, or its number of parameters."""
         match = self.study.arms[arm].match
         assert match
-        counted = self._counted(match.arm)
-        if counted is None:
+        if not (finalists := self.finalists(match.arm)):
             return False
-        self._models[arm] = network(self.study, arm, counted)
+        matched = self.study.taken(arm, finalists[0])
+        if match.counted:
+            if (counted := self._counted(match.arm)) is None:
+                return False
+            matched["task.model"] = network(self.study, arm, counted)
+        self._matched[arm] = matched
         return True
 
     def _counted(self, arm: str) -> list[Result] | None:

@@ -29,6 +29,10 @@ from trainer.data import DataError
 from trainer.spec import RunSpec
 
 POWER = 0.8
+HOPELESS, EVEN = 0.1, 0.5
+"""Chances to find a gain of one standard deviation: under the first it is warned, and told with how many seeds it is the second."""
+MOST_SEEDS = 200
+"""That are tried to find that number."""
 PHASES: tuple[Phase, ...] = ("search", "confirm")
 CALIBRATION_SECONDS = 6.0
 
@@ -86,6 +90,7 @@ class Planned:
         pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.tested)
         comparisons, alpha, test = study.comparisons, study.analysis.alpha, study.analysis.test
         overlap = max(study.overlap(arm) for arm in study.tested)
+        one_sd = power(pairs, 1.0, alpha / comparisons, test, overlap)
         return cls(
             study=study.name,
             runs={arm: dict(counts) for arm, counts in runs.items()},
@@ -103,8 +108,13 @@ class Planned:
             comparisons=comparisons,
             smallest_p=smallest_p_value(pairs) if test == "sign-flip" else 0.0,
             detectable_sd=minimum_detectable_gain(pairs, math.sqrt(1 + pairs * overlap), alpha=alpha / comparisons, power=POWER),
-            power_at_one_sd=power(pairs, 1.0, alpha / comparisons, test, overlap),
-            warnings=[*_growth(grown, study.confirm.seeds - pairs), *warnings(study), *benchmarks.damaged],
+            power_at_one_sd=one_sd,
+            warnings=[
+                *_growth(grown, study.confirm.seeds - pairs),
+                *_hopeless(study, pairs, one_sd, overlap),
+                *warnings(study),
+                *benchmarks.damaged,
+            ],
         )
 
 
@@ -113,6 +123,19 @@ def _growth(grown: list[str], seen: int) -> Iterator[str]:
         yield f"the study grew since it was begun ({'; '.join(grown)}); `run --extend` accepts that."
     if seen:
         yield f"the first {seen} seeds have been seen: only those after them are tested. What they said stays in the report."
+
+
+def _hopeless(study: Study, pairs: int, one_sd: float, overlap: float) -> Iterator[str]:
+    """A plan whose comparisons will find next to nothing, and how many seeds would do, where some number does."""
+    if one_sd >= HOPELESS:
+        return
+    alpha, test = study.analysis.alpha / study.comparisons, study.analysis.test
+    enough = next((more for more in range(pairs + 1, MOST_SEEDS + 1) if power(more, 1.0, alpha, test, overlap) >= EVEN), None)
+    seeds = "" if enough is None else f" With {study.confirm.seeds - pairs + enough} seeds it would be {EVEN:.0%}."
+    yield (
+        f"the comparison will find next to nothing: a gain of one standard deviation of the pair differences is found with {one_sd:.0%} "
+        f"by {pairs} pairs.{seeds}"
+    )
 
 
 def shown_plan(study: Study, planned: Planned) -> RenderableType:
@@ -151,7 +174,9 @@ def _filled_in(study: Study, arm: str) -> str:
         return f"as {study.base_of(it.repeat)}, on other seeds"
     settings = [", ".join(key.split(".", 1)[1] for key in study.searched(arm))]
     if it.match:
-        settings.append(f"as many parameters as {study.base_of(it.match.arm)} has at the {it.match.at}")
+        other, taken = study.base_of(it.match.arm), [setting.split(".", 1)[1] for setting in it.match.settings]
+        settings += [f"{', '.join(taken)} as {other}'s finalist has {'it' if len(taken) == 1 else 'them'}"] if taken else []
+        settings += [f"as many parameters as {other} has at the {it.match.counted}"] if it.match.counted else []
     return "; ".join(filter(None, settings)) or "-"
 
 

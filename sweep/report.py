@@ -35,6 +35,8 @@ from sweep.wording import (
 )
 
 TEMPLATES = Path(__file__).parent / "templates"
+CHOSEN = "chosen"
+"""The column of words in the table of accuracies."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def _beside(row: dict[str, Any], primary: bool) -> list[str]:
 def _accuracy(numbers: dict[str, Any]) -> dict[str, Any]:
     ratios = list(dict.fromkeys(ratio for arm in numbers["arms"] for ratio in arm["accuracy"]))
     sized = any(arm["parameters_end"] for arm in numbers["arms"])
+    searched = any(arm["settings"] for arm in numbers["arms"])
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.2f}"
@@ -179,7 +182,17 @@ def _accuracy(numbers: dict[str, Any]) -> dict[str, Any]:
                 percent(spread["mean"]) + (f" ± {percent(spread['standard_error'])}" if spread["standard_error"] is not None else "")
             )
         cells += [percent(arm["best_epoch"]), percent(arm["last_epoch"]), points(arm["inflation"])]
-        rows.append([*cells, *([count(arm["parameters_start"]), count(arm["parameters_end"])] if sized else [])])
+        cells += [count(arm["parameters_start"]), count(arm["parameters_end"])] if sized else []
+        rows.append([*cells, *([_chosen(arm["settings"])] if searched else [])])
     named = [f"r = {r}, %" for r in ratios] if numbers["keep_ratios"] else ["accuracy, %" for _ in ratios]
-    more = ["parameters at the start", "at the end"] if sized else []
+    more = [*(["parameters at the start", "at the end"] if sized else []), *([CHOSEN] if searched else [])]
     return {"header": ["candidate", "seeds", *named, "best epoch, %", "last epoch, %", "inflation", *more], "rows": rows}
+
+
+def _chosen(settings: dict[str, Any]) -> str:
+    """A finalist's settings in short, without the part that they belong to; a file of one's own by its name."""
+
+    def short(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value["file"]) if isinstance(value, dict) else str(value)
+
+    return ", ".join(f"{setting.partition('.')[2]} {short(value)}" for setting, value in settings.items()) or "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
@@ -26,10 +27,21 @@ def distribution(written: dict[str, Any]) -> Range | Choice:
     return Choice.model_validate(written) if "choice" in written else Range.model_validate(written)
 
 
+def possible(task: Mapping[str, Any], arm: Arm, setting: str) -> Range | Choice | None:
+    """What a setting of an arm may be: what is searched, or its one value, be it the default; None where it has to be given and is not."""
+    part, key = setting.split(".", 1)
+    written = {f"{name}.{key}": value for name, its in filled(task, arm, {}).items() for key, value in its.items()}
+    if setting in arm.open_settings:
+        return distribution(arm.open_settings[setting])
+    defaults = {it.name: it.default for it in dataclasses.fields(_owner(arm, part))}
+    value = written.get(setting, defaults.get(key, dataclasses.MISSING))
+    return None if value is dataclasses.MISSING else Choice.model_construct(choice=[value])
+
+
 def is_whole(arm: Arm, setting: str) -> bool:
     """Whether a setting takes whole numbers."""
     part, key = setting.split(".", 1)
-    return whole_number(POLICIES.get(str(arm.policy.get("name")), Task) if part == "policy" else Task, key)
+    return whole_number(_owner(arm, part), key)
 
 
 def grid(it: Range | Choice, whole: bool) -> list[Any]:
@@ -73,6 +85,10 @@ def filled(task: Mapping[str, Any], arm: Arm, values: Values) -> dict[str, dict[
         part, key = setting.split(".", 1)
         whole[part][key] = value
     return whole
+
+
+def _owner(arm: Arm, part: str) -> type:
+    return POLICIES.get(str(arm.policy.get("name")), Task) if part == "policy" else Task
 
 
 def _ends(arm: Arm, settings: dict[str, Range | Choice]) -> dict[str, list[Any]]:

@@ -131,8 +131,20 @@ class Study:
         return space.is_whole(self.arms[arm], setting)
 
     def ends(self, arm: str) -> list[Candidate]:
-        """Candidates of an arm at the ends of everything searched."""
-        return [Candidate(arm, arm, values) for values in space.corners(self.arms[arm], self.searched(arm))]
+        """Candidates of an arm at the ends of everything searched, here or in the arm that settings are taken from."""
+        settings = self.searched(arm)
+        if match := self.arms[arm].match:
+            found = {it: space.possible(self.contents.task, self.arms[match.arm], it) for it in match.settings}
+            settings |= {setting: it for setting, it in found.items() if it}
+        return [Candidate(arm, arm, values) for values in space.corners(self.arms[arm], settings)]
+
+    def taken(self, arm: str, finalist: Candidate) -> Values:
+        """The settings that an arm takes from another one's finalist, as that one's runs have them."""
+        match = self.arms[arm].match
+        spec = self.run(finalist, "confirm", 0)
+        parts = {"task": spec.task, "policy": spec.policy.build(spec.seed)}
+        named = [(setting, *setting.split(".", 1)) for setting in (match.settings if match else [])]
+        return {setting: getattr(parts[part], key) for setting, part, key in named}
 
     def task(self, arm: str) -> Task:
         """What the confirmation of an arm trains, at the first end of what is searched."""

@@ -16,7 +16,7 @@ from sweep.contents import DECLARED_ELSEWHERE, NAME, Arm, Choice, Contents, Rang
 from sweep.document import Place, Problem
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study_shape import shape_problems
-from sweep.study_tasks import match_problems, resampling_problems, task_problems
+from sweep.study_tasks import match_problems, resampling_problems, source, task_problems
 from trainer.policies import POLICIES
 from trainer.settings import Problem as SpecProblem
 from trainer.settings import SpecError, nearest
@@ -77,6 +77,8 @@ def _problems(contents: Contents) -> Iterator[Problem]:
         yield from told
         if "name" in arm.policy and not is_searched("policy.name", arm.policy["name"]):
             wrong = {place for place, _ in told if len(place) > 2}
+            if any(place[2:4] == ("match", "settings") for place in wrong):
+                continue  # what the policy lacks is then not clear
             more = _spec_problems(contents, name, arm)
             yield from ((place, reason) for place, reason in more if not any(place[:n] in wrong for n in range(3, 6)))
     yield from _analysis_problems(contents)
@@ -123,6 +125,7 @@ def _analysis_problems(contents: Contents) -> Iterator[Problem]:
 
 def _against_problems(contents: Contents) -> Iterator[Problem]:
     arms, baseline = list(contents.arms), contents.analysis.baseline
+    told: set[tuple[str, str]] = set()
     for arm, others in contents.analysis.against.items():
         place: Place = ("analysis", "against", arm)
         if arm not in arms:
@@ -143,6 +146,9 @@ def _against_problems(contents: Contents) -> Iterator[Problem]:
                 yield (*place, i), "is the arm itself."
             elif contents.arms[other].repeat:
                 yield (*place, i), f"{other!r} only repeats another arm; name that one."
+            elif (other, arm) in told:
+                yield (*place, i), f"is the comparison that {other!r} has with {arm!r}, with the other sign: leave one of them out."
+            told.add((arm, other))
 
 
 def _design_problems(contents: Contents) -> Iterator[Problem]:
@@ -248,20 +254,41 @@ def _refused_at(contents: Contents, name: str, arm: Arm, task_name: str, setting
             searched[setting] = space.distribution(written)
         except ValidationError:
             unclear.add(setting)  # told already
+    taken, told = _taken(contents, name, arm, task), set[str]()
+    if taken and (found_in := source(contents, name, arm)):
+        told = {reason for _, reason in _refused_at(contents, *found_in, task_name, settings)}
+    unclear |= {setting for setting, it in taken.items() if it is None}
     endpoints = list(dict.fromkeys([*contents.analysis.endpoints, *contents.analysis.curve]))
     found: dict[Place, str] = {}
-    for values in space.extremes(arm, searched):
+    for values in space.extremes(arm, {**searched, **{setting: it for setting, it in taken.items() if it}}):
         filled = space.filled(task, arm, values)
         for setting in unclear:
             part, key = setting.split(".", 1)
             filled[part].pop(key, None)
         filled["task"] |= {"validation": contents.search.validation if searched else 0.0, "endpoints": endpoints}
         for problem in _refused({**filled, "seed": 0}):
-            if problem.path not in unclear:
+            if problem.path in taken:
+                assert arm.match
+                if problem.path not in unclear and problem.reason not in told:  # else the other arm is where it is told
+                    found.setdefault(("arms", name, "match", "settings", arm.match.settings.index(problem.path)), problem.reason)
+            elif problem.path not in unclear:
                 place = _where(name, arm, problem, searched, values)
                 own = len(place) > 1 and place[0] == "task" and place[1] in settings
                 found.setdefault(("tasks", task_name, *place[1:]) if own else place, problem.reason)
     yield from found.items()
+
+
+def _taken(contents: Contents, name: str, arm: Arm, task: Values) -> dict[str, Range | Choice | None]:
+    """What the settings may be that an arm takes from another one; None where that cannot be told, for a reason that is told already."""
+    found: dict[str, Range | Choice | None] = {}
+    other = source(contents, name, arm)
+    wrong = {place[2] for place, _ in match_problems(contents, name, arm) if place[:2] == ("match", "settings")}
+    for setting in [it for i, it in enumerate(arm.match.settings if arm.match else []) if i not in wrong]:
+        try:
+            found[setting] = space.possible(task, other[1], setting) if other else None
+        except ValidationError:
+            found[setting] = None
+    return found
 
 
 def _refused(run: dict[str, Any]) -> Iterable[SpecProblem]:

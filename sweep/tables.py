@@ -59,11 +59,13 @@ class RunRow:
     phase: Annotated[str, "search or confirm"]
     place: Annotated[int, "of its seed in the phase's pool, from 0: runs of one place are paired"]
     seed: Annotated[int, "of the run"]
-    state: Annotated[str, "completed; collapsed: at chance with a finite loss; diverged: its loss was not a number; failed; unfinished"]
+    state: Annotated[
+        str, "completed; collapsed: with the training loss of a guess in the end; diverged: its loss was not a number; failed; unfinished"
+    ]
     reason: Annotated[str | None, "why it failed"]
     epochs: Annotated[int | None, "trained; null while it has not finished"]
     seconds: Annotated[float | None, "sum over its epochs, with evaluation"]
-    classes: Annotated[int, "of its data set: a collapsed run scores 1/classes, a diverged one 0"]
+    classes: Annotated[int, "of its data set"]
     train_rows: Annotated[int, "images that it is trained on, without those held out"]
     test_rows: Annotated[int, "images that it is tested on"]
     attempts: Annotated[int, "tries at it"]
@@ -95,7 +97,7 @@ class CandidateRow:
     ]
     score_standard_error: Annotated[float | None, "of it, over the seeds"]
     diverged: Annotated[int, "of its runs; they score 0"]
-    collapsed: Annotated[int, "of its runs; they score at chance"]
+    collapsed: Annotated[int, "of its runs: their final training loss is that of a guess"]
     run_ids: Annotated[list[str], "by place in the pool"]
 
 
@@ -118,7 +120,7 @@ def candidate_schema(reading: Reading) -> pa.Schema:
     """The candidates' schema with the settings that this study searches."""
     made = table_schema(CandidateRow)
     for setting, kind in _searched(reading).items():
-        made = made.append(pa.field(setting, kind, metadata={"meaning": "as searched; null in arms that do not search it"}))
+        made = made.append(pa.field(setting, kind, metadata={"meaning": "as searched, or as it follows from match; null in other arms"}))
     return made
 
 

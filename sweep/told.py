@@ -30,10 +30,10 @@ class Result:
     """In the last epoch."""
 
     def score(self, split: Literal["validation", "test"], ratio: float) -> float:
-        """Accuracy at an endpoint by the declared rule: a diverged run scores 0, a collapsed one scores at chance."""
+        """Accuracy at an endpoint by the declared rule: a diverged run scores 0, and any other what it measured, a collapsed one too."""
         if self.outcome == "diverged":
             return 0.0
-        return 1 / self.classes if self.outcome == "collapsed" else getattr(self, split)[f"{ratio:g}"]
+        return getattr(self, split)[f"{ratio:g}"]
 
 
 @dataclass(frozen=True)

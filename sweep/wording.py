@@ -55,8 +55,12 @@ def answer(numbers: dict[str, Any]) -> list[str]:
     found = [row for row in family if row["p_holm"] <= analysis["alpha"]]
     said = [*_across_tasks(numbers), *(_finding(numbers, row) for row in found)]
     if rest := len(family) - len(found):
-        which = f"The other {rest if rest > 1 else 'one'}" if found else f"All {rest}" if rest > 1 else "The one"
-        said.append(f"{which} comparison{'s' if rest > 1 else ''} of the family show{'' if rest > 1 else 's'} no difference beyond chance.")
+        # never that they are equal: a test that finds nothing says so little
+        which, intervals = (f"{rest} comparisons", "their intervals say") if rest > 1 else ("comparison", "its interval says")
+        said.append(
+            (f"In the {'other ' if found else ''}{which}" if found or rest == 1 else f"In all {which}")
+            + f" of the family no difference is shown; how large one could be, {intervals}."
+        )
     return said
 
 
@@ -89,7 +93,10 @@ def _across_tasks(numbers: dict[str, Any]) -> list[str]:
         f"p = {probability(row['p_holm'])} after Holm over {len(family)}."
         for row in found
     ]
-    return said or [f"Across {tasks} tasks no arm of the family differs from what it is held against beyond chance."]
+    return said or [
+        f"Across {tasks} tasks no difference is shown between an arm of the family and what it is held against; how large one could be on "
+        "each task, the intervals there say."
+    ]
 
 
 def cautions(numbers: dict[str, Any]) -> list[str]:
@@ -230,7 +237,8 @@ def markdown(numbers: dict[str, Any]) -> str:
     spread = "with what overlapping splits add" if numbers["resampled"] else "(and images)"
     lines.append(
         f"\nGains over {analysis['baseline']} in points of test accuracy, paired by seed; ± standard error over seeds {spread}; "
-        f"interval and p by {analysis['test']}, p after Holm over the family of {analysis['comparisons']}. "
+        f"interval and p by {analysis['test']}: p is corrected over the family of {analysis['comparisons']} (Holm), and the interval is "
+        "that of the test by itself (the family's interval stands on the page). "
         f"Declared analysis {numbers['hash']}."
     )
     return "\n".join(lines)

@@ -54,11 +54,12 @@ class LayerConnections:
             tensor.mul_(mask)
 
     def replace(self, goes: np.ndarray, new: np.ndarray, weights: np.ndarray) -> None:
-        gone, fresh = self.places[goes], (weights, 0)
-        for tensor, value in ((self._mask, 1), *zip(self._trained(), fresh, strict=False)):
+        gone = self.places[goes]
+        for tensor, value in zip((self._mask, *self._trained()), (1, weights, None), strict=False):
             with _on_host(tensor) as flat:
                 flat[gone] = 0
-                flat[new] = value
+                if value is not None:  # there is no momentum where there was no connection
+                    flat[new] = value
         self.places = np.sort(np.concatenate([self.places[~goes], new]), kind="stable")  # two rising parts: this kind only merges them
 
     def drop_rows(self, neurons: np.ndarray) -> None:

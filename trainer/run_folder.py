@@ -44,7 +44,7 @@ class File:
 
 @dataclass(frozen=True)
 class Completed:
-    """Trained to the last epoch. `collapsed`: with a finite loss, and at chance."""
+    """Trained to the last epoch. `collapsed`: with a finite training loss that is that of a guess."""
 
     epochs: int
     collapsed: bool

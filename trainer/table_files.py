@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,6 +14,8 @@ from trainer.settings import nearest
 
 Column = np.ndarray | list[str | None]
 """Float64 with NaN for what is missing, or words with None."""
+MISSING = {"", "?", "-", ".", "na", "n/a", "nan", "null", "none", "missing"}
+"""How a missing value is written, in small letters. Those that a format itself knows as missing do not come to be words."""
 LONGEST_LINE = 2**26
 """Bytes of a line of a CSV: a table of genes has ten thousand columns."""
 
@@ -37,6 +40,15 @@ def columns_of(file: str, content: bytes, named: list[str], features: str | None
     return columns
 
 
+def unread(word: str) -> str | None:
+    """What to do about a cell that is no number, where it looks like one that is missing or has a decimal comma."""
+    if word.strip().lower() in MISSING:
+        return "A missing value has to be filled in, or its row left out."
+    if re.fullmatch(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*", word):
+        return "A decimal comma has to be written as a point."
+    return None
+
+
 def _some(names: Iterable[str], most: int = 20) -> str:
     names = list(names)
     return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
@@ -45,6 +57,9 @@ def _some(names: Iterable[str], most: int = 20) -> str:
 def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
     from pyarrow import csv
 
+    first = content.partition(b"\n")[0]
+    if b"," not in first and (wrong := [name for mark, name in ((b";", "';'"), (b"\t", "tabs")) if mark in first]):
+        raise DataError(f"has one column, and {wrong[0]} in its name: columns are separated by commas. Save it so, with decimal points.")
     found = csv.read_csv(
         io.BytesIO(content),
         read_options=csv.ReadOptions(block_size=LONGEST_LINE),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,11 +17,13 @@ import numpy as np
 
 from trainer import randomness
 from trainer.settings import SettingError, Within, nearest, written
-from trainer.table_files import FORMATS, Column, DataError, columns_of
+from trainer.table_files import FORMATS, Column, DataError, columns_of, unread
 
 TEST = 1 / 3
 """The share of a table's rows that are its test set where nothing else is declared."""
 FACTS = ("rows", "inputs", "classes", "checksum", "test_rows")
+DIGITS = 16
+"""Of a file's sha256, that are its checksum."""
 MOST_NAMED, MOST_WORDS = 5, 50
 """Columns and classes in one message."""
 Count = Annotated[int, Within(at_least=1)]
@@ -134,8 +137,19 @@ def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def command(layout: Layout, data_dir: Path) -> str:
-    """What prints the object to declare a file with."""
-    return f"python -m trainer.data {layout.file} --target {layout.target} --data-dir {data_dir}"
+    """What prints the object to declare a file with, laid out as this one; for a shell."""
+    words = ["python", "-m", "trainer.data", layout.file, *_option("target", layout.target)]
+    if layout.split is None and layout.test != TEST:
+        words += _option("test", str(layout.test))
+    words += [] if layout.split is None else _option("split", layout.split)
+    words += [] if layout.labels is None else ["--labels", *layout.labels]
+    words += [] if layout.constant == "refuse" else _option("constant", layout.constant)
+    words += [] if layout.features is None else _option("features", layout.features)
+    return shlex.join([*words, *_option("data-dir", str(data_dir))])
+
+
+def _option(name: str, value: str) -> list[str]:
+    return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
 def declared(layout: Layout, found: Found) -> dict[str, object]:
@@ -158,11 +172,8 @@ def find(layout: Layout, data_dir: Path) -> Found:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        there = sorted(it.name for it in path.parent.glob("*"))
-        raise DataError(
-            f"{layout.file}: not in {data_dir}, the folder of --data-dir, where files of one's own lie on every node."
-            f"{nearest(path.name, there)}"
-        ) from None
+        where = f"{layout.file}: not in {data_dir}, the folder of --data-dir, where files of one's own lie on every node."
+        raise DataError(where + _instead(layout, path)) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
     try:
@@ -173,7 +184,27 @@ def find(layout: Layout, data_dir: Path) -> Found:
         inputs = _inputs(layout, columns)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    return Found(inputs, labels, names, marked, hashlib.sha256(content).hexdigest()[:16])
+    return Found(inputs, labels, names, marked, hashlib.sha256(content).hexdigest()[:DIGITS])
+
+
+def _instead(layout: Layout, path: Path) -> str:
+    """Which file of the folder is the one that is not there. A declared one has its checksum, and a name that is near would be that of
+    other data; before, the name is all there is."""
+    there = sorted(path.parent.glob("*"))
+    if not isinstance(layout, Table):
+        return nearest(path.name, [it.name for it in there])
+    for other in there:
+        if other.suffix.lower() in FORMATS and other.is_file() and _checksum(other) == layout.checksum:
+            return f" {other.name} has the declared checksum: was it renamed?"
+    return ""
+
+
+def _checksum(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+    except OSError:  # it is only looked at in passing
+        return None
 
 
 def _inputs(layout: Layout, columns: dict[str, Column]) -> np.ndarray:
@@ -267,7 +298,8 @@ def _numbers(name: str, column: Column, hint: str) -> np.ndarray:
         try:
             numbers[row] = np.nan if word is None else float(word)
         except ValueError:
-            raise DataError(f"column {name!r} holds {word!r} in row {row + 1:,}, which is no number. {hint}") from None
+            told = f"column {name!r} holds {word!r} in row {row + 1:,}, which is no number."
+            raise DataError(f"{told} {unread(str(word)) or hint}") from None
     return numbers
 
 

@@ -69,8 +69,8 @@ tests = sum(row["role"] == "family" for row in compared)
 # %% [markdown]
 # ## What a run scores
 #
-# Correctness is one bit per image, the first image in the highest bit. By the declared rule a diverged run scores 0 and a collapsed one (at
-# chance with a finite loss) scores chance, 1/classes; no run is dropped. A run that has not finished scores NaN.
+# Correctness is one bit per image, the first image in the highest bit. By the declared rule a diverged run scores 0, and any other what it
+# measured, a collapsed one (its final training loss is that of a guess) too; no run is dropped. A run that has not finished scores NaN.
 
 # %%
 keys = endpoints[["run_id", "split", "keep_ratio"]].itertuples(index=False, name=None)
@@ -86,9 +86,9 @@ if wrong := [key for key, it in bits.items() if key[1] == "test" and len(it) != 
 
 def score(run_id, split, ratio):
     state = runs.at[run_id, "state"]
-    if state == "completed":
+    if state in ("completed", "collapsed"):
         return int(bits[run_id, split, ratio].sum()) / len(bits[run_id, split, ratio])
-    return {"diverged": 0.0, "collapsed": 1 / int(runs.at[run_id, "classes"])}.get(state, math.nan)
+    return 0.0 if state == "diverged" else math.nan
 
 
 def spread(values):
@@ -138,7 +138,20 @@ def settings(row):
             return next(choice for choice in it["choice"] if value in (choice, str(choice)))
         return round(float(value)) if it["whole"] else float(value)
 
-    return {name: typed(row[name], it) for name, it in space.get(row["arm"], {}).items()}
+    return {name: typed(row[name], it) for name, it in space.get(row["arm"], {}).items()} | taken(row)
+
+
+def taken(row):
+    """What a candidate has because another arm's first finalist on the same task has it, read from that one's first run."""
+    base, task = split_name(row["arm"])
+    match = written[written[base]["repeat"] or base]["match"] or {}
+    if not match.get("settings"):
+        return {}
+    other = f"{match['arm']}@{task}" if task else match["arm"]
+    run = next(it["run_ids"][0] for it in candidates if it["phase"] == "confirm" and it["arm"] == other)
+    spec = json.loads(runs.at[run, "spec"])
+    places = {name: name.split(".", 1) for name in match["settings"]}
+    return {name: spec[part].get(key, row[name]) for name, (part, key) in places.items()}  # a default may be left out of the run's
 
 
 def figures(row):
@@ -233,8 +246,8 @@ class SignFlips:
 # %% [markdown]
 # ## What else is said of a comparison
 #
-# Wilcoxon's test flips the signs of ranks. The two-way standard error is of a table of seeds by images, both taken as drawn: it reads the
-# bits as they are, also those of a collapsed run. The detectable gain is the one that a t test finds with a power of 80 %, averaged, as in
+# Wilcoxon's test flips the signs of ranks. The two-way standard error is of a table of seeds by images, both taken as drawn: a diverged
+# run has none. The detectable gain is the one that a t test finds with a power of 80 %, averaged, as in
 # the report, over 20,000 quantiles of the estimated deviation (that is good for five digits).
 #
 # Where each seed draws its test rows anew from the same rows, the gains of two seeds are correlated, and the variance of their mean is more
@@ -463,7 +476,8 @@ def importances(arm, found):
     distributions = {name: distribution(it) for name, it in sorted(space[arm].items())}
     memory = optuna.create_study(direction="maximize")
     for it in told:
-        memory.add_trial(optuna.trial.create_trial(params=it["settings"], distributions=distributions, value=it["score"]))
+        params = {name: it["settings"][name] for name in distributions}
+        memory.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=it["score"]))
     return optuna.importance.get_param_importances(memory, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
 
 
@@ -529,7 +543,9 @@ def agree(theirs, ours, allowed):
 
 
 analysis = {name: value for name, value in declared.items() if name != "family"} | {"comparisons": tests, "pairs": seeds}
-analysis |= {"smallest_p": smallest_p(seeds), "pairs_needed": next(n for n in range(1, 10_000) if smallest_p(n) <= alphas["family"])}
+exact = declared["test"] == "sign-flip"  # the others have no least p
+least = next(n for n in range(1, 10_000) if smallest_p(n) <= alphas["family"])
+analysis |= {"smallest_p": smallest_p(seeds) if exact else None, "pairs_needed": least if exact else None}
 states = {state: int((runs["state"] == state).sum()) for state in ("completed", "collapsed", "diverged", "failed", "unfinished")}
 here = {
     "runs": states,

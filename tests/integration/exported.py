@@ -73,7 +73,12 @@ TASKS: dict[str, Any] = {
     "arms": {
         "dense": DENSE,
         "set": {"policy": {"name": "set", "epsilon": {"low": 3, "high": 9}}},
-        "static": {"policy": {"name": "static-sparse", "epsilon": 5}},
+        "static": {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["policy.epsilon"]}},
+        "tuned": {
+            "policy": {"name": "static-sparse"},
+            "task": {"learning_rate": {"low": 0.02, "high": 0.1}},
+            "match": {"arm": "set", "settings": ["policy.epsilon", "task.momentum"]},
+        },
         "small": {**DENSE, "match": {"arm": "set", "at": "end"}},
         "again": {"repeat": "dense"},
     },

@@ -121,6 +121,11 @@ def test_the_number_of_connections_is_the_declared_one_in_every_epoch(name: str)
     assert counts == [456, 360, 200]
 
 
+def test_a_layer_has_at_least_one_connection() -> None:
+    rows = list(Training(run_spec({"name": "set", "epsilon": 0.001}, **MLP)))
+    assert {row.connections for row in rows} == {3}
+
+
 def test_a_layer_without_room_for_more_is_kept_dense_and_never_rewired(monkeypatch: Any) -> None:
     training = Training(run_spec({"name": "set", "epsilon": 9}, **MLP))  # 9 x (40 + 10) = 450 of 400 places
     assert training.connections.masked == (0, 1)

@@ -19,7 +19,7 @@ import yaml
 from sweep import export as exports
 from sweep.ledger import Ledger
 from sweep.reading import Reading
-from sweep.report import Report
+from sweep.report import Report, page
 from sweep.tables import TABLES_VERSION
 from tests.integration.exported import TABLES, WILD, WORDS, made, values_of, written
 from tests.integration.readers import READERS, by_pyarrow, kinds, query
@@ -47,6 +47,18 @@ def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = exports.export(reading, numbers, [*compared, endless], to, lambda _table, _rows: None)
     assert {name: pq.read_metadata(to / f"{name}.parquet").num_rows for name in TABLES} == rows
     return to
+
+
+def test_the_page_shows_what_was_chosen_and_says_that_a_diverged_run_counts_as_0(store: Path) -> None:
+    report = Report.of(Reading(Ledger(str(store), "wild", lambda _: None)))
+    assert "a diverged run counts as 0" in page(report)
+    for arm in report.numbers["arms"]:
+        arm["diverged"], arm["settings"] = 0, {}
+    assert "a diverged run counts as 0" not in page(report)
+    assert '<th class="text">chosen</th>' not in page(report)
+    report.numbers["arms"][0]["settings"] = {"policy.epsilon": 5.2000001, "task.learning_rate": 0.02123, "task.model": "mlp-13-14"}
+    assert '<th class="text">chosen</th>' in page(report)
+    assert '<td class="text">epsilon 5.2, learning_rate 0.0212, model mlp-13-14</td>' in page(report)
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -90,6 +90,21 @@ def test_a_matched_network_has_the_parameters_of_the_arm_it_is_matched_to(
     assert own < counts.at[f"dense@{task}", "last"]
 
 
+@pytest.mark.parametrize(
+    ("control", "arm", "settings"),
+    [("static-sparse", "set", ["policy.epsilon"]), ("npset-frozen", "npset", ["policy.epsilon", "policy.percentile"])],
+)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_control_without_rewiring_has_the_settings_of_the_finalist_it_is_a_control_of(
+    exported: Path, control: str, arm: str, settings: list[str], task: str
+) -> None:
+    candidates = table(exported, "candidates")
+    theirs = candidates[(candidates["arm"] == f"{arm}@{task}") & (candidates["phase"] == "confirm")]
+    own = candidates[candidates["arm"] == f"{control}@{task}"]
+    assert len(own) == 3  # two of the search and the finalist
+    assert (own[settings] == theirs[settings].iloc[0]).all(axis=None)
+
+
 def test_the_comparisons_are_the_referees_questions_and_are_all_there(exported: Path) -> None:
     compared = table(exported, "comparisons")
     family = compared[compared["role"] == "family"]

@@ -108,14 +108,28 @@ def test_flips_are_drawn_for_many_pairs_and_not_for_a_t_test(exported: Exported)
     assert all(row["p_error"] == 0 for row in report(exported("by-t"))["comparisons"])
 
 
+def test_the_least_p_and_the_pairs_it_takes_are_told_of_the_sign_flip_test_alone(exported: Exported) -> None:
+    by_t, many = report(exported("by-t"))["analysis"], report(exported("many"))["analysis"]
+    assert by_t["smallest_p"] is by_t["pairs_needed"] is None
+    assert many["smallest_p"] == 2.0**-20
+    assert many["pairs_needed"] == 6
+
+
 def test_the_study_of_several_tasks_has_baselines_of_their_own_and_too_few_tasks(exported: Exported) -> None:
     found = report(exported("tasks"))
-    assert {row["reference_arm"] for row in found["comparisons"] if row["role"] == "family"} == {"dense@plenty", "dense@scarce"}
+    assert {row["reference_arm"] for row in found["comparisons"] if row["role"] == "family"} == {
+        f"{arm}@{task}" for arm in ("dense", "static", "small") for task in ("plenty", "scarce")
+    }
     assert {row["reference_arm"] for row in found["across"]} == {"dense", "static", "small"}
     assert not any(row["claimable"] for row in found["across"])
     sizes = {arm["arm"]: (arm["parameters_start"], arm["parameters_end"]) for arm in found["arms"]}
     assert sizes["static@plenty"][1] < sizes["dense@plenty"][1] == 64 * 24 + 24 * 16 + 16 * 10 + 24 + 16 + 10
     assert sizes["small@plenty"][1] == pytest.approx(sizes["set@plenty"][1], rel=0.05)
+    for task in ("plenty", "scarce"):
+        of = {arm["arm"]: arm["settings"] for arm in found["arms"]}
+        assert set(of[f"static@{task}"]) == {"policy.epsilon"}
+        assert set(of[f"tuned@{task}"]) == {"task.learning_rate", "policy.epsilon", "task.momentum"}
+        assert len({of[f"{arm}@{task}"]["policy.epsilon"] for arm in ("set", "static", "tuned")}) == 1
     across = pq.read_table(exported("tasks") / "across.parquet").to_pylist()
     assert across == found["across"]
     assert any(row["missing"] and row["p_value"] is None for row in report(exported("tasks-half"))["across"])

@@ -47,6 +47,17 @@ def test_a_plan_lists_every_arm_on_every_task_and_says_whose_parameters_it_has(t
     assert "6 comparisons of 10 pairs" in text
 
 
+def test_a_plan_says_which_settings_are_taken_from_whose_finalist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taking = {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["policy.epsilon"]}}
+    both = {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "start", "settings": ["task.momentum", "task.learning_rate"]}}
+    values = changed("arms.static", taking)
+    values["arms"]["both"] = both
+    found, text = planned(study(values), tmp_path, monkeypatch)
+    assert text.count("epsilon as set's finalist has it") == 2
+    assert text.count("momentum, learning_rate as set's finalist has them; as many parameters as set has at the start") == 2
+    assert found.runs["static@wine"] == {"search": 0, "confirm": 10}
+
+
 def test_the_time_of_a_plan_is_that_of_all_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = planned(study(), tmp_path, monkeypatch)
     assert found.seconds_per_epoch == 2.0
@@ -62,6 +73,30 @@ def test_a_plan_takes_overlapping_splits_into_its_power(tmp_path: Path, monkeypa
     assert found.power_at_one_sd == power(10, 1.0, 0.05 / 6, "resampled-t", 44 / 134) < power(10, 1.0, 0.05 / 6, "paired-t")
     assert found.smallest_p == 0.0
     assert "(resampled-t, Holm at 0.05)" in text
+
+
+def test_a_plan_that_would_find_next_to_nothing_says_so_and_how_many_seeds_would_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = changed("confirm", {"seeds": 3})
+    values["analysis"]["test"] = "paired-t"
+    found, text = planned(study(values), tmp_path, monkeypatch)
+    assert found.power_at_one_sd < 0.1
+    (line,) = (line for line in found.warnings if "next to nothing" in line)
+    assert line.split()[-5:] == ["seeds", "it", "would", "be", "50%."]
+    seeds = int(line.split()[-6])
+    assert power(seeds - 1, 1.0, 0.05 / 6, "paired-t") < 0.5 <= power(seeds, 1.0, 0.05 / 6, "paired-t")
+    assert "next to nothing" in text
+    assert not any("next to nothing" in line for line in planned(study(), tmp_path / "ten", monkeypatch)[0].warnings)
+
+
+def test_where_no_number_of_seeds_would_do_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine tenths of wine are tested: whatever the seeds, the error of the mean is that of a few splits."""
+    values = changed("tasks.wine.resample", 0.9)
+    values["tasks"]["wine"]["batch_size"] = 8
+    values["analysis"]["test"] = "resampled-t"
+    (line,) = (line for line in planned(study(values), tmp_path, monkeypatch)[0].warnings if "next to nothing" in line)
+    assert line.endswith("by 10 pairs.")
 
 
 def test_gains_under_way_are_over_the_baseline_of_the_same_task() -> None:

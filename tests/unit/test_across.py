@@ -226,6 +226,21 @@ def test_too_few_tasks_are_said_to_be_and_how_many_it_would_take() -> None:
     assert "| half | dense at r = 1 | 3 | 3 | 0 |" in markdown(numbers)
 
 
+def test_what_was_not_found_is_never_said_to_be_equal() -> None:
+    said = "comparisons of the family no difference is shown; how large one could be, their intervals say."
+    it = study(7, family=["half", "third"])
+    numbers = numbers_of(it, comparisons(played(it)))
+    assert answer(numbers)[-1] == f"In all 14 {said}"
+    assert answer(numbers)[0].startswith("Across 7 tasks no difference is shown")
+    assert "no difference beyond chance" not in (text := markdown(numbers))
+    assert "p is corrected over the family of 14 (Holm), and the interval is that of the test by itself" in text
+    it = study(1, family=["half", "third"])
+    one = [row for row in comparisons(played(it, better={"half": 5.0})) if row.task in ("", "a")]
+    assert answer(numbers_of(it, one))[-1] == (
+        "In the other comparison of the family no difference is shown; how large one could be, its interval says."
+    )
+
+
 def test_where_no_policy_moves_a_keep_ratio_none_is_spoken_of() -> None:
     arms = {"dense": ARMS["dense"], "set": {"policy": {"name": "set"}}}
     it = study(2, arms, task={"model": "mlp-20-20"})

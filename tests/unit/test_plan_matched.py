@@ -1,4 +1,5 @@
-"""Arms whose network has as many parameters as another's: when they begin, on what, and that nothing else moves them."""
+"""Arms whose network has as many parameters as another's, or settings of its finalist: when they begin, on what, and that nothing else
+moves them."""
 
 from __future__ import annotations
 
@@ -26,12 +27,24 @@ SET = {"policy": {"name": "set", "epsilon": {"low": 1, "high": 8}}, "task": {"le
 ARMS: dict[str, Any] = {
     "narrow": {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "end"}, "task": {"learning_rate": RATE}},
     "narrow-as-published": {"policy": {"name": "dense"}, "match": {"arm": "plain", "at": "start"}},
+    "static": {
+        "policy": {"name": "static-sparse"},
+        "task": {"learning_rate": RATE},
+        "match": {"arm": "set", "settings": ["policy.epsilon"]},
+    },
+    "static-as-published": {
+        "policy": {"name": "static-sparse"},
+        "match": {"arm": "plain", "settings": ["policy.epsilon", "task.momentum"]},
+    },
+    "narrow-and-as-fast": {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "end", "settings": ["task.learning_rate"]}},
     "dense": {"policy": {"name": "dense"}},
     "set": SET,
     "plain": {"policy": {"name": "set"}},
     "narrow-again": {"repeat": "narrow"},
+    "static-again": {"repeat": "static"},
 }
-"""Matched with one that is searched and with one that is not; they stand before what they wait for, which must not matter."""
+"""Matched with one that is searched and with one that is not, in size, in settings and in both; they stand before what they wait for, which
+must not matter."""
 TASKS = {"wine": {"data": "wine", "train_size": None}, "digits": {"data": "digits"}}
 SEARCH = {"proposer": "tpe", "lag": 1, "budget": 8, "finalists": 2}
 STUDIES = {
@@ -145,7 +158,69 @@ def test_the_network_stands_in_the_runs_and_in_the_candidate_s_values_and_not_in
 
 def test_a_repeat_of_a_matched_arm_has_its_network() -> None:
     plan, _ = played(study())
-    assert [c.values for c in plan.finalists("narrow-again")] == [c.values for c in plan.finalists("narrow")]
+    for arm in ("narrow", "static"):
+        assert [c.values for c in plan.finalists(f"{arm}-again")] == [c.values for c in plan.finalists(arm)]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_taken_setting_is_what_the_first_finalist_of_the_other_arm_has_on_the_same_task(name: str) -> None:
+    plan, runs = played(STUDIES[name])
+    for task in plan.study.tasks:
+        on = f"@{task}" if task else ""
+        theirs = plan.finalists(f"set{on}")[0].values
+        own = {run.spec.policy.settings["epsilon"] for run in runs if run.arm in (f"static{on}", f"static-again{on}")}
+        assert own == {theirs["policy.epsilon"]}
+        assert len({run.spec.task.learning_rate for run in runs if run.arm == f"static{on}"}) > 1
+        both = plan.finalists(f"narrow-and-as-fast{on}")[0].values
+        assert both == {
+            "task.learning_rate": theirs["task.learning_rate"],
+            "task.model": plan.finalists(f"narrow{on}")[0].values["task.model"],
+        }
+
+
+def test_of_an_arm_that_does_not_search_a_setting_its_written_value_or_its_default_is_taken() -> None:
+    """Of `plain`, epsilon is the policy's default, and momentum the study's."""
+    it = study_of(ARMS, task={**MLP, "momentum": 0.7}, search=SEARCH)
+    assert played(it)[0].finalists("static-as-published")[0].values == {"policy.epsilon": 20.0, "task.momentum": 0.7}
+    written = {**ARMS, "plain": {"policy": {"name": "set", "epsilon": 3}, "task": {"momentum": 0.4}}}
+    it = study_of(written, task={**MLP, "momentum": 0.7}, search=SEARCH)
+    assert played(it)[0].finalists("static-as-published")[0].values == {"policy.epsilon": 3.0, "task.momentum": 0.4}
+
+
+def test_an_arm_that_takes_settings_begins_once_the_other_one_s_finalists_are_chosen_and_waits_for_no_count() -> None:
+    plan = plan_of(study())
+    while "static" not in (dues := {due.arm for due in plan.due()}):
+        assert not plan.finalists("set")
+        if dues:
+            propose_all(plan)
+        for run in take(plan):
+            plan.finish(run.run_id, trained(run))
+    assert plan.finalists("set")
+    assert plan.finalists("static-as-published")  # before any run of `plain` has finished
+    early = plan_of(study())
+    assert early.finalists("static-as-published")
+    assert not early.finalists("narrow-as-published")
+
+
+def test_a_taken_setting_is_neither_proposed_nor_told_to_the_proposer() -> None:
+    asked: list[tuple[Proposal, list[Values]]] = []
+
+    def listen(study: Study, due: Proposal) -> list[Values]:
+        asked.append((due, propose(study, due)))
+        return asked[-1][1]
+
+    end(plan_of(study(search={**SEARCH, "lag": 0})), proposer=listen)
+    own = [(due, values) for due, values in asked if due.arm == "static"]
+    told = [values for due, _ in own for values, _, _ in due.history]
+    assert told
+    assert {tuple(values) for values in [*told, *(values for _, proposed in own for values in proposed)]} == {("task.learning_rate",)}
+
+
+def test_the_ends_of_an_arm_that_takes_settings_are_those_of_the_arm_it_takes_them_from() -> None:
+    ends = [candidate.values for candidate in study().ends("static")]
+    assert ends[0] == {"task.learning_rate": RATE["low"], "policy.epsilon": 1.0}
+    assert {values["policy.epsilon"] for values in ends} == {1.0, 8.0}
+    assert [candidate.values for candidate in study().ends("static-as-published")] == [{"policy.epsilon": 20.0, "task.momentum": 0.9}]
 
 
 def test_what_matters_in_a_matched_arm_s_search_is_told_of_its_searched_settings() -> None:
@@ -172,6 +247,11 @@ def test_the_shipped_study_of_connectivity_plays_to_its_end() -> None:
             counts = [counted(run.spec)[at] for run in runs if run.candidate == best and run.phase == "search"]
             models = {run.spec.task.model for run in runs if run.arm == f"{arm}@{task}"}
             assert models == {it.matched(f"{arm}@{task}", round(fmean(counts)))}
+        for arm, other, keys in (("static-sparse", "set", ["epsilon"]), ("npset-frozen", "npset", ["epsilon", "percentile"])):
+            best = plan.finalists(f"{other}@{task}")[0].values
+            for run in runs:
+                if run.arm == f"{arm}@{task}":
+                    assert [run.spec.policy.settings[key] for key in keys] == [best[f"policy.{key}"] for key in keys]
 
 
 def with_counts(it: Study, count: Any) -> Plan:
@@ -193,7 +273,7 @@ def test_a_run_that_does_not_say_how_many_parameters_it_had_is_left_out_of_the_m
 
 def test_a_diverged_run_counts_too() -> None:
     """It had its network all the same; what it scored is the search's to judge."""
-    it = study_of({"dense": {"policy": {"name": "dense"}}, "plain": ARMS["plain"], "narrow": ARMS["narrow-as-published"]}, task=MLP)
+    it = study_of({"dense": ARMS["dense"], "plain": ARMS["plain"], "narrow": ARMS["narrow-as-published"]}, task=MLP)
     plan = plan_of(it)
     for run in take(plan):
         plan.finish(run.run_id, Result("diverged", 1, 1.0, 10, {}, {}, parameters_start=3_000, parameters_end=3_000))

@@ -70,15 +70,15 @@ def test_a_rung_waits_for_its_last_run() -> None:
     assert plan.ready == 3
 
 
-@pytest.mark.parametrize(("outcome", "score"), [("diverged", 0.0), ("collapsed", 0.1)])
-def test_a_diverged_run_scores_0_and_a_collapsed_one_at_chance_and_neither_is_dropped(outcome: str, score: float) -> None:
+@pytest.mark.parametrize(("outcome", "score"), [("diverged", 0.0), ("collapsed", 0.12)])
+def test_a_diverged_run_scores_0_and_a_collapsed_one_what_it_measured_and_neither_is_dropped(outcome: str, score: float) -> None:
     plan = plan_of(one_arm(search={"budget": 4, "generation": 2, "lag": 0, "ladder": [1, 2]}))
     plan.propose("tuned", 0, given([0.05, 0.1]))
     for run in take(plan):
         bad = run.spec.task.learning_rate == 0.05
-        plan.finish(run.run_id, result(0.9 if bad else 0.5, outcome if bad else "completed"))
+        plan.finish(run.run_id, result(0.12 if bad else 0.5, outcome if bad else "completed"))
     for run in take(plan):
-        plan.finish(run.run_id, result(0.9, outcome))
+        plan.finish(run.run_id, result(0.12, outcome))
     due = plan.wanted()
     assert due
     values = given([0.05, 0.1])

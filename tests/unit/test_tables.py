@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,32 @@ def test_a_file_that_changed_is_told_by_what_differs(tmp_path: Path, capsys: pyt
     assert f"python -m trainer.data t.csv --target class --data-dir {tmp_path}" in str(caught.value)
 
 
+@pytest.mark.parametrize("more", [["--split", "held"], ["--test", "0.2", "--constant", "drop"]])
+def test_the_command_to_declare_a_changed_file_declares_the_same_layout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    write_csv(folder / "t 1.csv", (words := ["it's low" if word == "low" else str(word) for word in WORDS]))
+    given = describe(folder, "t 1.csv", capsys, *more, "--labels", "it's low", "mid", "high")
+    write_csv(folder / "t 1.csv", words[::-1])
+    with pytest.raises(DataError) as caught:
+        data.load(table_of(given), folder)
+    told = shlex.split(str(caught.value).partition("declare this one: ")[2])
+    assert told[:3] == ["python", "-m", "trainer.data"]
+    assert data.main(told[3:]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again.pop("checksum") != given.pop("checksum")
+    assert again == given
+
+
+def test_the_command_names_the_matrix_of_a_mat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    savemat(tmp_path / "t.mat", {"X": NUMBERS, "Z": NUMBERS, "Y": CLASSES[:, None]})
+    given = describe(tmp_path, "t.mat", capsys, "--features", "Z", target="Y")
+    with pytest.raises(DataError, match=r"--target Y --features Z --data-dir "):
+        data.load(table_of({**given, "checksum": "0" * 16}), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -182,6 +209,10 @@ def test_a_file_that_changed_is_told_by_what_differs(tmp_path: Path, capsys: pyt
         (["a,b,class", "1,3,1", "2,3,2"], "column 'b': the same in every row. To train without, declare constant: drop (--constant drop)."),
         (["a,b,class", "4,3,1", "4,3,2"], "columns 'a', 'b': the same in every row. There is nothing to tell"),
         (["a,class", "1,1", "red,2"], "column 'a' holds 'red' in row 2, which is no number. Write its categories as columns of 0 and 1"),
+        (["a,class", "1,1", "?,2"], "column 'a' holds '?' in row 2, which is no number. A missing value has to be filled in, or its row"),
+        (["a,class", '"1,5",1', '"2,5",2'], "column 'a' holds '1,5' in row 1, which is no number. A decimal comma has to be written as a"),
+        (["a;class", "1,5;1", "2,5;2"], "has one column, and ';' in its name: columns are separated by commas."),
+        (["a\tclass", "1\t1", "2\t2"], "has one column, and tabs in its name: columns are separated by commas."),
         (["a,class", "2020-01-01,1", "2020-01-02,2"], "column 'a' holds '2020-01-01' in row 1, which is no number."),
         (["a,class", "1,1", "inf,2"], "column 'a': values are infinite, or beyond float32, the first in row 2."),
         (["a,class", "1,1", "1e300,2"], "column 'a': values are infinite, or beyond float32, the first in row 2."),
@@ -245,6 +276,20 @@ def test_a_file_that_is_not_there_names_the_folder_and_the_nearest_one(tmp_path:
     assert "Did you mean 'genes.csv'?" in text
     (tmp_path / "folder.csv").mkdir()
     assert "folder.csv: cannot be read: Is a directory." in refused(tmp_path, "folder.csv", capsys)
+
+
+def test_a_declared_file_that_is_not_there_is_known_by_its_checksum_and_not_by_a_name_that_is_near(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(tmp_path / "t.csv", CLASSES.tolist())
+    table = table_of(describe(tmp_path, "t.csv", capsys))
+    (tmp_path / "t.csv").rename(tmp_path / "renamed.csv")
+    write_csv(tmp_path / "t1.csv", CLASSES[::-1].tolist())
+    with pytest.raises(DataError, match=r"on every node\. renamed\.csv has the declared checksum: was it renamed\?$"):
+        data.load(table, tmp_path)
+    (tmp_path / "renamed.csv").unlink()
+    with pytest.raises(DataError, match=r"on every node\.$"):
+        data.load(table, tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arff", "mat"])

@@ -20,8 +20,8 @@ Percentile = Annotated[float, Within(above=0, below=100)]
 
 
 def erdos_renyi(epsilon: float, rows: int, columns: int) -> int:
-    """Connections of a layer at the start: epsilon for each input and each output, and never more than there is room for."""
-    return min(rows * columns, math.floor(epsilon * (rows + columns) + 0.5))
+    """Connections of a layer at the start: epsilon for each input and each output, at least one, and never more than there is room for."""
+    return min(rows * columns, max(1, math.floor(epsilon * (rows + columns) + 0.5)))
 
 
 @dataclass
