@@ -111,14 +111,20 @@ def test_where_the_other_arm_is_not_searched_its_first_confirmation_runs_are_cou
     assert models[0] == models[1]
 
 
-def test_a_matched_arm_begins_once_the_other_one_s_finalists_are_chosen() -> None:
+def until_due(arm: str) -> Plan:
+    """The study until an arm that follows `set` is to be proposed; before that, `set` has no finalists."""
     plan = plan_of(study())
-    while "narrow" not in (dues := {due.arm for due in plan.due()}):
+    while arm not in (dues := {due.arm for due in plan.due()}):
         assert not plan.finalists("set")
         if dues:
             propose_all(plan)
         for run in take(plan):
             plan.finish(run.run_id, trained(run))
+    return plan
+
+
+def test_a_matched_arm_begins_once_the_other_one_s_finalists_are_chosen() -> None:
+    plan = until_due("narrow")
     assert plan.finalists("set")
     assert not plan.finalists("narrow")
 
@@ -188,13 +194,7 @@ def test_of_an_arm_that_does_not_search_a_setting_its_written_value_or_its_defau
 
 
 def test_an_arm_that_takes_settings_begins_once_the_other_one_s_finalists_are_chosen_and_waits_for_no_count() -> None:
-    plan = plan_of(study())
-    while "static" not in (dues := {due.arm for due in plan.due()}):
-        assert not plan.finalists("set")
-        if dues:
-            propose_all(plan)
-        for run in take(plan):
-            plan.finish(run.run_id, trained(run))
+    plan = until_due("static")
     assert plan.finalists("set")
     assert plan.finalists("static-as-published")  # before any run of `plain` has finished
     early = plan_of(study())
