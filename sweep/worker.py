@@ -101,6 +101,9 @@ class Worker:
                 done = len(attempt.training.rows) + attempt.training.batch / attempt.training.batches
                 yield self._report("training", epochs=done, loss=row.train_loss if row else None)
         assert attempt.outcome is not None
+        if hasattr(attempt, "training"):
+            # The attempt and its folder refer to each other. The next run would have to collect garbage to get the engine.
+            del attempt.training
         yield self._report("ended", result=asdict(result_of(attempt.folder, attempt.outcome)))
 
     def _failed(self, reason: str, *, trace: str = "", damaged: bool = False, machine: bool = False, blame: bool = True) -> dict[str, Any]:
