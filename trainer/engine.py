@@ -250,16 +250,21 @@ def acquire(user: object, task: Task, images: Images, device: torch.device, *, r
     """An engine for this task until `user` is no more: the last one given back, if it fits, recordings and all."""
     network = (task.data, task.model, task.shortcut, task.dropout)
     key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, records)
+    if key not in _idle:
+        _collect(device)  # its last user may be gone in all but a cycle of references
     engine = _idle.pop(key, None)
     if engine is None:
-        gc.collect()  # its last user may be gone in all but a cycle of references
-        engine = _idle.pop(key, None)
-    if engine is None:
         _idle.clear()  # before there is another
-        gc.collect()
+        _collect(device)
         engine = Engine(task, images, device, records=records)
     weakref.finalize(user, _give_back, key, engine).atexit = False
     return engine
+
+
+def _collect(device: torch.device) -> None:
+    """Collect garbage where the memory of an engine is scarce. On a CPU that would take longer than a small run."""
+    if device.type != "cpu":
+        gc.collect()
 
 
 def _give_back(key: tuple[Any, ...], engine: Engine) -> None:

@@ -77,8 +77,9 @@ def patch_rows(folder: Path, **values: list[Any]) -> None:
     (folder / "outcome.json").write_bytes(seal({**body, "files": {**body["files"], "epochs": file}}))
 
 
-def parent_of(uri: str, candidate: str, name: str = "small") -> Shown:
-    (found,) = (run for key, run in shown(uri, name).items() if key.startswith("cohort ") and run.tags["candidate"] == candidate)
+def parent_of(uri: str, candidate: str, kind: str = "confirm") -> Shown:
+    cohorts = (run for key, run in shown(uri).items() if key.startswith("cohort "))
+    (found,) = (run for run in cohorts if (run.tags["candidate"], run.tags["kind"]) == (candidate, kind))
     return found
 
 
@@ -138,9 +139,9 @@ def test_a_run_belongs_to_the_first_of_its_candidates_and_moves_when_an_earlier_
     synced(store, after)
     assert shown(uri) == shown(after)
     assert {key for key in shown(uri) if key.startswith("run ")} == {f"run {path.name}" for path in (store / "small" / "runs").iterdir()}
-    twin = parent_of(uri, "b-0.1")
+    twin = parent_of(uri, "b-0.1", "search")
     assert twin.tags["shared_with"] == "a-1.0"
-    assert twin.points == parent_of(uri, "b-0.0").points
+    assert twin.points == parent_of(uri, "b-0.0", "search").points
 
 
 # numbers and words
