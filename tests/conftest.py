@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ import torch
 
 if not torch.cuda.is_available():  # the kernels are tested by Triton's interpreter, which has to be asked for before they are imported
     os.environ["TRITON_INTERPRET"] = "1"
+
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    # Ledgers are flushed to the disk at every step. In memory that costs nothing, and the tests take half the time.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 import pytest
 

@@ -26,7 +26,7 @@ FAULTS = Path(__file__).parent / "chaos" / "faults"
 
 TASK: dict[str, Any] = {"data": "digits", "model": "mlp-16", "epochs": 6, "batch_size": 32, "train_size": 96, "evaluate_every": 3}
 """Almost nothing to train: what these sweeps test is not training, and a run of it takes a few hundredths of a second."""
-UNHURRIED: dict[str, Any] = {"task": {"epochs": 120, "evaluate_every": 20}}
+UNHURRIED: dict[str, Any] = {"task": {"epochs": 160, "evaluate_every": 20}}
 """Runs of a second or so, so that a random moment is likely to be within one."""
 
 
@@ -125,12 +125,17 @@ class Started:
             _signal(pid, signal.SIGKILL)
         self.process.wait()
 
+    @property
+    def over(self) -> bool:
+        """Whether the command has ended by itself."""
+        return self.process.poll() is not None
+
     def until(self, condition: Callable[[], Any], seconds: float = 200) -> Any:
         """Wait for something to be true while the command runs; what it then is."""
         end = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < end, f"it did not happen within {seconds} s:\n{self.log.read_text()}"
-            assert self.process.poll() is None, f"the command ended before it happened:\n{self.log.read_text()}"
+            assert not self.over, f"the command ended before it happened:\n{self.log.read_text()}"
             time.sleep(0.02)
         return found
 

@@ -12,6 +12,7 @@ from sweep.reading import Reading
 from sweep.wording import points
 from tests.sweeps import sweep
 
+pytestmark = pytest.mark.browser
 GAIN = ".ag-row [col-id='metrics.`gain`']"
 LONG = 60_000
 

@@ -15,6 +15,10 @@ import pytest
 
 from tests.sweeps import FAULTS, UNHURRIED, Started, descendants, folders, generations, rows, sweep, write_study
 
+pytestmark = pytest.mark.chaos
+SOON_MISSED = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 4}
+"""A node that does not answer is declared dead after some ten seconds; by default it takes a minute."""
+
 
 @contextmanager
 def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = None) -> Generator[Any]:
@@ -23,7 +27,8 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = N
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on loopback
     from ray.cluster_utils import Cluster
 
-    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON_MISSED}
+    cluster: Any = Cluster(initialize_head=True, head_node_args=head)
     try:
         cluster.add_node(num_cpus=1)
         for name, value in (second or {}).items():

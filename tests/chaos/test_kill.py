@@ -18,6 +18,7 @@ from trainer.rows import EpochRow, from_parquet
 from trainer.spec import RunSpec
 from trainer.training import Training
 
+pytestmark = pytest.mark.chaos
 EPOCHS = 80
 
 

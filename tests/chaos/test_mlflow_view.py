@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from tests.sweeps import Started, environment, sweep, sweep_command
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, free_port, server, shown, synced, view_of
 
-pytestmark = MLFLOWS_OWN
+pytestmark = [MLFLOWS_OWN, pytest.mark.chaos]
 
 
 @pytest.fixture(scope="module")

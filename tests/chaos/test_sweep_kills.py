@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from sweep.ledger import Ledger
 from sweep.plan import Plan
 from sweep.study import load
 from tests.sweeps import UNHURRIED, Started, actors, committed, final, folders, generations, rows, sweep, write_study
+
+pytestmark = pytest.mark.chaos
+KILLS = int(os.environ.get("KILLS", "20"))
+"""In all; `make soak` asks for a hundred."""
 
 
 def finalists(store: Path) -> list[Any]:
@@ -35,31 +40,39 @@ def assert_equal(store: Path, undisturbed: Path) -> None:
         assert len(list(folder.glob("outcome.json"))) == 1
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("first", [0, 10])
+def commits(store: Path) -> set[Path]:
+    return set((store / "small" / "runs").glob("*/attempt-*/checkpoint-*"))
+
+
+def killed_at_a_moment(kill: int, moments: random.Random, store: Path, study: Path) -> None:
+    """One try at the sweep. One in three is killed while the ledger, the lease and the cluster are begun, the others after a commit."""
+    before = commits(store)
+    with Started(store, "run", study, "--store", store) as started:
+        if kill % 3:
+            started.until(lambda: started.over or commits(store) - before)
+            delay = moments.uniform(0, 1.5)
+        else:
+            delay = moments.uniform(0, 3)
+        with suppress(subprocess.TimeoutExpired):
+            started.process.wait(delay)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("first", range(0, KILLS, 10))
 def test_twenty_kills_of_the_whole_tree_change_nothing(first: int, tmp_path: Path, undisturbed: Path) -> None:
     seed = int.from_bytes(os.urandom(4))
+    print(f"the seed of the moments is {seed}")
     moments = random.Random(seed)
     study = write_study(tmp_path, **UNHURRIED)
-    try:
-        kept: dict[tuple[str, int], Any] = {}
-        for kill in range(first, first + 10):
-            # one in three within the first seconds, where the ledger, the lease and the cluster are begun
-            delay = moments.uniform(0, 3) if kill % 3 == 0 else moments.uniform(4, 12)
-            with Started(tmp_path, "run", study, "--store", tmp_path) as started:
-                try:
-                    started.process.wait(delay)
-                except subprocess.TimeoutExpired:
-                    started.kill()
-            kept |= committed(tmp_path)
-        done = sweep("run", study, "--store", tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert_equal(tmp_path, undisturbed)
-        ended = final(tmp_path)
-        assert {key: ended[key] for key in kept} == kept, "an epoch that was committed was trained again"
-    except BaseException:
-        print(f"the seed of the moments was {seed}")
-        raise
+    kept: dict[tuple[str, int], Any] = {}
+    for kill in range(first, first + 10):
+        killed_at_a_moment(kill, moments, tmp_path, study)
+        kept |= committed(tmp_path)
+    done = sweep("run", study, "--store", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_equal(tmp_path, undisturbed)
+    ended = final(tmp_path)
+    assert {key: ended[key] for key in kept} == kept, "an epoch that was committed was trained again"
 
 
 @pytest.mark.timeout(600)

@@ -85,8 +85,8 @@ TASKS: dict[str, Any] = {
         "again": {"repeat": "dense"},
     },
     "search": {"budget": 2, "generation": 2, "lag": 0, "ladder": [1]},
-    "confirm": {"seeds": 9},
-    "analysis": {"against": {"set": ["static"], "static": ["small"]}},
+    "confirm": {"seeds": 3},
+    "analysis": {"test": "paired-t", "against": {"set": ["static"], "static": ["small"]}},
 }
 """Two tasks, policies that move connections, a dense arm of another one's size, gains that are tested over other arms too."""
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_clie
 
 STAGES = {"begun": 0, "searching": 4, "half": 16, "complete": None}
 """Runs of one study that have finished when it is exported."""
-OF_TASKS = {"tasks-half": 60, "tasks": None}
+OF_TASKS = {"tasks-half": 30, "tasks": None}
 """Of another one."""
 Exported = Callable[[str], Path]
 
