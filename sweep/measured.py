@@ -13,7 +13,7 @@ from trainer.data import DATASETS, facts, held_out_of, sizes
 from trainer.spec import Task
 
 COMMAND = "python -m benchmarks.gpu"
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+RESULTS = Path(__file__).parent / "gpus"
 Count = Annotated[int, Field(ge=1)]
 
 
