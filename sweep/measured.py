@@ -14,6 +14,7 @@ from trainer.data import DATASETS, facts, held_out_of, sizes
 from trainer.spec import Task
 
 COMMAND = "python -m benchmarks.gpu"
+"""It stands in a checkout and is not installed."""
 RESULTS = Path(__file__).parent / "gpus"
 Count = Annotated[int, Field(ge=1)]
 
@@ -110,7 +111,7 @@ class Results:
             return meant[0]
         what = f"could be {' or '.join(meant)}" if meant else "has not been measured"
         there = f"Measured are: {', '.join(devices)}." if devices else "No GPU has been measured yet."
-        raise RejectStudy([f"--gpu {name}: {what}. {there} To measure one: `{COMMAND}` on it.", *self.damaged])
+        raise RejectStudy([f"--gpu {name}: {what}. {there} To measure one: `{COMMAND}` on it, in a checkout.", *self.damaged])
 
     def pace(self, device: str, task: Task, sharing: int) -> Pace | None:
         """By the first file of a device that fits."""

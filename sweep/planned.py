@@ -244,7 +244,7 @@ def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, asked: str | Non
     fitting = sorted({it.device for it in benchmarks.measured if it.pace(spec.task, sharing)})
     known = f", or give --gpu one that was measured: {', '.join(fitting)}" if fitting else ""
     what = "no run to measure by, and no GPU here to try one on"
-    return Pace(None, f"{what}: run `{measured.COMMAND}` on such a GPU, or `sweep plan` on a machine that has one{known}")
+    return Pace(None, f"{what}: run `{measured.COMMAND}` in a checkout on such a GPU, or `sweep plan` on a machine that has one{known}")
 
 
 def device_here() -> str | None:
@@ -259,7 +259,7 @@ def _tried(study: Study, spec: RunSpec, data_dir: Path) -> Pace:
     try:
         seconds = calibrate(spec, study.resources.cpus, "cuda" if gpus else "cpu", data_dir)
     except DataError:
-        more = f": fetch it, or run `{measured.COMMAND}`, which needs none" if gpus else ""
+        more = f": fetch it, or run `{measured.COMMAND}` in a checkout, which needs none" if gpus else ""
         return Pace(None, f"no run to measure by, and no data here to try one on{more}")
     alone = f"{sharing} runs that share a GPU are each as fast as the one that was tried, which had it to itself" if sharing > 1 else ""
     return Pace(seconds, "estimated by a few seconds of training here", alone)
