@@ -1,6 +1,6 @@
 # Every command of the project. `make help` lists them; `make setup` is run by whichever needs it.
 PYTHON ?= python3
-UV := $(or $(shell command -v uv),.uv/bin/uv)
+UV := .uv/bin/uv
 RUN := .venv/bin/python
 READY := .venv/.ready
 STUDY ?= quickstart
@@ -8,7 +8,7 @@ STORE ?= results
 TO ?= $(STUDY)-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sweep ui report export check format test bench clean
+.PHONY: help setup lock sweep ui report export check format test bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,19 +19,24 @@ setup: $(READY) ## make .venv from requirements.lock; nothing to do the second t
 # environment cannot be written to.
 $(READY): requirements.lock pyproject.toml | $(UV)
 	test -x $(RUN) || $(UV) venv --quiet --python $(PYTHON) .venv
-	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(RUN) requirements.lock
+	$(UV) pip sync --quiet --require-hashes --only-binary :all: --compile-bytecode --python $(RUN) requirements.lock
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(RUN) --editable .
 	touch $@
 
-.uv/bin/uv:
+# The pinned uv and no other: two versions may resolve and install differently.
+$(UV): requirements-uv.txt
 	$(PYTHON) -m venv .uv
-	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	touch $@
 
 export STORE
 
-lock: | $(UV) ## renew requirements.lock from pyproject.toml
-	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --all-extras \
-		--output-file requirements.lock pyproject.toml
+COMPILE = $(UV) pip compile --quiet --upgrade --universal --only-binary :all: \
+	--generate-hashes --no-emit-index-url --no-header
+
+lock: | $(UV) ## renew requirements.lock from pyproject.toml, and the pinned uv
+	$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml
+	echo uv | $(COMPILE) --output-file requirements-uv.txt -
 
 sweep: $(READY) ## run STUDY (quickstart), or go on with it; STORE, RAY_ADDRESS and DATA_DIR say where
 	.venv/bin/sweep run $(STUDY)
@@ -63,5 +68,11 @@ bench: $(READY) ## measure an epoch, a sweep and the plan beside their rivals; a
 	$(RUN) -m benchmarks.plan
 	$(RUN) -m benchmarks.simulation
 
+# `build` is setuptools' own: what is left there from before would go into the wheel.
+wheel: $(READY) ## build dist/pairsweep-VERSION-py3-none-any.whl, to install anywhere with pip
+	rm -rf build dist
+	$(UV) build --quiet --wheel --no-build-isolation --python $(RUN) --out-dir dist .
+	rm -rf build
+
 clean: ## remove the environment and every cache
-	rm -rf .venv .uv *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

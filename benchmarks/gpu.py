@@ -30,7 +30,7 @@ from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, Setting, reason, table
 from trainer import data, process
 from trainer.engine import Images, place
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "sweep" / "gpus"  # where `sweep plan` reads them, installed or not
 PARTS: dict[str, Callable[[Bench], None]] = {
     "ceilings": gpu_sites.ceilings,
     "sites": gpu_sites.sites,
@@ -203,7 +203,7 @@ def _stopped(number: int, _: object) -> NoReturn:
 def main(arguments: list[str] | None = None) -> int:
     """0 done, 1 a part failed, 2 the figures cannot be written where they should be, 3 there is nothing to measure with."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go (default: benchmarks/results/gpu-DEVICE.json)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go (default: sweep/gpus/gpu-DEVICE.json)")
     parser.add_argument("--rehearse", action="store_true", help="try every part on the CPU, in tiny sizes; measures nothing")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

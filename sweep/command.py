@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
+from sweep import __version__
 from sweep.document import RejectStudy
 from sweep.lease import Held
 from sweep.ledger import ChangedStudy, DamagedLedger
@@ -47,6 +48,17 @@ MlflowOption = Annotated[
         help="an MLflow server or database; none for no MLflow; SQLite in the store's folder by default",
     ),
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"pairsweep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="the version")] = False) -> None:
+    """What can be said without a command."""
 
 
 def place_of(store: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,8 @@ from trainer.data import DATASETS, facts, held_out_of, sizes
 from trainer.spec import Task
 
 COMMAND = "python -m benchmarks.gpu"
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+"""It stands in a checkout and is not installed."""
+RESULTS = Path(__file__).parent / "gpus"
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -24,6 +26,8 @@ class Pace:
     seconds: float | None
     source: str
     assumed: str = ""
+    packings: Mapping[str, float] = field(default_factory=dict[str, float])
+    """The best ways that were measured to pack runs on a GPU, in words, and the seconds of a GPU that an epoch then takes."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Packed:
     runs: Count
     mps: bool
     epochs_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+    def __str__(self) -> str:
+        runs = f"{self.runs} runs on each GPU" if self.runs > 1 else "one run on each GPU"
+        mps = ", and `nvidia-cuda-mps-control -d` on every node before Ray starts" if self.mps else ""
+        return f"{runs}{' under MPS' if self.mps else ''} (`gpus: {1 / self.runs:g}`{mps})"
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,15 @@ class Measured:
         assumed.append(f"{sharing} runs share a GPU{' under MPS' if best.mps else ''}" if sharing > 1 else "a run has a GPU to itself")
         if best.runs < sharing:
             assumed.append(f"together they are as fast as the {best.runs} that were measured")
-        per_epoch = sharing / best.epochs_per_second * images / ours.train
-        return Pace(per_epoch, f"measured by benchmarks.gpu on {self.device}", "; ".join(assumed))
+        epoch = images / ours.train
+        packings = {str(it): epoch / it.epochs_per_second for it in self._fastest()}
+        per_epoch = sharing / best.epochs_per_second * epoch
+        return Pace(per_epoch, f"measured by benchmarks.gpu on {self.device}", "; ".join(assumed), packings)
+
+    def _fastest(self) -> list[Packed]:
+        """The fastest packing without MPS and the fastest under it, so far as either was measured."""
+        ways = ([it for it in self.packed if it.mps == mps] for mps in (False, True))
+        return [max(way, key=lambda it: it.epochs_per_second) for way in ways if way]
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,7 @@ class Results:
             return meant[0]
         what = f"could be {' or '.join(meant)}" if meant else "has not been measured"
         there = f"Measured are: {', '.join(devices)}." if devices else "No GPU has been measured yet."
-        raise RejectStudy([f"--gpu {name}: {what}. {there} To measure one: `{COMMAND}` on it.", *self.damaged])
+        raise RejectStudy([f"--gpu {name}: {what}. {there} To measure one: `{COMMAND}` on it, in a checkout.", *self.damaged])
 
     def pace(self, device: str, task: Task, sharing: int) -> Pace | None:
         """By the first file of a device that fits."""

@@ -35,6 +35,8 @@ MOST_SEEDS = 200
 """That are tried to find that number."""
 PHASES: tuple[Phase, ...] = ("search", "confirm")
 CALIBRATION_SECONDS = 6.0
+WORTH_SAYING = 0.95
+"""The share of the planned GPU-hours under which another packing of the runs is told."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Planned:
     """None where a run takes no GPU, or where there is nothing to tell by."""
     assumed: str
     """What the times take for granted beyond the measurement, for people."""
+    faster: list[str]
+    """Packings of the runs that were measured to take fewer GPU-hours than the study's own, for people."""
     pairs: int
     """That are tested: after a look, those of the seeds that were added since."""
     comparisons: int
@@ -80,10 +84,12 @@ class Planned:
         plan = Plan(study, ledger.results, ledger.proposals())
         done = plan.finished.total()
         gpus = study.resources.gpus
+        held = max(gpus, 1 / study.resources.sharing)  # where `gpus` is 0.75 nobody has the rest of it
         benchmarks = measured.read(measured.RESULTS) if gpus else Results([], [])
         pace = _pace(study, ledger, benchmarks, gpu, data_dir)
         per_epoch = pace.seconds
         rest = forecast(plan, slots, (lambda run: run.spec.task.epochs * per_epoch) if per_epoch else lambda run: run.spec.task.epochs)
+        hours = rest.epochs * per_epoch * held / 3600 if per_epoch and gpus else None
         runs: dict[str, dict[str, int]] = {
             arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms
         }
@@ -102,8 +108,9 @@ class Planned:
             seconds_per_epoch=per_epoch,
             seconds_from=pace.source,
             seconds_left=rest.makespan if per_epoch else None,
-            gpu_hours_left=rest.epochs * per_epoch * gpus / 3600 if per_epoch and gpus else None,
+            gpu_hours_left=hours,
             assumed=pace.assumed,
+            faster=list(_faster(hours, {how: rest.epochs * epoch / 3600 for how, epoch in pace.packings.items()})),
             pairs=pairs,
             comparisons=comparisons,
             smallest_p=smallest_p_value(pairs) if test == "sign-flip" else 0.0,
@@ -123,6 +130,13 @@ def _growth(grown: list[str], seen: int) -> Iterator[str]:
         yield f"the study grew since it was begun ({'; '.join(grown)}); `run --extend` accepts that."
     if seen:
         yield f"the first {seen} seeds have been seen: only those after them are tested. What they said stays in the report."
+
+
+def _faster(hours: float | None, packings: dict[str, float]) -> Iterator[str]:
+    """A line about each packing that saves hours worth speaking of."""
+    for how, others in packings.items():
+        if hours and others < WORTH_SAYING * hours:
+            yield f"{how}: about {_rounded(others)} GPU-hours"
 
 
 def _hopeless(study: Study, pairs: int, one_sd: float, overlap: float) -> Iterator[str]:
@@ -155,6 +169,7 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
         f"{planned.slots} at once{gpus}, {planned.utilisation:.0%} busy; time: {duration(planned.seconds_left)}{hours} "
         f"({planned.seconds_from}).",
         *([f"Assumed: {planned.assumed}."] if planned.assumed else []),
+        *(f"Faster by the same measurement: {line}." for line in planned.faster),
         f"{planned.comparisons} comparisons of {planned.pairs} pairs ({study.analysis.test}, Holm at {study.analysis.alpha:g}), at r = "
         + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)
         + ".",
@@ -206,8 +221,15 @@ def _together(paces: list[Pace], specs: list[RunSpec]) -> Pace:
         return unknown[0]
     epochs = sum(spec.task.epochs for spec in specs)
     seconds = math.fsum((pace.seconds or 0.0) * spec.task.epochs for pace, spec in zip(paces, specs, strict=True)) / epochs
-    said = ["; ".join(dict.fromkeys(filter(None, parts))) for parts in zip(*((it.source, it.assumed) for it in paces), strict=True)]
-    return Pace(seconds, *said)
+    source, assumed = (
+        "; ".join(dict.fromkeys(filter(None, said))) for said in zip(*((it.source, it.assumed) for it in paces), strict=True)
+    )
+    everywhere = [how for how in paces[0].packings if all(how in pace.packings for pace in paces)]
+    packings = {
+        how: math.fsum(pace.packings[how] * spec.task.epochs for pace, spec in zip(paces, specs, strict=True)) / epochs
+        for how in everywhere
+    }
+    return Pace(seconds, source, assumed, packings)
 
 
 def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, asked: str | None, data_dir: Path) -> Pace:
@@ -222,7 +244,7 @@ def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, asked: str | Non
     fitting = sorted({it.device for it in benchmarks.measured if it.pace(spec.task, sharing)})
     known = f", or give --gpu one that was measured: {', '.join(fitting)}" if fitting else ""
     what = "no run to measure by, and no GPU here to try one on"
-    return Pace(None, f"{what}: run `{measured.COMMAND}` on such a GPU, or `sweep plan` on a machine that has one{known}")
+    return Pace(None, f"{what}: run `{measured.COMMAND}` in a checkout on such a GPU, or `sweep plan` on a machine that has one{known}")
 
 
 def device_here() -> str | None:
@@ -237,7 +259,7 @@ def _tried(study: Study, spec: RunSpec, data_dir: Path) -> Pace:
     try:
         seconds = calibrate(spec, study.resources.cpus, "cuda" if gpus else "cpu", data_dir)
     except DataError:
-        more = f": fetch it, or run `{measured.COMMAND}`, which needs none" if gpus else ""
+        more = f": fetch it, or run `{measured.COMMAND}` in a checkout, which needs none" if gpus else ""
         return Pace(None, f"no run to measure by, and no data here to try one on{more}")
     alone = f"{sharing} runs that share a GPU are each as fast as the one that was tried, which had it to itself" if sharing > 1 else ""
     return Pace(seconds, "estimated by a few seconds of training here", alone)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,6 @@ from trainer.tables import Table
 
 EXACT = 2**53
 """Below it every whole number has a float of its own."""
-FOLDER = Path(__file__).parent.parent / "search_spaces"
 OPERATION = ("description", "resources")
 """Parts of a study that may change at any time: they say how it runs, and not what it measures."""
 
@@ -199,14 +199,21 @@ def _canonical(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value
 
 
+def shipped() -> dict[str, Path]:
+    """The studies that came with the package, by name: those in search_spaces/."""
+    # asked for here and not at the top: a node of a cluster is sent `sweep` and `trainer` alone
+    paths = (Path(str(it)) for it in files("search_spaces").iterdir())
+    return {path.stem: path for path in sorted(paths) if path.suffix == ".yaml"}
+
+
 def find(study: str) -> Path:
-    """The file of a study, given its path or the name of one in search_spaces/."""
+    """The file of a study, given its path or the name of one that came with the package."""
     path = Path(study)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
+    known = shipped()
     if study in known:
-        return FOLDER / f"{study}.yaml"
+        return known[study]
     if path.is_dir():
         raise RejectStudy([f"{study}: is a folder; a study is a YAML file."])
     raise RejectStudy([f"{study}: no such study. Give a YAML file, or one of {', '.join(known)}.{nearest(study, known)}"])

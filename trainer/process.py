@@ -50,7 +50,10 @@ def describe(device: torch.device) -> dict[str, str | int]:
 
 @cache
 def _git_commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():  # installed: a repository further up is somebody else's
+        return "unknown"
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from sweep.study import FOLDER
+from sweep.study import shipped
 from tests.sweeps import sweep
 from tests.views import MLFLOWS_OWN, PARENT, database, shown
 
@@ -24,7 +24,7 @@ SEEDS = 2
 
 def small() -> dict[str, Any]:
     """The study that is shipped, with fewer, shorter runs of smaller networks, on the smaller two of its sets; no arm is left out."""
-    values = yaml.safe_load((FOLDER / "connectivity.yaml").read_text())
+    values = yaml.safe_load(shipped()["connectivity"].read_text())
     values["task"] |= {"model": "mlp-40-30", "epochs": 3, "evaluate_every": 3, "train_size": 80}
     values["tasks"] = {name: values["tasks"][name] for name in TASKS}
     for arm in values["arms"].values():

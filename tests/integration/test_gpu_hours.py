@@ -18,11 +18,12 @@ from trainer.data import DataError
 H100 = "NVIDIA H100 80GB HBM3"
 EPOCHS = 235_000
 """Of search_spaces/cifar10.yaml: 470 runs of 500."""
+UNDER_MPS = "4 runs on each GPU under MPS (`gpus: 0.25`, and `nvidia-cuda-mps-control -d` on every node before Ray starts)"
 
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in the place of benchmarks/results, on a machine without a GPU, whatever this one has."""
+    """An empty folder in the place of sweep/gpus, on a machine without a GPU, whatever this one has."""
     folder = tmp_path / "results"
     folder.mkdir()
     monkeypatch.setattr("sweep.measured.RESULTS", folder)
@@ -62,7 +63,8 @@ def changed(folder: Path, **resources: float) -> str:
 def test_the_hours_of_the_papers_study_follow_from_a_results_file(results: Path) -> None:
     """Four share a GPU that finishes 1.25 epochs a second: an epoch of one takes 3.2 s of a quarter of a GPU."""
     write_gpu_results(results)
-    told = plan(results, "--gpu", "h100")
+    study = changed(results.parent, gpus=0.25)
+    told = plan(results, "--gpu", "h100", study=study)
     assert told["epochs"] == EPOCHS
     assert told["seconds_per_epoch"] == pytest.approx(3.2)
     assert told["gpu_hours_left"] == pytest.approx(EPOCHS / 1.25 / 3600)  # 52.2
@@ -71,13 +73,19 @@ def test_the_hours_of_the_papers_study_follow_from_a_results_file(results: Path)
     assert "every epoch trains wrn-28-4 on 50,000 images" in told["assumed"]
     assert "4 runs share a GPU" in told["assumed"]
     assert sorted(results.rglob("*")) == [results / "gpu-nvidia-h100-80gb-hbm3.json"]
-    shown = invoke(results, "--gpu", "h100").stdout
+    shown = invoke(results, "--gpu", "h100", study=study).stdout
     assert f"about 52 GPU-hours (measured by benchmarks.gpu on {H100})." in shown
     assert f"Assumed: {told['assumed']}." in shown
 
 
 @pytest.mark.parametrize(
-    ("gpus", "hours"), [(1.0, EPOCHS * 1.25 / 3600), (2.0, EPOCHS * 1.25 * 2 / 3600), (0.5, EPOCHS * 2.5 * 0.5 / 3600)]
+    ("gpus", "hours"),
+    [
+        (1.0, EPOCHS * 1.25 / 3600),
+        (2.0, EPOCHS * 1.25 * 2 / 3600),
+        (0.75, EPOCHS * 1.25 / 3600),  # no other run fits beside it
+        (0.5, EPOCHS * 2.5 * 0.5 / 3600),
+    ],
 )
 def test_hours_count_what_a_run_holds_of_a_gpu(results: Path, tmp_path: Path, gpus: float, hours: float) -> None:
     """One alone takes 1.25 s an epoch; two were not measured, and are taken to be no faster together."""
@@ -85,15 +93,42 @@ def test_hours_count_what_a_run_holds_of_a_gpu(results: Path, tmp_path: Path, gp
     assert plan(results, "--gpu", "H100", study=changed(tmp_path, gpus=gpus))["gpu_hours_left"] == pytest.approx(hours)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "faster"),
+    [
+        (1, ["4 runs on each GPU (`gpus: 0.25`): about 52 GPU-hours", f"{UNDER_MPS}: about 41 GPU-hours"]),
+        (0.25, [f"{UNDER_MPS}: about 41 GPU-hours"]),
+    ],
+)
+def test_a_packing_that_was_measured_to_take_fewer_hours_is_told_and_not_assumed(
+    results: Path, tmp_path: Path, gpus: float, faster: list[str]
+) -> None:
+    write_gpu_results(results)
+    study = changed(tmp_path, gpus=gpus)
+    assert plan(results, "--gpu", "h100", study=study)["faster"] == faster
+    shown = invoke(results, "--gpu", "h100", study=study).stdout.splitlines()
+    assert [line for line in shown if line.startswith("Faster")] == [f"Faster by the same measurement: {line}." for line in faster]
+
+
+def test_the_papers_study_follows_the_measurement_that_travels_with_the_package(tmp_path: Path) -> None:
+    """Epochs a second of an H100, as the command printed them: one run 0.602, four 0.5595, four under MPS 0.783."""
+    alone = plan(tmp_path, "--gpu", "h100")
+    assert alone["gpu_hours_left"] == pytest.approx(EPOCHS / 0.602 / 3600, rel=1e-3)  # 108
+    assert alone["faster"] == [f"{UNDER_MPS}: about 83 GPU-hours"]
+    four = plan(tmp_path, "--gpu", "h100", study=changed(tmp_path, gpus=0.25))
+    assert four["gpu_hours_left"] == pytest.approx(EPOCHS / 0.5595 / 3600, rel=1e-3)  # 117
+    assert four["faster"] == ["one run on each GPU (`gpus: 1`): about 108 GPU-hours", *alone["faster"]]
+
+
 def test_the_gpu_of_this_machine_is_meant_where_none_is_named(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gpu_results(results, "NVIDIA A100-SXM4-80GB")
-    write_gpu_results(results, packed=[{"runs": 4, "mps": False, "epochs_per_second": 2.0}])
+    write_gpu_results(results, packed=[{"runs": 1, "mps": False, "epochs_per_second": 2.0}])
     monkeypatch.setattr("sweep.planned.device_here", lambda: H100)
     assert plan(results)["gpu_hours_left"] == pytest.approx(EPOCHS / 2 / 3600)
-    assert plan(results, "--gpu", "A100")["gpu_hours_left"] == pytest.approx(EPOCHS / 1.25 / 3600)
+    assert plan(results, "--gpu", "A100")["gpu_hours_left"] == pytest.approx(EPOCHS / 0.8 / 3600)
 
 
-def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gpu_results(results)
     devices: list[object] = []
 
@@ -103,7 +138,7 @@ def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: p
 
     monkeypatch.setattr("sweep.planned.device_here", lambda: "NVIDIA L4")
     monkeypatch.setattr("sweep.planned.calibrate", tried)
-    told = plan(results)
+    told = plan(results, study=changed(tmp_path, gpus=0.25))
     assert devices == ["cuda"]
     assert told["gpu_hours_left"] == pytest.approx(EPOCHS * 2 * 0.25 / 3600)
     assert told["seconds_from"] == "estimated by a few seconds of training here"
@@ -132,7 +167,9 @@ def test_a_gpu_here_without_the_data_is_told_what_to_do(results: Path, monkeypat
 def test_with_nothing_to_tell_by_a_plan_says_what_to_run_and_which_gpus_could_be_named(results: Path) -> None:
     told = plan(results)
     assert (told["gpu_hours_left"], told["seconds_left"], told["assumed"]) == (None, None, "")
-    assert told["seconds_from"].endswith("run `python -m benchmarks.gpu` on such a GPU, or `sweep plan` on a machine that has one")
+    assert told["seconds_from"].endswith(
+        "run `python -m benchmarks.gpu` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
+    )
     write_gpu_results(results)
     write_gpu_results(results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"})  # of no use to this study
     assert plan(results)["seconds_from"].endswith(f", or give --gpu one that was measured: {H100}")
@@ -151,7 +188,7 @@ def test_a_damaged_file_is_named_in_a_warning_and_the_others_are_used(results: P
     write_gpu_results(results)
     (results / "gpu-broken.json").write_text("{")
     told = plan(results, "--gpu", "H100")
-    assert told["gpu_hours_left"] == pytest.approx(EPOCHS / 1.25 / 3600)
+    assert told["gpu_hours_left"] == pytest.approx(EPOCHS / 0.8 / 3600)
     assert [line.split()[0] for line in told["warnings"] if "damaged" in line] == [str(results / "gpu-broken.json")]
 
 

@@ -56,6 +56,18 @@ def test_mps_is_taken_for_granted_only_where_nothing_else_was_measured(tmp_path:
     assert (under_mps.seconds, "MPS" in under_mps.assumed) == (pytest.approx(2.5), True)  # 4 epochs, 1.6 a second
 
 
+def test_the_fastest_packings_with_and_without_mps_are_told_whatever_the_study_asks_for(tmp_path: Path) -> None:
+    write_gpu_results(
+        tmp_path, packed=[packed(1, 0.8), packed(2, 1.25), packed(4, 1.0), packed(2, 1.1, mps=True), packed(4, 1.6, mps=True)]
+    )
+    for sharing in (1, 4):
+        found = pace(tmp_path, sharing)
+        assert found
+        assert list(found.packings.values()) == [pytest.approx(0.8), pytest.approx(0.625)]  # 1.25 and 1.6 epochs a second
+        assert ["MPS" in how for how in found.packings] == [False, True]
+        assert ["2 runs" in how for how in found.packings] == [True, False]
+
+
 @pytest.mark.parametrize(("sharing", "expected", "nearest"), [(2, 2.5, 1), (3, 3.75, 1), (5, 4.0, 4), (10, 8.0, 4)])
 def test_a_number_that_was_not_measured_gets_together_what_the_nearest_below_it_got(
     tmp_path: Path, sharing: int, expected: float, nearest: int

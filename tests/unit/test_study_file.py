@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from sweep import document
 from sweep.document import RejectStudy
-from sweep.study import FOLDER, find, load, schema
+from sweep.study import find, load, schema, shipped
+from tests.conftest import ROOT
 from tests.unit.test_study import BASE
 
-SHIPPED = sorted(FOLDER.glob("*.yaml"))
-NAMES = [path.stem for path in SHIPPED]
+FOLDER = ROOT / "search_spaces"
+NAMES, SHIPPED = list(shipped()), list(shipped().values())
 
 
 def values_of(text: str, folder: Path) -> Any:

@@ -1,0 +1,159 @@
+"""The wheel in an environment of its own, used from an empty folder: everything it needs is in it, and nothing of the checkout is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sweep import __version__
+from tests.conftest import ROOT
+from tests.sweeps import environment
+from trainer.store import unseal
+
+pytestmark = pytest.mark.xdist_group("wheel")
+BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+WATCH = """
+import os, sys
+own = os.environ["WATCHED"] + os.sep
+def watch(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], (str, bytes)):
+        path = os.path.abspath(os.fsdecode(arguments[0])) + os.sep
+        if path.startswith(own) and not path.startswith(os.environ["DEPENDENCIES"] + os.sep):
+            log = os.open(os.environ["WATCH_LOG"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+            os.write(log, (path + chr(10)).encode())
+            os.close(log)
+sys.addaudithook(watch)
+"""
+"""A sitecustomize.py, so that it is there in every process: what of the checkout is opened is noted in a file."""
+RUN: dict[str, Any] = {
+    "task": {"data": "wine", "model": "mlp-8", "epochs": 2, "batch_size": 64},
+    "policy": {"name": "set", "epsilon": 4},
+    "seed": 1,
+}
+STUDY: dict[str, Any] = {
+    "task": RUN["task"],
+    "arms": {"dense": {"policy": {"name": "dense"}}, "half": {"policy": {"name": "fixed", "ratio": 0.5}}},
+    "confirm": {"seeds": 6},
+    "analysis": {"baseline": "dense", "endpoints": [1.0]},
+}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The wheel, the environment it is in, an empty folder to work in, and the file that tells what of the checkout was opened."""
+
+    wheel: Path
+    programs: Path
+    folder: Path
+    log: Path
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A program to its end, from the empty folder and under the watch."""
+        watched = {"WATCHED": str(ROOT), "DEPENDENCIES": sys.prefix, "WATCH_LOG": str(self.log)}
+        env = environment({"PYTHONPATH": str(self.log.parent), **watched})
+        command = [str(self.programs / program), *arguments]
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False, timeout=240)
+
+    def __call__(self, program: str, *arguments: str) -> str:
+        """Run a program to a good end; what it wrote on stdout."""
+        done = self.run(program, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def opened(self) -> list[str]:
+        """What of the checkout was opened so far; its environment, where the other packages are, left out."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+def sources() -> set[str]:
+    """The files of the checkout that git knows, or would take."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.check_output(command, cwd=ROOT, text=True)
+    return {name for name in listed.split("\0") if (ROOT / name).is_file()}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Built from a copy, so that nothing is left in the checkout. The other packages are this environment's, by their path alone: that
+    leaves out the `.pth` by which the checkout itself is installed there."""
+    root = tmp_path_factory.mktemp("wheel")
+    for name in sources():
+        (root / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / "copy" / name)
+    (root / "dist").mkdir()
+    subprocess.run([sys.executable, "-c", BUILD, root / "dist"], cwd=root / "copy", check=True, capture_output=True)
+    (wheel,) = (root / "dist").iterdir()
+    assert wheel.name == f"pairsweep-{__version__}-py3-none-any.whl"
+    home = root / "elsewhere"  # in somebody's repository
+    subprocess.run(["git", "init", "--quiet", home], check=True)
+    author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    subprocess.run(["git", *author, "commit", "--quiet", "--allow-empty", "-m", "theirs"], cwd=home, check=True)
+    subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", wheel]
+    subprocess.run([home / "venv" / "bin" / "python", *install], check=True)
+    (site,) = home.glob("venv/lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    (home / "empty").mkdir()
+    (home / "watch").mkdir()
+    (home / "watch" / "sitecustomize.py").write_text(WATCH)
+    return Installed(wheel, home / "venv" / "bin", home / "empty", home / "watch" / "opened")
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_no_other(installed: Installed) -> None:
+    packed = {name for name in zipfile.ZipFile(installed.wheel).namelist() if ".dist-info/" not in name}
+    assert packed == {name for name in sources() if name.split("/")[0] in ("search_spaces", "sweep", "trainer")}
+
+
+def test_the_packages_are_those_of_the_wheel_and_the_checkout_cannot_be_imported(installed: Installed) -> None:
+    code = "import search_spaces, sweep, trainer; print(search_spaces.__file__, sweep.__file__, trainer.__file__)"
+    places = installed("python", "-c", code).split()
+    assert [installed.programs.parent in Path(place).parents for place in places] == [True] * 3
+    found = "import sys; print([it for it in [*sys.path, *map(str, sys.meta_path)] if it == sys.argv[1] or 'editable' in it])"
+    assert installed("python", "-c", found, str(ROOT)) == "[]\n"
+    assert installed("python", "-c", "from importlib.metadata import version; print(version('pairsweep'))") == f"{__version__}\n"
+    assert installed("sweep", "--version") == f"pairsweep {__version__}\n"
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_a_study_is_found_by_its_name_and_planned_by_a_measurement(installed: Installed) -> None:
+    told = json.loads(installed("sweep", "plan", "cifar10", "--gpu", "h100", "--slots", "8", "--json"))
+    assert round(told["gpu_hours_left"]) == 108
+    assert "quickstart holds no study yet. To begin it:" in installed.run("sweep", "status", "quickstart").stderr
+    assert "one of cifar10, connectivity, quickstart." in installed.run("sweep", "plan", "another").stderr
+    assert not installed.opened()
+
+
+def test_a_study_is_run_and_exported(installed: Installed) -> None:
+    (installed.folder / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    installed("sweep", "run", "tiny.yaml")
+    installed("sweep", "export", "tiny.yaml", "--to", "out")
+    assert {"runs.parquet", "comparisons.parquet", "significance.ipynb"} <= {path.name for path in (installed.folder / "out").iterdir()}
+    assert not installed.opened()
+
+
+def test_a_run_is_trained_and_does_not_take_the_repository_around_it_for_its_own(installed: Installed) -> None:
+    (installed.folder / "run.json").write_text(json.dumps(RUN))
+    rows = installed("python", "-m", "trainer", "run.json", "--store", "runs").splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == [1, 2]
+    (attempt,) = installed.folder.glob("runs/*/attempt-1/attempt.json")
+    assert unseal(attempt.read_bytes())["commit"] == "unknown"
+    assert not installed.opened()
+
+
+def test_what_is_read_of_the_checkout_would_be_seen(installed: Installed) -> None:
+    """The watch itself, last: it must not be silent for want of eyes."""
+    read = ROOT / "README.md"
+    installed("python", "-c", f"open({os.fspath(read)!r}).close()")
+    assert installed.opened() == [f"{read}{os.sep}"]
+    installed.log.unlink()
