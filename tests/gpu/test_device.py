@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from benchmarks.kernels import site_shapes
 from tests.conftest import run_spec, without_wall
+from tests.survivors import Judged
 from trainer import ops
-from trainer.ops import keep_count, reference
+from trainer.ops import fused, keep_count, reference
 from trainer.training import Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
@@ -107,17 +109,15 @@ def test_a_device_starts_from_the_weights_of_every_other_and_learns_alike() -> N
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_kernels_train_what_the_reference_trains(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within the spread of three seeds, epoch by epoch."""
-    losses: dict[str, list[list[float]]] = {"kernels": [], "reference": []}
-    for which, curves in losses.items():
-        if which == "reference":
-            monkeypatch.setattr(ops, "_implementation", lambda _: reference)
-        for seed in (1, 2, 3):
-            spec = run_spec({"name": "fixed", "ratio": 0.3}, seed=seed, precision=precision, train_size=960)
-            curves.append([row.train_loss for row in Training(spec, device="cuda", records=which == "kernels")])
-    for mine, theirs in zip(zip(*losses["kernels"], strict=True), zip(*losses["reference"], strict=True), strict=True):
-        assert max(abs(one - two) for one, two in zip(mine, theirs, strict=True)) <= max(theirs) - min(theirs)
+def test_every_site_of_a_training_through_the_kernels_is_the_formula(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two whole trainings part ways at the first near-tie that is rounded otherwise; what each site makes of what comes to it may not."""
+    judged = Judged(fused)
+    monkeypatch.setattr(ops, "_implementation", lambda _: judged)
+    spec = run_spec({"name": "fixed", "ratio": 0.3}, precision=precision, train_size=320)
+    rows = list(Training(spec, device="cuda", records=False))
+    # seven sites in ten steps of training and two passes of evaluation an epoch, one of which is at r = 1; and the endpoint
+    assert (judged.forward, judged.backward) == (3 * 7 * (10 + 2) + 7, 3 * 7 * 10)
+    assert rows[-1].train_loss < math.log(10) / 2  # guessing costs log 10; on a CPU it is 0.7, whatever the order of additions
 
 
 @pytest.mark.parametrize("net", [{"model": "mlp-40-30", "learning_rate": 0.02}, {"model": "wrn-10-1"}], ids=["mlp", "wrn"])

@@ -1,0 +1,75 @@
+"""What survives a top-k, judged where nothing can flip: two orders of addition may choose otherwise among values that are nearly tied."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def assert_the_largest_survived(values: Tensor, survived: Tensor, keep: int, margin: float) -> None:
+    """ReLU and the top-k chose these of the values; within `margin` of the threshold whichever, and in all as many as they should."""
+    values, survived = values.flatten(1), survived.flatten(1)
+    threshold = values.relu().topk(keep).values[:, -1:]
+    margins = margin * (1 + threshold)
+    clear = (values - threshold).abs() > margins
+    assert torch.equal(survived[clear], (values > threshold)[clear])
+    kept = survived.sum(1, keepdim=True)
+    assert bool((kept <= keep).all())
+    assert bool((kept == keep)[threshold > margins].all())
+
+
+class Judged:
+    """An implementation of the sparse activation, every site of which is held against the formula in double precision as it is used.
+
+    With the inputs and the gradients that come in training and the survivors that it chose, outputs and gradients are sums and products:
+    they agree to their rounding, whatever the training does.
+    """
+
+    def __init__(self, implementation: ModuleType) -> None:
+        self.implementation = implementation
+        self.forward, self.backward = 0, 0
+        """How many sites were judged."""
+
+    def norm_relu_topk(self, *given: Any) -> Tensor:
+        return self.counted_norm_relu_topk(*given)[0]
+
+    def counted_norm_relu_topk(
+        self, x: Tensor, scale: Tensor, bias: Tensor, keep: Tensor, eps: float, priority: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        assert priority is None
+        mine = [value.view_as(value) for value in (x, scale, bias)]  # used here alone, so that their gradients are this site's
+        out, nonzero = self.implementation.counted_norm_relu_topk(*mine, keep, eps, priority)
+        survived = out.detach() != 0
+        assert int(nonzero) == int(survived.sum())
+        step = 2.0**-7 if x.dtype == torch.bfloat16 else 1e-4  # bfloat16's own; float32's is 1e-7, and sums have hundreds of terms
+        full, scales, biases = (value.detach().double() for value in (x, scale.view(-1, 1, 1), bias.view(-1, 1, 1)))
+        inverse = (full.square().mean(1, keepdim=True) + eps).rsqrt()
+        normed = full * inverse
+        values = normed * scales + biases
+        assert_the_largest_survived(values, survived, int(keep), step)
+        torch.testing.assert_close(out.detach().double(), torch.where(survived, values, 0), rtol=step, atol=1e-4)
+        self.forward += 1
+        if not out.requires_grad:
+            return out, nonzero
+        wanted: list[tuple[Tensor, Tensor]] = []
+
+        def upstream_is(upstream: Tensor) -> None:
+            passed = torch.where(survived, upstream, 0).double()
+            weighted = passed * scales
+            x_grad = inverse * (weighted - normed * (weighted * normed).mean(1, keepdim=True))
+            # what a sum is off by grows with its terms, which may cancel
+            wanted.append((x_grad, step * (x_grad.abs() + inverse * weighted.abs().amax(1, keepdim=True))))
+            wanted.extend((terms.sum((0, 2, 3)), 1e-4 * terms.abs().sum((0, 2, 3))) for terms in (passed * normed, passed))
+            self.backward += 1
+
+        def gradient_is(place: int, gradient: Tensor) -> None:
+            right, bound = wanted[place]
+            assert bool(((gradient.double() - right).abs() <= bound).all()), ("x", "scale", "bias")[place]
+
+        out.register_hook(upstream_is)
+        for place, value in enumerate(mine):
+            value.register_hook(lambda gradient, place=place: gradient_is(place, gradient))
+        return out, nonzero
