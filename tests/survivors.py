@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections import deque
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from benchmarks.plain import PlainWideResNet, SparseReLU
+from trainer.models.wide_resnet import WideResNet
+from trainer.ops import keep_count
+from trainer.ops.reference import Keep
 
 
 def assert_the_largest_survived(values: Tensor, survived: Tensor, keep: int, margin: float) -> None:
     """ReLU and the top-k chose these of the values; within `margin` of the threshold whichever, and in all as many as they should."""
     values, survived = values.flatten(1), survived.flatten(1)
+    keep = min(keep, values.shape[1])
     threshold = values.relu().topk(keep).values[:, -1:]
     margins = margin * (1 + threshold)
     clear = (values - threshold).abs() > margins
@@ -21,6 +27,27 @@ def assert_the_largest_survived(values: Tensor, survived: Tensor, keep: int, mar
     assert bool((kept == keep)[threshold > margins].all())
 
 
+def follow(plain: PlainWideResNet, ours: WideResNet, ratio: float) -> None:
+    """While both are in training mode, let `plain` go on with what survived in `ours`, once it is right.
+
+    A near-tie that is chosen otherwise is no noise: from there on the two would compute something else.
+    """
+    chosen: deque[Tensor] = deque()
+
+    def choose(module: nn.Module, given: tuple[Tensor], out: Tensor) -> Tensor:
+        if not module.training:
+            return out
+        survived = chosen.popleft()
+        assert_the_largest_survived(given[0].detach(), survived, keep_count(ratio, survived[0].numel()), 1e-4)
+        return torch.where(survived, given[0], 0)
+
+    for site in ours.sites:
+        site.register_forward_hook(lambda site, _, out: chosen.append(out.detach() != 0) if site.training else None)
+    for module in plain.modules():
+        if isinstance(module, SparseReLU):
+            module.register_forward_hook(choose)
+
+
 class Judged:
     """An implementation of the sparse activation, every site of which is held against the formula in double precision as it is used.
 
@@ -28,7 +55,7 @@ class Judged:
     they agree to their rounding, whatever the training does.
     """
 
-    def __init__(self, implementation: ModuleType) -> None:
+    def __init__(self, implementation: Any) -> None:
         self.implementation = implementation
         self.forward, self.backward = 0, 0
         """How many sites were judged."""
@@ -37,9 +64,8 @@ class Judged:
         return self.counted_norm_relu_topk(*given)[0]
 
     def counted_norm_relu_topk(
-        self, x: Tensor, scale: Tensor, bias: Tensor, keep: Tensor, eps: float, priority: Tensor | None
+        self, x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float, priority: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        assert priority is None
         mine = [value.view_as(value) for value in (x, scale, bias)]  # used here alone, so that their gradients are this site's
         out, nonzero = self.implementation.counted_norm_relu_topk(*mine, keep, eps, priority)
         survived = out.detach() != 0
@@ -49,7 +75,10 @@ class Judged:
         inverse = (full.square().mean(1, keepdim=True) + eps).rsqrt()
         normed = full * inverse
         values = normed * scales + biases
-        assert_the_largest_survived(values, survived, int(keep), step)
+        if priority is None:
+            assert_the_largest_survived(values, survived, int(keep), step)
+        else:
+            assert_the_largest_survived(torch.where(values > 0, priority, 0), survived, int(keep), 0)
         torch.testing.assert_close(out.detach().double(), torch.where(survived, values, 0), rtol=step, atol=1e-4)
         self.forward += 1
         if not out.requires_grad:

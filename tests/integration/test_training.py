@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain import PlainWideResNet
 from tests.conftest import BRISK, run_spec, without_wall
+from tests.survivors import follow
 from tests.unit.test_wide_resnet import copy_weights
 from trainer import data, randomness
+from trainer.models.wide_resnet import WideResNet
 from trainer.policies import POLICIES
 from trainer.training import Training
 
@@ -94,6 +96,8 @@ def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> Non
     plain = PlainWideResNet(10, 1, 10, 1)
     copy_weights(training.model, plain)
     plain.set_keep(ratio)
+    assert isinstance(training.model, WideResNet)
+    follow(plain, training.model, ratio)
     rows = list(training)
 
     arrays, split = data.load("digits"), data.split(spec.task, spec.seed)
@@ -111,10 +115,11 @@ def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> Non
             optimizer.step()
             losses.append(loss.item() * len(batch))
         schedule.step()
-        assert row.train_loss == pytest.approx(sum(losses) / 100, rel=2e-3)
+        assert row.train_loss == pytest.approx(sum(losses) / 100, rel=1e-5)
+    plain.eval()
     with torch.no_grad():
         right = plain(torch.from_numpy(arrays.test_images)).argmax(1).numpy() == arrays.test_labels
-    assert rows[-1].test_accuracy == pytest.approx(right.mean(), abs=0.005)
+    assert rows[-1].test_accuracy == pytest.approx(right.mean(), abs=0.01)  # six images of 597; a near-tie moves one of its own logits
 
 
 def test_the_rows_tell_ratio_rates_and_accuracies_as_they_are_defined() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.survivors import Judged
 from trainer.ops import cpu, fused, keep_count, reference
 
 
@@ -187,7 +188,10 @@ def test_a_site_norms_in_float32_and_answers_in_the_precision_it_was_asked_in(op
     scale, bias = torch.full((8,), 1.5), torch.full((8,), 0.1)
     out = ops.norm_relu_topk(x, scale, bias, SIZE)
     assert out.dtype == torch.bfloat16
-    assert same(out, ops.norm_relu_topk(x.float(), scale, bias, SIZE).to(torch.bfloat16))
+    right = ops.norm_relu_topk(x.float(), scale, bias, SIZE).to(torch.bfloat16)
+    # two orders of addition may round an activation otherwise; a norm in bfloat16 would do so to every second one
+    assert (out == right).float().mean() > 0.99
+    assert torch.allclose(out, right, rtol=2**-7)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -248,22 +252,16 @@ def test_a_site_counts_what_is_not_zero(ops: Any, dtype: torch.dtype, shape: tup
 
 @pytest.mark.parametrize("random", [False, True])
 @pytest.mark.parametrize("keep", [60, 10_000])
-def test_a_site_in_bfloat16_has_the_references_gradients(ops: Any, random: bool, keep: int) -> None:
+def test_a_site_in_bfloat16_has_the_formulas_gradients(ops: Any, random: bool, keep: int) -> None:
     generator = torch.Generator().manual_seed(2)
     x, upstream = (draw(torch.bfloat16, torch.channels_last, WIDE) for _ in range(2))
     upstream = upstream.flip(0)
     scale, bias = 1 + torch.randn(24, generator=generator) / 5, torch.randn(24, generator=generator) / 5
     priority = torch.rand(WIDE, generator=generator) + 0.01 if random else None
-    gradients: list[list[Tensor]] = []
-    for implementation in (reference, ops):
-        inputs = [value.clone(memory_format=torch.preserve_format).requires_grad_() for value in (x, scale, bias)]
-        out = implementation.norm_relu_topk(*inputs, keep, 1e-10, priority)
-        out.backward(upstream)
-        gradients.append([value.grad.float() for value in inputs if value.grad is not None])
-    for mine, right in zip(*gradients, strict=True):
-        # a site whose factor differs in its last bit may round one activation, and so its survival, otherwise
-        assert (mine - right).abs().median() < 1e-2
-        assert torch.nn.functional.cosine_similarity(mine.flatten(), right.flatten(), dim=0) > 0.999
+    inputs = [value.clone(memory_format=torch.preserve_format).requires_grad_() for value in (x, scale, bias)]
+    judged = Judged(ops)
+    judged.norm_relu_topk(*inputs, keep, 1e-10, priority).backward(upstream)
+    assert (judged.forward, judged.backward) == (1, 1)
 
 
 def test_large_batches_are_cut_up_among_threads_without_a_trace() -> None:
