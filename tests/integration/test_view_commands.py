@@ -88,11 +88,12 @@ def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refu
     study = write_study(tmp_path, **BRIEF)
     looked = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
     assert [row["first_place"] for row in looked["comparisons"]] == [0]
-    for command in (["plan", "--slots", "2"], ["run", "--extend"]):
+    for command in (["plan", "--slots", "2"], ["run"], ["run", "--extend"]):
         write_study(tmp_path, **BRIEF, confirm={"seeds": 9})
         refused = sweep(command[0], study, "--store", tmp_path, *command[1:])
         assert refused.returncode == 2
-        assert "Ask for 12 seeds" in refused.stderr
+        assert "Ask for 12 seeds or more, or stay at the 6 that it has." in refused.stderr
+        assert "--extend accepts" not in refused.stderr  # it would not
     write_study(tmp_path, **BRIEF, confirm={"seeds": 12})
     done = sweep("run", study, "--store", tmp_path, "--extend")
     assert done.returncode == 0, done.stderr
