@@ -5,6 +5,7 @@ Nothing here is tested over fewer pairs than were declared: a comparison that la
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,6 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from sweep.contents import Contents
 from sweep.document import RejectStudy
 from sweep.plan import Plan
 from sweep.statistics import (
@@ -292,18 +292,39 @@ def seen(rows: Sequence[Compared]) -> list[str]:
     return sorted({row.arm for row in rows if row.p_value is not None})
 
 
-def refuse_what_cannot_reject(study: Study, looks: Sequence[Look]) -> None:
-    """RejectStudy where seeds were added after a look, and are too few to be tested alone."""
-    contents: Contents = study.contents
+def refuse_what_cannot_reject(study: Study, looks: Sequence[Look], if_more: Sequence[Look] = (), begun: int | None = None) -> None:
+    """RejectStudy where the seeds after a look are too few to be tested alone, with a number of seeds that is accepted.
+
+    `if_more` are the looks there would be with more seeds; `begun` is how many the ledger has now, where there is one.
+    """
+    seeds = study.confirm.seeds
     for arm in study.arms:
-        if first := first_place(study, arm, looks):
-            fresh, corrected = study.confirm.seeds - first, arm in study.tested and study.analysis.test == "sign-flip"
-            needed = pairs_needed(contents.comparisons, study.analysis.alpha) if corrected else 2
-            if fresh < needed:
-                raise RejectStudy(
-                    [
-                        f"{study.name}: confirm.seeds: the first {first} seeds of {arm!r} were compared already, and seeds that are "
-                        f"added after a look are tested alone: {fresh} of them cannot reject anything, {needed} can. "
-                        f"Ask for {first + needed} seeds, or for none."
-                    ]
-                )
+        first, needed = first_place(study, arm, looks), pairs_that_reject(study, arm)
+        if first and seeds - first < needed:
+            enough = seeds_with(study, [*looks, *if_more], lambda arm: pairs_that_reject(study, arm))
+            stay = ""
+            if (
+                begun
+                and begun < seeds
+                and all(begun - first_place(study, it, looks, begun) >= pairs_that_reject(study, it) for it in study.arms)
+            ):
+                stay = f", or stay at the {begun} that it has"
+            raise RejectStudy(
+                [
+                    f"{study.name}: confirm.seeds: the first {first} seeds of {arm!r} were compared already, and seeds that are "
+                    f"added after a look are tested alone: {seeds - first} of them cannot reject anything, {needed} can. "
+                    f"Ask for {enough} seeds or more{stay}."
+                ]
+            )
+
+
+def pairs_that_reject(study: Study, arm: str) -> int:
+    """The least pairs of an arm that could show a gain by the declared test; two where nothing of it is tested, or by a t test."""
+    exact = arm in study.tested and study.analysis.test == "sign-flip"
+    return pairs_needed(study.comparisons, study.analysis.alpha) if exact else 2
+
+
+def seeds_with(study: Study, looks: Sequence[Look], pairs: Callable[[str], int]) -> int:
+    """The least number of seeds, above those of the study, of which every arm has so many pairs that no look has seen."""
+    fresh = ((n, {arm: n - first_place(study, arm, looks, n) for arm in study.arms}) for n in itertools.count(study.confirm.seeds + 1))
+    return next(n for n, left in fresh if all(left[arm] >= pairs(arm) for arm in left))

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sweep import study as studies
 from sweep import view_commands as view_commands
-from sweep.analysis import first_place, refuse_what_cannot_reject
+from sweep.analysis import first_place
 from sweep.command import (
     DEFAULT_STORE,
     DONE,
@@ -42,7 +42,7 @@ from sweep.following import NONE, PATIENCE_SECONDS, STOPPED_SECONDS, Follower, s
 from sweep.forecast import forecast
 from sweep.lease import Lease, holder
 from sweep.ledger import Ledger
-from sweep.looks import looks_at
+from sweep.looks import accepted_looks, looks_at
 from sweep.overview import overview
 from sweep.plan import Plan
 from sweep.planned import Planned, shown_plan
@@ -129,10 +129,10 @@ def _drive(
         lease.acquire()
         follower, patience = None, PATIENCE_SECONDS
         try:
-            ledger.check(study, extend)
+            ledger.check(study, extend=True)
             ledger.load()
-            looks = looks_at(ledger, study)
-            refuse_what_cannot_reject(study, looks)
+            looks = accepted_looks(ledger, study)
+            ledger.check(study, extend)  # only now: it advises --extend, which must then work
             plan = Plan(study, ledger.results, ledger.proposals())
             for look in looks:
                 ledger.look(look.pairs, look.arms)

@@ -6,8 +6,9 @@ import heapq
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import MappingProxyType
 
 from sweep.contents import Choice, Range, Values
 from sweep.plan import Plan
@@ -124,10 +125,10 @@ def _warnings(study: Study) -> Iterator[str]:
 def _of_arm(study: Study, arm: str) -> Iterator[str]:
     """What is said of one arm on one task, with {its} for whose it is: of several it is told in one line."""
     specs = [study.run(candidate, "confirm", 0) for candidate in study.ends(arm)]
-    lowest = min(map(lowest_ratio, specs))
+    lowest, spec = min(((lowest_ratio(spec), spec) for spec in specs), key=lambda it: it[0])
     if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
-        epochs = specs[0].task.epochs
-        yield f"{{its}} keep ratio cannot fall below {lowest:.2g} in {epochs} epochs; steeper settings or more epochs would."
+        mild = f"{{its}} keep ratio stays at {lowest:.2g} or above in all {spec.task.epochs} epochs: none is trained at high sparsity."
+        yield f"{mild} For {LOW_RATIO:g} it takes {steeper}." if (steeper := steeper_setting(spec)) else mild
     policies = [spec.policy.build(spec.seed) for spec in specs]
     epsilons = [policy.epsilon for policy in policies if isinstance(policy, StaticSparse)]
     match = study.arms[arm].match
@@ -167,6 +168,22 @@ def lowest_ratio(spec: RunSpec) -> float:
         policy.after_epoch(1 - 0.9 * math.exp(-3 * epoch / spec.task.epochs))
         lowest = min(lowest, policy.keep_ratio)
     return lowest
+
+
+def steeper_setting(spec: RunSpec) -> str:
+    """The setting that alone would take the run's keep ratio down to LOW_RATIO, with its value; nothing where none would."""
+    settings = spec.policy.settings
+    falls = min(spec.task.epochs, settings.get("period") or spec.task.epochs) - 1
+    if not falls:
+        return ""
+    step, decay = (1 - LOW_RATIO) / falls, LOW_RATIO ** (1 / falls)
+    rounded = {"step": (math.ceil(1e4 * step) / 1e4, "more"), "decay": (math.floor(1e4 * decay) / 1e4, "less")}
+    for key, (value, or_what) in rounded.items():
+        if settings.get(key):
+            policy = replace(spec.policy, settings=MappingProxyType({**settings, key: value}))
+            if lowest_ratio(replace(spec, policy=policy)) <= LOW_RATIO:
+                return f"policy.{key} of {value:g} or {or_what}"
+    return ""
 
 
 def moves(spec: RunSpec) -> bool:

@@ -268,7 +268,9 @@ def _grows(key: str, before: dict[str, Any], after: dict[str, Any], old: dict[st
     if key.startswith("arms.") and key.split(".")[1] not in before["arms"]:
         return True
     if _MORE.fullmatch(key):
-        return isinstance(old.get(key), int) and isinstance(new.get(key), int) and new[key] > old[key]
+        budget = "search.budget" if key.startswith("arms.") else key  # an arm that names none has the search's
+        was, now = (it.get(key) or it.get(budget) for it in (old, new))
+        return isinstance(was, int) and isinstance(now, int) and now > was
     return key == "analysis.family" and set(_family(before)) <= set(_family(after))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweep import study as studies
-from sweep.analysis import Look
+from sweep.analysis import Look, refuse_what_cannot_reject
 from sweep.ledger import Ledger, now
 from sweep.plan import Plan
 from sweep.study import Study
@@ -12,17 +12,25 @@ SHOWN = 2
 """Pairs with which a gain has a standard error, and so can be judged by eye."""
 
 
-def looks_at(ledger: Ledger, study: Study) -> list[Look]:
+def accepted_looks(ledger: Ledger, study: Study) -> list[Look]:
+    """Every look so far, as `looks_at` has it; RejectStudy where the seeds that come after one could not reject anything."""
+    looks, declared = looks_at(ledger, study), ledger.declared()
+    begun = None if declared is None else declared["identity"]["confirm"]["seeds"]
+    refuse_what_cannot_reject(study, looks, looks_at(ledger, study, more=True), begun)
+    return looks
+
+
+def looks_at(ledger: Ledger, study: Study, *, more: bool = False) -> list[Look]:
     """Every look so far. A study that now asks for more seeds adds one: the gains of the earlier ones were on show while they came in.
 
-    The ledger has to be loaded.
+    The ledger has to be loaded. `more` takes the study for one that asks for more seeds.
     """
     found = [Look(**look) for look in ledger.looks()]
     declared = ledger.declared()
     if declared is None:
         return found
     before = studies.from_declared(study.name, declared)
-    if before.confirm.seeds < study.confirm.seeds and (arms := _shown(Plan(before, ledger.results, ledger.proposals()))):
+    if (more or before.confirm.seeds < study.confirm.seeds) and (arms := _shown(Plan(before, ledger.results, ledger.proposals()))):
         found.append(Look(now(), before.confirm.seeds, arms))
     return found
 

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep import measured
-from sweep.analysis import first_place, refuse_what_cannot_reject
+from sweep.analysis import Look, first_place, seeds_with
 from sweep.document import RejectStudy
 from sweep.forecast import forecast, warnings
 from sweep.ledger import Ledger
-from sweep.looks import looks_at
+from sweep.looks import accepted_looks, looks_at
 from sweep.measured import Pace, Results
 from sweep.plan import Plan
 from sweep.shown import duration
@@ -31,6 +31,7 @@ from trainer.spec import RunSpec
 POWER = 0.8
 HOPELESS, EVEN = 0.1, 0.5
 """Chances to find a gain of one standard deviation: under the first it is warned, and told with how many seeds it is the second."""
+SD = "the standard deviation of the differences within pairs"
 MOST_SEEDS = 200
 """That are tried to find that number."""
 PHASES: tuple[Phase, ...] = ("search", "confirm")
@@ -78,8 +79,7 @@ class Planned:
         else a few seconds of training here."""
         grown = ledger.check(study, extend=True)
         ledger.load(keep=False)
-        looks = looks_at(ledger, study)
-        refuse_what_cannot_reject(study, looks)
+        looks = accepted_looks(ledger, study)
         whole = forecast(Plan(study, {}, {}), slots)
         plan = Plan(study, ledger.results, ledger.proposals())
         done = plan.finished.total()
@@ -118,7 +118,7 @@ class Planned:
             power_at_one_sd=one_sd,
             warnings=[
                 *_growth(grown, study.confirm.seeds - pairs),
-                *_hopeless(study, pairs, one_sd, overlap),
+                *_hopeless(study, pairs, one_sd, overlap, looks_at(ledger, study, more=True)),
                 *warnings(study),
                 *benchmarks.damaged,
             ],
@@ -139,16 +139,18 @@ def _faster(hours: float | None, packings: dict[str, float]) -> Iterator[str]:
             yield f"{how}: about {_rounded(others)} GPU-hours"
 
 
-def _hopeless(study: Study, pairs: int, one_sd: float, overlap: float) -> Iterator[str]:
+def _hopeless(study: Study, pairs: int, one_sd: float, overlap: float, if_more: list[Look]) -> Iterator[str]:
     """A plan whose comparisons will find next to nothing, and how many seeds would do, where some number does."""
     if one_sd >= HOPELESS:
         return
     alpha, test = study.analysis.alpha / study.comparisons, study.analysis.test
     enough = next((more for more in range(pairs + 1, MOST_SEEDS + 1) if power(more, 1.0, alpha, test, overlap) >= EVEN), None)
-    seeds = "" if enough is None else f" With {study.confirm.seeds - pairs + enough} seeds it would be {EVEN:.0%}."
+    advice = ""
+    if enough is not None:
+        seeds = seeds_with(study, if_more, lambda arm: enough if arm in study.tested else 0)
+        advice = f" Write confirm.seeds: {seeds} for a chance of {EVEN:.0%}."
     yield (
-        f"the comparison will find next to nothing: a gain of one standard deviation of the pair differences is found with {one_sd:.0%} "
-        f"by {pairs} pairs.{seeds}"
+        f"the comparison will find next to nothing: {pairs} pairs find a true gain of one SD ({SD}) with a chance of {one_sd:.0%}.{advice}"
     )
 
 
@@ -173,9 +175,8 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
         f"{planned.comparisons} comparisons of {planned.pairs} pairs ({study.analysis.test}, Holm at {study.analysis.alpha:g}), at r = "
         + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)
         + ".",
-        f"The smallest gain that the strictest of them finds with {POWER:.0%} power: "
-        f"{planned.detectable_sd:.2f} standard deviations of the pair differences; "
-        f"a gain of one it finds with {planned.power_at_one_sd:.0%}.",
+        f"A true gain of {planned.detectable_sd:.2f} SD is found with a chance of {POWER:.0%}, one of 1 SD with "
+        f"{planned.power_at_one_sd:.0%}. (SD: {SD}. Counted for the comparison that Holm holds to the strictest level.)",
     ]
     parts: list[RenderableType] = [table, *map(Text, lines)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]

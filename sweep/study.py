@@ -11,16 +11,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from sweep import document, space
 from sweep.contents import DECLARED_ELSEWHERE, NAME, ON, Choice, Contents, Range, Values
 from sweep.document import RejectStudy
 from sweep.study_check import check
+from sweep.study_shape import shape_problems
 from trainer import data
 from trainer.data import DATASETS, OWN, Data
 from trainer.models import names
 from trainer.policies import POLICIES
 from trainer.randomness import derive
-from trainer.settings import nearest, settings_of
+from trainer.settings import SpecError, nearest, settings_of
 from trainer.spec import RunSpec, Task
 from trainer.tables import Table
 
@@ -240,10 +243,31 @@ def from_identity(name: str, identity: Mapping[str, Any]) -> Study:
 
 
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
-    """The study that a ledger was begun with."""
+    """The study that a ledger was begun with; RejectStudy where this version of the code lacks some of it, such as a policy."""
     identity = declared["identity"]
     ordered = {key: {name: identity[key][name] for name in declared[key]} for key in ("arms", "tasks") if key in declared}
-    return from_identity(name, {**identity, **ordered, "description": declared.get("description", "")})
+    problems: list[str] = []
+    try:
+        study = from_identity(name, {**identity, **ordered, "description": declared.get("description", "")})
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, place))}: {reason}" for place, reason in shape_problems(error)]
+    else:
+        for arm in [arm for arm, it in study.arms.items() if not it.repeat]:
+            try:
+                for candidate in study.ends(arm):
+                    study.run(candidate, "confirm", 0)
+            except SpecError as error:
+                problems += [f"arms.{study.base_of(arm)}: {problem}" for problem in error.problems]
+        if not problems:
+            return study
+    raise RejectStudy(
+        [
+            f"{name}: the study.json of its ledger asks for what this version of the code does not have:",
+            *(f"  {problem}" for problem in problems),
+            "Nothing was changed. Put it back, or use the version that the study was begun with: "
+            "`commit` in attempt-1/attempt.json of any of its runs names it.",
+        ]
+    )
 
 
 def schema() -> str:

@@ -32,6 +32,10 @@ def arms(**more: Any) -> dict[str, Any]:
     return {**study_values()["arms"], **more}
 
 
+def budgeted(budget: int) -> dict[str, Any]:
+    return arms(additive={**study_values()["arms"]["additive"], "budget": budget})
+
+
 # the study
 
 
@@ -84,6 +88,8 @@ GROWTH: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"confirm": {"seeds": 8}}, "confirm.seeds: 6 -> 8"),
     ({}, {"search": {"budget": 6}}, "search.budget: 4 -> 6"),
     ({}, {"search": {"finalists": 2}}, "search.finalists: 1 -> 2"),
+    ({}, {"arms": budgeted(6)}, "arms.additive.budget: None -> 6"),
+    ({"arms": budgeted(2)}, {}, "arms.additive.budget: 2 -> None"),  # then that of the search, 4
     ({}, {"arms": THREE}, "arms.third.policy.name: sawtooth is new"),
     ({"arms": THREE, "analysis": FAMILY}, {"arms": THREE, "analysis": {**FAMILY, "family": ["additive", "third"]}}, "analysis.family:"),
     ({"arms": THREE, "analysis": FAMILY}, {"arms": THREE, "analysis": {**FAMILY, "family": None}}, "analysis.family:"),
@@ -124,6 +130,8 @@ def test_every_extension_stays_recorded(place: str) -> None:
 CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"confirm": {"seeds": 5}}),
     ({}, {"search": {"budget": 3}}),
+    ({}, {"arms": budgeted(3)}),
+    ({"arms": budgeted(6)}, {}),
     ({"search": {"finalists": 2}}, {"search": {"finalists": 1}}),
     ({"arms": THREE}, {"arms": arms()}),
     ({"arms": THREE, "analysis": {**FAMILY, "family": ["additive", "third"]}}, {"arms": THREE, "analysis": FAMILY}),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from sweep.analysis import earlier
+from sweep.document import RejectStudy
 from sweep.ledger import Ledger
-from sweep.looks import looks_at
+from sweep.looks import accepted_looks, looks_at
 from sweep.overview import overview
 from sweep.reading import Reading
 from sweep.study import Study
@@ -61,3 +62,18 @@ def test_the_gains_of_the_tables_are_those_that_are_tested(tmp_path: Path) -> No
     reading = extended(tmp_path)
     shown = next(arm for arm in overview(reading.plan, {}, {}, reading.looks).arms if arm.arm == "additive")
     assert (shown.gains["1"].pairs, shown.gains["1"].mean) == (6, pytest.approx(reading.compare()[0].gain))
+
+
+def test_the_number_of_seeds_that_is_asked_for_is_one_that_is_accepted(tmp_path: Path) -> None:
+    """One comparison takes 6 pairs, and two take 7. Of a study that has 12 seeds, of which 6 and then all were seen, that is 19."""
+    drive(of(6), tmp_path)
+    with pytest.raises(RejectStudy, match=r"Ask for 12 seeds or more, or stay at the 6 that it has\."):
+        accepted_looks(opened(tmp_path), of(9))
+    assert accepted_looks(opened(tmp_path), of(12))
+    extended(tmp_path)
+    two: dict[str, Any] = {**ARMS, "saw": {"policy": {"name": "sawtooth", "step": 0.3, "period": 3}}}
+    with pytest.raises(RejectStudy, match=r"Ask for 19 seeds or more\.$"):
+        accepted_looks(opened(tmp_path), study_of(arms=two, confirm={"seeds": 12}))
+    assert accepted_looks(opened(tmp_path), study_of(arms=two, confirm={"seeds": 19}))
+    with pytest.raises(RejectStudy, match=r"Ask for 19 seeds or more\.$"):
+        accepted_looks(opened(tmp_path), study_of(arms=two, confirm={"seeds": 18}))

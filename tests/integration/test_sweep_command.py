@@ -67,10 +67,10 @@ def test_a_changed_study_is_refused_and_a_grown_one_accepted_when_asked(finished
     refused = sweep("run", changed, "--store", finished)
     assert refused.returncode == 2
     assert "task.epochs: 6 -> 7" in refused.stderr
-    grown = write_study(tmp_path, confirm={"seeds": 7})
+    grown = write_study(tmp_path, confirm={"seeds": 12})
     refused = sweep("run", grown, "--store", finished)
     assert refused.returncode == 2
-    assert "confirm.seeds: 6 -> 7" in refused.stderr
+    assert "confirm.seeds: 6 -> 12" in refused.stderr
     assert "--extend" in refused.stderr
 
 

@@ -15,6 +15,7 @@ from sweep.mlflow_page import NOTE_TAG
 from sweep.mlflow_view import View
 from sweep.reading import Reading
 from sweep.report import page_and_note
+from tests.conftest import ROOT
 from tests.loops import drive, short_values, study_of
 from tests.sweeps import sweep, write_study
 from tests.views import MLFLOWS_OWN
@@ -75,6 +76,23 @@ def test_a_study_that_was_not_begun_is_said_to_be(command: str, tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["status", "report", "sync", "ui", "export", "doctor"])
+def test_a_study_whose_policy_is_gone_is_said_to_need_it(command: str, tmp_path: Path) -> None:
+    """The file has become another one; the ledger is of a policy that is known on a path which the command does not have."""
+    gone = study_of(arms={"gone": {"policy": {"name": "faulty", "how": "never"}}})
+    Ledger(str(tmp_path), "small", print).declare(gone, False, 0)
+    before = (tmp_path / "small" / "study.json").read_bytes()
+    at = ["--mlflow-uri", f"sqlite:///{tmp_path}/m.db"]
+    more = {"export": ["--to", tmp_path / "out"], "sync": at, "ui": at}.get(command, [])
+    done = sweep(command, write_study(tmp_path), "--store", tmp_path, *more, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "arms.gone: policy.name  must be one of dense, fixed," in done.stderr
+    assert "it is 'faulty'" in done.stderr
+    assert "attempt-1/attempt.json" in done.stderr
+    assert (tmp_path / "small" / "study.json").read_bytes() == before
+
+
 def test_a_study_under_way_says_in_mlflow_what_it_lacks(tmp_path: Path) -> None:
     drive(study_of(), tmp_path, most=3)
     ledger = Ledger(str(tmp_path), "small", print)
@@ -88,11 +106,12 @@ def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refu
     study = write_study(tmp_path, **BRIEF)
     looked = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
     assert [row["first_place"] for row in looked["comparisons"]] == [0]
-    for command in (["plan", "--slots", "2"], ["run", "--extend"]):
+    for command in (["plan", "--slots", "2"], ["run"], ["run", "--extend"]):
         write_study(tmp_path, **BRIEF, confirm={"seeds": 9})
         refused = sweep(command[0], study, "--store", tmp_path, *command[1:])
         assert refused.returncode == 2
-        assert "Ask for 12 seeds" in refused.stderr
+        assert "Ask for 12 seeds or more, or stay at the 6 that it has." in refused.stderr
+        assert "--extend accepts" not in refused.stderr  # it would not
     write_study(tmp_path, **BRIEF, confirm={"seeds": 12})
     done = sweep("run", study, "--store", tmp_path, "--extend")
     assert done.returncode == 0, done.stderr

@@ -386,6 +386,26 @@ def test_neurons_that_are_never_pruned_are_told() -> None:
     assert of_arms(pruned(11), epochs=12) == of_arms(pruned({"low": 5, "high": 50}), epochs=12) == []
 
 
+@pytest.mark.parametrize(
+    ("policy", "epochs", "lowest", "advice"),
+    [
+        ({"name": "additive-reset", "step": 0.05}, 13, "0.4", "policy.step of 0.075 or more"),
+        ({"name": "multiplicative-reset", "decay": 0.9}, 3, "0.81", "policy.decay of 0.3162 or less"),
+        ({"name": "sawtooth", "step": 0.1, "period": 4}, 40, "0.7", "policy.step of 0.3 or more"),
+        ({"name": "additive-reset", "step": 0.05, "floor": 0.5}, 40, "0.5", None),  # where the floor is what keeps it up
+    ],
+)
+def test_a_keep_ratio_that_stays_mild_is_told_with_the_value_that_would_take_it_down(
+    policy: dict[str, Any], epochs: int, lowest: str, advice: str | None
+) -> None:
+    (line,) = of_arms({"ratio": {"policy": policy}}, epochs=epochs)
+    mild = f"arms.ratio: its keep ratio stays at {lowest} or above in all {epochs} epochs: none is trained at high sparsity."
+    assert line == (f"{mild} For 0.1 it takes {advice}." if advice else mild)
+    if advice:
+        setting, value = advice.removeprefix("policy.").split(" of ")
+        assert of_arms({"ratio": {"policy": {**policy, setting: float(value.split()[0])}}}, epochs=epochs) == []
+
+
 def test_arms_of_which_the_same_is_true_are_told_in_one_line() -> None:
     searched = {"policy": {"name": "dense"}, "task": {"learning_rate": RATE}}
     values = changed("arms", {"dense": searched, "other": searched})

@@ -1,0 +1,141 @@
+"""A ledger that commit 15d2fea made is read, continued, reported and exported with that commit's numbers (tests/data/README.md).
+
+Epochs that are trained now are not compared: their last bits depend on the processor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import ROOT
+from tests.sweeps import sweep
+
+DATA = ROOT / "tests" / "data"
+STUDIES = ("kept", "kept-tasks")
+TABLES = ("epochs", "endpoints", "runs", "candidates", "comparisons", "across")
+PROSE = ("description", "store")
+"""Keys of the report whose words may change."""
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A copy of the ledger's store, every file with the time that the index knows it by."""
+    with tarfile.open(DATA / "ledger-15d2fea.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for study in STUDIES:
+        folder = tmp_path / "store" / study
+        for run_id, (stamp, _) in json.loads((folder / "index.json").read_text())["runs"].items():
+            nanoseconds = int(stamp.partition("-")[2])
+            os.utime(folder / "runs" / run_id / "outcome.json", ns=(nanoseconds, nanoseconds))
+    return tmp_path / "store"
+
+
+def given_up(store: Path) -> str:
+    """Put the study `kept` back to where its last run had been given up; that run's id."""
+    state, study = store.parent / "given-up" / "kept", store / "kept"
+    (run,) = (state / "runs").iterdir()
+    shutil.rmtree(study / "runs" / run.name)
+    shutil.copytree(state, study, dirs_exist_ok=True)
+    return run.name
+
+
+def file(study: str) -> Path:
+    """A study's file."""
+    return DATA / f"{study}.yaml"
+
+
+def files(folder: Path, *without: str) -> dict[str, bytes]:
+    """Everything in a study's folder, but for some of its parts."""
+    named = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in named.items() if not name.startswith(without)}
+
+
+def told(*arguments: str | Path) -> Any:
+    """What a command says in JSON."""
+    done = sweep(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def differences(expected: Any, found: Any, place: str = "") -> Iterator[str]:
+    """Where `found` is not as expected. It may have more keys, not fewer, and numbers may differ by what the order of a sum does."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key, value in expected.items():
+            if key not in found:
+                yield f"{place}.{key}: is gone"
+            elif key not in PROSE:
+                yield from differences(value, found[key], f"{place}.{key}")
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for i, (before, now) in enumerate(zip(expected, found, strict=True)):
+            yield from differences(before, now, f"{place}.{i}")
+    elif isinstance(expected, float) and isinstance(found, float | int):
+        if not (math.isclose(expected, found, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(expected) and math.isnan(found))):
+            yield f"{place}: {found} and not {expected}"
+    elif expected != found:
+        yield f"{place}: {found} and not {expected}"
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_it_is_complete_and_its_study_file_is_the_one_it_was_begun_with(kept: Path, study: str) -> None:
+    before = files(kept / study)
+    seen = told("status", file(study), "--store", kept)
+    planned = told("plan", file(study), "--store", kept, "--slots", "1")
+    assert (seen["complete"], seen["done"], seen["damaged"], seen["failures"]) == (True, seen["total"], {}, {})
+    assert (planned["runs_left"], planned["runs_done"]) == (0, seen["total"])
+    assert not any("grew" in warning for warning in planned["warnings"])
+    assert files(kept / study) == before
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_file_of_it_is_found_to_be_whole(kept: Path, study: str) -> None:
+    before = files(kept / study, "lease/")
+    assert told("doctor", file(study), "--store", kept) == []
+    assert files(kept / study, "lease/") == before
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_its_report_and_its_export_have_the_same_numbers(kept: Path, study: str, tmp_path: Path) -> None:
+    before, expected = files(kept / study), DATA / "expected-15d2fea" / study
+    told("export", file(study), "--store", kept, "--to", tmp_path / "out")
+    for name in TABLES:
+        were, are = (pq.read_table(folder / f"{name}.parquet") for folder in (expected, tmp_path / "out"))
+        assert [*differences(were.to_pylist(), are.to_pylist(), name)] == []
+    numbers = json.loads((expected / "report.json").read_text())
+    assert [*differences(numbers, json.loads((tmp_path / "out" / "report.json").read_text()))] == []
+    assert files(kept / study) == before
+
+
+def test_without_its_index_it_says_the_same(kept: Path) -> None:
+    (kept / "kept" / "index.json").unlink()
+    numbers = json.loads((DATA / "expected-15d2fea" / "kept" / "report.json").read_text())
+    assert [*differences(numbers, told("report", file("kept"), "--store", kept))] == []
+
+
+def test_a_run_that_was_given_up_goes_on_from_what_it_kept_and_nothing_else_is_touched(kept: Path) -> None:
+    run_id, ledger = given_up(kept), kept / "kept"
+    (failure,) = told("status", file("kept"), "--store", kept)["failures"].items()
+    assert failure[0] == run_id
+    *_, table = sorted((ledger / "runs" / run_id / "attempt-1").glob("epochs-*.parquet"))
+    committed, run = pq.read_table(table).to_pylist(), f"runs/{run_id}/"
+    mine = (run, "failures/", "lease/", "index.json", "preflight/")
+    before = files(ledger, *mine)
+    done = sweep("run", file("kept"), "--store", kept)
+    assert done.returncode == 0, done.stderr
+    assert files(ledger, *mine) == before
+    rows = pq.read_table(ledger / run / "epochs.parquet").to_pylist()
+    assert 0 < len(committed) < len(rows)
+    assert rows[: len(committed)] == committed
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert not files(ledger / "failures")
+    seen = told("status", file("kept"), "--store", kept)
+    assert (seen["complete"], seen["done"]) == (True, 44)
