@@ -8,7 +8,7 @@ STORE ?= results
 TO ?= $(STUDY)-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sweep ui report export check format test bench wheel clean
+.PHONY: help setup lock sweep ui report export check format test test-all soak bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +59,14 @@ format: $(READY) ## format the code and mend what lint can
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-test: $(READY) ## every test that this machine can run
+test: $(READY) ## the tests that a change needs, in a few minutes
+	$(RUN) -m pytest -m "not slow and not chaos and not browser"
+
+test-all: $(READY) ## every test that this machine can run: also kills, two-node clusters, a browser
 	$(RUN) -m pytest
+
+soak: $(READY) ## kill whole sweeps a hundred times; twenty are in test-all
+	KILLS=100 $(RUN) -m pytest -n 1 --durations=0 -k kills_of_the_whole_tree tests/chaos/test_sweep_kills.py
 
 bench: $(READY) ## measure an epoch, a sweep and the plan beside their rivals; about half an hour
 	$(RUN) -m benchmarks.trainer

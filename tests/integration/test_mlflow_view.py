@@ -18,7 +18,7 @@ from tests.loops import drive
 from tests.sweeps import Started, study_values
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, points_of, shown, synced, view_of
 
-pytestmark = MLFLOWS_OWN
+pytestmark = [MLFLOWS_OWN, pytest.mark.xdist_group("mlflow-view")]
 ADDITIVE = study_values()["arms"]["additive"]
 ARMS: dict[str, Any] = {
     "dense": {"policy": {"name": "dense"}},

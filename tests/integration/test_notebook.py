@@ -21,7 +21,10 @@ from nbclient import NotebookClient
 from sweep.export import NOTEBOOK, notebook
 from tests.integration.exported import BY_T, MANY, PAIRED, RESAMPLED, SEARCHED, TASKS, WILD, age, made, written
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq"),
+    pytest.mark.xdist_group("notebook"),
+]
 
 
 STAGES = {"begun": 0, "searching": 4, "half": 16, "complete": None}

@@ -14,6 +14,8 @@ from tests.conftest import ROOT
 from tests.sweeps import generations, rows, sweep, write_study
 from trainer.store import open_store
 
+pytestmark = pytest.mark.xdist_group("sweep-command")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:

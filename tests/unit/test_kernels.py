@@ -16,6 +16,9 @@ import pytest
 from tests.conftest import ROOT
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kernels")]
+
+
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     cache = {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}

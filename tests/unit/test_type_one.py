@@ -13,6 +13,8 @@ from benchmarks.type_one import Found, band, expected, found
 
 STUDIES = 60
 
+pytestmark = pytest.mark.xdist_group("type-one")
+
 
 @pytest.fixture(scope="module")
 def each() -> Iterator[list[Found]]:
