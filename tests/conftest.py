@@ -17,11 +17,6 @@ import torch
 if not torch.cuda.is_available():  # the kernels are tested by Triton's interpreter, which has to be asked for before they are imported
     os.environ["TRITON_INTERPRET"] = "1"
 
-MEMORY = Path("/dev/shm")
-if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
-    # Ledgers are flushed to the disk at every step. In memory that costs nothing, and the tests take half the time.
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-
 import pytest
 
 from trainer.rows import WALL, EpochRow, plain
@@ -37,6 +32,15 @@ BRISK: dict[str, dict[str, Any]] = {
 }
 """Settings with which a policy moves within a few epochs, where its defaults would not; any other policy is tested with its defaults."""
 ROOT = Path(__file__).parent.parent
+
+
+MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
+
+
+def pytest_configure() -> None:
+    """Put temporary folders in memory, where there is room: ledgers are flushed at every step, and a disk takes its time for that."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def run_values(policy: dict[str, Any] | None = None, *, seed: int = 7, **task: Any) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def run(folder: Path) -> str:
         warnings.simplefilter("ignore")  # a notebook shows them and goes on
         for cell in cells_of(folder).cells:
             if cell.cell_type == "code":
-                exec(compile(cell.source, cell.id, "exec"), namespace)  # noqa: S102
+                exec(compile(cell.source, cell.id, "exec"), namespace)
         namespace["plt"].close("all")
     return printed.getvalue()
 
@@ -193,7 +193,7 @@ def test_a_number_that_was_altered_in_the_report_is_named(exported: Exported, tm
     changes: list[Callable[[dict[str, Any]], str]] = [_gain, _holm, _count, _more]
     names = [change(numbers) for change in changes]
     (altered / "report.json").write_text(json.dumps(numbers), encoding="utf-8")
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match="numbers do not agree") as refused:
         run(altered)
     for name in names:
         assert f"\n{name}" in str(refused.value)

@@ -15,7 +15,6 @@ import pytest
 
 from tests.conftest import ROOT
 
-
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kernels")]
 
 
