@@ -8,7 +8,7 @@ STORE ?= results
 TO ?= $(STUDY)-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sweep ui report export check format test test-all soak bench wheel clean
+.PHONY: help setup lock sweep ui report export check format test test-all test-numeric soak bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,14 @@ test-all: $(READY) ## every test that this machine can run: also kills, two-node
 
 soak: $(READY) ## kill whole sweeps a hundred times; twenty are in test-all
 	KILLS=100 $(RUN) -m pytest -n 1 --durations=0 -k kills_of_the_whole_tree tests/chaos/test_sweep_kills.py
+
+# A processor that lacks an instruction set runs these as the next lesser one it has, and says nothing. The kernels run in Triton's
+# interpreter here, which asks neither for ATen's instructions nor for its threads.
+test-numeric: $(READY) ## compare what is computed under two instruction sets, on one thread and on two
+	for capability in default avx2; do for threads in 1 2; do \
+		echo "ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads"; \
+		ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads $(RUN) -m pytest -q -m numeric -k "not fused" || exit 1; \
+	done; done
 
 bench: $(READY) ## measure an epoch, a sweep and the plan beside their rivals; about half an hour
 	$(RUN) -m benchmarks.trainer

@@ -32,6 +32,8 @@ BRISK: dict[str, dict[str, Any]] = {
 }
 """Settings with which a policy moves within a few epochs, where its defaults would not; any other policy is tested with its defaults."""
 ROOT = Path(__file__).parent.parent
+THREADS = int(os.environ.get("TEST_THREADS", "1"))
+"""Of torch, in this process and in those that it compares itself with."""
 
 
 MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
@@ -61,7 +63,7 @@ def without_wall(rows: list[EpochRow]) -> list[dict[str, Any]]:
 
 def command(run: Path, store: Path | str, *more: str) -> list[str]:
     """The trainer's command line."""
-    return [sys.executable, "-m", "trainer", str(run), "--store", str(store), "--device", "cpu", "--threads", "1", *more]
+    return [sys.executable, "-m", "trainer", str(run), "--store", str(store), "--device", "cpu", "--threads", str(THREADS), *more]
 
 
 def train(run: Path, store: Path | str, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -69,10 +71,16 @@ def train(run: Path, store: Path | str, *more: str, **options: Any) -> subproces
     return subprocess.run(command(run, store, *more), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False, **options)
 
 
+def unread(arguments: list[str]) -> subprocess.Popen[str]:
+    """A trainer that waits for its reader: it cannot be done before its rows are read, however slow the reader is."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, pipesize=4096)  # four rows or so
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """The same numbers on every machine, and no fight over cores with the processes that tests start."""
-    torch.set_num_threads(1)
+    """No fight over cores with the processes that tests start; TEST_THREADS asks for more."""
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import ROOT
 from tests.loops import drive, study_of
@@ -31,6 +31,9 @@ STUDY: dict[str, Any] = {
     },
     "confirm": {"seeds": 7},
 }
+LONG = 60_000
+"""Milliseconds; Playwright gives a page five seconds, which a busy machine may take."""
+expect.set_options(timeout=LONG)
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 """A panel that covers a third of the page on the first visit."""
 
@@ -52,6 +55,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1500, "height": 900})
     context.add_init_script(NO_ASSISTANT)
+    context.set_default_timeout(LONG)
     yield context.new_page()
     context.close()
 
@@ -80,4 +84,4 @@ def opened(store: Path) -> Iterator[str]:
             yield link
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(120)

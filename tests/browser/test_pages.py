@@ -14,7 +14,6 @@ from tests.sweeps import sweep
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 GAIN = ".ag-row [col-id='metrics.`gain`']"
-LONG = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def gains(reading: Reading) -> dict[str, float]:
 def test_the_link_opens_the_gains_best_first_with_the_seeds_below(page: Page, opened: str, reading: Reading) -> None:
     known = {"dense": 0.0, **gains(reading)}
     page.goto(opened)
-    expect(page.locator(GAIN)).to_have_count(len(known), timeout=LONG)
+    expect(page.locator(GAIN)).to_have_count(len(known))
     shown = [float(text.split()[0]) for text in page.locator(GAIN).all_inner_texts()]
     assert shown == pytest.approx(sorted(known.values(), reverse=True))
     assert page.title() != "taken over"
@@ -39,33 +38,33 @@ def test_the_link_opens_the_gains_best_first_with_the_seeds_below(page: Page, op
     shown_as = {"dense": "dense (baseline)", "dense-again": "dense-again (repeat)"}.get(arm, arm)
     page.locator(f"[row-id='tag.shown_as.{shown_as}'] [col-id='attributes.`Run Name`'] span[role=button]").first.click()
     for seed in reading.study.pools[arm]:
-        expect(page.get_by_text(f"{first} seed {seed}").first).to_be_visible(timeout=LONG)
+        expect(page.get_by_text(f"{first} seed {seed}").first).to_be_visible()
 
 
 def test_the_curves_of_the_seed_averages_are_drawn(page: Page, opened: str) -> None:
     page.goto(opened.replace("viewStateShareKey=gains", "viewStateShareKey=curves").replace("=TABLE", "=CHART"))
     cards = page.locator("[data-testid='experiment-view-compare-runs-card'] .js-plotly-plot .trace")
-    expect(cards.first).to_be_visible(timeout=LONG)
+    expect(cards.first).to_be_visible()
     assert cards.count() >= 4  # a line for each candidate
 
 
 def test_a_parent_has_its_charts_and_its_description(page: Page, opened: str) -> None:
     page.goto(opened)
     group = page.locator("[row-id='tag.shown_as.sparse'] [col-id='attributes.`Run Name`'] span[role=button]").first
-    group.click(timeout=LONG)
+    group.click()
     page.get_by_text("sparse (confirm, 7 seeds)").first.click()
-    expect(page.get_by_text("averages over 7 seeds")).to_be_visible(timeout=LONG)
+    expect(page.get_by_text("averages over 7 seeds")).to_be_visible()
     page.goto(page.url.split("?")[0].removesuffix("/overview") + "/model-metrics?workflowType=machine_learning")
-    expect(page.locator(".js-plotly-plot .trace").first).to_be_visible(timeout=LONG)
+    expect(page.locator(".js-plotly-plot .trace").first).to_be_visible()
 
 
 def test_the_report_is_an_artifact_that_is_shown(page: Page, opened: str, reading: Reading) -> None:
     page.goto(opened)
     link = page.get_by_role("link", name="Report").first
-    link.wait_for(timeout=LONG)
+    link.wait_for()
     page.goto(opened.split("#")[0] + (link.get_attribute("href") or ""))
     report = page.frame_locator("iframe.mlflow-html-iframe")
-    expect(report.locator("h1")).to_have_text("small", timeout=LONG)
+    expect(report.locator("h1")).to_have_text("small")
     expect(report.get_by_text("<script>document.title = 'taken over'</script>").first).to_be_visible()
     assert report.locator("figure svg").count() >= 6
     shown = report.locator("table").first.inner_text()

@@ -51,7 +51,7 @@ def test_a_signal_keeps_the_last_epoch_and_names_the_command_that_continues(numb
     with Started(tmp_path, "run", study, "--store", tmp_path) as started:
         started.until(lambda: any((tmp_path / "small" / "runs").glob("*/attempt-*/checkpoint-*")))
         started.process.send_signal(number)
-        assert started.wait(60) == code, started.log.read_text()
+        assert started.wait() == code, started.log.read_text()
     assert f"To continue: python -m sweep run {study} --store {tmp_path}" in started.log.read_text()
     logs = [path.read_text() for path in (tmp_path / "small" / "runs").glob("*/attempt-*/log.txt")]
     assert any("stopped; what was trained is kept" in log for log in logs)
@@ -65,4 +65,4 @@ def test_the_second_signal_stops_at_once(tmp_path: Path) -> None:
         started.process.send_signal(signal.SIGINT)
         started.until(lambda: "Once more to stop at once" in started.log.read_text())
         started.process.send_signal(signal.SIGINT)
-        assert started.wait(60) == 130
+        assert started.wait() == 130

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, command, run_spec, train, without_wall
+from tests.conftest import command, run_spec, train, unread, without_wall
 from trainer.rows import EpochRow, from_parquet
 from trainer.spec import RunSpec
 from trainer.training import Training
@@ -23,8 +23,7 @@ EPOCHS = 80
 
 
 def start(run: Path, store: Path) -> subprocess.Popen[str]:
-    arguments = command(run, store, "--commit-seconds", "0")
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return unread(command(run, store, "--commit-seconds", "0"))
 
 
 def read_rows(process: subprocess.Popen[str], count: int) -> None:
@@ -85,7 +84,7 @@ def test_a_process_frozen_past_anothers_end_and_let_go_changes_nothing(
         assert train(run, store).returncode == 0
         finished = {path: path.read_bytes() for path in store.rglob("*") if path.is_file() and "attempt-1" not in path.parts}
         frozen.send_signal(signal.SIGCONT)
-        _, said = frozen.communicate(timeout=60)
+        _, said = frozen.communicate(timeout=240)
     finally:
         frozen.kill()
         frozen.communicate()
@@ -104,7 +103,7 @@ def test_a_disk_that_fills_up_fails_loudly_and_the_commit_before_still_reads(
     process = start(run, store)
     read_rows(process, 3)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 3
     assert "cannot write" in said
     assert "What was there before is untouched" in said

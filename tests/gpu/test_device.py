@@ -20,7 +20,10 @@ from trainer import ops
 from trainer.ops import fused, keep_count, reference
 from trainer.training import Training
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+pytestmark = [
+    pytest.mark.numeric,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
+]
 
 PRECISIONS = ["float32", "bfloat16"]
 SAWTOOTH = {"name": "sawtooth", "period": 2, "decay": 0.3}

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT, command, run_spec, train, without_wall
+from tests.conftest import ROOT, command, run_spec, train, unread, without_wall
 from trainer.rows import EpochRow, from_parquet, from_plain, json_ready
 from trainer.training import Training
 
@@ -112,11 +112,11 @@ def test_a_signal_keeps_the_last_whole_epoch_and_names_the_command_that_continue
     write_run: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
     run, store = write_run(epochs=40), tmp_path / "runs"
-    process = subprocess.Popen(command(run, store), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = unread(command(run, store))
     assert process.stdout
     shown = [process.stdout.readline() for _ in range(3)]
     process.send_signal(number)
-    rest, said = process.communicate(timeout=60)
+    rest, said = process.communicate(timeout=240)
     assert process.returncode == 128 + number
     assert f"To continue: {sys.executable} -m trainer {run} --store {store}" in said
     epochs = len(shown) + len(rest.splitlines())
@@ -151,15 +151,15 @@ def test_on_a_terminal_a_bar_moves_and_rows_still_go_to_stdout_alone(write_run: 
 
 
 def test_a_reader_that_goes_away_costs_no_epoch(write_run: Any, tmp_path: Path) -> None:
-    run, store = write_run(epochs=30), tmp_path / "runs"
-    process = subprocess.Popen(command(run, store), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run, store = write_run(epochs=40), tmp_path / "runs"
+    process = unread(command(run, store))
     assert process.stdout
     assert process.stderr
     process.stdout.readline()
     process.stdout.close()
     said = process.stderr.read()
     process.stderr.close()
-    assert process.wait(60) == 128 + signal.SIGPIPE
+    assert process.wait(240) == 128 + signal.SIGPIPE
     assert "Traceback" not in said
     assert "nobody reads the rows any more" in said
     assert len(list(store.rglob("checkpoint-*.pt"))) == 1

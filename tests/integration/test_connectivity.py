@@ -199,7 +199,7 @@ def test_neurons_go_by_their_incoming_weights_and_take_their_connections_along(n
         due = epoch >= policy["start"] and (epoch - policy["start"]) % policy["period"] == 0
         left = [weights.copy() for weights in before.weights]
         for layer, width in enumerate((50, 40)):
-            incoming = abs(sparse.csr_array(before.weights[layer])).sum(axis=1)
+            incoming = abs(sparse.csr_array(before.weights[layer].astype(float))).sum(axis=1)
             free = [j for j in range(width) if j not in gone[layer]]
             count = min(math.ceil(0.2 * len(free)), int(policy.get("target", 0.5) * width) - len(gone[layer])) if due else 0
             gone[layer] |= set(sorted(free, key=lambda j, sums=incoming: (sums[j], j))[:count])

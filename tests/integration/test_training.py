@@ -20,6 +20,8 @@ from trainer.models.wide_resnet import WideResNet
 from trainer.policies import POLICIES
 from trainer.training import Training
 
+pytestmark = pytest.mark.numeric
+
 POLICY_VALUES: dict[str, dict[str, Any]] = {
     **{name: {"name": name, **BRISK.get(name, {})} for name in POLICIES},
     "random survivors": {"name": "additive-reset", "step": 0.3, "survivors": "random"},
@@ -91,7 +93,7 @@ def test_the_learning_rate_falls_along_a_cosine_or_stays() -> None:
 def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> None:
     """Same weights and batches in straightforward PyTorch, with torch's own cosine schedule: the same losses, to float32's noise."""
     policy = {"name": "dense"} if ratio == 1 else {"name": "fixed", "ratio": ratio}
-    spec = run_spec(policy, epochs=3, train_size=100, batch_size=32, learning_rate=0.02, weight_decay=0.001)
+    spec = run_spec(policy, epochs=3, train_size=100, batch_size=32, learning_rate=0.02, weight_decay=0.1)
     training = Training(spec)
     plain = PlainWideResNet(10, 1, 10, 1)
     copy_weights(training.model, plain)
@@ -101,7 +103,7 @@ def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> Non
     rows = list(training)
 
     arrays, split = data.load("digits"), data.split(spec.task, spec.seed)
-    optimizer = torch.optim.SGD(plain.parameters(), 0.02, 0.9, weight_decay=0.001, nesterov=True)
+    optimizer = torch.optim.SGD(plain.parameters(), 0.02, 0.9, weight_decay=0.1, nesterov=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
     for row in rows:
         assert row.learning_rate == pytest.approx(schedule.get_last_lr()[0])

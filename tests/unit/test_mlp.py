@@ -16,6 +16,8 @@ from trainer.models import names
 from trainer.models.mlp import Mlp
 from trainer.settings import SpecError
 
+pytestmark = pytest.mark.numeric
+
 
 def drawn(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

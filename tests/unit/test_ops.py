@@ -14,6 +14,8 @@ from torch import Tensor
 from tests.survivors import Judged
 from trainer.ops import cpu, fused, keep_count, reference
 
+pytestmark = pytest.mark.numeric
+
 
 class OnDevice:
     """The kernels on a CUDA device where there is one; elsewhere Triton's interpreter runs them where the tensors are."""
@@ -159,7 +161,7 @@ def test_random_survivors_are_positive_as_many_and_follow_the_priority(ops: Any)
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("keep", [25, SIZE])
 def test_a_site_is_its_formula_and_so_are_its_gradients(ops: Any, format_: str, keep: int) -> None:
-    """Against double precision and autograd over the formula as the paper writes it."""
+    """Against double precision and autograd over the formula as the paper writes it; none nearer than 7e-4 to the threshold."""
 
     def formula(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         rms = (x.pow(2).mean(1, keepdim=True) + 1e-10).sqrt()

@@ -69,7 +69,7 @@ REFERENCE = {name: Sweep.of(plan, {run.run_id for run in runs}) for name, it in 
 
 
 @pytest.mark.parametrize("name", STUDIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(slots=st.integers(1, 40), draw=st.integers(0, 2**32), losses=st.sampled_from([0.0, 0.3]), restarts=st.sampled_from([0.0, 0.2]))
 def test_any_order_of_finishing_any_losses_and_any_restarts_match_the_same_networks(
     name: str, slots: int, draw: int, losses: float, restarts: float

@@ -50,7 +50,7 @@ def test_any_number_of_slots_makes_the_same_sweep(name: str, slots: int) -> None
 
 
 @pytest.mark.parametrize("name", STUDIES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(slots=st.integers(1, 40), draw=st.integers(0, 2**32), losses=st.sampled_from([0.0, 0.2, 0.5]), restarts=st.sampled_from([0.0, 0.2]))
 def test_any_order_of_finishing_any_losses_and_any_restarts_make_the_same_sweep(
     name: str, slots: int, draw: int, losses: float, restarts: float

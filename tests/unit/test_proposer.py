@@ -97,7 +97,7 @@ def test_random_and_grid_take_no_notice_of_scores(proposer: str) -> None:
 
 
 @pytest.mark.parametrize("proposer", ["tpe", "random"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(generation=st.integers(0, 10_000), seed=st.integers(0, 2**63 - 1), scored=st.booleans())
 def test_candidates_stay_within_bounds_on_steps_and_have_six_digits(proposer: str, generation: int, seed: int, scored: bool) -> None:
     study = made(proposer, seed=seed)

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -19,7 +19,6 @@ IMAGES = 199
 COUNTS = st.lists(st.tuples(st.integers(0, IMAGES), st.integers(0, IMAGES)), min_size=2, max_size=9)
 CLOSE = st.lists(st.tuples(st.integers(150, 155), st.integers(150, 155)), min_size=2, max_size=9)
 """With many ties and zeros."""
-UNTIMED = settings(deadline=None)
 ALPHAS = st.sampled_from([0.5, 0.25, 0.125, 0.1, 0.05, 0.05 / 6, 0.03125, 0.0078125])
 """Some are p-values that a few pairs can have: at equality the test rejects."""
 
@@ -47,7 +46,6 @@ def counted_by_halves(images: np.ndarray) -> float:
     return min(1.0, int(beyond.sum()) / 2 ** len(images))
 
 
-@UNTIMED
 @given(st.one_of(COUNTS, CLOSE))
 @example([(199, 198), (30, 27), (30, 29), (5, 3), (5, 3), (1, 3)])
 def test_the_p_value_is_the_share_of_sign_patterns_counted_in_images(counts: list[tuple[int, int]]) -> None:
@@ -69,7 +67,6 @@ def test_without_ties_the_p_value_is_scipy_s(pairs: int) -> None:
     assert flips.p_error == 0
 
 
-@UNTIMED
 @given(st.one_of(COUNTS, CLOSE), ALPHAS, st.fractions(-30, 30, max_denominator=12))
 def test_a_shift_is_in_the_interval_exactly_where_it_is_not_rejected(
     counts: list[tuple[int, int]], alpha: float, shift_in_images: Fraction
@@ -81,7 +78,6 @@ def test_a_shift_is_in_the_interval_exactly_where_it_is_not_rejected(
     assert (low - 1e-12 <= shift <= high + 1e-12) is not rejected  # other fractions of an image are farther than this
 
 
-@UNTIMED
 @given(st.one_of(COUNTS, CLOSE), ALPHAS)
 @example([(n, 0) for n in (1, 2, 4, 8, 16)], 0.0625)
 def test_zero_is_in_the_interval_exactly_where_the_p_value_is_above_alpha(counts: list[tuple[int, int]], alpha: float) -> None:
@@ -90,7 +86,6 @@ def test_zero_is_in_the_interval_exactly_where_the_p_value_is_above_alpha(counts
     assert (low <= 0 <= high) is (flips.p_value > alpha)
 
 
-@UNTIMED
 @given(COUNTS, ALPHAS)
 def test_the_interval_ends_at_means_of_some_differences_and_holds_the_gain(counts: list[tuple[int, int]], alpha: float) -> None:
     low, high = SignFlip(differences(counts)).interval(alpha)
@@ -101,7 +96,6 @@ def test_the_interval_ends_at_means_of_some_differences_and_holds_the_gain(count
     assert low - 1e-12 <= sum(images) / len(images) / IMAGES <= high + 1e-12
 
 
-@UNTIMED
 @given(COUNTS, ALPHAS)
 def test_to_swap_candidate_and_baseline_turns_the_interval_around(counts: list[tuple[int, int]], alpha: float) -> None:
     one, other = SignFlip(differences(counts)), SignFlip(-differences(counts))

@@ -27,7 +27,6 @@ from sweep.statistics import (
 
 stats: Any = typed_stats  # its stubs do not know its results' fields
 SCORE = st.floats(0, 1)
-UNTIMED = settings(deadline=None)
 
 
 # families, tasks, images
@@ -42,7 +41,7 @@ def by_hand(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-@settings(UNTIMED, max_examples=25)  # statsmodels collects garbage each time, which takes a fifth of a second
+@settings(max_examples=25)  # statsmodels collects garbage each time, which takes a fifth of a second
 @given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.02, 1.0])), max_size=12))
 def test_holm_s_correction_is_the_one_by_hand(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(by_hand(p_values), abs=1e-12)
@@ -88,7 +87,6 @@ def test_a_task_without_a_gain_is_named_and_one_task_is_no_sample() -> None:
         across_tasks({"digits": 0.1})
 
 
-@UNTIMED
 @given(st.integers(0, 2**32), st.integers(2, 6), st.integers(2, 20), st.floats(0.05, 0.95))
 def test_the_two_way_error_is_never_below_that_of_the_seeds(seed: int, seeds: int, images: int, share: float) -> None:
     candidate, baseline = np.random.default_rng(seed).random((2, seeds, images)) < share
@@ -152,7 +150,6 @@ def test_sign_flips_find_nothing_where_they_cannot_reject_and_reject_a_true_null
 # looking on, and planning
 
 
-@UNTIMED
 @given(st.lists(st.tuples(SCORE, SCORE), min_size=2, max_size=30))
 def test_a_gain_is_the_mean_of_the_differences_and_its_error_is_scipy_s(pairs: list[tuple[float, float]]) -> None:
     candidate, baseline = map(list, zip(*pairs, strict=True))

@@ -154,13 +154,13 @@ def check_study_or_reason(path: Path, text: str) -> None:
     assert all(line.isprintable() for line in told.split("\n")), told
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text() | st.text(alphabet="[]{}:,-?&*!|>'\"#%@\n ab1\\", max_size=30))
 def test_any_text_is_a_study_or_a_reason(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     check_study_or_reason(tmp_path_factory.getbasetemp() / "text.yaml", text)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     st.sampled_from(
         [(), *((key,) for key in BASE), *((key, inner) for key, value in BASE.items() if isinstance(value, dict) for inner in value)]
