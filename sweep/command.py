@@ -56,7 +56,10 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-VersionOption = Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="print the version and end")]
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_version, help="print the version and end"),
+]
 
 
 @app.callback()

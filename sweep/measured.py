@@ -27,7 +27,7 @@ class Pace:
     source: str
     assumed: str = ""
     packings: Mapping[str, float] = field(default_factory=dict[str, float])
-    """The best measured ways to pack runs on a GPU, in words, and the seconds of a GPU that an epoch takes."""
+    """The best measured ways to pack runs on a GPU, in words, and the GPU-seconds that an epoch takes."""
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def test_with_nothing_to_tell_by_a_plan_says_what_to_run_and_which_gpus_could_be
     told = plan(results)
     assert (told["gpu_hours_left"], told["seconds_left"], told["assumed"]) == (None, None, "")
     assert told["seconds_from"].endswith(
-        "run `python -m benchmarks.gpu` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
+        "`python -m benchmarks.gpu` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
     )
     write_gpu_results(results)
     write_gpu_results(results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"})  # of no use to this study

@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own, used from an empty folder: it holds all it needs, and no more is read."""
+"""The wheel in an environment of its own, used from an empty folder: it holds all that it reads."""
 
 from __future__ import annotations
 
