@@ -19,7 +19,8 @@ setup: $(READY) ## make .venv from requirements.lock; nothing to do the second t
 # environment cannot be written to.
 $(READY): requirements.lock pyproject.toml | $(UV)
 	test -x $(RUN) || $(UV) venv --quiet --python $(PYTHON) .venv
-	$(UV) pip sync --quiet --require-hashes --only-binary :all: --compile-bytecode --python $(RUN) requirements.lock
+	$(UV) pip sync --quiet --require-hashes --only-binary :all: --compile-bytecode --python $(RUN) \
+		requirements.lock
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(RUN) --editable .
 	touch $@
 

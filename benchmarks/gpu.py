@@ -203,7 +203,8 @@ def _stopped(number: int, _: object) -> NoReturn:
 def main(arguments: list[str] | None = None) -> int:
     """0 done, 1 a part failed, 2 the figures cannot be written where they should be, 3 there is nothing to measure with."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go (default: sweep/gpus/gpu-DEVICE.json)")
+    where = "where the figures go (default: sweep/gpus/gpu-DEVICE.json)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=where)
     parser.add_argument("--rehearse", action="store_true", help="try every part on the CPU, in tiny sizes; measures nothing")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

@@ -56,8 +56,14 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_version, help="print the version and end"),
+]
+
+
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="the version")] = False) -> None:
+def options(version: VersionOption = False) -> None:
     """What can be said without a command."""
 
 

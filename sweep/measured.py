@@ -27,7 +27,7 @@ class Pace:
     source: str
     assumed: str = ""
     packings: Mapping[str, float] = field(default_factory=dict[str, float])
-    """The best ways that were measured to pack runs on a GPU, in words, and the seconds of a GPU that an epoch then takes."""
+    """The best measured ways to pack runs on a GPU, in words, and the GPU-seconds that an epoch takes."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class Results:
             return meant[0]
         what = f"could be {' or '.join(meant)}" if meant else "has not been measured"
         there = f"Measured are: {', '.join(devices)}." if devices else "No GPU has been measured yet."
-        raise RejectStudy([f"--gpu {name}: {what}. {there} To measure one: `{COMMAND}` on it, in a checkout.", *self.damaged])
+        more = f"To measure one: `{COMMAND}` on it, in a checkout."
+        raise RejectStudy([f"--gpu {name}: {what}. {there} {more}", *self.damaged])
 
     def pace(self, device: str, task: Task, sharing: int) -> Pace | None:
         """By the first file of a device that fits."""

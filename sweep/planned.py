@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class Planned:
             seconds_left=rest.makespan if per_epoch else None,
             gpu_hours_left=hours,
             assumed=pace.assumed,
-            faster=list(_faster(hours, {how: rest.epochs * epoch / 3600 for how, epoch in pace.packings.items()})),
+            faster=list(_faster(hours, pace, rest.epochs)),
             pairs=pairs,
             comparisons=comparisons,
             smallest_p=smallest_p_value(pairs) if test == "sign-flip" else 0.0,
@@ -132,10 +133,10 @@ def _growth(grown: list[str], seen: int) -> Iterator[str]:
         yield f"the first {seen} seeds have been seen: only those after them are tested. What they said stays in the report."
 
 
-def _faster(hours: float | None, packings: dict[str, float]) -> Iterator[str]:
+def _faster(hours: float | None, pace: Pace, epochs: int) -> Iterator[str]:
     """A line about each packing that saves hours worth speaking of."""
-    for how, others in packings.items():
-        if hours and others < WORTH_SAYING * hours:
+    for how, seconds in pace.packings.items():
+        if hours and (others := epochs * seconds / 3600) < WORTH_SAYING * hours:
             yield f"{how}: about {_rounded(others)} GPU-hours"
 
 
@@ -217,20 +218,26 @@ def _pace(study: Study, ledger: Ledger, benchmarks: Results, gpu: str | None, da
 
 
 def _together(paces: list[Pace], specs: list[RunSpec]) -> Pace:
-    """Of every task's runs, of which there are as many."""
+    """Average the pace over all tasks, weighted by epochs; every task has equally many runs."""
     if unknown := [pace for pace in paces if pace.seconds is None]:
         return unknown[0]
-    epochs = sum(spec.task.epochs for spec in specs)
-    seconds = math.fsum((pace.seconds or 0.0) * spec.task.epochs for pace, spec in zip(paces, specs, strict=True)) / epochs
-    source, assumed = (
-        "; ".join(dict.fromkeys(filter(None, said))) for said in zip(*((it.source, it.assumed) for it in paces), strict=True)
-    )
+
+    def mean(seconds: Iterable[float]) -> float:
+        epochs = [spec.task.epochs for spec in specs]
+        return math.fsum(map(operator.mul, seconds, epochs)) / sum(epochs)
+
     everywhere = [how for how in paces[0].packings if all(how in pace.packings for pace in paces)]
-    packings = {
-        how: math.fsum(pace.packings[how] * spec.task.epochs for pace, spec in zip(paces, specs, strict=True)) / epochs
-        for how in everywhere
-    }
-    return Pace(seconds, source, assumed, packings)
+    return Pace(
+        mean(pace.seconds or 0.0 for pace in paces),
+        _listed(pace.source for pace in paces),
+        _listed(pace.assumed for pace in paces),
+        {how: mean(pace.packings[how] for pace in paces) for how in everywhere},
+    )
+
+
+def _listed(words: Iterable[str]) -> str:
+    """Each once, in order; nothing of what is empty."""
+    return "; ".join(dict.fromkeys(filter(None, words)))
 
 
 def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, asked: str | None, data_dir: Path) -> Pace:
@@ -245,7 +252,8 @@ def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, asked: str | Non
     fitting = sorted({it.device for it in benchmarks.measured if it.pace(spec.task, sharing)})
     known = f", or give --gpu one that was measured: {', '.join(fitting)}" if fitting else ""
     what = "no run to measure by, and no GPU here to try one on"
-    return Pace(None, f"{what}: run `{measured.COMMAND}` in a checkout on such a GPU, or `sweep plan` on a machine that has one{known}")
+    ways = f"run `{measured.COMMAND}` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
+    return Pace(None, f"{what}: {ways}{known}")
 
 
 def device_here() -> str | None:

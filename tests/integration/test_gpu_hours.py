@@ -18,7 +18,8 @@ from trainer.data import DataError
 H100 = "NVIDIA H100 80GB HBM3"
 EPOCHS = 235_000
 """Of search_spaces/cifar10.yaml: 470 runs of 500."""
-UNDER_MPS = "4 runs on each GPU under MPS (`gpus: 0.25`, and `nvidia-cuda-mps-control -d` on every node before Ray starts)"
+MPS = "`nvidia-cuda-mps-control -d` on every node before Ray starts"
+UNDER_MPS = f"4 runs on each GPU under MPS (`gpus: 0.25`, and {MPS})"
 
 
 @pytest.fixture
@@ -107,11 +108,12 @@ def test_a_packing_that_was_measured_to_take_fewer_hours_is_told_and_not_assumed
     study = changed(tmp_path, gpus=gpus)
     assert plan(results, "--gpu", "h100", study=study)["faster"] == faster
     shown = invoke(results, "--gpu", "h100", study=study).stdout.splitlines()
-    assert [line for line in shown if line.startswith("Faster")] == [f"Faster by the same measurement: {line}." for line in faster]
+    start = "Faster by the same measurement: "
+    assert [line for line in shown if line.startswith(start)] == [f"{start}{line}." for line in faster]
 
 
 def test_the_papers_study_follows_the_measurement_that_travels_with_the_package(tmp_path: Path) -> None:
-    """Epochs a second of an H100, as the command printed them: one run 0.602, four 0.5595, four under MPS 0.783."""
+    """Epochs a second of an H100, as printed: one run 0.602, four 0.5595, four under MPS 0.783."""
     alone = plan(tmp_path, "--gpu", "h100")
     assert alone["gpu_hours_left"] == pytest.approx(EPOCHS / 0.602 / 3600, rel=1e-3)  # 108
     assert alone["faster"] == [f"{UNDER_MPS}: about 83 GPU-hours"]
@@ -128,7 +130,7 @@ def test_the_gpu_of_this_machine_is_meant_where_none_is_named(results: Path, mon
     assert plan(results, "--gpu", "A100")["gpu_hours_left"] == pytest.approx(EPOCHS / 0.8 / 3600)
 
 
-def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gpu_results(results)
     devices: list[object] = []
 
@@ -138,7 +140,7 @@ def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, tmp_path: Path
 
     monkeypatch.setattr("sweep.planned.device_here", lambda: "NVIDIA L4")
     monkeypatch.setattr("sweep.planned.calibrate", tried)
-    told = plan(results, study=changed(tmp_path, gpus=0.25))
+    told = plan(results, study=changed(results.parent, gpus=0.25))
     assert devices == ["cuda"]
     assert told["gpu_hours_left"] == pytest.approx(EPOCHS * 2 * 0.25 / 3600)
     assert told["seconds_from"] == "estimated by a few seconds of training here"
@@ -168,7 +170,7 @@ def test_with_nothing_to_tell_by_a_plan_says_what_to_run_and_which_gpus_could_be
     told = plan(results)
     assert (told["gpu_hours_left"], told["seconds_left"], told["assumed"]) == (None, None, "")
     assert told["seconds_from"].endswith(
-        "run `python -m benchmarks.gpu` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
+        "`python -m benchmarks.gpu` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
     )
     write_gpu_results(results)
     write_gpu_results(results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"})  # of no use to this study

@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own, used from an empty folder: everything it needs is in it, and nothing of the checkout is read."""
+"""The wheel in an environment of its own, used from an empty folder: it holds all that it reads."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.sweeps import environment
 from trainer.store import unseal
 
 pytestmark = pytest.mark.xdist_group("wheel")
+FINDERS = "import json, sys; print(json.dumps([*sys.path, *map(str, sys.meta_path)]))"
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 WATCH = """
 import os, sys
@@ -35,7 +36,7 @@ def watch(event, arguments):
             os.close(log)
 sys.addaudithook(watch)
 """
-"""A sitecustomize.py, so that it is there in every process: what of the checkout is opened is noted in a file."""
+"""A sitecustomize.py for every process: what of the checkout is opened is noted in a file."""
 RUN: dict[str, Any] = {
     "task": {"data": "wine", "model": "mlp-8", "epochs": 2, "batch_size": 64},
     "policy": {"name": "set", "epsilon": 4},
@@ -51,7 +52,7 @@ STUDY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Installed:
-    """The wheel, the environment it is in, an empty folder to work in, and the file that tells what of the checkout was opened."""
+    """The wheel, the environment it is in, an empty folder, and the file that tells what was opened."""
 
     wheel: Path
     programs: Path
@@ -63,7 +64,8 @@ class Installed:
         watched = {"WATCHED": str(ROOT), "DEPENDENCIES": sys.prefix, "WATCH_LOG": str(self.log)}
         env = environment({"PYTHONPATH": str(self.log.parent), **watched})
         command = [str(self.programs / program), *arguments]
-        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False, timeout=240)
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 240}
+        return subprocess.run(command, cwd=self.folder, env=env, check=False, **options)
 
     def __call__(self, program: str, *arguments: str) -> str:
         """Run a program to a good end; what it wrote on stdout."""
@@ -85,23 +87,27 @@ def sources() -> set[str]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Built from a copy, so that nothing is left in the checkout. The other packages are this environment's, by their path alone: that
-    leaves out the `.pth` by which the checkout itself is installed there."""
+    """Built from a copy, so that nothing is left in the checkout. The other packages are this environment's.
+
+    They are found by its path alone: that leaves out the `.pth` by which the checkout is installed there.
+    """
     root = tmp_path_factory.mktemp("wheel")
     for name in sources():
         (root / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / "copy" / name)
     (root / "dist").mkdir()
-    subprocess.run([sys.executable, "-c", BUILD, root / "dist"], cwd=root / "copy", check=True, capture_output=True)
+    build = [sys.executable, "-c", BUILD, root / "dist"]
+    subprocess.run(build, cwd=root / "copy", check=True, capture_output=True)
     (wheel,) = (root / "dist").iterdir()
     assert wheel.name == f"pairsweep-{__version__}-py3-none-any.whl"
     home = root / "elsewhere"  # in somebody's repository
     subprocess.run(["git", "init", "--quiet", home], check=True)
     author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-    subprocess.run(["git", *author, "commit", "--quiet", "--allow-empty", "-m", "theirs"], cwd=home, check=True)
+    commit = ["git", *author, "commit", "--quiet", "--allow-empty", "-m", "theirs"]
+    subprocess.run(commit, cwd=home, check=True)
     subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
-    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", wheel]
-    subprocess.run([home / "venv" / "bin" / "python", *install], check=True)
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", wheel]
+    subprocess.run([home / "venv" / "bin" / "pip", *install], check=True)
     (site,) = home.glob("venv/lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     (home / "empty").mkdir()
@@ -112,16 +118,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 def test_the_wheel_holds_every_file_of_the_packages_and_no_other(installed: Installed) -> None:
     packed = {name for name in zipfile.ZipFile(installed.wheel).namelist() if ".dist-info/" not in name}
-    assert packed == {name for name in sources() if name.split("/")[0] in ("search_spaces", "sweep", "trainer")}
+    packages = ("search_spaces/", "sweep/", "trainer/")
+    assert packed == {name for name in sources() if name.startswith(packages)}
 
 
-def test_the_packages_are_those_of_the_wheel_and_the_checkout_cannot_be_imported(installed: Installed) -> None:
-    code = "import search_spaces, sweep, trainer; print(search_spaces.__file__, sweep.__file__, trainer.__file__)"
+def test_the_packages_are_the_wheels_and_the_checkout_cannot_be_imported(installed: Installed) -> None:
+    code = "import search_spaces as s, sweep, trainer; print(s.__file__, sweep.__file__, trainer.__file__)"
     places = installed("python", "-c", code).split()
     assert [installed.programs.parent in Path(place).parents for place in places] == [True] * 3
-    found = "import sys; print([it for it in [*sys.path, *map(str, sys.meta_path)] if it == sys.argv[1] or 'editable' in it])"
-    assert installed("python", "-c", found, str(ROOT)) == "[]\n"
-    assert installed("python", "-c", "from importlib.metadata import version; print(version('pairsweep'))") == f"{__version__}\n"
+    finders = json.loads(installed("python", "-c", FINDERS))
+    assert not [it for it in finders if it == str(ROOT) or "editable" in it]
+    version = "from importlib.metadata import version; print(version('pairsweep'))"
+    assert installed("python", "-c", version) == f"{__version__}\n"
     assert installed("sweep", "--version") == f"pairsweep {__version__}\n"
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
@@ -129,7 +137,7 @@ def test_the_packages_are_those_of_the_wheel_and_the_checkout_cannot_be_imported
 def test_a_study_is_found_by_its_name_and_planned_by_a_measurement(installed: Installed) -> None:
     told = json.loads(installed("sweep", "plan", "cifar10", "--gpu", "h100", "--slots", "8", "--json"))
     assert round(told["gpu_hours_left"]) == 108
-    assert "quickstart holds no study yet. To begin it:" in installed.run("sweep", "status", "quickstart").stderr
+    assert "quickstart holds no study yet." in installed.run("sweep", "status", "quickstart").stderr
     assert "one of cifar10, connectivity, quickstart." in installed.run("sweep", "plan", "another").stderr
     assert not installed.opened()
 
@@ -138,11 +146,12 @@ def test_a_study_is_run_and_exported(installed: Installed) -> None:
     (installed.folder / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
     installed("sweep", "run", "tiny.yaml")
     installed("sweep", "export", "tiny.yaml", "--to", "out")
-    assert {"runs.parquet", "comparisons.parquet", "significance.ipynb"} <= {path.name for path in (installed.folder / "out").iterdir()}
+    exported = {path.name for path in (installed.folder / "out").iterdir()}
+    assert {"runs.parquet", "comparisons.parquet", "significance.ipynb"} <= exported
     assert not installed.opened()
 
 
-def test_a_run_is_trained_and_does_not_take_the_repository_around_it_for_its_own(installed: Installed) -> None:
+def test_a_run_does_not_take_the_repository_around_it_for_its_own(installed: Installed) -> None:
     (installed.folder / "run.json").write_text(json.dumps(RUN))
     rows = installed("python", "-m", "trainer", "run.json", "--store", "runs").splitlines()
     assert [json.loads(row)["epoch"] for row in rows] == [1, 2]

@@ -56,14 +56,15 @@ def test_mps_is_taken_for_granted_only_where_nothing_else_was_measured(tmp_path:
     assert (under_mps.seconds, "MPS" in under_mps.assumed) == (pytest.approx(2.5), True)  # 4 epochs, 1.6 a second
 
 
-def test_the_fastest_packings_with_and_without_mps_are_told_whatever_the_study_asks_for(tmp_path: Path) -> None:
-    write_gpu_results(
-        tmp_path, packed=[packed(1, 0.8), packed(2, 1.25), packed(4, 1.0), packed(2, 1.1, mps=True), packed(4, 1.6, mps=True)]
-    )
+def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Path) -> None:
+    plain = [packed(1, 0.8), packed(2, 1.25), packed(4, 1.0)]
+    under_mps = [packed(2, 1.1, mps=True), packed(4, 1.6, mps=True)]
+    write_gpu_results(tmp_path, packed=[*plain, *under_mps])
     for sharing in (1, 4):
         found = pace(tmp_path, sharing)
         assert found
-        assert list(found.packings.values()) == [pytest.approx(0.8), pytest.approx(0.625)]  # 1.25 and 1.6 epochs a second
+        # 1.25 and 1.6 epochs a second
+        assert list(found.packings.values()) == [pytest.approx(0.8), pytest.approx(0.625)]
         assert ["MPS" in how for how in found.packings] == [False, True]
         assert ["2 runs" in how for how in found.packings] == [True, False]
 
