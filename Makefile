@@ -5,13 +5,13 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 STUDY ?= quickstart
 STORE ?= results
-TO ?= $(STUDY)-export
+TO ?= results/$(basename $(notdir $(STUDY)))-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sweep ui report export check format test test-all test-numeric soak bench wheel clean
+.PHONY: help setup lock schema sweep ui report export notebook check format test test-all test-numeric soak bench wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv from requirements.lock; nothing to do the second time
 
@@ -39,6 +39,9 @@ lock: | $(UV) ## renew requirements.lock from pyproject.toml, and the pinned uv
 	$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml
 	echo uv | $(COMPILE) --output-file requirements-uv.txt -
 
+schema: $(READY) ## renew search_spaces/schema.json, after a change of what a study may hold, such as a new policy
+	$(RUN) -c 'from pathlib import Path; from sweep.study import schema; Path("search_spaces/schema.json").write_text(schema())'
+
 sweep: $(READY) ## run STUDY (quickstart), or go on with it; STORE, RAY_ADDRESS and DATA_DIR say where
 	.venv/bin/sweep run $(STUDY)
 
@@ -50,6 +53,11 @@ report: $(READY) ## the gains of STUDY as a table, and a page with pictures
 
 export: $(READY) ## STUDY as Parquet with a notebook, into TO
 	.venv/bin/sweep export $(STUDY) --to $(TO)
+
+# JupyterLab is not in the lock, so `make setup` removes it when the lock has changed; this puts it back.
+notebook: export ## export STUDY and open its notebook in JupyterLab, which is installed into .venv
+	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock jupyterlab
+	.venv/bin/jupyter lab $(TO)/significance.ipynb
 
 check: $(READY) ## formatting, lint and types
 	$(RUN) -m ruff format --check .

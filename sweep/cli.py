@@ -84,6 +84,7 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
+    slots: Annotated[int | None, typer.Option(min=1, help="at most so many runs at once; as many as fit by default")] = None,
     extend: Annotated[bool, typer.Option("--extend", help="accept that the study grew since it was begun")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="the same as plan")] = False,
     mlflow_uri: MlflowOption = None,
@@ -91,7 +92,7 @@ def run(
 ) -> None:
     """Run a study to its end, or go on with it. The same command again continues; there is nothing else to know."""
     if dry_run:
-        plan(study, store, ray_address, data_dir, as_json=as_json)
+        plan(study, store, ray_address, data_dir, slots, as_json=as_json)
         return
     with errors():
         if ray_address and ray_address.startswith("ray://"):
@@ -99,6 +100,8 @@ def run(
                 [f"--ray-address {ray_address}: the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."]
             )
         found = studies.load(studies.find(study))
+        if slots:
+            found.resources = found.resources.model_copy(update={"workers": min(slots, found.resources.workers or slots)})
         uri, at = uri_of(mlflow_uri, place_of(store)), f" --mlflow-uri {shown_uri(mlflow_uri)}" if mlflow_uri else ""
         hint = f"To bring it up to date: {other('sync', study, store)}{at}"
         beside = None if uri == NONE else partial(Follower, place=place_of(store), uri=uri, hint=hint)

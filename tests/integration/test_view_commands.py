@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from sweep.ledger import Ledger
@@ -17,7 +20,7 @@ from sweep.reading import Reading
 from sweep.report import page_and_note
 from tests.conftest import ROOT
 from tests.loops import drive, short_values, study_of
-from tests.sweeps import sweep, write_study
+from tests.sweeps import folders, sweep, write_study
 from tests.views import MLFLOWS_OWN
 
 BRIEF: dict[str, Any] = {
@@ -113,12 +116,23 @@ def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refu
         assert "Ask for 12 seeds or more, or stay at the 6 that it has." in refused.stderr
         assert "--extend accepts" not in refused.stderr  # it would not
     write_study(tmp_path, **BRIEF, confirm={"seeds": 12})
-    done = sweep("run", study, "--store", tmp_path, "--extend")
+    new = set(folders(tmp_path))
+    done = sweep("run", study, "--store", tmp_path, "--extend", "--slots", "1")
     assert done.returncode == 0, done.stderr
+    assert_one_at_a_time(set(folders(tmp_path)) - new)
     told = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
     assert [(row["first_place"], row["pairs"]) for row in told["comparisons"]] == [(6, 6)]
     assert [look["pairs"] for look in told["looks"]] == [6, 12]
     assert told["extensions"][0]["changes"] == ["confirm.seeds: 6 -> 12"]
+
+
+def assert_one_at_a_time(runs: set[Path]) -> None:
+    """What --slots 1 makes of them, wherever there is room for more."""
+    assert len(runs) == 12
+    ends = {folder: pq.read_table(folder / "epochs.parquet")["ended_at"].to_pylist()[-1] for folder in runs}
+    starts = {folder: json.loads((folder / "attempt-1" / "attempt.json").read_text())["started_at"] for folder in runs}
+    order = sorted(runs, key=lambda folder: starts[folder])
+    assert all(ends[a] <= datetime.fromisoformat(starts[b]) for a, b in pairwise(order))
 
 
 def test_a_sweep_has_its_view_when_it_ends_and_leaves_no_process(tmp_path: Path) -> None:
