@@ -167,6 +167,8 @@ class Driver:
             self._indexed = now
             self.ledger.write_index()
         self.lease.now = {"running": len(self.plan.running), "slots": self.slots}
+        if self.plan.over and not self._runs:  # who follows need not wait for Ray to end
+            self.lease.release()
         if overdue := set(self.plan.overdue(now)):
             for trial in [trial for trial, run_id in self._runs.items() if run_id in overdue and trial not in self._told]:
                 self._kill(trial, now)
