@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -15,6 +17,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it will
 
 import ray
 from ray import exceptions
+from ray._private.node import Node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sweep
@@ -27,6 +30,8 @@ from trainer.store import Store
 LOCAL_OBJECTS = 100 * 2**20
 """Bytes of the object store of a cluster of our own: nothing larger than a report is sent."""
 ANSWER_SECONDS = 120.0
+IDLE_SECONDS = 30
+"""How long Ray's first processes wait for work; it would end them after one second, when Tune has reserved room and not yet used it."""
 
 
 class AbortSweep(RuntimeError):
@@ -34,9 +39,12 @@ class AbortSweep(RuntimeError):
 
 
 class Cluster:
-    """Connected from construction to `close`. Without an address it is this machine's, and ends with this process."""
+    """Connected from construction to `close`. Without an address it is this machine's, and ends with this process.
 
-    def __init__(self, address: str | None, resources: Resources) -> None:
+    `early` names modules that the processes of a cluster of our own import before they are given work.
+    """
+
+    def __init__(self, address: str | None, resources: Resources, early: Sequence[str] = ()) -> None:
         self.address, self.resources = address, resources
         self._names: dict[str, str] = {}
         self._blockers: dict[str, list[Any]] = {}
@@ -45,7 +53,7 @@ class Cluster:
             if address:
                 ray.init(address=address, runtime_env={"py_modules": [trainer, sweep]}, **quiet)
             else:
-                ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECTS, **quiet)
+                _start_here(resources, early, quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise AbortSweep(f"no Ray cluster at {address}: {reason}" if address else f"Ray does not start here: {reason}") from error
@@ -134,6 +142,25 @@ class Cluster:
 
 class _Blocker:
     """Holds a slot."""
+
+
+def _start_here(resources: Resources, early: Sequence[str], quiet: dict[str, Any]) -> None:
+    """Start a cluster of our own, without the services that nobody asks there (docs/decisions/0015 has their cost)."""
+
+    def no_dashboard(node: Any, **_: Any) -> None:
+        node._webui_url = ""
+
+    Node.start_api_server, Node.start_monitor, Node.start_log_monitor = no_dashboard, _nothing, _nothing
+    sys.modules["ray.dashboard.optional_deps"] = None  # type: ignore[assignment]  # its agent then does without them, too
+    # Ray begins one process for each core: those of runs on one core, if there may be as many runs. They import meanwhile.
+    every = resources.cpus == 1 and not resources.gpus and (resources.workers or math.inf) >= (os.cpu_count() or 1)
+    system: dict[str, Any] = {"idle_worker_killing_time_threshold_ms": 1000 * IDLE_SECONDS}
+    system |= {"preload_python_modules": list(early)} if every else {}
+    ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECTS, _system_config=system, **quiet)
+
+
+def _nothing(_: Any) -> None:
+    pass
 
 
 def _resource(node: dict[str, Any], kind: str) -> float:

@@ -6,7 +6,6 @@ docs/decisions/0006.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -16,7 +15,9 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import Any
 
@@ -30,18 +31,18 @@ os.environ |= {
 }
 
 import ray
-from ray import exceptions, tune
-from ray.tune.search import Searcher
+from ray import exceptions
 
-from sweep import tuning
 from sweep.cluster import AbortSweep, Cluster
 from sweep.lease import Lease
 from sweep.ledger import Ledger
 from sweep.plan import Plan
 from sweep.proposer import propose
 from sweep.told import Failure, Result, Run
-from sweep.worker import Job, Worker
+from sweep.worker import IMPORTS, Job
 
+TUNING, FINISHED = "sweep.tuning", "FINISHED"
+"""The room that imports Tune, and Tune's word for a searcher that has no more."""
 ROUND = 2000
 """Attempts after which Tune is begun anew: it never forgets one, and grows by 40 MB for every thousand."""
 INDEX_SECONDS, SLOTS_SECONDS = 30.0, 2.0
@@ -49,28 +50,6 @@ SHOWN = ("damaged", "missing")
 """What a run says that the person at the sweep should know, by its first word."""
 PATIENCE_SECONDS = 15.0
 """After a signal, how long runs may take to come to the end of their step; Tune itself waits up to ten seconds more."""
-
-
-class _Attempt(tune.Trainable):
-    """An actor's hands. Setting up and resetting only remember: all that can fail is in `step`, where it is told and not raised."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        self.worker, self.failed = Worker(Job(**config["job"])), False
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.setup(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        if self.failed:
-            os._exit(1)  # a process in which an attempt failed is not used again: nobody knows what state it is in
-        report = self.worker.step()
-        self.failed = report["state"] == "failed"
-        report["node"] = ray.get_runtime_context().get_node_id()
-        return {"report": json.dumps(report), "done": report["state"] == "ended"}
-
-    def cleanup(self) -> None:
-        self.worker.stop()
 
 
 class Driver:
@@ -109,8 +88,13 @@ class Driver:
     def drive(self, address: str | None) -> None:
         """Work until nothing is left to do, or a signal came (`received`); AbortSweep where it cannot go on."""
         self._listen()
+        Thread(target=import_module, args=[TUNING], daemon=True).start()  # a second's work, while Ray's own processes start
         # what Ray prints of processes that died goes to stdout, which is ours for data; the plan tells of them
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), Cluster(address, self.resources) as self.cluster:
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            redirect_stdout(nowhere),
+            Cluster(address, self.resources, (TUNING, *IMPORTS)) as self.cluster,
+        ):
             self._listen()  # again, because ray.init takes SIGTERM for itself
             self.cluster.examine(self.ledger.store, self.study.data, self.data_dir)
             while not self.plan.over and not self.stopping:
@@ -131,11 +115,11 @@ class Driver:
     def hand_out(self, trial: str) -> dict[str, Any] | str | None:
         """The next attempt's configuration, None to wait, or the end."""
         if self.stopping or self._begun >= ROUND:
-            return Searcher.FINISHED
+            return FINISHED
         while due := self.plan.wanted():
             self.plan.propose(due.arm, due.generation, self.ledger.record(self.study, due, propose(self.study, due)))
         if self.plan.over:
-            return Searcher.FINISHED
+            return FINISHED
         now = time.monotonic()
         if now - self._counted > SLOTS_SECONDS:  # here, because Tune asks for nothing else while nothing is under way
             self._counted, self.slots = now, self.cluster.slots(self.plan.avoided)
@@ -183,6 +167,8 @@ class Driver:
             self._indexed = now
             self.ledger.write_index()
         self.lease.now = {"running": len(self.plan.running), "slots": self.slots}
+        if self.plan.over and not self._runs:  # who follows need not wait for Ray to end
+            self.lease.release()
         if overdue := set(self.plan.overdue(now)):
             for trial in [trial for trial, run_id in self._runs.items() if run_id in overdue and trial not in self._told]:
                 self._kill(trial, now)
@@ -256,31 +242,13 @@ class Driver:
         self._trials[trial.trial_id] = trial
 
     def _fit(self) -> None:
+        from sweep import tuning
+
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is told by the plan
         with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
-            tuner = tune.Tuner(
-                tune.with_resources(_Attempt, {"cpu": self.resources.cpus, "gpu": self.resources.gpus}),
-                tune_config=tune.TuneConfig(
-                    search_alg=tuning.Asking(self),
-                    num_samples=-1,
-                    reuse_actors=True,
-                    trial_name_creator=tuning.name_of,
-                    trial_dirname_creator=tuning.name_of,
-                ),
-                run_config=tune.RunConfig(
-                    name=self.study.name,
-                    storage_path=folder,
-                    verbose=0,
-                    callbacks=[tuning.Hearing(self)],
-                    stop=tuning.Stopping(self),
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    log_to_file=False,
-                ),
-            )
             try:
-                tuner.fit()
-            except (tune.TuneError, exceptions.RayError, RuntimeError) as error:
+                tuning.fit(self, self.study.name, folder)
+            except (tuning.TuneError, exceptions.RayError, RuntimeError) as error:
                 if not self.error:
                     raise AbortSweep(f"Ray: {str(error).strip().splitlines()[-1]}") from error
 

@@ -86,7 +86,9 @@ class Lease:
             sleep(min(1.0, wait_seconds / 10))
 
     def release(self) -> None:
-        """Let the next driver in at once."""
+        """Let the next driver in at once; the second time, nothing."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._thread.join()
         if not self.lost.is_set():

@@ -1,17 +1,46 @@
-"""What Tune is given to ask, tell and stop by. All of it leads to the driver; nothing is decided here."""
+"""What Tune is given: an actor's hands, and whom to ask, tell and stop by. All of it leads to the driver; nothing is decided here."""
 
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
+from ray.tune import TuneError as TuneError
+from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import Searcher
+
+from sweep.worker import Job, Worker
 
 if TYPE_CHECKING:
     from sweep.driver import Driver
+
+
+class _Attempt(tune.Trainable):
+    """An actor's hands. Setting up and resetting only remember: all that can fail is in `step`, where it is told and not raised."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.worker, self.failed = Worker(Job(**config["job"])), False
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self.failed:
+            os._exit(1)  # a process in which an attempt failed is not used again: nobody knows what state it is in
+        report = self.worker.step()
+        self.failed = report["state"] == "failed"
+        report["node"] = ray.get_runtime_context().get_node_id()
+        return {"report": json.dumps(report), "done": report["state"] == "ended"}
+
+    def cleanup(self) -> None:
+        self.worker.stop()
 
 
 class Asking(Searcher):
@@ -61,6 +90,43 @@ class Stopping(tune.Stopper):
 
     def stop_all(self) -> bool:
         return self.driver.out_of_patience()
+
+
+def fit(driver: Driver, name: str, folder: str) -> None:
+    """Let Tune carry the driver's attempts until the driver has no more; `folder` is for what Tune writes, and is thrown away."""
+    if not driver.cluster.address:
+        # Tune would give its actors variables of their own; but processes on this machine have them already, and without a request
+        # Ray takes those that it began at its start
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    tune.Tuner(
+        tune.with_resources(_Attempt, {"cpu": driver.resources.cpus, "gpu": driver.resources.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=Asking(driver), num_samples=-1, reuse_actors=True, trial_name_creator=name_of, trial_dirname_creator=name_of
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=folder,
+            verbose=0,
+            callbacks=[Hearing(driver)],
+            stop=Stopping(driver),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            log_to_file=False,
+        ),
+    ).fit()
+
+
+_reuse = TuneController._maybe_reuse_cached_actor
+
+
+def _reuse_where_none_is_starting(tune: Any, trial: Any) -> bool:
+    """Give a free process to the attempt that has none, and not to one whose own is starting: Tune would throw that away each time, so
+    that of runs shorter than a process's start one at a time was under way, whatever room there was."""
+    pending, having = tune._pending_trials, tune._trial_to_actor
+    return not (trial in having and any(it not in having for it in pending)) and _reuse(tune, trial)
+
+
+TuneController._maybe_reuse_cached_actor = _reuse_where_none_is_starting
 
 
 def name_of(trial: Any) -> str:

@@ -21,6 +21,8 @@ STEP_SECONDS = 2.0
 """From one report to the next."""
 LOG_LINES = 20
 """Of a failed attempt's log, in its report."""
+IMPORTS = ("trainer.attempt", "trainer.engine", "trainer.training")
+"""What an attempt imports when it begins; torch, which takes seconds, is behind them."""
 
 
 @dataclass(frozen=True)
