@@ -39,8 +39,8 @@ lock: | $(UV) ## renew requirements.lock from pyproject.toml, and the pinned uv
 	$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml
 	echo uv | $(COMPILE) --output-file requirements-uv.txt -
 
-schema: $(READY) ## renew search_spaces/schema.json, after a change of what a study may hold, such as a new policy
-	$(RUN) -c 'from pathlib import Path; from sweep.study import schema; Path("search_spaces/schema.json").write_text(schema())'
+schema: $(READY) ## renew search_spaces/schema.json when what a study may hold has changed
+	$(RUN) -c 'import pathlib, sweep.study; pathlib.Path("search_spaces/schema.json").write_text(sweep.study.schema())'
 
 sweep: $(READY) ## run STUDY (quickstart), or go on with it; STORE, RAY_ADDRESS and DATA_DIR say where
 	.venv/bin/sweep run $(STUDY)

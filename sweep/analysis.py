@@ -293,9 +293,9 @@ def seen(rows: Sequence[Compared]) -> list[str]:
 
 
 def refuse_what_cannot_reject(study: Study, looks: Sequence[Look], if_more: Sequence[Look] = (), begun: int | None = None) -> None:
-    """RejectStudy where the seeds after a look are too few to be tested alone, with a number of seeds that is accepted.
+    """RejectStudy where the seeds after a look are too few to be tested alone; it names a number that is accepted.
 
-    `if_more` are the looks there would be with more seeds; `begun` is how many the ledger has now, where there is one.
+    `if_more` are the looks there would be with more seeds; `begun` is how many seeds the ledger has now.
     """
     seeds = study.confirm.seeds
     for arm in study.arms:
@@ -311,20 +311,24 @@ def refuse_what_cannot_reject(study: Study, looks: Sequence[Look], if_more: Sequ
                 stay = f", or stay at the {begun} that it has"
             raise RejectStudy(
                 [
-                    f"{study.name}: confirm.seeds: the first {first} seeds of {arm!r} were compared already, and seeds that are "
-                    f"added after a look are tested alone: {seeds - first} of them cannot reject anything, {needed} can. "
+                    f"{study.name}: confirm.seeds: the first {first} seeds of {arm!r} were compared already, "
+                    f"and seeds that are added after a look are tested alone: {seeds - first} of them cannot "
+                    f"reject anything, {needed} can. "
                     f"Ask for {enough} seeds or more{stay}."
                 ]
             )
 
 
 def pairs_that_reject(study: Study, arm: str) -> int:
-    """The least pairs of an arm that could show a gain by the declared test; two where nothing of it is tested, or by a t test."""
+    """The least pairs of an arm that could show a gain; two where nothing of it is tested, or by a t test."""
     exact = arm in study.tested and study.analysis.test == "sign-flip"
     return pairs_needed(study.comparisons, study.analysis.alpha) if exact else 2
 
 
 def seeds_with(study: Study, looks: Sequence[Look], pairs: Callable[[str], int]) -> int:
-    """The least number of seeds, above those of the study, of which every arm has so many pairs that no look has seen."""
-    fresh = ((n, {arm: n - first_place(study, arm, looks, n) for arm in study.arms}) for n in itertools.count(study.confirm.seeds + 1))
-    return next(n for n, left in fresh if all(left[arm] >= pairs(arm) for arm in left))
+    """The least number of seeds, above the study's, with which every arm has so many pairs that no look has seen."""
+    return next(
+        seeds
+        for seeds in itertools.count(study.confirm.seeds + 1)
+        if all(seeds - first_place(study, arm, looks, seeds) >= pairs(arm) for arm in study.arms)
+    )

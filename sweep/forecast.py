@@ -127,7 +127,8 @@ def _of_arm(study: Study, arm: str) -> Iterator[str]:
     specs = [study.run(candidate, "confirm", 0) for candidate in study.ends(arm)]
     lowest, spec = min(((lowest_ratio(spec), spec) for spec in specs), key=lambda it: it[0])
     if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
-        mild = f"{{its}} keep ratio stays at {lowest:.2g} or above in all {spec.task.epochs} epochs: none is trained at high sparsity."
+        epochs = spec.task.epochs
+        mild = f"{{its}} keep ratio stays at {lowest:.2g} or above in all {epochs} epochs: none is trained at high sparsity."
         yield f"{mild} For {LOW_RATIO:g} it takes {steeper}." if (steeper := steeper_setting(spec)) else mild
     policies = [spec.policy.build(spec.seed) for spec in specs]
     epsilons = [policy.epsilon for policy in policies if isinstance(policy, StaticSparse)]
@@ -171,7 +172,7 @@ def lowest_ratio(spec: RunSpec) -> float:
 
 
 def steeper_setting(spec: RunSpec) -> str:
-    """The setting that alone would take the run's keep ratio down to LOW_RATIO, with its value; nothing where none would."""
+    """The one setting, with its value, that takes the run's keep ratio down to LOW_RATIO; empty where none does alone."""
     settings = spec.policy.settings
     falls = min(spec.task.epochs, settings.get("period") or spec.task.epochs) - 1
     if not falls:

@@ -13,7 +13,7 @@ SHOWN = 2
 
 
 def accepted_looks(ledger: Ledger, study: Study) -> list[Look]:
-    """Every look so far, as `looks_at` has it; RejectStudy where the seeds that come after one could not reject anything."""
+    """Every look so far; RejectStudy where the seeds that come after one could not reject anything."""
     looks, declared = looks_at(ledger, study), ledger.declared()
     begun = None if declared is None else declared["identity"]["confirm"]["seeds"]
     refuse_what_cannot_reject(study, looks, looks_at(ledger, study, more=True), begun)

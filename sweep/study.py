@@ -243,7 +243,7 @@ def from_identity(name: str, identity: Mapping[str, Any]) -> Study:
 
 
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
-    """The study that a ledger was begun with; RejectStudy where this version of the code lacks some of it, such as a policy."""
+    """The study that a ledger was begun with; RejectStudy where the code lacks some of it, such as a policy."""
     identity = declared["identity"]
     ordered = {key: {name: identity[key][name] for name in declared[key]} for key in ("arms", "tasks") if key in declared}
     problems: list[str] = []

@@ -161,7 +161,7 @@ def _design_problems(contents: Contents) -> Iterator[Problem]:
             ("confirm", "seeds"),
             f"an exact sign-flip test of {pairs} pairs cannot go below p = {smallest_p_value(pairs):.2g}, and {comparisons} "
             f"comparisons under Holm at {alpha:g} need {alpha / comparisons:.2g}. "
-            f"It takes {pairs_needed(comparisons, alpha)} seeds, or a smaller family.",
+            f"It takes at least {pairs_needed(comparisons, alpha)} seeds, or a smaller family.",
         )
 
 

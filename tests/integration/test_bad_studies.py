@@ -149,9 +149,9 @@ CASES = [
     Case("empty ladder", "[1, 2]", "[]", "search.ladder: must have at least 1; it has 0."),
     Case("seed included twice", "[3407]", "[3407, 3407]", "confirm.include: names 3407 twice."),
     Case("more included than wanted", "[3407]", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]", "confirm.include: names 11 seeds; confirm.seeds is 10."),
-    Case("too few seeds", "seeds: 10", "seeds: 6", "confirm.seeds: an exact sign-flip test of 6 pairs cannot go below p = 0.031, and 2 comparisons under Holm at 0.05 need 0.025. It takes 7 seeds, or a smaller family."),
+    Case("too few seeds", "seeds: 10", "seeds: 6", "confirm.seeds: an exact sign-flip test of 6 pairs cannot go below p = 0.031, and 2 comparisons under Holm at 0.05 need 0.025. It takes at least 7 seeds, or a smaller family."),
     Case("one seed", "seeds: 10", "seeds: 1", "confirm.seeds: a paired test needs at least 2; it is 1."),
-    Case("alpha beyond what a float holds of 2 ** pairs", "baseline: dense", "baseline: dense\n  alpha: 1e-320", "confirm.seeds: an exact sign-flip test of 10 pairs cannot go below p = 0.002, and 2 comparisons under Holm at 9.99989e-321 need 5e-321. It takes 1066 seeds, or a smaller family.", 21),
+    Case("alpha beyond what a float holds of 2 ** pairs", "baseline: dense", "baseline: dense\n  alpha: 1e-320", "confirm.seeds: an exact sign-flip test of 10 pairs cannot go below p = 0.002, and 2 comparisons under Holm at 9.99989e-321 need 5e-321. It takes at least 1066 seeds, or a smaller family.", 21),
     Case("negative seed", "seed: 1\n", "seed: -1\n", "seed: must be at least 0; it is -1."),
     Case("one arm only", GOOD[GOOD.index("  additive:") : GOOD.index("search:")], "", "arms: must have at least 2; it has 1.", 8),
     Case("misspelt proposer", "random", "randm", "search.proposer: must be 'tpe', 'random' or 'grid'; it is 'randm'. Did you mean 'random'?"),
@@ -239,7 +239,7 @@ def test_too_few_seeds_to_find_anything_are_refused_on_stderr_with_the_number_th
     done = CliRunner().invoke(app, [command, "bad.yaml"])
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("bad.yaml:21  confirm.seeds: ")
-    assert f"It takes {needed} seeds" in done.stderr
+    assert f"It takes at least {needed} seeds" in done.stderr
     assert [path.name for path in folder.iterdir()] == ["bad.yaml"]
 
 
