@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -30,7 +31,9 @@ from trainer.rows import EpochRow, from_parquet
 
 SEEDS = 6
 """With fewer, the command refuses the study: no test of so few pairs could find anything."""
-REQUIRED = {"efficiency": 0.75, "efficiency after start-up": 0.9, "stock / ours": 1.7}
+AT_MOST = {"fixed cost, s": 9.0}
+AT_LEAST = {"efficiency": 0.6, "efficiency after start-up": 0.9}
+"""What is required, of medians; the ratio to stock Ray Tune is reported beside it."""
 LIMIT_SECONDS = 1200.0
 """Of one measurement; more is a hang."""
 ENVIRONMENT = {
@@ -62,6 +65,8 @@ class Measured:
     training_seconds: float
     efficiency: float
     efficiency_after_start: float
+    fixed: float
+    """Wall time that does not grow with the work: until the first epoch begins, and after the last one."""
     parts: dict[str, float]
     idle: dict[str, float]
     runs: int
@@ -79,6 +84,7 @@ class Measured:
             training_seconds=trained,
             efficiency=trained / CORES / (ended - began),
             efficiency_after_start=trained / CORES / (last - first),
+            fixed=ended - began - (last - first),
             parts=parts,
             idle={name: seconds / CORES for name, seconds in _idle(runs, first, last).items()},
             runs=len(runs),
@@ -204,7 +210,7 @@ def main() -> None:
     kept = {
         "work": {"task": task, "runs": len(ARMS) * SEEDS, "cores": CORES},
         "summary": summary,
-        "required": REQUIRED,
+        "required": {"at most": AT_MOST, "at least": AT_LEAST},
         **{way: [asdict(each) for each in found] for way, found in measured.items()},
         "machine": machine.describe("ray", "optuna", "mlflow") | {"threads": 1},
     }
@@ -214,7 +220,7 @@ def main() -> None:
 
 
 def show(measured: dict[str, list[Measured]], console: Console) -> dict[str, float]:
-    """The tables; gives the figures that are required, as medians."""
+    """The tables; gives what is required, and the ratio to stock Ray Tune, as medians."""
     table = Table("median seconds", *measured, title=f"the same runs on {CORES} cores")
     middle = {way: {name: _median([_flat(each)[name] for each in found]) for name in _flat(found[0])} for way, found in measured.items()}
     for name in dict.fromkeys(name for found in middle.values() for name in found):
@@ -222,13 +228,17 @@ def show(measured: dict[str, list[Measured]], console: Console) -> dict[str, flo
     console.print(table)
     walls: list[Any] = [[each.wall for each in measured[way]] for way in ("stock", "ours")]
     summary = {
+        "fixed cost, s": middle["ours"]["fixed cost, s"],
         "efficiency": middle["ours"]["efficiency"],
         "efficiency after start-up": middle["ours"]["efficiency after start-up"],
         "stock / ours": _median([theirs / own for theirs, own in zip(*walls, strict=True)]),
     }
-    verdicts = Table("figure", "measured", "at least", "")
+    verdicts = Table("figure", "measured", "required", "")
     for name, value in summary.items():
-        verdicts.add_row(name, f"{value:.2f}", f"{REQUIRED[name]:.2f}", "met" if value >= REQUIRED[name] else "missed")
+        most, least = AT_MOST.get(name), AT_LEAST.get(name)
+        wanted = f"at most {most:g}" if most else f"at least {least:g}" if least else ""
+        met = value <= (most or math.inf) and value >= (least or 0.0)
+        verdicts.add_row(name, f"{value:.2f}", wanted, "" if not wanted else "met" if met else "missed")
     console.print(verdicts)
     return summary
 
@@ -237,6 +247,7 @@ def _flat(found: Measured) -> dict[str, float]:
     """Everything a table shows of a sweep, by name."""
     return {
         "wall": found.wall,
+        "fixed cost, s": found.fixed,
         **{f"  {name}": value for name, value in found.parts.items()},
         **{f"    idle: {name}": value for name, value in found.idle.items()},
         "trained, of both cores": found.training_seconds,

@@ -150,7 +150,8 @@ def _start_here(resources: Resources, early: Sequence[str], quiet: dict[str, Any
     def no_dashboard(node: Any, **_: Any) -> None:
         node._webui_url = ""
 
-    Node.start_api_server, Node.start_monitor, Node.start_log_monitor = no_dashboard, _nothing, _nothing
+    for service, instead in (("api_server", no_dashboard), ("monitor", _nothing), ("log_monitor", _nothing)):
+        setattr(Node, f"start_{service}", instead)
     sys.modules["ray.dashboard.optional_deps"] = None  # type: ignore[assignment]  # its agent then does without them, too
     # Ray begins one process for each core: those of runs on one core, if there may be as many runs. They import meanwhile.
     every = resources.cpus == 1 and not resources.gpus and (resources.workers or math.inf) >= (os.cpu_count() or 1)

@@ -39,6 +39,9 @@ PHASES: tuple[Phase, ...] = ("search", "confirm")
 CALIBRATION_SECONDS = 6.0
 WORTH_SAYING = 0.95
 """The share of the planned GPU-hours under which another packing of the runs is told."""
+FIXED_SECONDS, RUN_SECONDS = 9.0, 0.4
+"""What a sweep takes on one machine beside its runs, for its start and its end, and a run beside its epochs: to be set up, evaluated,
+committed, and followed by the next. `benchmarks.sweep` measures the first; the second is of small runs (docs/decisions/0015)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Planned:
     seconds_per_epoch: float | None
     seconds_from: str
     seconds_left: float | None
-    """Wall time on these slots."""
+    """Wall time on these slots, the start and the end of the sweep included."""
     gpu_hours_left: float | None
     """None where a run takes no GPU, or where there is nothing to tell by."""
     assumed: str
@@ -89,7 +92,7 @@ class Planned:
         benchmarks = measured.read(measured.RESULTS) if gpus else Results([], [])
         pace = _pace(study, ledger, benchmarks, gpu, data_dir)
         per_epoch = pace.seconds
-        rest = forecast(plan, slots, (lambda run: run.spec.task.epochs * per_epoch) if per_epoch else lambda run: run.spec.task.epochs)
+        rest = forecast(plan, slots, (lambda run: run_seconds(run.spec, per_epoch)) if per_epoch else lambda run: run.spec.task.epochs)
         hours = rest.epochs * per_epoch * held / 3600 if per_epoch and gpus else None
         runs: dict[str, dict[str, int]] = {
             arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms
@@ -108,7 +111,7 @@ class Planned:
             utilisation=rest.utilisation,
             seconds_per_epoch=per_epoch,
             seconds_from=pace.source,
-            seconds_left=rest.makespan if per_epoch else None,
+            seconds_left=rest.makespan + (FIXED_SECONDS if rest.makespan else 0) if per_epoch else None,
             gpu_hours_left=hours,
             assumed=pace.assumed,
             faster=list(_faster(hours, pace, rest.epochs)),
@@ -124,6 +127,11 @@ class Planned:
                 *benchmarks.damaged,
             ],
         )
+
+
+def run_seconds(spec: RunSpec, per_epoch: float) -> float:
+    """How long a run keeps its slot."""
+    return spec.task.epochs * per_epoch + RUN_SECONDS
 
 
 def _growth(grown: list[str], seen: int) -> Iterator[str]:

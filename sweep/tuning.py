@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,8 @@ def fit(driver: Driver, name: str, folder: str) -> None:
     ).fit()
 
 
-_reuse = TuneController._maybe_reuse_cached_actor
+_controller: Any = TuneController
+_reuse: Callable[[Any, Any], bool] = _controller._maybe_reuse_cached_actor
 
 
 def _reuse_where_none_is_starting(tune: Any, trial: Any) -> bool:
@@ -126,7 +128,7 @@ def _reuse_where_none_is_starting(tune: Any, trial: Any) -> bool:
     return not (trial in having and any(it not in having for it in pending)) and _reuse(tune, trial)
 
 
-TuneController._maybe_reuse_cached_actor = _reuse_where_none_is_starting
+_controller._maybe_reuse_cached_actor = _reuse_where_none_is_starting
 
 
 def name_of(trial: Any) -> str:

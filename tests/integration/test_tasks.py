@@ -14,7 +14,7 @@ from rich.console import Console
 from sweep.contents import Contents
 from sweep.ledger import Ledger
 from sweep.overview import overview
-from sweep.planned import Planned, shown_plan
+from sweep.planned import FIXED_SECONDS, RUN_SECONDS, Planned, shown_plan
 from sweep.results import from_plain, result_of
 from sweep.statistics import minimum_detectable_gain, power
 from sweep.study import Study
@@ -61,6 +61,15 @@ def test_a_plan_says_which_settings_are_taken_from_whose_finalist(tmp_path: Path
 def test_the_time_of_a_plan_is_that_of_all_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = planned(study(), tmp_path, monkeypatch)
     assert found.seconds_per_epoch == 2.0
+
+
+def test_the_time_of_a_plan_counts_the_start_the_end_and_what_a_run_takes_beside_its_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = planned(study(), tmp_path, monkeypatch)
+    assert found.seconds_left is not None
+    busy = found.epochs * 2.0 + found.runs_left * RUN_SECONDS
+    assert (found.seconds_left - FIXED_SECONDS) * found.utilisation == pytest.approx(busy / found.slots)
 
 
 def test_a_plan_takes_overlapping_splits_into_its_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
