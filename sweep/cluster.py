@@ -17,6 +17,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it will
 
 import ray
 from ray import exceptions
+from ray._private import utils
 from ray._private.node import Node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -49,6 +50,7 @@ class Cluster:
         self._names: dict[str, str] = {}
         self._blockers: dict[str, list[Any]] = {}
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        setattr(utils, "set_sigterm_handler", _nothing)  # noqa: B010  (its own would exit with 15 while the cluster starts)
         try:
             if address:
                 ray.init(address=address, runtime_env={"py_modules": [trainer, sweep]}, **quiet)
