@@ -35,9 +35,9 @@ MOST_SEEDS = 200
 """That are tried to find that number."""
 PHASES: tuple[Phase, ...] = ("search", "confirm")
 CALIBRATION_SECONDS = 6.0
-FIXED_SECONDS, RUN_SECONDS = 9.0, 0.15
+FIXED_SECONDS, RUN_SECONDS = 9.0, 0.3
 """What a sweep takes on one machine beside its runs, for its start and its end, and a run beside its epochs: to be set up, evaluated,
-committed, and followed by the next. `benchmarks.sweep` measures the first; the second is of small runs (docs/decisions/0015)."""
+committed, and followed by the next. `benchmarks.sweep` measures the first; the second is rough (docs/decisions/0015)."""
 
 
 @dataclass(frozen=True)
