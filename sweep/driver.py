@@ -88,7 +88,7 @@ class Driver:
     def drive(self, address: str | None) -> None:
         """Work until nothing is left to do, or a signal came (`received`); AbortSweep where it cannot go on."""
         self._listen()
-        Thread(target=import_module, args=[TUNING]).start()  # a second's work, while Ray's own processes start
+        Thread(target=import_module, args=[TUNING]).start()  # takes a second, while Ray starts
         # what Ray prints of processes that died goes to stdout, which is ours for data; the plan tells of them
         with (
             Path(os.devnull).open("w") as nowhere,
