@@ -107,9 +107,10 @@ def _idle(runs: list[Ran], first: float, last: float) -> dict[str, float]:
 
 
 def ours(study: Path, folder: Path) -> Measured:
-    """The real command."""
-    store = folder / "store"
-    began, ended = _run([sys.executable, "-m", "sweep", "run", str(study), "--store", str(store), "--json"], folder)
+    """The real command, its view in MLflow included: the other side has MLflow's callback."""
+    store, view = folder / "store", f"sqlite:///{folder / 'mlflow.db'}"
+    more = ["--store", str(store), "--mlflow-uri", view, "--json"]
+    began, ended = _run([sys.executable, "-m", "sweep", "run", str(study), *more], folder)
     ledger = store / study.stem
     wanted = {spec.run_id for arm in specs(study).values() for spec in arm}
     outcomes = {path.parent.name: path.stat().st_mtime for path in ledger.glob("runs/*/outcome.json")}

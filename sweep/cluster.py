@@ -17,6 +17,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it will
 
 import ray
 from ray import exceptions
+from ray._private import utils
 from ray._private.node import Node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -31,7 +32,7 @@ LOCAL_OBJECTS = 100 * 2**20
 """Bytes of the object store of a cluster of our own: nothing larger than a report is sent."""
 ANSWER_SECONDS = 120.0
 IDLE_SECONDS = 30
-"""How long Ray's first processes wait for work; it would end them after one second, when Tune has reserved room and not yet used it."""
+"""How long Ray's first processes wait for work. By default they end after a second in which Tune has reserved their room."""
 
 
 class AbortSweep(RuntimeError):
@@ -39,7 +40,7 @@ class AbortSweep(RuntimeError):
 
 
 class Cluster:
-    """Connected from construction to `close`. Without an address it is this machine's, and ends with this process.
+    """Connected from construction to exit. Without an address it is this machine's, and ends with this process.
 
     `early` names modules that the processes of a cluster of our own import before they are given work.
     """
@@ -49,6 +50,7 @@ class Cluster:
         self._names: dict[str, str] = {}
         self._blockers: dict[str, list[Any]] = {}
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        setattr(utils, "set_sigterm_handler", _nothing)  # noqa: B010  (Ray's own exits with 15)
         try:
             if address:
                 ray.init(address=address, runtime_env={"py_modules": [trainer, sweep]}, **quiet)
@@ -145,19 +147,27 @@ class _Blocker:
 
 
 def _start_here(resources: Resources, early: Sequence[str], quiet: dict[str, Any]) -> None:
-    """Start a cluster of our own, without the services that nobody asks there (docs/decisions/0015 has their cost)."""
+    """Start a cluster of our own, without the services that nobody asks there; decision 15 has their cost."""
 
     def no_dashboard(node: Any, **_: Any) -> None:
         node._webui_url = ""
 
     for service, instead in (("api_server", no_dashboard), ("monitor", _nothing), ("log_monitor", _nothing)):
         setattr(Node, f"start_{service}", instead)
-    sys.modules["ray.dashboard.optional_deps"] = None  # type: ignore[assignment]  # its agent then does without them, too
-    # Ray begins one process for each core: those of runs on one core, if there may be as many runs. They import meanwhile.
-    every = resources.cpus == 1 and not resources.gpus and (resources.workers or math.inf) >= (os.cpu_count() or 1)
+    # the dashboard's packages count as missing, so that its agent does without them as well
+    sys.modules["ray.dashboard.optional_deps"] = None  # type: ignore[assignment]
+    # Ray begins one process for each core. They import early where every one of them may have a run.
+    most = resources.workers or math.inf
+    every = resources.cpus == 1 and not resources.gpus and most >= (os.cpu_count() or 1)
     system: dict[str, Any] = {"idle_worker_killing_time_threshold_ms": 1000 * IDLE_SECONDS}
     system |= {"preload_python_modules": list(early)} if every else {}
-    ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECTS, _system_config=system, **quiet)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=LOCAL_OBJECTS,
+        _system_config=system,
+        **quiet,
+    )
 
 
 def _nothing(_: Any) -> None:

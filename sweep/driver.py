@@ -88,14 +88,14 @@ class Driver:
     def drive(self, address: str | None) -> None:
         """Work until nothing is left to do, or a signal came (`received`); AbortSweep where it cannot go on."""
         self._listen()
-        Thread(target=import_module, args=[TUNING], daemon=True).start()  # a second's work, while Ray's own processes start
+        Thread(target=import_module, args=[TUNING]).start()  # takes a second, while Ray starts
         # what Ray prints of processes that died goes to stdout, which is ours for data; the plan tells of them
         with (
             Path(os.devnull).open("w") as nowhere,
             redirect_stdout(nowhere),
             Cluster(address, self.resources, (TUNING, *IMPORTS)) as self.cluster,
         ):
-            self._listen()  # again, because ray.init takes SIGTERM for itself
+            self._listen()  # again, should ray.init have taken one for itself
             self.cluster.examine(self.ledger.store, self.study.data, self.data_dir)
             while not self.plan.over and not self.stopping:
                 self._begun = 0

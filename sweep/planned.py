@@ -39,9 +39,10 @@ PHASES: tuple[Phase, ...] = ("search", "confirm")
 CALIBRATION_SECONDS = 6.0
 WORTH_SAYING = 0.95
 """The share of the planned GPU-hours under which another packing of the runs is told."""
-FIXED_SECONDS, RUN_SECONDS = 9.0, 0.4
-"""What a sweep takes on one machine beside its runs, for its start and its end, and a run beside its epochs: to be set up, evaluated,
-committed, and followed by the next. `benchmarks.sweep` measures the first; the second is of small runs (docs/decisions/0015)."""
+FIXED_SECONDS, RUN_SECONDS = 9.0, 0.3
+"""What a sweep takes beside its runs, for its start and its end on one machine, and a run beside its epochs: to be
+set up, evaluated, committed, and followed by the next. `benchmarks.sweep` measures the first; decision 15 says how
+rough the second is."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Planned:
         benchmarks = measured.read(measured.RESULTS) if gpus else Results([], [])
         pace = _pace(study, ledger, benchmarks, gpu, data_dir)
         per_epoch = pace.seconds
-        rest = forecast(plan, slots, (lambda run: run_seconds(run.spec, per_epoch)) if per_epoch else lambda run: run.spec.task.epochs)
+        rest = forecast(plan, slots, lambda run: run_seconds(run.spec, per_epoch) if per_epoch else run.spec.task.epochs)
         hours = rest.epochs * per_epoch * held / 3600 if per_epoch and gpus else None
         runs: dict[str, dict[str, int]] = {
             arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]} for arm in study.arms

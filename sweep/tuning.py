@@ -1,4 +1,4 @@
-"""What Tune is given: an actor's hands, and whom to ask, tell and stop by. All of it leads to the driver; nothing is decided here."""
+"""What Tune is given: an actor's hands, and whom to ask, tell and stop by. The driver decides; nothing is decided here."""
 
 from __future__ import annotations
 
@@ -94,15 +94,19 @@ class Stopping(tune.Stopper):
 
 
 def fit(driver: Driver, name: str, folder: str) -> None:
-    """Let Tune carry the driver's attempts until the driver has no more; `folder` is for what Tune writes, and is thrown away."""
+    """Let Tune carry the driver's attempts until there are no more. What Tune writes goes to `folder`; nobody reads it."""
     if not driver.cluster.address:
-        # Tune would give its actors variables of their own; but processes on this machine have them already, and without a request
-        # Ray takes those that it began at its start
+        # Tune asks for variables in its actors' processes. On this machine they have them already, and without that
+        # request Ray takes the processes that it began at its start.
         class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
     tune.Tuner(
         tune.with_resources(_Attempt, {"cpu": driver.resources.cpus, "gpu": driver.resources.gpus}),
         tune_config=tune.TuneConfig(
-            search_alg=Asking(driver), num_samples=-1, reuse_actors=True, trial_name_creator=name_of, trial_dirname_creator=name_of
+            search_alg=Asking(driver),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
         ),
         run_config=tune.RunConfig(
             name=name,
@@ -122,8 +126,10 @@ _reuse: Callable[[Any, Any], bool] = _controller._maybe_reuse_cached_actor
 
 
 def _reuse_where_none_is_starting(tune: Any, trial: Any) -> bool:
-    """Give a free process to the attempt that has none, and not to one whose own is starting: Tune would throw that away each time, so
-    that of runs shorter than a process's start one at a time was under way, whatever room there was."""
+    """Give a free process to the attempt that has none, and not to one whose own process is starting.
+
+    Tune throws the starting one away, each time: of runs shorter than a process's start one is under way at a time.
+    """
     pending, having = tune._pending_trials, tune._trial_to_actor
     return not (trial in having and any(it not in having for it in pending)) and _reuse(tune, trial)
 

@@ -1,0 +1,25 @@
+"""To whom Tune gives a process that has become free."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from ray.tune.execution.tune_controller import TuneController
+
+from sweep import tuning as tuning
+
+
+def given(trial: str, *, pending: set[str], starting: set[str]) -> bool:
+    """Whether Tune's own code gets to give the process to this attempt; where it does, it says that it has."""
+    state = SimpleNamespace(_pending_trials=pending, _trial_to_actor=dict.fromkeys(starting), _resetting_trials={trial})
+    reuse = vars(TuneController)["_maybe_reuse_cached_actor"]
+    return reuse(state, trial)
+
+
+def test_a_process_that_starts_is_waited_for_while_another_attempt_has_none() -> None:
+    assert not given("first", pending={"first", "second"}, starting={"first"})
+    assert given("second", pending={"first", "second"}, starting={"first"})
+
+
+def test_a_free_process_is_taken_instead_of_one_that_starts_where_nobody_else_wants_it() -> None:
+    assert given("first", pending={"first"}, starting={"first"})
