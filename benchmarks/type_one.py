@@ -6,7 +6,6 @@ comparisons are made as `sweep report` makes them. Beside that, on the same stud
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import sys
@@ -165,7 +164,6 @@ def main() -> int:
     """All studies, a table and a file; 1 if the procedure's error is not what it must be."""
     console, start, alpha = Console(width=110), time.perf_counter(), 0.05
     each: list[Found] = []
-    gc.freeze()  # statsmodels collects garbage at every correction; there is none among what was imported
     for seed in range(1, STUDIES + 1):
         each.append(found(seed))
         if seed % 200 == 0:
@@ -183,7 +181,7 @@ def main() -> int:
         console.print(f"{words}: {100 * rate:.2f}; of {STUDIES} studies 95 % of the time {100 * low:.2f} to {100 * high:.2f}")
     for name, words in GAINS.items():
         console.print(f"{words}: {gains[name][0]:+.3f} ± {gains[name][1]:.3f} deviations of a difference")
-    machine = describe("numpy", "scipy", "statsmodels", "optuna")
+    machine = describe("numpy", "scipy", "optuna")
     body = {"studies": STUDIES, "alpha": alpha, "rates": rates, "expected": exact, "bands": bands, "gains": gains, "sound": sound}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "type-one.json").write_text(

@@ -12,7 +12,7 @@ from sweep.reading import Reading
 from sweep.wording import points
 from tests.sweeps import sweep
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 GAIN = ".ag-row [col-id='metrics.`gain`']"
 
 

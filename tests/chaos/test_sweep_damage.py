@@ -128,6 +128,7 @@ def test_the_command_exits_3_and_names_what_it_cannot_go_on_without(kind: str, h
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.chaos
 def test_the_command_finishes_all_other_runs_exits_3_and_names_an_outcome(half_done: Path, rows_undisturbed: dict[str, Any]) -> None:
     path = FILES["an outcome"](half_done)
     damage(path, "cut")
@@ -140,6 +141,7 @@ def test_the_command_finishes_all_other_runs_exits_3_and_names_an_outcome(half_d
     assert whole_rows(half_done) == rows_undisturbed
 
 
+@pytest.mark.chaos
 def test_the_command_goes_on_from_the_checkpoint_before_a_damaged_one(half_done: Path, rows_undisturbed: dict[str, Any]) -> None:
     path = FILES["the last checkpoint"](half_done)
     damage(path, "cut")

@@ -312,6 +312,7 @@ def test_continued_at_any_epoch_the_rest_is_the_same(name: str) -> None:
             assert np.array_equal(mine, theirs)
 
 
+@pytest.mark.chaos
 def test_killed_at_random_moments_the_rows_and_the_masks_are_those_of_an_undisturbed_run(write_run: Any, tmp_path: Path) -> None:
     seed = int.from_bytes(os.urandom(4))
     print(f"schedule seed: {seed}")  # shown when the test fails

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, command, run_values
 
 
@@ -19,6 +21,7 @@ def blocks() -> dict[str, str]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_a_policy_takes_one_class_one_line_in_one_table_one_test_and_one_command(tmp_path: Path) -> None:
     for folder in ("trainer", "sweep", "search_spaces", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -22,6 +22,12 @@ SAWTOOTH = {"name": "sawtooth", "period": 2, "decay": 0.3}
 RANDOM = {**SAWTOOTH, "survivors": "random"}
 
 
+@pytest.fixture(autouse=True)
+def no_engine_of_another_test() -> None:
+    gc.collect()
+    engine._idle.clear()  # pyright: ignore[reportPrivateUsage]
+
+
 def rows_and_weights(training: Training) -> tuple[list[dict[str, Any]], list[torch.Tensor]]:
     rows = without_wall(list(training))
     return rows, [parameter.detach().clone() for parameter in training.model.parameters()]
@@ -30,7 +36,6 @@ def rows_and_weights(training: Training) -> tuple[list[dict[str, Any]], list[tor
 @pytest.mark.parametrize("before", [SAWTOOTH, RANDOM])
 def test_a_run_that_takes_an_engine_over_gives_the_rows_of_one_that_had_it_new(before: dict[str, Any]) -> None:
     second = run_spec(SAWTOOTH, seed=2, validation=0.05, init="fan-in", learning_rate=0.05)
-    engine._idle.clear()  # pyright: ignore[reportPrivateUsage]
     alone = Training(second)
     rows, weights = rows_and_weights(alone)
     first = Training(run_spec(before, seed=1), images=alone.images)

@@ -26,8 +26,6 @@ from tests.integration.readers import READERS, by_pyarrow, kinds, query
 from tests.sweeps import sweep
 from trainer.store import StoreError
 
-pytestmark = pytest.mark.xdist_group("export")
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,7 +16,7 @@ from sweep.study import shipped
 from tests.sweeps import sweep
 from tests.views import MLFLOWS_OWN, PARENT, database, shown
 
-pytestmark = [MLFLOWS_OWN, pytest.mark.slow, pytest.mark.xdist_group("family")]
+pytestmark = [MLFLOWS_OWN, pytest.mark.slow]
 TASKS = ("breast-cancer", "wine")
 ARMS = ("dense", "dense-start", "dense-end", "set", "static-sparse", "npset", "npset-frozen")
 SEEDS = 2

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -57,6 +58,14 @@ def gone(process: int, seconds: float = 120) -> bool:
     return False
 
 
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """The command changes what Triton is told, and other tests of this process use Triton."""
+    with mock.patch.dict(os.environ):
+        yield
+
+
+@pytest.mark.slow
 def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Path) -> None:
     out = tmp_path / "gpu-rehearsal.json"
     done = subprocess.run([*COMMAND, "--rehearse", "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -89,10 +98,7 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_without_a_device_nothing_is_measured_or_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "1")  # which the command changes
+def test_without_a_device_nothing_is_measured_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path / "gpu.json")]) == 3
     said = capsys.readouterr()
     assert "--rehearse" in said.err

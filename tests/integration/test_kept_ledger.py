@@ -121,6 +121,7 @@ def test_without_its_index_it_says_the_same(kept: Path) -> None:
     assert [*differences(numbers, told("report", file("kept"), "--store", kept))] == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_given_up_goes_on_from_what_it_kept_and_nothing_else_is_touched(kept: Path) -> None:
     run_id, ledger = given_up(kept), kept / "kept"
     (failure,) = told("status", file("kept"), "--store", kept)["failures"].items()

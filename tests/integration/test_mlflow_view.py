@@ -18,13 +18,14 @@ from tests.loops import drive
 from tests.sweeps import Started, study_values
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, points_of, shown, synced, view_of
 
-pytestmark = [MLFLOWS_OWN, pytest.mark.xdist_group("mlflow-view")]
+pytestmark = MLFLOWS_OWN
 ADDITIVE = study_values()["arms"]["additive"]
 ARMS: dict[str, Any] = {
     "dense": {"policy": {"name": "dense"}},
     "tuned": {"policy": {"name": "dense"}, "task": ADDITIVE["task"]},
     "additive": ADDITIVE,
     "bad": {"policy": {"name": "dense"}, "task": {"learning_rate": 1e30}},
+    "idle": {"policy": {"name": "dense"}, "task": {"learning_rate": 1e-9}},
     "again": {"repeat": "tuned"},
 }
 ANALYSIS: dict[str, Any] = {"baseline": "tuned", "family": ["additive"], "endpoints": [1.0, 0.5]}
@@ -33,10 +34,10 @@ TASK: dict[str, Any] = {"epochs": 4, "evaluate_every": 2}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study whose baseline is searched, with an arm that diverges and a repeat: 42 runs."""
+    """A study whose baseline is searched, with an arm that diverges, one that learns nothing and a repeat: 48 runs."""
     root = tmp_path_factory.mktemp("finished")
     study = Study("small", Contents.model_validate(study_values(arms=ARMS, analysis=ANALYSIS, task=TASK)))
-    assert drive(study, root).finished.total() == 42
+    assert drive(study, root).finished.total() == 48
     return root
 
 
@@ -167,6 +168,7 @@ def test_two_views_that_knew_nothing_of_each_other_end_with_one_run_a_key(finish
     assert_same(shown(uri), shown(once))
 
 
+@pytest.mark.slow
 def test_views_made_at_the_same_time_end_as_one(finished: Path, once: str, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'nobody made it.db'}"
     arguments = ("sync", "small.yaml", "--store", finished, "--mlflow-uri", uri)

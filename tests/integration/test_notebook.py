@@ -23,7 +23,6 @@ from tests.integration.exported import BY_T, MANY, PAIRED, RESAMPLED, SEARCHED, 
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq"),
-    pytest.mark.xdist_group("notebook"),
 ]
 
 

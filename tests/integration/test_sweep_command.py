@@ -14,8 +14,6 @@ from tests.conftest import ROOT
 from tests.sweeps import generations, rows, sweep, write_study
 from trainer.store import open_store
 
-pytestmark = pytest.mark.xdist_group("sweep-command")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,6 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_bucket_ends_with_what_a_folder_has(bucket: str, finished: Path, tmp_path: Path) -> None:
     study = write_study(tmp_path)

@@ -104,6 +104,7 @@ def test_a_study_under_way_says_in_mlflow_what_it_lacks(tmp_path: Path) -> None:
     assert experiment.tags[NOTE_TAG].startswith("Not complete yet: 0 of the 1 comparisons of the family have all their pairs. Lacking: ")
 
 
+@pytest.mark.slow
 def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refused(tmp_path: Path) -> None:
     assert drive(study_of(**BRIEF), tmp_path).complete
     study = write_study(tmp_path, **BRIEF)
@@ -143,6 +144,7 @@ def test_a_sweep_has_its_view_when_it_ends_and_leaves_no_process(tmp_path: Path)
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _is_about(path, tmp_path)]
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_mind_a_tracker_that_is_down_and_says_how_to_catch_up(tmp_path: Path) -> None:
     study = write_study(tmp_path, **BRIEF)
     done = sweep("run", study, "--store", tmp_path, env={"MLFLOW_TRACKING_URI": CLOSED})

@@ -21,8 +21,8 @@ from tests.conftest import ROOT
 from tests.sweeps import environment
 from trainer.store import unseal
 
-pytestmark = pytest.mark.xdist_group("wheel")
 FINDERS = "import json, sys; print(json.dumps([*sys.path, *map(str, sys.meta_path)]))"
+pytestmark = pytest.mark.slow
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 WATCH = """
 import os, sys

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as typed_stats
 
@@ -41,7 +41,6 @@ def by_hand(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-@settings(max_examples=25)  # statsmodels collects garbage each time, which takes a fifth of a second
 @given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.02, 1.0])), max_size=12))
 def test_holm_s_correction_is_the_one_by_hand(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(by_hand(p_values), abs=1e-12)

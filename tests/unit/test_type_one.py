@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Iterator
 from statistics import fmean, stdev
 
 import pytest
@@ -13,14 +11,10 @@ from benchmarks.type_one import Found, band, expected, found
 
 STUDIES = 60
 
-pytestmark = pytest.mark.xdist_group("type-one")
-
 
 @pytest.fixture(scope="module")
-def each() -> Iterator[list[Found]]:
-    gc.freeze()  # statsmodels collects garbage at every correction
-    yield [found(seed) for seed in range(1, STUDIES + 1)]
-    gc.unfreeze()
+def each() -> list[Found]:
+    return [found(seed) for seed in range(1, STUDIES + 1)]
 
 
 def test_where_there_is_no_gain_the_procedure_finds_one_no_more_often_than_alpha_allows(each: list[Found]) -> None:
