@@ -16,7 +16,7 @@ from sweep.ledger import Ledger
 
 NONE = "none"
 """As a URI: no MLflow at all."""
-PERIOD_SECONDS, TICK_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 0.5, 30.0
+PERIOD_SECONDS, TICK_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 0.1, 30.0
 PATIENCE_SECONDS, STOPPED_SECONDS = 60.0, 10.0
 """How long a sweep that is done, and one that was stopped by a signal, waits for its view to catch up."""
 
@@ -84,6 +84,8 @@ class Follower:
             stderr=self.log,
             start_new_session=True,  # Ctrl-C is for the driver, whose end it notices by itself
         )
+        # what the machine can spare: the runs come first
+        os.sched_setscheduler(self.process.pid, os.SCHED_IDLE, os.sched_param(0))
 
     def finish(self, seconds: float) -> None:
         """Give it some time to catch up, now that the sweep is over; say what is wrong, if something is."""

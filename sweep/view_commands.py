@@ -14,6 +14,7 @@ import tempfile
 import time
 import webbrowser
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 PORT = 5000
 START_SECONDS = 120.0
 
+ON_THE_LAST_PASS = ("scipy.special", "matplotlib.pyplot")
+"""What the report needs. Imported while the runs train, it keeps nobody waiting at the end."""
+
 
 @app.command()
 def sync(
@@ -61,11 +65,17 @@ def sync(
     """Bring MLflow up to date with the ledger; from nothing, if need be. `run` does this by itself while it works."""
     with errors():
         ledger, uri = _ledger(study, store), uri_of(mlflow_uri, place_of(store))
-        if following:
-            os.nice(19)  # whatever the machine can spare; the runs come first
         view = _view(ledger, place_of(store), uri)
         at_work = (lambda: holder(ledger.store) is not None) if following else (lambda: False)
-        if not follow(_updating(view), at_work, say, time.sleep):
+        update = _updating(view)
+
+        def and_get_ready(live: bool) -> int:
+            wrote = update(live)
+            for name in ON_THE_LAST_PASS:
+                import_module(name)
+            return wrote
+
+        if not follow(and_get_ready if following else update, at_work, say, time.sleep):
             if following:
                 raise typer.Exit(INFRASTRUCTURE)  # the sweep that it ran beside says what to do
             at = f" --mlflow-uri {view.experiment.where}" if mlflow_uri else ""

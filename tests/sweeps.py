@@ -24,9 +24,11 @@ FAULTS = Path(__file__).parent / "chaos" / "faults"
 """On PYTHONPATH it adds policies that go wrong (see its sitecustomize.py) to every process of a sweep."""
 
 
+AS_URGENT = {"RAY_worker_niceness": "0"}
+"""Ray lowers its workers to niceness 15; beside anything else that is busy, such as other tests, they would hardly run."""
 TASK: dict[str, Any] = {"data": "digits", "model": "mlp-16", "epochs": 6, "batch_size": 32, "train_size": 96, "evaluate_every": 3}
 """Almost nothing to train: what these sweeps test is not training, and a run of it takes a few hundredths of a second."""
-UNHURRIED: dict[str, Any] = {"task": {"epochs": 160, "evaluate_every": 20}}
+UNHURRIED: dict[str, Any] = {"task": {"epochs": 60, "evaluate_every": 20}}
 """Runs of a second or so, so that a random moment is likely to be within one."""
 
 
@@ -92,7 +94,7 @@ def sweep_command(*arguments: str | Path) -> list[str]:
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Without what would point a sweep elsewhere and without MLflow, which has tests of its own; with the faulty policies."""
     kept = {key: value for key, value in os.environ.items() if key not in ("STORE", "RAY_ADDRESS", "DATA_DIR")}
-    ours = {"PYTHONPATH": f"{FAULTS}{os.pathsep}{ROOT}", "COLUMNS": "200", "MLFLOW_TRACKING_URI": "none"}
+    ours = {"PYTHONPATH": f"{FAULTS}{os.pathsep}{ROOT}", "COLUMNS": "200", "MLFLOW_TRACKING_URI": "none", **AS_URGENT}
     return {**kept, **ours, **(more or {})}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.sweeps import FAULTS, UNHURRIED, Started, descendants, folders, generations, rows, sweep, write_study
+from tests.sweeps import AS_URGENT, FAULTS, UNHURRIED, Started, descendants, folders, generations, rows, sweep, write_study
 
 pytestmark = pytest.mark.chaos
 SOON_MISSED = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 4}
@@ -25,6 +25,8 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = N
     """A cluster of a head without CPUs and two nodes with one each; `second` is what the second node's environment has beside."""
     monkeypatch.setenv("PYTHONPATH", f"{FAULTS}{os.pathsep}{Path.cwd()}")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on loopback
+    for name, value in AS_URGENT.items():
+        monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON_MISSED}
