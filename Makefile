@@ -82,7 +82,7 @@ soak: $(READY) ## kill whole sweeps a hundred times; twenty are in test-all
 test-numeric: $(READY) ## compare what is computed under two instruction sets, on one thread and on two
 	for capability in default avx2; do for threads in 1 2; do \
 		echo "ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads"; \
-		ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads $(RUN) -m pytest -q -m numeric -k "not fused" || exit 1; \
+		ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads $(RUN) -m pytest -q -n $$((3 - threads)) -m numeric -k "not fused" || exit 1; \
 	done; done
 
 bench: $(READY) ## measure an epoch, a sweep and the plan beside their rivals; about half an hour

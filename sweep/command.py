@@ -78,9 +78,19 @@ def program() -> list[str]:
     return ["python", "-m", "sweep"] if given.name == "__main__.py" else [os.path.relpath(given)]
 
 
+FROM_ENVIRONMENT = {"--store": "STORE", "--ray-address": "RAY_ADDRESS", "--data-dir": "DATA_DIR"}
+
+
 def again() -> str:
-    """The command as it was given."""
-    return shlex.join([*program(), *sys.argv[1:]])
+    """The command as it was given, with what it took from the environment: another shell may not have that."""
+    given = sys.argv[1:]
+    taken = [
+        part
+        for option, name in FROM_ENVIRONMENT.items()
+        if os.environ.get(name) and not any(it.partition("=")[0] == option for it in given)
+        for part in (option, os.environ[name])
+    ]
+    return shlex.join([*program(), *given, *taken])
 
 
 def other(command: str, study: str, store: str) -> str:

@@ -1,0 +1,26 @@
+"""The command that continues a sweep, as it is told to the person who stopped it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from sweep.command import again
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STORE", "RAY_ADDRESS", "DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/sweep/__main__.py", "run", "mine.yaml", "--store=here"])
+
+
+def test_the_command_that_continues_is_the_one_that_was_given() -> None:
+    assert again() == "python -m sweep run mine.yaml --store=here"
+
+
+def test_what_came_from_the_environment_is_in_it_and_what_was_given_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE", "elsewhere")
+    monkeypatch.setenv("DATA_DIR", "my data")
+    assert again() == "python -m sweep run mine.yaml --store=here --data-dir 'my data'"
