@@ -170,9 +170,14 @@ def actors(pid: int) -> list[int]:
             name = Path(f"/proc/{child}/cmdline").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::") and b"_Attempt" in name:
+        if works_on_attempts(name):
             found.append(child)
     return found
+
+
+def works_on_attempts(command_line: bytes) -> bool:
+    """Whether a process is one of Tune's actors: idle it has our class's name, and at work that of the class Tune makes of it."""
+    return command_line.startswith((b"ray::_Attempt", b"ray::ResourceTrainable"))
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -13,7 +13,19 @@ from typing import Any
 
 import pytest
 
-from tests.sweeps import AS_URGENT, FAULTS, UNHURRIED, Started, descendants, folders, generations, rows, sweep, write_study
+from tests.sweeps import (
+    AS_URGENT,
+    FAULTS,
+    UNHURRIED,
+    Started,
+    descendants,
+    folders,
+    generations,
+    rows,
+    sweep,
+    works_on_attempts,
+    write_study,
+)
 
 pytestmark = pytest.mark.chaos
 SOON_MISSED = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 4}
@@ -51,7 +63,7 @@ def processes(node: Any) -> list[int]:
 
 
 def working_on(node: Any) -> bool:
-    return any(b"_Attempt" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes(node) if Path(f"/proc/{pid}").exists())
+    return any(works_on_attempts(Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in processes(node) if Path(f"/proc/{pid}").exists())
 
 
 def started_on(cluster: Any, folder: Path, study: Path) -> Started:
