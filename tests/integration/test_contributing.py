@@ -72,7 +72,9 @@ def test_a_policy_takes_one_class_one_line_in_one_table_one_test_and_one_command
 
 def made_by(*arguments: str) -> list[str]:
     """The commands of a target of the Makefile, as they would run."""
-    done = subprocess.run(["make", "-n", "--no-print-directory", "-o", ".venv/.ready", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return done.stdout.splitlines()
 
 
