@@ -59,9 +59,10 @@ notebook: export ## export STUDY and open its notebook in JupyterLab, which is i
 	$(UV) pip install --quiet --python $(RUN) --constraint requirements.lock jupyterlab
 	.venv/bin/jupyter lab $(TO)/significance.ipynb
 
-check: $(READY) ## formatting, lint and types
+check: $(READY) ## formatting, lint, direction of imports, types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	.venv/bin/lint-imports --no-logo
 	$(RUN) -m basedpyright
 
 format: $(READY) ## format the code and mend what lint can
@@ -98,4 +99,4 @@ wheel: $(READY) ## build dist/pairsweep-VERSION-py3-none-any.whl, to install any
 	rm -rf build
 
 clean: ## remove the environment and every cache
-	rm -rf .venv .uv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -69,9 +69,19 @@ def measure(data: str, rounds: int) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure, print, keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40, metavar="N", help="epochs of each policy that count (default: 40)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "connectivity.json", metavar="FILE", help="where the figures are kept")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=40, metavar="N", help="epochs of each policy that count (default: 40)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS / "connectivity.json",
+        metavar="FILE",
+        help="where the figures are kept",
+    )
     options = parser.parse_args()
     torch.set_num_threads(2)
     found = {data: measure(data, options.rounds) for data in DATA}
@@ -82,7 +92,9 @@ def main() -> None:
                 f"rewiring {100 * it['rewiring_share']:4.1f} %  {it['connections']:,} connections"
             )
     setting = {"model": MODEL, "batch_size": BATCH, "rounds": options.rounds, "threads": 2}
-    options.out.write_text(json.dumps({"machine": describe(), "setting": setting, "measured": found}, indent=1) + "\n")
+    options.out.write_text(
+        json.dumps({"machine": describe(), "setting": setting, "measured": found}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

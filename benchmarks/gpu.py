@@ -56,7 +56,11 @@ def facts(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
-        known |= {"memory_gib": found.total_memory / 2**30, "multiprocessors": found.multi_processor_count, "nvidia_smi": _nvidia_smi()}
+        known |= {
+            "memory_gib": found.total_memory / 2**30,
+            "multiprocessors": found.multi_processor_count,
+            "nvidia_smi": _nvidia_smi(),
+        }
     return known
 
 
@@ -94,23 +98,53 @@ def required(setting: Setting, found: dict[str, Any]) -> list[dict[str, Any]]:
     best, ratios, agreement = rungs.get("fused + graph", {}), found["ratios"] or {}, found["agreement"] or {}
     limit = setting.required_epoch_seconds
     checks: list[tuple[str, str, Any, Callable[[Any], bool]]] = [
-        ("an epoch of one run, s", f"at most {limit:g}", best.get("epoch_seconds"), lambda value: value <= limit),
-        ("an epoch beside plain fp32's, times as fast", "at least 8", best.get("times_plain_fp32"), lambda value: value >= 8),
-        ("a site's forward over a copy, worst shape and r", "at most 1.5", _beside_a_copy(found), lambda value: value <= 1.5),
+        (
+            "an epoch of one run, s",
+            f"at most {limit:g}",
+            best.get("epoch_seconds"),
+            lambda value: value <= limit,
+        ),
+        (
+            "an epoch beside plain fp32's, times as fast",
+            "at least 8",
+            best.get("times_plain_fp32"),
+            lambda value: value >= 8,
+        ),
+        (
+            "a site's forward over a copy, worst shape and r",
+            "at most 1.5",
+            _beside_a_copy(found),
+            lambda value: value <= 1.5,
+        ),
         (
             "best packing beside one run, times the epochs/s",
             "at least 1.25",
             found["packed_best"].get("times_one_run"),
             lambda it: it >= 1.25,
         ),
-        ("slowest epoch over fastest as r changes", "at most 1.15", ratios.get("greatest_over_least"), lambda value: value <= 1.15),
+        (
+            "slowest epoch over fastest as r changes",
+            "at most 1.15",
+            ratios.get("greatest_over_least"),
+            lambda value: value <= 1.15,
+        ),
         ("anything recorded anew as r changes", "no", ratios.get("recorded_anew"), lambda value: not value),
-        ("rows packed are the rows alone", "yes", all(line["rows_equal"] for line in found["packed"]) if found["packed"] else None, bool),
+        (
+            "rows packed are the rows alone",
+            "yes",
+            all(line["rows_equal"] for line in found["packed"]) if found["packed"] else None,
+            bool,
+        ),
         ("loss within the spread of seeds of the reference's", "yes", agreement.get("agree"), bool),
     ]
     known = found["measured"]
     return [
-        {"what": what, "required": wanted, "measured": value, "met": meets(value) if known and value is not None else None}
+        {
+            "what": what,
+            "required": wanted,
+            "measured": value,
+            "met": meets(value) if known and value is not None else None,
+        }
         for what, wanted, value, meets in checks
     ]
 
@@ -144,7 +178,13 @@ def measure(bench: Bench) -> None:
     bench.found["complete"] = True
     _keep(bench)
     head = ("required", "", "measured", "met")
-    table(head, *((line["what"], line["required"], line["measured"], line["met"]) for line in bench.found["required"]))
+    table(
+        head,
+        *(
+            (line["what"], line["required"], line["measured"], line["met"])
+            for line in bench.found["required"]
+        ),
+    )
 
 
 def _keep(bench: Bench) -> None:
@@ -203,9 +243,11 @@ def _stopped(number: int, _: object) -> NoReturn:
 def main(arguments: list[str] | None = None) -> int:
     """0 done, 1 a part failed, 2 the figures cannot be written where they should be, 3 there is nothing to measure with."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    where = "where the figures go (default: sweep/gpus/gpu-DEVICE.json)"
+    where = "where the figures go (default: sweep/estimate/gpus/gpu-DEVICE.json)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=where)
-    parser.add_argument("--rehearse", action="store_true", help="try every part on the CPU, in tiny sizes; measures nothing")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="try every part on the CPU, in tiny sizes; measures nothing"
+    )
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     os.environ.pop("TRITON_INTERPRET", None)
@@ -221,10 +263,17 @@ def main(arguments: list[str] | None = None) -> int:
     if given.rehearse:
         return run(REHEARSAL, torch.device("cpu"), given.out)
     lacking = (
-        "torch finds no CUDA device here" if not torch.cuda.is_available() else "" if find_spec("triton") else "triton is not installed"
+        "torch finds no CUDA device here"
+        if not torch.cuda.is_available()
+        else ""
+        if find_spec("triton")
+        else "triton is not installed"
     )
     if lacking:
-        print(f"benchmarks.gpu: {lacking}; nothing was measured. `--rehearse` tries the command on a CPU.", file=sys.stderr)
+        print(
+            f"benchmarks.gpu: {lacking}; nothing was measured. `--rehearse` tries the command on a CPU.",
+            file=sys.stderr,
+        )
         return 3
     device = torch.device("cuda")
     slug = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")

@@ -41,8 +41,17 @@ class ChildFailed(RuntimeError):
 class Child:
     """A process of its own; leaving the context ends it."""
 
-    def __init__(self, folder: Path, *, rehearsal: bool, environment: Mapping[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "benchmarks.gpu", "--child", str(folder), *(["--rehearse"] if rehearsal else [])]
+    def __init__(
+        self, folder: Path, *, rehearsal: bool, environment: Mapping[str, str] | None = None
+    ) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.gpu",
+            "--child",
+            str(folder),
+            *(["--rehearse"] if rehearsal else []),
+        ]
         self.busy = False
         self.log = folder / f"child-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
@@ -110,7 +119,9 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.end()
 
 
@@ -123,7 +134,10 @@ def hand_over(images: Images, folder: Path) -> None:
 
 def taken_over(folder: Path, device: torch.device) -> Images:
     """What was handed over."""
-    images, labels = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")).to(device) for name in ("images", "labels"))
+    images, labels = (
+        torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")).to(device)
+        for name in ("images", "labels")
+    )
     return Images(images, labels, json.loads((folder / "train.json").read_text()))
 
 
@@ -159,6 +173,12 @@ def _do(bench: Bench, rung: Rung, asked: dict[str, Any]) -> dict[str, Any]:
     if asked["do"] == "rung":
         return {**rung(bench, asked["name"]), "peak_gib": bench.peak_gib()}
     moments: list[float] = []
-    rows, _ = bench.train(bench.spec(bench.setting.ratio, SEED), asked["epochs"], "packed", least=asked["epochs"], moments=moments)
+    rows, _ = bench.train(
+        bench.spec(bench.setting.ratio, SEED),
+        asked["epochs"],
+        "packed",
+        least=asked["epochs"],
+        moments=moments,
+    )
     values = [{name: value for name, value in json_ready(row).items() if name not in WALL} for row in rows]
     return {"moments": moments, "rows": values, "peak_gib": bench.peak_gib()}

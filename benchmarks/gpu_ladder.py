@@ -49,7 +49,11 @@ def plain_model(bench: Bench, *, bf16: bool) -> plain.PlainWideResNet:
     model = plain.PlainWideResNet(depth, widen, facts.classes, facts.image[0]).to(bench.device)
     if not bf16:
         return model
-    for site in [it for it in model.modules() if isinstance(it, nn.Sequential) and isinstance(it[-1], plain.SparseReLU)]:
+    for site in [
+        it
+        for it in model.modules()
+        if isinstance(it, nn.Sequential) and isinstance(it[-1], plain.SparseReLU)
+    ]:
         site[-1] = UnsortedReLU()
     return cast(plain.PlainWideResNet, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
@@ -70,7 +74,10 @@ def plain_rung(bench: Bench, name: str) -> dict[str, Any]:
             for _ in range(count):
                 index = torch.randint(bench.images.train, (size,), device=bench.device)
                 gathered = images.index_select(0, index)
-                yield gathered.permute(0, 3, 1, 2) if bf16 else gathered, bench.images.labels.index_select(0, index)
+                yield (
+                    gathered.permute(0, 3, 1, 2) if bf16 else gathered,
+                    bench.images.labels.index_select(0, index),
+                )
 
         return draw()
 
@@ -78,8 +85,14 @@ def plain_rung(bench: Bench, name: str) -> dict[str, Any]:
     with torch.autocast(bench.device.type, torch.bfloat16) if bf16 else nullcontext():
         model.set_keep(it.ratio)
         if name == COMPILED:
-            more["compile_seconds"] = bench.wall(lambda: plain.train_epoch(network, batches(1, it.batch_size), optimizer))
-        step = _each(bench, it.steps, lambda count: plain.train_epoch(network, batches(count, it.batch_size), optimizer))
+            more["compile_seconds"] = bench.wall(
+                lambda: plain.train_epoch(network, batches(1, it.batch_size), optimizer)
+            )
+        step = _each(
+            bench,
+            it.steps,
+            lambda count: plain.train_epoch(network, batches(count, it.batch_size), optimizer),
+        )
         if name == COMPILED:
             more["evaluation_compiled"] = more["compile_seconds"] < QUICK_SECONDS
             network = network if more["evaluation_compiled"] else model
@@ -88,7 +101,9 @@ def plain_rung(bench: Bench, name: str) -> dict[str, Any]:
             if name == COMPILED:
                 torch.compiler.reset()  # another mode, ratio and size: nothing of the last should be made general
             model.set_keep(ratio)
-            evaluation[f"{ratio:g}"] = _each(bench, it.evaluations, lambda count: plain.evaluate(network, batches(count, size)))
+            evaluation[f"{ratio:g}"] = _each(
+                bench, it.evaluations, lambda count: plain.evaluate(network, batches(count, size))
+            )
     return {
         "step_seconds": step,
         "evaluation_batch_seconds": evaluation,
@@ -109,7 +124,8 @@ def our_rung(bench: Bench, *, records: bool) -> dict[str, Any]:
     it = bench.setting
     rows, engine = bench.train(bench.spec(it.ratio), 1 + it.epochs, "ladder", records=records)
     return {
-        "step_seconds": statistics.median(map(_training_seconds(bench), rows[1:])) / math.ceil(it.train / it.batch_size),
+        "step_seconds": statistics.median(map(_training_seconds(bench), rows[1:]))
+        / math.ceil(it.train / it.batch_size),
         "epoch_seconds": statistics.median(row.seconds for row in rows[1:]),
         "epochs_seconds": [row.seconds for row in rows],
         "how": f"median of {len(rows) - 1} whole epochs after one",
@@ -135,8 +151,12 @@ def _in_a_child(bench: Bench) -> dict[str, Any]:
 
 def ladder(bench: Bench) -> None:
     """Every rung, and how much faster it is than the first; one that fails is told, and the others go on."""
-    rungs: dict[str, Callable[[], dict[str, Any]]] = {name: lambda name=name: plain_rung(bench, name) for name in PLAIN}
-    rungs |= {name: lambda records=records: our_rung(bench, records=records) for name, records in OURS.items()}
+    rungs: dict[str, Callable[[], dict[str, Any]]] = {
+        name: lambda name=name: plain_rung(bench, name) for name in PLAIN
+    }
+    rungs |= {
+        name: lambda records=records: our_rung(bench, records=records) for name, records in OURS.items()
+    }
     rungs[COMPILED] = lambda: _in_a_child(bench)
     found: list[dict[str, Any]] = []
     bench.found["ladder"] = found
@@ -155,9 +175,18 @@ def ladder(bench: Bench) -> None:
         first, own = found[0].get("epoch_seconds"), line.get("epoch_seconds")
         line["times_plain_fp32"] = first / own if first and own else None
     head = ("rung", "step, ms", "epoch, s", "x plain fp32", "peak, GiB", "how")
-    lines = [[line.get(key) for key in ("rung", "step_seconds", "epoch_seconds", "times_plain_fp32", "peak_gib")] for line in found]
+    lines = [
+        [line.get(key) for key in ("rung", "step_seconds", "epoch_seconds", "times_plain_fp32", "peak_gib")]
+        for line in found
+    ]
     hows = [line.get("how") or line.get("error") for line in found]
-    table(head, *((name, step and step * 1000, *rest, how) for (name, step, *rest), how in zip(lines, hows, strict=True)))
+    table(
+        head,
+        *(
+            (name, step and step * 1000, *rest, how)
+            for (name, step, *rest), how in zip(lines, hows, strict=True)
+        ),
+    )
 
 
 def ratios(bench: Bench) -> None:
@@ -171,7 +200,13 @@ def ratios(bench: Bench) -> None:
         rows, engine = bench.train(bench.spec(ratio), 1 + it.ratio_epochs, part)
         engines.add(engine)
         training = statistics.median(map(_training_seconds(bench), rows[1:]))
-        lines.append({"ratio": ratio, "epoch_seconds": statistics.median(row.seconds for row in rows[1:]), "training_seconds": training})
+        lines.append(
+            {
+                "ratio": ratio,
+                "epoch_seconds": statistics.median(row.seconds for row in rows[1:]),
+                "training_seconds": training,
+            }
+        )
     now = {"steps": len(engine.steps), "recorded": _recorded(engine), "kernels": _compiled(bench)}
     found = bench.found[part] = {
         "epochs": lines,
@@ -179,13 +214,20 @@ def ratios(bench: Bench) -> None:
         "training_greatest_over_least": _span([line["training_seconds"] for line in lines]),
         "after_the_first_epoch": first,
         "after_all": now,
-        "recorded_anew": len(engines) > 1 or now["steps"] != first["steps"] or now["recorded"] != first["recorded"],
+        "recorded_anew": len(engines) > 1
+        or now["steps"] != first["steps"]
+        or now["recorded"] != first["recorded"],
         "note": "an epoch at r = 1 has one evaluation, at any other ratio two",
     }
     table(("r", "epoch, s", "of it training, s"), *(tuple(line.values()) for line in lines))
-    spans = f"{found['greatest_over_least']:.3f}, of training alone {found['training_greatest_over_least']:.3f}"
+    spans = (
+        f"{found['greatest_over_least']:.3f}, of training alone {found['training_greatest_over_least']:.3f}"
+    )
     anew = "something was" if found["recorded_anew"] else "nothing was"
-    print(f"Greatest over least: {spans} ({found['note']}). After the first epoch {anew} made or recorded anew.\n", flush=True)
+    print(
+        f"Greatest over least: {spans} ({found['note']}). After the first epoch {anew} made or recorded anew.\n",
+        flush=True,
+    )
 
 
 def _span(values: list[float]) -> float:
@@ -198,8 +240,13 @@ def _compiled(bench: Bench) -> int | None:
         return None
     from trainer.ops import kernels
 
-    found = [getattr(kernel, "device_caches", None) for kernel in (kernels.resident_pairs, kernels.forward, kernels.backward)]
-    return sum(len(cache[0]) for caches in found if caches for cache in caches.values()) if any(found) else None
+    found = [
+        getattr(kernel, "device_caches", None)
+        for kernel in (kernels.resident_pairs, kernels.forward, kernels.backward)
+    ]
+    return (
+        sum(len(cache[0]) for caches in found if caches for cache in caches.values()) if any(found) else None
+    )
 
 
 def agreement(bench: Bench) -> None:

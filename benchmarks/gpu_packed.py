@@ -23,7 +23,9 @@ LIMIT_SECONDS = 100.0
 MODE_SECONDS = 70.0
 """For all packings, without MPS or with it; where there is less, each has fewer epochs."""
 # the shell quits the daemon when nobody holds its input any more: when it is closed, and when whoever held it was killed
-_MPS_SCRIPT = f'{MPS} -d >"$1" 2>&1 </dev/null && echo started && cat >/dev/null; echo quit | {MPS} >/dev/null 2>&1'
+_MPS_SCRIPT = (
+    f'{MPS} -d >"$1" 2>&1 </dev/null && echo started && cat >/dev/null; echo quit | {MPS} >/dev/null 2>&1'
+)
 
 
 class NoMps(RuntimeError):
@@ -42,7 +44,11 @@ def mps(limit_seconds: float = 20) -> Generator[dict[str, str]]:
         said = Path(place) / "said"
         command = ["sh", "-c", _MPS_SCRIPT, "sh", str(said)]
         shell = subprocess.Popen(
-            command, env={**os.environ, **folders}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            command,
+            env={**os.environ, **folders},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         assert shell.stdin
         assert shell.stdout
@@ -75,7 +81,9 @@ def packed(bench: Bench) -> None:
     alone: list[dict[str, Any]] = []
     try:
         _packings(bench, {}, alone, mps=False)
-    except Exception as error:  # what was measured before stands, and MPS may do what could not be done without
+    except (
+        Exception
+    ) as error:  # what was measured before stands, and MPS may do what could not be done without
         bench.found["errors"]["packed"] = reason(error)
     bench.found["mps"] = _under_mps(bench, alone)
     lines: list[dict[str, Any]] = bench.found["packed"]
@@ -102,13 +110,17 @@ def _under_mps(bench: Bench, alone: list[dict[str, Any]]) -> dict[str, Any]:
     return {"complete": True, "why": ""}
 
 
-def _packings(bench: Bench, environment: Mapping[str, str], alone: list[dict[str, Any]], *, mps: bool) -> None:
+def _packings(
+    bench: Bench, environment: Mapping[str, str], alone: list[dict[str, Any]], *, mps: bool
+) -> None:
     """All children import what they need, then join one packing after the other: the device knows of none before its first."""
     with ExitStack() as stack:
         bench.say(f"packed{' under MPS' if mps else ''}: {max(bench.setting.packings)} processes start")
         children: list[Child] = []
         for _ in range(max(bench.setting.packings)):
-            children.append(stack.enter_context(Child(bench.folder, rehearsal=bench.rehearsal, environment=environment)))
+            children.append(
+                stack.enter_context(Child(bench.folder, rehearsal=bench.rehearsal, environment=environment))
+            )
         together(children, {"do": "load"})
         enough = bench.room("packed") > MODE_SECONDS * (1 if mps else 2)
         epochs = bench.setting.packed_epochs if enough else 2
@@ -122,14 +134,19 @@ def _packings(bench: Bench, environment: Mapping[str, str], alone: list[dict[str
                 alone += answers[0]["rows"]
             lines: list[dict[str, Any]] = bench.found["packed"]
             together_rate = rate([answer["moments"] for answer in answers])
-            solo = next((it["epochs_per_second"] for it in lines if it["runs"] == 1), together_rate if runs == 1 else None)
+            solo = next(
+                (it["epochs_per_second"] for it in lines if it["runs"] == 1),
+                together_rate if runs == 1 else None,
+            )
             line = {
                 "runs": runs,
                 "mps": mps,
                 "epochs_per_second": together_rate,
                 "times_one_run": solo and together_rate / solo,
                 "peak_gib": max(answer["peak_gib"] for answer in answers),
-                "rows_equal": all(a == b for answer in answers for a, b in zip(alone, answer["rows"], strict=False)),
+                "rows_equal": all(
+                    a == b for answer in answers for a, b in zip(alone, answer["rows"], strict=False)
+                ),
                 "epochs_each": epochs,
             }
             lines.append(line)
@@ -147,7 +164,9 @@ def rate(moments: list[list[float]]) -> float:
     """Epochs a second of all together while all were busy, each by its moments: its beginning and every epoch's end."""
     begin, end = max(own[0] for own in moments), min(own[-1] for own in moments)
     if end <= begin:  # they missed each other
-        return sum(len(own) - 1 for own in moments) / (max(own[-1] for own in moments) - min(own[0] for own in moments))
+        return sum(len(own) - 1 for own in moments) / (
+            max(own[-1] for own in moments) - min(own[0] for own in moments)
+        )
     done = 0.0
     for own in moments:
         for start, stop in itertools.pairwise(own):

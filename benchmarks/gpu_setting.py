@@ -109,7 +109,9 @@ class Bench:
     def room(self, part: str) -> float:
         """Seconds that a part may still take if those after it are to have what is meant for them; below 0, repetitions are dropped."""
         names = list(self.setting.plan)
-        later = sum(self.setting.plan[name] for name in names[names.index(part) + 1 :]) if part in names else 0.0
+        later = (
+            sum(self.setting.plan[name] for name in names[names.index(part) + 1 :]) if part in names else 0.0
+        )
         return self.setting.seconds - later - (time.monotonic() - self.began)
 
     def spec(self, ratio: float, seed: int = 1, **task: Any) -> RunSpec:
@@ -120,7 +122,14 @@ class Bench:
         return RunSpec.read({"task": whole, "policy": {"name": "fixed", "ratio": ratio}, "seed": seed})
 
     def train(
-        self, spec: RunSpec, epochs: int, part: str, *, least: int = 2, records: bool = True, moments: list[float] | None = None
+        self,
+        spec: RunSpec,
+        epochs: int,
+        part: str,
+        *,
+        least: int = 2,
+        records: bool = True,
+        moments: list[float] | None = None,
     ) -> tuple[list[EpochRow], Engine]:
         """The first epochs of a run, fewer where time is short but for the `least`; the engine is free for the next when this returns.
 
@@ -157,7 +166,10 @@ class Bench:
                 function()
         self.wait()
         spoil = torch.empty(0 if self.rehearsal else 256 << 20, dtype=torch.int8, device=self.device)
-        rounds = [{name: self._once(it, spoil) for name, it in functions.items()} for _ in range(self.setting.repetitions)]
+        rounds = [
+            {name: self._once(it, spoil) for name, it in functions.items()}
+            for _ in range(self.setting.repetitions)
+        ]
         return {name: statistics.median(found[name] for found in rounds) for name in functions}
 
     def _once(self, function: Callable[[], object], spoil: Tensor) -> float:
@@ -228,7 +240,13 @@ def table(*lines: tuple[Any, ...]) -> None:
     cells = [[_cell(value) for value in line] for line in lines]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     cells.insert(1, ["-" * width for width in widths])
-    print(*("| " + " | ".join(it.ljust(width) for it, width in zip(line, widths, strict=True)) + " |" for line in cells), sep="\n")
+    print(
+        *(
+            "| " + " | ".join(it.ljust(width) for it, width in zip(line, widths, strict=True)) + " |"
+            for line in cells
+        ),
+        sep="\n",
+    )
     print(flush=True)
 
 

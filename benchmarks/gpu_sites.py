@@ -29,14 +29,25 @@ def ceilings(bench: Bench) -> None:
         "matmul_side": it.matmul_side,
         "matmul_flops_per_second": 2 * it.matmul_side**3 / seconds["matmul"],
     }
-    copied, computed = (bench.found["ceilings"][f"{name}_per_second"] for name in ("copy_bytes", "matmul_flops"))
-    table(("ceiling", "measured"), ("copy, TB/s read and written", copied / 1e12), ("bf16 matmul, TFLOP/s", computed / 1e12))
+    copied, computed = (
+        bench.found["ceilings"][f"{name}_per_second"] for name in ("copy_bytes", "matmul_flops")
+    )
+    table(
+        ("ceiling", "measured"),
+        ("copy, TB/s read and written", copied / 1e12),
+        ("bf16 matmul, TFLOP/s", computed / 1e12),
+    )
 
 
 def shapes(bench: Bench) -> Counter[tuple[int, ...]]:
     """What comes into the sites of the network, and how many sites get it: the model itself is asked."""
     facts, found = data.facts(bench.setting.data), Counter[tuple[int, ...]]()
-    model = models.build(bench.spec(1.0).task, facts.image, facts.classes, randomness.generator(torch.device("cpu"), 1, "init"))
+    model = models.build(
+        bench.spec(1.0).task,
+        facts.image,
+        facts.classes,
+        randomness.generator(torch.device("cpu"), 1, "init"),
+    )
 
     def see(_: object, inputs: tuple[Tensor, ...]) -> None:
         found[tuple(inputs[0].shape[1:])] += 1
@@ -63,7 +74,9 @@ def sites(bench: Bench) -> None:
             line["errors"]["site"] = reason(error)
     whole = [line for line in found["shapes"] if "copy_ms" in line]
     names = [name for name in _TIMES if all(line.get(name) is not None for line in whole)]
-    found["all_sites_ms"] = {name: sum(line["sites"] * line[name] for line in whole) for name in names} if whole else {}
+    found["all_sites_ms"] = (
+        {name: sum(line["sites"] * line[name] for line in whole) for name in names} if whole else {}
+    )
     _show(bench, found)
 
 
@@ -76,7 +89,10 @@ def _site(bench: Bench, shape: tuple[int, ...], line: dict[str, Any]) -> None:
     x = drawn.to(device, torch.bfloat16).contiguous(memory_format=torch.channels_last)
     scale, bias = torch.ones(shape[0], device=device), torch.zeros(shape[0], device=device)
     size = torch.Size(shape).numel()
-    keeps = {ratio: torch.tensor(ops.keep_count(ratio, size), dtype=torch.int32, device=device) for ratio in it.site_ratios}
+    keeps = {
+        ratio: torch.tensor(ops.keep_count(ratio, size), dtype=torch.int32, device=device)
+        for ratio in it.site_ratios
+    }
     fused = import_module("trainer.ops.fused")  # not before the command has said whether Triton interprets
     target, upstream = torch.empty_like(x), torch.randn_like(x)
     leaves = [tensor.clone().requires_grad_() for tensor in (x, scale, bias)]
@@ -87,7 +103,9 @@ def _site(bench: Bench, shape: tuple[int, ...], line: dict[str, Any]) -> None:
     def forward_backward() -> object:
         return torch.autograd.grad(fused.norm_relu_topk(*leaves, keeps[it.ratio]), leaves, upstream)
 
-    ways: dict[str, Callable[[], object]] = {f"forward {ratio:g}": forward(ratio) for ratio in it.site_ratios}
+    ways: dict[str, Callable[[], object]] = {
+        f"forward {ratio:g}": forward(ratio) for ratio in it.site_ratios
+    }
     seconds = bench.timed({"copy": lambda: target.copy_(x), **ways, "both": forward_backward})
     kept = (forward(it.ratio)() != 0).flatten(1).sum(1)
     moved = 2 * x.numel() * x.element_size()
@@ -133,14 +151,27 @@ def _others(bench: Bench, line: dict[str, Any], inputs: tuple[Tensor, Tensor, Te
 
 def _show(bench: Bench, found: dict[str, Any]) -> None:
     print(f"Where no r is said it is {bench.setting.ratio:g}; times in ms.")
-    head = ("site, bf16", "of them", "copy", "forward", "forward / copy", "TB/s", "fwd + bwd", "compiled ref.", "torch.topk")
+    head = (
+        "site, bf16",
+        "of them",
+        "copy",
+        "forward",
+        "forward / copy",
+        "TB/s",
+        "fwd + bwd",
+        "compiled ref.",
+        "torch.topk",
+    )
     lines = [
         (
             "x".join(str(n) for n in (found["batch"], *line["shape"])),
             line["sites"],
             line.get("copy_ms"),
             line.get("forward_ms", line["errors"].get("site")),
-            "; ".join(f"{ratio:.2f} at {keep}" for keep, ratio in line.get("forward_over_copy_by_ratio", {}).items()),
+            "; ".join(
+                f"{ratio:.2f} at {keep}"
+                for keep, ratio in line.get("forward_over_copy_by_ratio", {}).items()
+            ),
             line["bytes_per_second"] / 1e12 if "bytes_per_second" in line else None,
             line.get("forward_backward_ms"),
             line.get("compiled_reference_ms"),

@@ -70,9 +70,19 @@ def compiled(precision: str, *, at_random: bool) -> list[dict[str, Any]]:
 
     fused.launch = compile_only
     for shape in sorted(set(site_shapes()), reverse=True):
-        x = torch.zeros((2, *shape), dtype=getattr(torch, precision)).contiguous(memory_format=torch.channels_last).requires_grad_()
+        x = (
+            torch.zeros((2, *shape), dtype=getattr(torch, precision))
+            .contiguous(memory_format=torch.channels_last)
+            .requires_grad_()
+        )
         ones = torch.ones(shape[0], requires_grad=True)
-        out = fused.norm_relu_topk(x, ones, ones, torch.tensor(5, dtype=torch.int32), priority=torch.ones(x.shape) if at_random else None)
+        out = fused.norm_relu_topk(
+            x,
+            ones,
+            ones,
+            torch.tensor(5, dtype=torch.int32),
+            priority=torch.ones(x.shape) if at_random else None,
+        )
         out.sum().backward()
     return list(kernels.values())
 
@@ -84,10 +94,22 @@ def looked_at(cubin: bytes) -> dict[str, Any]:
         file.flush()
         usage = _said("cuobjdump", "--dump-resource-usage", file.name)
         code = _said("nvdisasm", "-c", file.name).splitlines()
-    lines = [line for line in code if re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+\S", line) or re.match(r"\.L_x_\d+:", line)]
+    lines = [
+        line
+        for line in code
+        if re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+\S", line) or re.match(r"\.L_x_\d+:", line)
+    ]
     labels = {line.split(":")[0]: number for number, line in enumerate(lines) if line.startswith(".")}
-    loops = [(labels[to], number) for number, line in enumerate(lines) for to in re.findall(r"BRA.*`\((\.L_x_\d+)\)", line)]
-    passes = [end - start for start, end in loops if start < end and any("IDP" in line for line in lines[start:end])]
+    loops = [
+        (labels[to], number)
+        for number, line in enumerate(lines)
+        for to in re.findall(r"BRA.*`\((\.L_x_\d+)\)", line)
+    ]
+    passes = [
+        end - start
+        for start, end in loops
+        if start < end and any("IDP" in line for line in lines[start:end])
+    ]
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found
     return {
@@ -105,7 +127,11 @@ def _said(tool: str, *arguments: str) -> str:
 def main() -> None:
     """Print a table for people, or JSON; keep the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
-    parser.add_argument("--ptx", action="store_true", help="print JSON with the code of every kernel instead, and keep nothing")
+    parser.add_argument(
+        "--ptx",
+        action="store_true",
+        help="print JSON with the code of every kernel instead, and keep nothing",
+    )
     given = parser.parse_args()
     print("compiling 24 kernels; under a minute", file=sys.stderr, flush=True)
     driver.set_active(cast(Any, Hopper()))
@@ -120,16 +146,39 @@ def main() -> None:
     for kernels in cases.values():
         for kernel in kernels:
             del kernel["ptx"]
-    RESULTS.write_text(json.dumps({"target": "sm_90", "triton": triton.__version__, "cases": cases}, indent=1) + "\n")
-    print("| case | kernel | channels x places | warps | registers | spilled bytes | shared bytes | instructions | of which a pass |")
+    RESULTS.write_text(
+        json.dumps({"target": "sm_90", "triton": triton.__version__, "cases": cases}, indent=1) + "\n"
+    )
+    print(
+        "| case | kernel | channels x places | warps | registers | spilled bytes | shared bytes | instructions | of which a pass |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for case, kernels in cases.items():
         for kernel in kernels:
             name = kernel["kernel"] + ("" if kernel["resident"] else ", streamed")
             figures = [
-                kernel[key] for key in ("warps", "registers", "spilled_bytes", "shared_bytes", "instructions", "instructions_a_pass")
+                kernel[key]
+                for key in (
+                    "warps",
+                    "registers",
+                    "spilled_bytes",
+                    "shared_bytes",
+                    "instructions",
+                    "instructions_a_pass",
+                )
             ]
-            print("|", " | ".join([case, name, f"{kernel['channels']} x {kernel['places']}", *(str(it or "-") for it in figures)]), "|")
+            print(
+                "|",
+                " | ".join(
+                    [
+                        case,
+                        name,
+                        f"{kernel['channels']} x {kernel['places']}",
+                        *(str(it or "-") for it in figures),
+                    ]
+                ),
+                "|",
+            )
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.machine import describe
-from sweep.contents import Contents
-from sweep.ledger import declaration
-from sweep.study import Candidate, Study
+from sweep.ledger.ledger import declaration
+from sweep.study.contents import Contents
+from sweep.study.study import Candidate, Study
 from trainer.rows import EndpointRow, EpochRow, schema
 from trainer.store import digest, seal
 
@@ -34,7 +34,9 @@ LIMIT_SECONDS, LIMIT_BYTES = 60.0, 1e9
 
 def study(arms: int, seeds: int, epochs: int) -> Study:
     """Fixed arms alone: every run is a confirmation run, which the report has most to say of."""
-    fixed: dict[str, Any] = {f"fixed-{i}": {"policy": {"name": "fixed", "ratio": (i + 1) / (arms + 1)}} for i in range(arms - 1)}
+    fixed: dict[str, Any] = {
+        f"fixed-{i}": {"policy": {"name": "fixed", "ratio": (i + 1) / (arms + 1)}} for i in range(arms - 1)
+    }
     values: dict[str, Any] = {
         "task": {"data": "cifar10", "model": "wrn-28-4", "epochs": epochs},
         "arms": {"dense": {"policy": {"name": "dense"}}, **fixed},
@@ -65,10 +67,25 @@ def make(folder: Path, study: Study) -> None:
                 (run / name).write_bytes(data)
                 (run / f"{kind}.parquet").write_bytes(data)
             now = datetime.now(UTC).isoformat()
-            ran_on = {"code": "made up", "commit": "none", "torch": "none", "device": "none", "device_name": "none", "threads": 1}
+            ran_on = {
+                "code": "made up",
+                "commit": "none",
+                "torch": "none",
+                "device": "none",
+                "device_name": "none",
+                "threads": 1,
+            }
             (run / "spec.json").write_text(spec.to_json())
-            (run / "attempt-1" / "attempt.json").write_bytes(seal({**ran_on, "node": "none", "started_at": now}))
-            outcome = {"outcome": "completed", "epochs": spec.task.epochs, "collapsed": False, "attempt": 1, "files": files}
+            (run / "attempt-1" / "attempt.json").write_bytes(
+                seal({**ran_on, "node": "none", "started_at": now})
+            )
+            outcome = {
+                "outcome": "completed",
+                "epochs": spec.task.epochs,
+                "collapsed": False,
+                "attempt": 1,
+                "files": files,
+            }
             (run / "outcome.json").write_bytes(seal({**outcome, "run_id": spec.run_id, "written_at": now}))
 
 
@@ -89,7 +106,11 @@ def _epochs(run_id: str, epochs: int, rng: np.random.Generator) -> bytes:
         "dense_validation_accuracy": pa.nulls(epochs, pa.float64()),
     }
     columns = [known.get(name, accuracy) for name in schema(EpochRow).names]
-    return _parquet(pa.table([pa.array(it) if not isinstance(it, pa.Array) else it for it in columns], schema=schema(EpochRow)))
+    return _parquet(
+        pa.table(
+            [pa.array(it) if not isinstance(it, pa.Array) else it for it in columns], schema=schema(EpochRow)
+        )
+    )
 
 
 def _endpoints(run_id: str, ratios: tuple[float, ...], rng: np.random.Generator) -> bytes:
@@ -128,19 +149,31 @@ def main() -> None:
         folder = Path(place)
         began = time.perf_counter()
         make(folder, study(given.arms, given.seeds, given.epochs))
-        print(f"{given.arms * given.seeds:,} runs x {given.epochs} epochs made up in {time.perf_counter() - began:.0f} s", flush=True)
+        print(
+            f"{given.arms * given.seeds:,} runs x {given.epochs} epochs made up in {time.perf_counter() - began:.0f} s",
+            flush=True,
+        )
         sweep, where = [sys.executable, "-m", "sweep"], ["large.yaml", "--store", str(folder)]
         found: dict[str, Any] = {}
-        for name, more in {"report": ["--to", str(folder / "page.html")], "export": ["--to", str(folder / "out")]}.items():
+        for name, more in {
+            "report": ["--to", str(folder / "page.html")],
+            "export": ["--to", str(folder / "out")],
+        }.items():
             found[name] = measure([*sweep, name, *where, *more])
             print(f"{name}: {found[name]['seconds']:.1f} s, {found[name]['bytes'] / 1e6:.0f} MB", flush=True)
         found["page_bytes"] = (folder / "page.html").stat().st_size
         found["export_bytes"] = sum(path.stat().st_size for path in (folder / "out").iterdir())
-    whole = {"runs": given.arms * given.seeds, "epochs": given.epochs, **found, "machine": describe("pyarrow", "matplotlib")}
+    whole = {
+        "runs": given.arms * given.seeds,
+        "epochs": given.epochs,
+        **found,
+        "machine": describe("pyarrow", "matplotlib"),
+    }
     RESULTS.write_text(json.dumps(whole, indent=1) + "\n")
-    assert all(found[name]["seconds"] < LIMIT_SECONDS and found[name]["bytes"] < LIMIT_BYTES for name in ("report", "export")), (
-        "a limit was missed"
-    )
+    assert all(
+        found[name]["seconds"] < LIMIT_SECONDS and found[name]["bytes"] < LIMIT_BYTES
+        for name in ("report", "export")
+    ), "a limit was missed"
 
 
 if __name__ == "__main__":

@@ -74,11 +74,19 @@ class PlainWideResNet(nn.Module):
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
         self.stem = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
         blocks = [
-            Block(widths[group] if block == 0 else widths[group + 1], widths[group + 1], 2 if group and block == 0 else 1)
+            Block(
+                widths[group] if block == 0 else widths[group + 1],
+                widths[group + 1],
+                2 if group and block == 0 else 1,
+            )
             for group in range(3)
             for block in range((depth - 4) // 6)
         ]
-        self.blocks, self.site, self.head = nn.Sequential(*blocks), site(widths[3]), nn.Linear(widths[3], classes)
+        self.blocks, self.site, self.head = (
+            nn.Sequential(*blocks),
+            site(widths[3]),
+            nn.Linear(widths[3], classes),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.site(self.blocks(self.stem(x))).mean(dim=(2, 3)))
@@ -89,7 +97,9 @@ class PlainWideResNet(nn.Module):
                 module.ratio = ratio
 
 
-def train_epoch(model: nn.Module, loader: DataLoader[tuple[Tensor, ...]], optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+def train_epoch(
+    model: nn.Module, loader: DataLoader[tuple[Tensor, ...]], optimizer: torch.optim.Optimizer
+) -> tuple[float, float]:
     """Mean loss and accuracy over the batches."""
     model.train()
     loss_sum, correct, seen = 0.0, 0, 0
@@ -116,6 +126,8 @@ def evaluate(model: nn.Module, loader: DataLoader[tuple[Tensor, ...]]) -> float:
     return correct / seen
 
 
-def loader_of(images: Tensor, labels: Tensor, batch_size: int, *, shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
+def loader_of(
+    images: Tensor, labels: Tensor, batch_size: int, *, shuffle: bool
+) -> DataLoader[tuple[Tensor, ...]]:
     """The usual one."""
     return DataLoader(TensorDataset(images, labels), batch_size, shuffle=shuffle)

@@ -18,12 +18,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from sweep.contents import Contents, Values
-from sweep.forecast import play, scattered
-from sweep.plan import Plan
-from sweep.proposer import propose
-from sweep.study import Candidate, Study
-from sweep.told import Proposal, Result, Run
+from sweep.planning.forecast import play, scattered
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import propose
+from sweep.planning.work import Proposal, Result, Run
+from sweep.study.contents import Contents, Values
+from sweep.study.study import Candidate, Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 
@@ -35,9 +35,14 @@ ARMS, GENERATIONS, SEEDS = 8, 60, 80
 
 def contents() -> Contents:
     """The study."""
-    searched = {"learning_rate": {"low": 0.03, "high": 0.3, "log": True}, "weight_decay": {"low": 1e-4, "high": 1e-2, "log": True}}
+    searched = {
+        "learning_rate": {"low": 0.03, "high": 0.3, "log": True},
+        "weight_decay": {"low": 1e-4, "high": 1e-2, "log": True},
+    }
     step = {"low": 0.002, "high": 0.1, "log": True}
-    policies: list[dict[str, Any]] = [{"name": "additive-reset", "step": step, "drop": 0.01 + i / 1000} for i in range(ARMS)]
+    policies: list[dict[str, Any]] = [
+        {"name": "additive-reset", "step": step, "drop": 0.01 + i / 1000} for i in range(ARMS)
+    ]
     whole = {
         "task": {"data": "digits", "model": "wrn-10-1", "epochs": EPOCHS},
         "arms": {
@@ -102,7 +107,12 @@ def by_the_clock() -> dict[str, float]:
     assert played.epochs == RUNS * EPOCHS
     planning = whole - proposing.seconds - results.seconds
     specs = TimedStudy.specs.seconds
-    each = {"planning": planning, "of which making specs": specs, "of which the plan": planning - specs, "proposing": proposing.seconds}
+    each = {
+        "planning": planning,
+        "of which making specs": specs,
+        "of which the plan": planning - specs,
+        "proposing": proposing.seconds,
+    }
     return {name: 1000 * seconds / RUNS for name, seconds in each.items()}
 
 
@@ -154,10 +164,16 @@ def main() -> None:
         table.add_row(name, *(f"{value:.1f}" for value in values))
     own = result_bytes()
     console.print(
-        table, f"{per_run:.0f} bytes for each finished run: {own:.0f} of its result, the rest its score and its share of a candidate"
+        table,
+        f"{per_run:.0f} bytes for each finished run: {own:.0f} of its result, the rest its score and its share of a candidate",
     )
     RESULTS.mkdir(exist_ok=True)
-    machine = {"system": platform.platform(), "python": platform.python_version(), "optuna": version("optuna"), "cores": os.cpu_count()}
+    machine = {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "optuna": version("optuna"),
+        "cores": os.cpu_count(),
+    }
     body = {
         "runs": RUNS,
         "epochs": EPOCHS,

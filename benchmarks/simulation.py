@@ -23,12 +23,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sweep.contents import Contents, Values
-from sweep.forecast import play
-from sweep.plan import Plan
-from sweep.proposer import propose
-from sweep.study import Candidate, Study
-from sweep.told import Result, Run
+from sweep.planning.forecast import play
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import propose
+from sweep.planning.work import Result, Run
+from sweep.study.contents import Contents, Values
+from sweep.study.study import Candidate, Study
 from trainer.randomness import uniform
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,7 +37,11 @@ NOISES = (0.25, 0.5, 1.0, 2.0)
 """Standard deviation from seed to seed, in standard deviations of the surface."""
 BUDGETS = (40, 80, 160)
 GENERATION, SLOTS, SCALE = 16, 32, 0.02
-SPACE = {"policy.step": (0.01, 0.2, False), "task.learning_rate": (0.01, 1.0, True), "task.weight_decay": (1e-5, 1e-2, True)}
+SPACE = {
+    "policy.step": (0.01, 0.2, False),
+    "task.learning_rate": (0.01, 1.0, True),
+    "task.weight_decay": (1e-5, 1e-2, True),
+}
 """Low, high, and whether it is logarithmic."""
 FEATURES, REACH, POINTS = 256, 0.35, 20_000
 
@@ -102,7 +106,12 @@ def study_of(strategy: Strategy, seed: int) -> Study:
     for setting, (low, high, log) in SPACE.items():
         part, key = setting.split(".")
         arm[part][key] = {"low": low, "high": high, "log": log}
-    search = {"proposer": strategy.proposer, "ladder": list(strategy.ladder), "generation": GENERATION, "lag": strategy.lag}
+    search = {
+        "proposer": strategy.proposer,
+        "ladder": list(strategy.ladder),
+        "generation": GENERATION,
+        "lag": strategy.lag,
+    }
     whole = {
         "seed": seed,
         "task": {"data": "digits", "model": "wrn-10-1", "epochs": 40},
@@ -123,7 +132,10 @@ def regrets(name: str, noise: float, seed: int) -> list[float]:
         score = 0.5
         if run.arm == "searched":
             task, policy = run.spec.task, run.spec.policy.settings
-            values = {key: policy[key[7:]] if key.startswith("policy.") else getattr(task, key[5:]) for key in SPACE}
+            values = {
+                key: policy[key[7:]] if key.startswith("policy.") else getattr(task, key[5:])
+                for key in SPACE
+            }
             score += SCALE * (true(values) + noise * NormalDist().inv_cdf(uniform(seed, run.run_id)))
         return Result("completed", 40, 40.0, 10, {"1": score}, {"1": score})
 
@@ -137,7 +149,9 @@ def regrets(name: str, noise: float, seed: int) -> list[float]:
 
 def picked(candidates: list[tuple[Candidate, list[float]]], seeds: int) -> Candidate:
     """The best of those that climbed the whole ladder, the earlier of equals."""
-    return max(((c, scores) for c, scores in candidates if len(scores) == seeds), key=lambda pair: fmean(pair[1]))[0]
+    return max(
+        ((c, scores) for c, scores in candidates if len(scores) == seeds), key=lambda pair: fmean(pair[1])
+    )[0]
 
 
 def main() -> None:
@@ -145,13 +159,18 @@ def main() -> None:
     jobs = list(product(STRATEGIES, NOISES, range(1, REPETITIONS + 1)))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = dict(zip(jobs, pool.map(regrets, *zip(*jobs, strict=True), chunksize=8), strict=True))
-    table = Table("noise", "strategy", *(f"{budget} runs" for budget in BUDGETS), f"less default at {BUDGETS[-1]}")
+    table = Table(
+        "noise", "strategy", *(f"{budget} runs" for budget in BUDGETS), f"less default at {BUDGETS[-1]}"
+    )
     kept: list[dict[str, Any]] = []
     for noise, name in product(NOISES, STRATEGIES):
         each = [found[name, noise, seed] for seed in range(1, REPETITIONS + 1)]
         by_budget = list(zip(*each, strict=True))
         pairs = [own[-1] - found[DEFAULT, noise, seed][-1] for seed, own in enumerate(each, 1)]
-        means, errors = [fmean(values) for values in by_budget], [stdev(values) / math.sqrt(REPETITIONS) for values in by_budget]
+        means, errors = (
+            [fmean(values) for values in by_budget],
+            [stdev(values) / math.sqrt(REPETITIONS) for values in by_budget],
+        )
         less, less_error = fmean(pairs), stdev(pairs) / math.sqrt(REPETITIONS)
         cells = [f"{mean:.2f} ± {error:.2f}" for mean, error in zip(means, errors, strict=True)]
         table.add_row(
@@ -161,7 +180,15 @@ def main() -> None:
             "" if name == DEFAULT else f"{less:+.2f} ± {less_error:.2f}",
             end_section=name == list(STRATEGIES)[-1],
         )
-        kept.append({"noise": noise, "strategy": name, "regret": means, "standard_error": errors, "less_default": [less, less_error]})
+        kept.append(
+            {
+                "noise": noise,
+                "strategy": name,
+                "regret": means,
+                "standard_error": errors,
+                "less_default": [less, less_error],
+            }
+        )
     console = Console(width=120)
     console.print(table)
     about = {
@@ -170,7 +197,9 @@ def main() -> None:
         "candidates": {name: [s.candidates(b) for b in BUDGETS] for name, s in STRATEGIES.items()},
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "simulation.json").write_text(json.dumps({**about, "optuna": version("optuna"), "results": kept}, indent=1) + "\n")
+    (RESULTS / "simulation.json").write_text(
+        json.dumps({**about, "optuna": version("optuna"), "results": kept}, indent=1) + "\n"
+    )
     draw(kept, RESULTS / "simulation.png")
     console.print(f"kept in {RESULTS / 'simulation.json'} and simulation.png")
 
@@ -186,8 +215,22 @@ def draw(kept: list[dict[str, Any]], path: Path) -> None:
     for panel, noise in zip(panels, NOISES, strict=True):
         for i, row in enumerate(row for row in kept if row["noise"] == noise):
             style = "--" if "lag 0" in row["strategy"] else "-"
-            panel.errorbar(BUDGETS, row["regret"], row["standard_error"], label=row["strategy"], capsize=2, linestyle=style, color=f"C{i}")
-        panel.set(title=f"seed sd = {noise:g} x surface sd", xscale="log", xlabel="runs", xticks=BUDGETS, xticklabels=BUDGETS)
+            panel.errorbar(
+                BUDGETS,
+                row["regret"],
+                row["standard_error"],
+                label=row["strategy"],
+                capsize=2,
+                linestyle=style,
+                color=f"C{i}",
+            )
+        panel.set(
+            title=f"seed sd = {noise:g} x surface sd",
+            xscale="log",
+            xlabel="runs",
+            xticks=BUDGETS,
+            xticklabels=BUDGETS,
+        )
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="regret of the pick, in surface sd (± standard error)", ylim=(0, None))

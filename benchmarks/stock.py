@@ -57,15 +57,23 @@ def main(study: Path, folder: Path) -> None:
     searcher = OptunaSearch(
         metric="test_accuracy",
         mode="max",
-        points_to_evaluate=[{"arm": arm} for arm in runs],  # so that it tries each arm once, and does the same work
+        points_to_evaluate=[
+            {"arm": arm} for arm in runs
+        ],  # so that it tries each arm once, and does the same work
     )
     seeds = len(next(iter(runs.values())))
     results = tune.Tuner(
-        tune.with_parameters(train, specs=runs, arrays=arrays),  # as Tune advises for data: loading it costs each process two seconds
+        tune.with_parameters(
+            train, specs=runs, arrays=arrays
+        ),  # as Tune advises for data: loading it costs each process two seconds
         param_space={"arm": tune.choice(list(runs))},
-        tune_config=tune.TuneConfig(search_alg=Repeater(searcher, repeat=seeds), num_samples=seeds * len(runs)),
+        tune_config=tune.TuneConfig(
+            search_alg=Repeater(searcher, repeat=seeds), num_samples=seeds * len(runs)
+        ),
         run_config=tune.RunConfig(
-            name=NAME, storage_path=str(folder), callbacks=[MLflowLoggerCallback(tracking_uri=store, experiment_name=NAME)]
+            name=NAME,
+            storage_path=str(folder),
+            callbacks=[MLflowLoggerCallback(tracking_uri=store, experiment_name=NAME)],
         ),
     ).fit()
     moments["Tune"] = time.time()

@@ -7,14 +7,17 @@ from typing import Any
 
 import yaml
 
-from sweep import study as studies
-from sweep.study import Candidate
+from sweep.study import files as studies
+from sweep.study.study import Candidate
 from trainer.spec import RunSpec
 
 CORES = 2
 TASK: dict[str, Any] = {"data": "digits", "model": "wrn-10-1", "epochs": 10, "batch_size": 128}
 QUICK: dict[str, Any] = {**TASK, "epochs": 2, "train_size": 128}
-ARMS: dict[str, Any] = {"dense": {"policy": {"name": "dense"}}, "fixed": {"policy": {"name": "fixed", "ratio": 0.3}}}
+ARMS: dict[str, Any] = {
+    "dense": {"policy": {"name": "dense"}},
+    "fixed": {"policy": {"name": "fixed", "ratio": 0.3}},
+}
 
 
 def write(path: Path, task: dict[str, Any], seeds: int) -> None:
@@ -32,4 +35,7 @@ def write(path: Path, task: dict[str, Any], seeds: int) -> None:
 def specs(path: Path) -> dict[str, list[RunSpec]]:
     """Every run of the study, by arm."""
     study = studies.load(path)
-    return {arm: [study.run(Candidate(arm, arm, {}), "confirm", seed) for seed in study.pools[arm]] for arm in study.arms}
+    return {
+        arm: [study.run(Candidate(arm, arm, {}), "confirm", seed) for seed in study.pools[arm]]
+        for arm in study.arms
+    }

@@ -73,11 +73,16 @@ class Measured:
     epochs: int
 
     @classmethod
-    def of(cls, began: float, ended: float, before: dict[str, float], after: dict[str, float], runs: list[Ran]) -> Measured:
+    def of(
+        cls, began: float, ended: float, before: dict[str, float], after: dict[str, float], runs: list[Ran]
+    ) -> Measured:
         """`before` and `after` hold the moments at which each part ended, in order, around the training."""
         first, last = min(run.began for run in runs), max(run.ended for run in runs)
         moments = {**before, "to the first epoch": first, "training": last, **after, "exit": ended}
-        parts = {name: moment - previous for (name, moment), previous in zip(moments.items(), [began, *moments.values()], strict=False)}
+        parts = {
+            name: moment - previous
+            for (name, moment), previous in zip(moments.items(), [began, *moments.values()], strict=False)
+        }
         trained = sum(run.seconds for run in runs)
         return cls(
             wall=ended - began,
@@ -99,7 +104,8 @@ def _idle(runs: list[Ran], first: float, last: float) -> dict[str, float]:
         min(cores, key=lambda core: core[-1].ended if core else 0.0).append(run)
     used = [core for core in cores if core]
     return {
-        "a core not begun": sum(core[0].began - first for core in used) + (CORES - len(used)) * (last - first),
+        "a core not begun": sum(core[0].began - first for core in used)
+        + (CORES - len(used)) * (last - first),
         "between runs": sum(after.began - before.ended for core in used for before, after in pairwise(core)),
         "within runs": sum(run.ended - run.began - run.seconds for run in runs),
         "a core done": sum(last - core[-1].ended for core in used),
@@ -124,16 +130,27 @@ def ours(study: Path, folder: Path) -> Measured:
         "Ray's start, preflight": ledger / "preflight",  # empty again: the time is that of the last deletion
     }
     before = {part: path.stat().st_mtime for part, path in written.items() if path.exists()}
-    after = {"last outcome": max(outcomes.values()), "Tune's and Ray's end": (ledger / "index.json").stat().st_mtime}
+    after = {
+        "last outcome": max(outcomes.values()),
+        "Tune's and Ray's end": (ledger / "index.json").stat().st_mtime,
+    }
     return Measured.of(began, ended, before, after, runs)
 
 
 def stock(study: Path, folder: Path) -> Measured:
     """`benchmarks.stock`."""
     began, ended = _run([sys.executable, "-m", "benchmarks.stock", str(study), str(folder)], folder)
-    reports = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted((folder / "stock").glob("*/result.json"))]
-    runs = [_ran(trial[0]["run"], [(report["seconds"], report["ended_at"]) for report in trial]) for trial in reports]
-    assert {run.run_id for run in runs} == {spec.run_id for arm in specs(study).values() for spec in arm}, "it trained other runs"
+    reports = [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted((folder / "stock").glob("*/result.json"))
+    ]
+    runs = [
+        _ran(trial[0]["run"], [(report["seconds"], report["ended_at"]) for report in trial])
+        for trial in reports
+    ]
+    assert {run.run_id for run in runs} == {spec.run_id for arm in specs(study).values() for spec in arm}, (
+        "it trained other runs"
+    )
     moments = json.loads((folder / "moments.json").read_text())
     return Measured.of(began, ended, moments, {"Tune's end": moments.pop("Tune")}, runs)
 
@@ -166,7 +183,18 @@ def _run(command: list[str], folder: Path) -> tuple[float, float]:
 
 def planned(study: Path, folder: Path) -> tuple[int, int]:
     """Runs and epochs, as the command plans them."""
-    command = [sys.executable, "-m", "sweep", "plan", str(study), "--store", str(folder / "none"), "--slots", str(CORES), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "sweep",
+        "plan",
+        str(study),
+        "--store",
+        str(folder / "none"),
+        "--slots",
+        str(CORES),
+        "--json",
+    ]
     plan = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     return plan["runs_left"], plan["epochs"]
 
@@ -186,7 +214,9 @@ def two_cores() -> Generator[None]:
 def main() -> None:
     """Measure in turn, compare, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, for work on this file; nothing is kept")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, for work on this file; nothing is kept"
+    )
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     task = QUICK if options.quick else TASK
@@ -196,15 +226,21 @@ def main() -> None:
         study = Path(temporary, "bench-sweep.yaml")
         write(study, task, SEEDS)
         expected = planned(study, Path(temporary))
-        assert expected == (len(ARMS) * SEEDS, len(ARMS) * SEEDS * task["epochs"]), f"the plan has {expected} runs and epochs"
+        assert expected == (len(ARMS) * SEEDS, len(ARMS) * SEEDS * task["epochs"]), (
+            f"the plan has {expected} runs and epochs"
+        )
         for repetition in range(options.repetitions):
             for way, measure in WAYS.items():
                 folder = Path(temporary, f"{way}-{repetition}")
                 folder.mkdir()
                 found = measure(study, folder)
-                assert (found.runs, found.epochs) == expected, f"{way} trained {found.runs} runs and {found.epochs} epochs of {expected}"
+                assert (found.runs, found.epochs) == expected, (
+                    f"{way} trained {found.runs} runs and {found.epochs} epochs of {expected}"
+                )
                 measured[way].append(found)
-                console.log(f"{way}: {found.wall:.1f} s, efficiency {found.efficiency:.2f}, {found.efficiency_after_start:.2f} after start")
+                console.log(
+                    f"{way}: {found.wall:.1f} s, efficiency {found.efficiency:.2f}, {found.efficiency_after_start:.2f} after start"
+                )
     summary = show(measured, console)
     if options.quick:
         return
@@ -223,7 +259,10 @@ def main() -> None:
 def show(measured: dict[str, list[Measured]], console: Console) -> dict[str, float]:
     """The tables; gives what is required, and the ratio to stock Ray Tune, as medians."""
     table = Table("median seconds", *measured, title=f"the same runs on {CORES} cores")
-    middle = {way: {name: _median([_flat(each)[name] for each in found]) for name in _flat(found[0])} for way, found in measured.items()}
+    middle = {
+        way: {name: _median([_flat(each)[name] for each in found]) for name in _flat(found[0])}
+        for way, found in measured.items()
+    }
     for name in dict.fromkeys(name for found in middle.values() for name in found):
         table.add_row(name, *(f"{found[name]:.2f}" if name in found else "" for found in middle.values()))
     console.print(table)

@@ -28,13 +28,20 @@ import yaml
 
 from benchmarks.machine import RESULTS, describe
 from benchmarks.view import server
-from sweep.ledger import Ledger
-from sweep.mlflow_client import Experiment
-from sweep.reading import Reading
+from sweep.ledger.ledger import Ledger
+from sweep.views.mlflow.client import Experiment
+from sweep.views.reading import Reading
 
 ROUNDS = 3
 STUDY: dict[str, Any] = {
-    "task": {"data": "digits", "model": "wrn-10-1", "epochs": 20, "batch_size": 32, "train_size": 200, "evaluate_every": 4},
+    "task": {
+        "data": "digits",
+        "model": "wrn-10-1",
+        "epochs": 20,
+        "batch_size": 32,
+        "train_size": 200,
+        "evaluate_every": 4,
+    },
     "arms": {"dense": {"policy": {"name": "dense"}}, "fixed": {"policy": {"name": "fixed", "ratio": 0.3}}},
     "confirm": {"seeds": 14},
     "analysis": {"baseline": "dense", "endpoints": [1.0]},
@@ -99,7 +106,9 @@ def complete(uri: str, store: Path, name: str) -> bool:
     ledger = Ledger(str(store), name, print)
     experiment = Experiment(uri, name, ledger.store.where(), None)
     experiment.open()
-    return {key.removeprefix("run ") for key in experiment.runs if key.startswith("run ")} == set(Reading(ledger).runs)
+    return {key.removeprefix("run ") for key in experiment.runs if key.startswith("run ")} == set(
+        Reading(ledger).runs
+    )
 
 
 def measure(way: str, folder: Path) -> dict[str, float]:
@@ -155,17 +164,23 @@ def main() -> None:
         for way in ways:
             with tempfile.TemporaryDirectory() as place:
                 found[way].append(measure(way, Path(place)))
-            print(f"{way}: {found[way][-1]['whole']:.1f} s, trained after {found[way][-1]['trained']:.1f} s", flush=True)
+            print(
+                f"{way}: {found[way][-1]['whole']:.1f} s, trained after {found[way][-1]['trained']:.1f} s",
+                flush=True,
+            )
     ratios = {
         way: {
-            part: statistics.median(it[part] / well[part] for it, well in zip(found[way], found["well"], strict=True))
+            part: statistics.median(
+                it[part] / well[part] for it, well in zip(found[way], found["well"], strict=True)
+            )
             for part in ("whole", "trained")
         }
         for way in ways
     }
     print(json.dumps(ratios, indent=1))
     (RESULTS / "tracker.json").write_text(
-        json.dumps({"seconds": found, "beside_well": ratios, "machine": describe("mlflow", "ray")}, indent=1) + "\n"
+        json.dumps({"seconds": found, "beside_well": ratios, "machine": describe("mlflow", "ray")}, indent=1)
+        + "\n"
     )
 
 

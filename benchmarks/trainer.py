@@ -78,8 +78,12 @@ def theirs(case: Case) -> list[float]:
     model = plain.PlainWideResNet(depth, widen, facts.classes, facts.image[0])
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, nesterov=True)
     pictures, labels = images.images.permute(0, 3, 1, 2).contiguous(), images.labels
-    train_loader = plain.loader_of(pictures[: case.train], labels[: case.train], case.batch_size, shuffle=True)
-    test_loader = plain.loader_of(pictures[images.train :], labels[images.train :], case.batch_size, shuffle=False)
+    train_loader = plain.loader_of(
+        pictures[: case.train], labels[: case.train], case.batch_size, shuffle=True
+    )
+    test_loader = plain.loader_of(
+        pictures[images.train :], labels[images.train :], case.batch_size, shuffle=False
+    )
     seconds: list[float] = []
     for _ in range(case.warm + case.epochs):
         start = time.perf_counter()
@@ -109,7 +113,9 @@ def main(arguments: list[str]) -> None:
     console = Console()
     table = Table("case", "ours, s/epoch", "plain, s/epoch", "ratio", "rounds")
     path = machine.RESULTS / "trainer-cpu.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}  # a case that is measured again replaces itself alone
+    kept = (
+        json.loads(path.read_text()) if path.exists() else {}
+    )  # a case that is measured again replaces itself alone
     for name in arguments or CASES:
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for _ in range(CASES[name].rounds):
@@ -119,7 +125,9 @@ def main(arguments: list[str]) -> None:
         middle = {way: statistics.median(values) for way, values in times.items()}
         ratio = statistics.median(b / a for a, b in zip(times["ours"], times["plain"], strict=True))
         kept[name] = {**times, "ratio": ratio, "machine": machine.describe()}
-        table.add_row(name, f"{middle['ours']:.3f}", f"{middle['plain']:.3f}", f"{ratio:.2f}", str(CASES[name].rounds))
+        table.add_row(
+            name, f"{middle['ours']:.3f}", f"{middle['plain']:.3f}", f"{ratio:.2f}", str(CASES[name].rounds)
+        )
     console.print(table)
     machine.RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1) + "\n")

@@ -21,13 +21,13 @@ from rich.table import Table
 from scipy import stats as typed_stats
 
 from benchmarks.machine import RESULTS, describe
-from sweep.analysis import comparisons
-from sweep.contents import Contents
-from sweep.forecast import play
-from sweep.plan import Plan
-from sweep.proposer import propose
-from sweep.study import Candidate, Study
-from sweep.told import Result
+from sweep.gains.comparisons import comparisons
+from sweep.planning.forecast import play
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import propose
+from sweep.planning.work import Result
+from sweep.study.contents import Contents
+from sweep.study.study import Candidate, Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 
@@ -49,7 +49,10 @@ def study_of(seed: int) -> Study:
         "arms": {
             "tuned": {"policy": {"name": "dense"}, "task": {"learning_rate": RATE}},
             "additive": {"policy": {"name": "additive-reset", **method}, "task": {"learning_rate": RATE}},
-            "multiplicative": {"policy": {"name": "multiplicative-reset", **method}, "task": {"learning_rate": RATE}},
+            "multiplicative": {
+                "policy": {"name": "multiplicative-reset", **method},
+                "task": {"learning_rate": RATE},
+            },
             "fixed": {"policy": {"name": "fixed", "ratio": 0.3}},
         },
         "search": {"proposer": "random", "budget": 16, "generation": 8, "lag": 0, "ladder": [1, 2, 4, 8]},
@@ -65,7 +68,10 @@ def result(spec: RunSpec) -> Result:
     own = f"{spec.policy.name} {policy.get('drop')} {spec.task.learning_rate}"
     scores: dict[str, float] = {}
     for ratio in ENDPOINTS:
-        luck = sum(NormalDist().inv_cdf(0.5 + 0.999999 * (uniform(spec.seed, name, round(100 * ratio)) - 0.5)) for name in ("seed", own))
+        luck = sum(
+            NormalDist().inv_cdf(0.5 + 0.999999 * (uniform(spec.seed, name, round(100 * ratio)) - 0.5))
+            for name in ("seed", own)
+        )
         scores[f"{ratio:g}"] = round(10_000 * (0.9 + DEVIATION * luck)) / 10_000
     return Result("completed", spec.task.epochs, 40.0, 10, scores, scores)
 
@@ -132,7 +138,12 @@ def at_most(p: float | None, alpha: float) -> bool:
 def without_confirmation(plan: Plan) -> tuple[float, float, str]:
     """The p-value and the gain that the search's own scores give to its best candidate, and that candidate's arm."""
     study, seeds = plan.study, plan.study.search_seeds
-    whole = [(c, scores) for arm in ("additive", "multiplicative") for c, scores in plan.searched(arm) if len(scores) == len(seeds)]
+    whole = [
+        (c, scores)
+        for arm in ("additive", "multiplicative")
+        for c, scores in plan.searched(arm)
+        if len(scores) == len(seeds)
+    ]
     best, scores = max(whole, key=lambda pair: fmean(pair[1]))
     given = Candidate("tuned", "tuned", {"task.learning_rate": 0.1})
     baseline = [result(study.run(given, "search", seed)).score("validation", ENDPOINTS[0]) for seed in seeds]
@@ -169,7 +180,11 @@ def main() -> int:
         if seed % 200 == 0:
             console.print(f"{seed} studies, {time.perf_counter() - start:.0f} s", style="dim")
     rates = {name: fmean(getattr(it, name) for it in each) for name in WORDS}
-    gains = {name: [fmean(values), stdev(values) / math.sqrt(STUDIES)] for name in GAINS if (values := [getattr(it, name) for it in each])}
+    gains = {
+        name: [fmean(values), stdev(values) / math.sqrt(STUDIES)]
+        for name in GAINS
+        if (values := [getattr(it, name) for it in each])
+    }
     exact = expected(10, 3, alpha)
     bands = {"alpha": band(alpha, STUDIES), "expected": band(exact, STUDIES)}
     sound = bands["expected"][0] <= rates["family"] <= min(high for _, high in bands.values())
@@ -177,12 +192,25 @@ def main() -> int:
     for name, words in WORDS.items():
         table.add_row(words, f"{100 * rates[name]:.2f}")
     console.print(table)
-    for words, rate, (low, high) in (("alpha", alpha, bands["alpha"]), ("sign flips of independent noise", exact, bands["expected"])):
-        console.print(f"{words}: {100 * rate:.2f}; of {STUDIES} studies 95 % of the time {100 * low:.2f} to {100 * high:.2f}")
+    for words, rate, (low, high) in (
+        ("alpha", alpha, bands["alpha"]),
+        ("sign flips of independent noise", exact, bands["expected"]),
+    ):
+        console.print(
+            f"{words}: {100 * rate:.2f}; of {STUDIES} studies 95 % of the time {100 * low:.2f} to {100 * high:.2f}"
+        )
     for name, words in GAINS.items():
         console.print(f"{words}: {gains[name][0]:+.3f} ± {gains[name][1]:.3f} deviations of a difference")
     machine = describe("numpy", "scipy", "optuna")
-    body = {"studies": STUDIES, "alpha": alpha, "rates": rates, "expected": exact, "bands": bands, "gains": gains, "sound": sound}
+    body = {
+        "studies": STUDIES,
+        "alpha": alpha,
+        "rates": rates,
+        "expected": exact,
+        "bands": bands,
+        "gains": gains,
+        "sound": sound,
+    }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "type-one.json").write_text(
         json.dumps({**body, "seconds": time.perf_counter() - start, "machine": machine}, indent=1) + "\n"

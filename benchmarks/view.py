@@ -23,11 +23,11 @@ from typing import Any
 
 from benchmarks.large import make, study
 from benchmarks.machine import RESULTS, describe
-from sweep.following import follow
-from sweep.ledger import Ledger
-from sweep.mlflow_client import Experiment
-from sweep.mlflow_view import View
-from sweep.study import Candidate, Study
+from sweep.ledger.ledger import Ledger
+from sweep.study.study import Candidate, Study
+from sweep.views.mlflow.client import Experiment
+from sweep.views.mlflow.following import follow
+from sweep.views.mlflow.view import View
 from trainer.rows import EpochRow, from_parquet, json_ready
 
 ARMS, SEEDS, EPOCHS, STOCK_RESULTS, ROUNDS = 2, 6, 200, 40, 3
@@ -40,8 +40,24 @@ def server(folder: Path) -> Generator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (
         (folder / "server.log").open("w") as log,
@@ -70,7 +86,11 @@ def stock(uri: str, rows: list[EpochRow], name: str) -> float:
     callback.log_trial_start(trial)
     sent, began = 0, time.perf_counter()
     for row in rows:
-        numbers = {key: value for key, value in json_ready(row).items() if isinstance(value, (int, float)) and key != "epoch"}
+        numbers = {
+            key: value
+            for key, value in json_ready(row).items()
+            if isinstance(value, (int, float)) and key != "epoch"
+        }
         callback.log_trial_result(row.epoch, trial, {**numbers, "training_iteration": row.epoch})
         sent += len(numbers)
     return sent / (time.perf_counter() - began)
@@ -131,11 +151,23 @@ def main() -> None:
             for turn in range(ROUNDS):
                 rates["stock"].append(stock(uri, rows, f"stock-{turn}"))
                 rates["ours"].append(ours(uri, ledger, f"ours-{turn}"))
-                print(", ".join(f"{name} {found[-1]:,.0f} points/s" for name, found in rates.items()), flush=True)
+                print(
+                    ", ".join(f"{name} {found[-1]:,.0f} points/s" for name, found in rates.items()),
+                    flush=True,
+                )
             lags = behind(uri, folder, folder, made)
-    ratio = statistics.median(ours / stock for ours, stock in zip(rates["ours"], rates["stock"], strict=True))
-    print(f"ratio {ratio:.1f}; seconds behind the ledger: median {statistics.median(lags):.1f}, most {max(lags):.1f}")
-    found = {"points_per_second": rates, "ratio": ratio, "seconds_behind": lags, "machine": describe("mlflow", "ray")}
+    ratio = statistics.median(
+        ours / stock for ours, stock in zip(rates["ours"], rates["stock"], strict=True)
+    )
+    print(
+        f"ratio {ratio:.1f}; seconds behind the ledger: median {statistics.median(lags):.1f}, most {max(lags):.1f}"
+    )
+    found = {
+        "points_per_second": rates,
+        "ratio": ratio,
+        "seconds_behind": lags,
+        "machine": describe("mlflow", "ray"),
+    }
     (RESULTS / "view.json").write_text(json.dumps(found, indent=1) + "\n")
     assert ratio >= REQUIRED, f"the ratio is {ratio:.1f}; {REQUIRED:g} is required"
 

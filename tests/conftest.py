@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
-if not torch.cuda.is_available():  # the kernels are tested by Triton's interpreter, which has to be asked for before they are imported
+if (
+    not torch.cuda.is_available()
+):  # the kernels are tested by Triton's interpreter, which has to be asked for before they are imported
     os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
@@ -48,7 +50,11 @@ def pytest_configure() -> None:
 def run_values(policy: dict[str, Any] | None = None, *, seed: int = 7, **task: Any) -> dict[str, Any]:
     """A run small enough to train in a second: digits, one thread."""
     small = {"data": "digits", "model": "wrn-10-1", "epochs": 3, "batch_size": 32, "train_size": 96}
-    return {"task": {**small, **task}, "policy": policy or {"name": "additive-reset", "step": 0.3}, "seed": seed}
+    return {
+        "task": {**small, **task},
+        "policy": policy or {"name": "additive-reset", "step": 0.3},
+        "seed": seed,
+    }
 
 
 def run_spec(policy: dict[str, Any] | None = None, *, seed: int = 7, **task: Any) -> RunSpec:
@@ -63,18 +69,40 @@ def without_wall(rows: list[EpochRow]) -> list[dict[str, Any]]:
 
 def command(run: Path, store: Path | str, *more: str) -> list[str]:
     """The trainer's command line."""
-    return [sys.executable, "-m", "trainer", str(run), "--store", str(store), "--device", "cpu", "--threads", str(THREADS), *more]
+    return [
+        sys.executable,
+        "-m",
+        "trainer",
+        str(run),
+        "--store",
+        str(store),
+        "--device",
+        "cpu",
+        "--threads",
+        str(THREADS),
+        *more,
+    ]
 
 
 def train(run: Path, store: Path | str, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """The trainer as a process of its own, to its end."""
-    return subprocess.run(command(run, store, *more), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False, **options)
+    return subprocess.run(
+        command(run, store, *more),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        **options,
+    )
 
 
 def unread(arguments: list[str]) -> subprocess.Popen[str]:
     """A trainer that waits for its reader: it cannot be done before its rows are read, however slow the reader is."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, pipesize=4096)  # four rows or so
+    return subprocess.Popen(
+        arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, pipesize=4096
+    )  # four rows or so
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -122,5 +150,7 @@ def bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> s
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{os.urandom(6).hex()}"
-    boto3.client("s3", endpoint_url=s3_environment["AWS_ENDPOINT_URL"], region_name="us-east-1").create_bucket(Bucket=name)  # type: ignore[reportUnknownMemberType]
+    boto3.client(
+        "s3", endpoint_url=s3_environment["AWS_ENDPOINT_URL"], region_name="us-east-1"
+    ).create_bucket(Bucket=name)  # type: ignore[reportUnknownMemberType]
     return f"s3://{name}/runs"

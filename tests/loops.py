@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweep.contents import Contents
-from sweep.ledger import Ledger
-from sweep.plan import Plan
-from sweep.proposer import propose
-from sweep.study import Study
-from sweep.told import Failure, Result
-from sweep.worker import Job, Worker
+from sweep.cluster.worker import Job, Worker
+from sweep.ledger.ledger import Ledger
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import propose
+from sweep.planning.work import Failure, Result
+from sweep.study.contents import Contents
+from sweep.study.study import Study
 from tests.sweeps import study_values
 from trainer.spec import RunSpec
 
@@ -32,7 +32,13 @@ def study_of(**parts: Any) -> Study:
 
 def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
     """An attempt at a run, on this machine's CPU."""
-    plain: dict[str, Any] = {"data_dir": "data", "device": "cpu", "threads": 1, "commit_seconds": 0.0, "keep_weights": False}
+    plain: dict[str, Any] = {
+        "data_dir": "data",
+        "device": "cpu",
+        "threads": 1,
+        "commit_seconds": 0.0,
+        "keep_weights": False,
+    }
     return Job(spec.run_id, spec.to_json(), place, **{**plain, **changes})
 
 
@@ -73,7 +79,9 @@ def drive(study: Study, place: str | Path, said: list[str] | None = None, most: 
             ledger.add(run.run_id, result)
             plan.finish(run.run_id, result)
             done += 1
-        elif not plan.lose(run.run_id, Failure(last["reason"], damaged=last["damaged"]), blame=last["blame"]):
+        elif not plan.lose(
+            run.run_id, Failure(last["reason"], damaged=last["damaged"]), blame=last["blame"]
+        ):
             ledger.fail(run.run_id, plan.failed[run.run_id], last["log"])
     ledger.write_index()
     return plan

@@ -38,11 +38,15 @@ def follow(plain: PlainWideResNet, ours: WideResNet, ratio: float) -> None:
         if not module.training:
             return out
         survived = chosen.popleft()
-        assert_the_largest_survived(given[0].detach(), survived, keep_count(ratio, survived[0].numel()), 1e-4)
+        assert_the_largest_survived(
+            given[0].detach(), survived, keep_count(ratio, survived[0].numel()), 1e-4
+        )
         return torch.where(survived, given[0], 0)
 
     for site in ours.sites:
-        site.register_forward_hook(lambda site, _, out: chosen.append(out.detach() != 0) if site.training else None)
+        site.register_forward_hook(
+            lambda site, _, out: chosen.append(out.detach() != 0) if site.training else None
+        )
     for module in plain.modules():
         if isinstance(module, SparseReLU):
             module.register_forward_hook(choose)
@@ -66,12 +70,18 @@ class Judged:
     def counted_norm_relu_topk(
         self, x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float, priority: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        mine = [value.view_as(value) for value in (x, scale, bias)]  # used here alone, so that their gradients are this site's
+        mine = [
+            value.view_as(value) for value in (x, scale, bias)
+        ]  # used here alone, so that their gradients are this site's
         out, nonzero = self.implementation.counted_norm_relu_topk(*mine, keep, eps, priority)
         survived = out.detach() != 0
         assert int(nonzero) == int(survived.sum())
-        step = 2.0**-7 if x.dtype == torch.bfloat16 else 1e-4  # bfloat16's own; float32's is 1e-7, and sums have hundreds of terms
-        full, scales, biases = (value.detach().double() for value in (x, scale.view(-1, 1, 1), bias.view(-1, 1, 1)))
+        step = (
+            2.0**-7 if x.dtype == torch.bfloat16 else 1e-4
+        )  # bfloat16's own; float32's is 1e-7, and sums have hundreds of terms
+        full, scales, biases = (
+            value.detach().double() for value in (x, scale.view(-1, 1, 1), bias.view(-1, 1, 1))
+        )
         inverse = (full.square().mean(1, keepdim=True) + eps).rsqrt()
         normed = full * inverse
         values = normed * scales + biases
@@ -79,7 +89,9 @@ class Judged:
             assert_the_largest_survived(values, survived, int(keep), step)
         else:
             assert_the_largest_survived(torch.where(values > 0, priority, 0), survived, int(keep), 0)
-        torch.testing.assert_close(out.detach().double(), torch.where(survived, values, 0), rtol=step, atol=1e-4)
+        torch.testing.assert_close(
+            out.detach().double(), torch.where(survived, values, 0), rtol=step, atol=1e-4
+        )
         self.forward += 1
         if not out.requires_grad:
             return out, nonzero
@@ -91,7 +103,10 @@ class Judged:
             x_grad = inverse * (weighted - normed * (weighted * normed).mean(1, keepdim=True))
             # what a sum is off by grows with its terms, which may cancel
             wanted.append((x_grad, step * (x_grad.abs() + inverse * weighted.abs().amax(1, keepdim=True))))
-            wanted.extend((terms.sum((0, 2, 3)), 1e-4 * terms.abs().sum((0, 2, 3))) for terms in (passed * normed, passed))
+            wanted.extend(
+                (terms.sum((0, 2, 3)), 1e-4 * terms.abs().sum((0, 2, 3)))
+                for terms in (passed * normed, passed)
+            )
             self.backward += 1
 
         def gradient_is(place: int, gradient: Tensor) -> None:

@@ -26,7 +26,14 @@ FAULTS = Path(__file__).parent / "chaos" / "faults"
 
 AS_URGENT = {"RAY_worker_niceness": "0"}
 """Ray lowers its workers to niceness 15; beside anything else that is busy, such as other tests, they would hardly run."""
-TASK: dict[str, Any] = {"data": "digits", "model": "mlp-16", "epochs": 6, "batch_size": 32, "train_size": 96, "evaluate_every": 3}
+TASK: dict[str, Any] = {
+    "data": "digits",
+    "model": "mlp-16",
+    "epochs": 6,
+    "batch_size": 32,
+    "train_size": 96,
+    "evaluate_every": 3,
+}
 """Almost nothing to train: what these sweeps test is not training, and a run of it takes a few hundredths of a second."""
 UNHURRIED: dict[str, Any] = {"task": {"epochs": 60, "evaluate_every": 20}}
 """Runs of a second or so, so that a random moment is likely to be within one."""
@@ -93,15 +100,30 @@ def sweep_command(*arguments: str | Path) -> list[str]:
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Without what would point a sweep elsewhere and without MLflow, which has tests of its own; with the faulty policies."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("STORE", "RAY_ADDRESS", "DATA_DIR")}
-    ours = {"PYTHONPATH": f"{FAULTS}{os.pathsep}{ROOT}", "COLUMNS": "200", "MLFLOW_TRACKING_URI": "none", **AS_URGENT}
+    kept = {
+        key: value for key, value in os.environ.items() if key not in ("STORE", "RAY_ADDRESS", "DATA_DIR")
+    }
+    ours = {
+        "PYTHONPATH": f"{FAULTS}{os.pathsep}{ROOT}",
+        "COLUMNS": "200",
+        "MLFLOW_TRACKING_URI": "none",
+        **AS_URGENT,
+    }
     return {**kept, **ours, **(more or {})}
 
 
-def sweep(*arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+def sweep(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 280
+) -> subprocess.CompletedProcess[str]:
     """The command to its end."""
     return subprocess.run(
-        sweep_command(*arguments), capture_output=True, text=True, check=False, env=environment(env), cwd=ROOT, timeout=timeout
+        sweep_command(*arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(env),
+        cwd=ROOT,
+        timeout=timeout,
     )
 
 
@@ -111,7 +133,9 @@ class Started:
     def __init__(self, folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
         self.log = folder / f"sweep-{time.monotonic_ns()}.log"
         with self.log.open("w") as out:
-            self.process = subprocess.Popen(sweep_command(*arguments), stdout=out, stderr=out, env=environment(env), cwd=ROOT)
+            self.process = subprocess.Popen(
+                sweep_command(*arguments), stdout=out, stderr=out, env=environment(env), cwd=ROOT
+            )
 
     def __enter__(self) -> Started:
         return self
@@ -122,7 +146,9 @@ class Started:
 
     def kill(self) -> None:
         """SIGKILL for the driver and all its descendants, the cluster it started among them, as nearly at once as can be."""
-        self.process.send_signal(signal.SIGSTOP)  # so that it starts nothing while its descendants are counted
+        self.process.send_signal(
+            signal.SIGSTOP
+        )  # so that it starts nothing while its descendants are counted
         for pid in [*descendants(self.process.pid), self.process.pid]:
             _signal(pid, signal.SIGKILL)
         self.process.wait()
@@ -196,7 +222,9 @@ def rows(store: Path, study: str = "small") -> dict[str, list[dict[str, Any]]]:
     for folder in folders(store, study):
         assert (folder / "outcome.json").exists(), folder
         table = pq.read_table(folder / "epochs.parquet")
-        tables[folder.name] = table.drop_columns([name for name in table.column_names if name in WALL]).to_pylist()
+        tables[folder.name] = table.drop_columns(
+            [name for name in table.column_names if name in WALL]
+        ).to_pylist()
     return tables
 
 

@@ -21,15 +21,17 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
-from sweep.following import artifacts_of
-from sweep.ledger import Ledger
-from sweep.mlflow_client import KEY, OWNER, Experiment
-from sweep.mlflow_view import View
+from sweep.ledger.ledger import Ledger
+from sweep.views.mlflow.client import KEY, OWNER, Experiment
+from sweep.views.mlflow.following import artifacts_of
+from sweep.views.mlflow.view import View
 from tests.sweeps import environment
 from trainer.rows import EpochRow, from_parquet, to_parquet
 from trainer.store import digest
 
-MLFLOWS_OWN = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
+MLFLOWS_OWN = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"
+)
 """A warning that MLflow 3.17 causes, and nobody can avoid."""
 PARENT = "mlflow.parentRunId"
 OWN = (PARENT, OWNER, "mlflow.user", "mlflow.source.name", "mlflow.source.type", "page")
@@ -69,7 +71,11 @@ def _empty_database() -> bytes:
 def view_of(store: Path, uri: str, said: list[str] | None = None, study: str = "small") -> View:
     """A view of a ledger in this process."""
     ledger = Ledger(str(store), study, print if said is None else said.append)
-    return View(ledger, Experiment(uri, study, ledger.store.where(), artifacts_of(uri, str(store), study)), ledger.say)
+    return View(
+        ledger,
+        Experiment(uri, study, ledger.store.where(), artifacts_of(uri, str(store), study)),
+        ledger.say,
+    )
 
 
 def synced(store: Path, uri: str, study: str = "small") -> View:
@@ -86,7 +92,9 @@ def shown(uri: str, name: str = "small") -> dict[str, Shown]:
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     assert experiment.lifecycle_stage == "active"
-    runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000)
+    runs = client.search_runs(
+        [experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000
+    )
     keys = {run.info.run_id: run.data.tags[KEY] for run in runs}
     assert len(set(keys.values())) == len(runs)
     points = points_of(Path(uri.removeprefix("sqlite:///")))
@@ -96,7 +104,9 @@ def shown(uri: str, name: str = "small") -> dict[str, Shown]:
         parent = keys[tags[PARENT]] if PARENT in tags else None  # a parent that is not active is an error
         own = {key: value for key, value in tags.items() if key not in OWN}
         times = (info.start_time if parent else None, info.end_time if info.status == "FINISHED" else None)
-        found[keys[info.run_id]] = Shown(str(info.run_name), info.status, parent, times, run.data.params, own, points.get(info.run_id, {}))
+        found[keys[info.run_id]] = Shown(
+            str(info.run_name), info.status, parent, times, run.data.params, own, points.get(info.run_id, {})
+        )
     return found
 
 
@@ -104,7 +114,9 @@ def points_of(file: Path) -> dict[str, dict[tuple[str, int], tuple[float | str, 
     """Every metric point of a database by run, key and step, from its own table: asking for each metric takes a minute."""
     found: dict[str, dict[tuple[str, int], tuple[float | str, int]]] = {}
     with closing(sqlite3.connect(file)) as read:
-        for run, key, step, value, moment, is_nan in read.execute("SELECT run_uuid, key, step, value, timestamp, is_nan FROM metrics"):
+        for run, key, step, value, moment, is_nan in read.execute(
+            "SELECT run_uuid, key, step, value, timestamp, is_nan FROM metrics"
+        ):
             points = found.setdefault(run, {})
             assert (key, step) not in points, f"{key} has two values at step {step}"
             points[key, step] = ("nan" if is_nan else value, moment)
@@ -144,7 +156,10 @@ class Filling:
     def finish(self, run_id: str) -> None:
         """A run has its outcome, which appears last; then what it does not stand for goes."""
         source, folder = self.source / "runs" / run_id, self.target / "runs" / run_id
-        names = sorted((path.relative_to(source) for path in source.rglob("*") if path.is_file()), key=lambda it: it.name == "outcome.json")
+        names = sorted(
+            (path.relative_to(source) for path in source.rglob("*") if path.is_file()),
+            key=lambda it: it.name == "outcome.json",
+        )
         for name in names:
             put(folder / name, (source / name).read_bytes())
         for path in folder.rglob("epochs-*"):
@@ -170,8 +185,24 @@ def free_port() -> int:
 @contextmanager
 def server(folder: Path, port: int) -> Generator[str]:
     """MLflow's own server over the database in a folder; its address."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database(folder / "mlflow.db"), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--artifacts-destination", (folder / "artifacts").as_uri(), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        database(folder / "mlflow.db"),
+        "--host",
+        "127.0.0.1",
+    ]
+    command += [
+        "--port",
+        str(port),
+        "--artifacts-destination",
+        (folder / "artifacts").as_uri(),
+        "--workers",
+        "1",
+    ]
     with (folder / "server.log").open("a") as log:
         more = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(more))

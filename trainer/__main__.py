@@ -79,9 +79,17 @@ class Display:
         self.console.print(line, markup=False, highlight=False)
 
     def row(self, row: EpochRow) -> None:
-        shares = {"train": row.train_accuracy, "test": row.test_accuracy, "at r = 1": row.dense_test_accuracy}
+        shares = {
+            "train": row.train_accuracy,
+            "test": row.test_accuracy,
+            "at r = 1": row.dense_test_accuracy,
+        }
         parts = [] if row.keep_ratio is None else [f"r {row.keep_ratio:.3g}"]
-        parts += [] if row.connections is None else [f"{row.connections:,} connections", f"{row.active_neurons:,} neurons"]
+        parts += (
+            []
+            if row.connections is None
+            else [f"{row.connections:,} connections", f"{row.active_neurons:,} neurons"]
+        )
         parts += [f"loss {row.train_loss:.4f}"]
         parts += [f"{name} {share:.2%}" for name, share in shares.items() if share is not None]
         text = f"epoch {row.epoch}/{self.epochs}  {'  '.join(parts)}"
@@ -96,7 +104,9 @@ class Display:
             attempt = self.attempt
             if attempt and not attempt.outcome and time.monotonic() - self.last_line >= LONG_SECONDS:
                 training = attempt.training
-                self.say(f"epoch {len(training.rows) + 1}/{self.epochs}  batch {training.batch + 1}/{training.batches}")
+                self.say(
+                    f"epoch {len(training.rows) + 1}/{self.epochs}  batch {training.batch + 1}/{training.batches}"
+                )
 
     def close(self) -> None:
         self.closed.set()
@@ -109,7 +119,9 @@ class _Bar(Progress):
 
     def __init__(self, display: Display) -> None:
         self.display = display
-        shared = sys.stdout.isatty()  # on one terminal rows are printed above the bar; anywhere else stdout is left alone
+        shared = (
+            sys.stdout.isatty()
+        )  # on one terminal rows are printed above the bar; anywhere else stdout is left alone
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         super().__init__(*columns, console=display.console, redirect_stdout=shared, redirect_stderr=False)
         self.task = self.add_task("loading", total=display.epochs)
@@ -182,7 +194,9 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
             rows = from_parquet(EpochRow, attempt.folder.table(attempt.outcome, "epochs"))
             display.say("finished before; nothing to train")
             if options.keep_weights and "checkpoint" not in attempt.outcome.files:
-                display.say("its weights were not kept. To have them, move the run's folder away and train it again.")
+                display.say(
+                    "its weights were not kept. To have them, move the run's folder away and train it again."
+                )
         else:
             rows = list(attempt.training.rows)
         for row in rows:
@@ -191,11 +205,15 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
             _print(row)
             display.row(row)
             signals.check()
-        display.say(f"{_ending(attempt)} The table of all epochs: {store.where(f'{spec.run_id}/epochs.parquet')}")
+        display.say(
+            f"{_ending(attempt)} The table of all epochs: {store.where(f'{spec.run_id}/epochs.parquet')}"
+        )
     except (DataError, StoreError, DamagedRun, Superseded):
         raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush does not fail too
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that the interpreter's last flush does not fail too
         if not attempt.outcome:
             attempt.commit()
             display.say(f"nobody reads the rows any more; what was trained is kept.\n{_continue()}")
@@ -211,7 +229,9 @@ def _stopped(signals: Signals, display: Display) -> int:
     assert signals.received
     if (attempt := signals.attempt) and not attempt.outcome:
         attempt.commit()
-        attempt.say(f"stopped by {signals.received.name}; {attempt.kept_epochs} of {attempt.training.task.epochs} epochs are kept")
+        attempt.say(
+            f"stopped by {signals.received.name}; {attempt.kept_epochs} of {attempt.training.task.epochs} epochs are kept"
+        )
         attempt.close()
     display.say(_continue())
     return 128 + signals.received
@@ -242,10 +262,27 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit: 0 done (so is diverged), 1 the run failed, 2 usage or spec, 3 files, machine or taken over, 130/143/141 stopped",
     )
     parser.add_argument("run", type=Path, metavar="RUN.json", help="the run: task, policy and seed")
-    parser.add_argument("--store", required=True, metavar="DIR", help="where runs are kept: a folder, or a URL such as s3://bucket/prefix")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto, the GPU where there is one")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where fetched data sets live (default: data)")
-    parser.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (default: all cores); the last bits depend on it")
+    parser.add_argument(
+        "--store",
+        required=True,
+        metavar="DIR",
+        help="where runs are kept: a folder, or a URL such as s3://bucket/prefix",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="default: auto, the GPU where there is one",
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where fetched data sets live (default: data)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=_threads,
+        metavar="N",
+        help="CPU threads (default: all cores); the last bits depend on it",
+    )
     parser.add_argument(
         "--commit-seconds",
         type=_seconds,
@@ -253,7 +290,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="commit at the first epoch's end after this long (default: 30)",
     )
-    parser.add_argument("--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished")
+    parser.add_argument(
+        "--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished"
+    )
     return parser
 
 

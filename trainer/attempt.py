@@ -36,7 +36,12 @@ class Attempt:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`train` makes the Training; it is called only where there is something left to do."""
-        self.show, self.commit_seconds, self.keep_weights, self.clock = show, commit_seconds, keep_weights, clock
+        self.show, self.commit_seconds, self.keep_weights, self.clock = (
+            show,
+            commit_seconds,
+            keep_weights,
+            clock,
+        )
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.folder = RunFolder(store, spec, self.say)
         self.uncommitted: dict[str, Any] | None = None
@@ -53,7 +58,9 @@ class Attempt:
             commit, state = found
             self.training.load(state)
             self.kept_epochs = commit.epoch
-            self.say(f"attempt {self.number} continues from epoch {commit.epoch} of {spec.task.epochs}, kept by attempt {commit.attempt}")
+            self.say(
+                f"attempt {self.number} continues from epoch {commit.epoch} of {spec.task.epochs}, kept by attempt {commit.attempt}"
+            )
         else:
             self.say(f"attempt {self.number} starts at epoch 1 of {spec.task.epochs}")
         self.close()

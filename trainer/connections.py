@@ -23,8 +23,14 @@ class LayerConnections:
     def __init__(self, layer: Layer, optimizer: Sgd) -> None:
         self.weight, self.owned = layer.weight, layer.owned
         self.rows, self.columns = len(self.weight), self.weight[0].numel()
-        inputs = torch.arange(self.weight.shape[1], device=self.weight.device).view(1, -1, *[1] * (self.weight.ndim - 2))
-        self.inputs = _flat(torch.empty_like(self.weight, dtype=torch.int64).copy_(inputs))[: self.columns].cpu().numpy()
+        inputs = torch.arange(self.weight.shape[1], device=self.weight.device).view(
+            1, -1, *[1] * (self.weight.ndim - 2)
+        )
+        self.inputs = (
+            _flat(torch.empty_like(self.weight, dtype=torch.int64).copy_(inputs))[: self.columns]
+            .cpu()
+            .numpy()
+        )
         """Which input a column belongs to: a convolution has one for each tap."""
         self._momentum = [optimizer.momentum_of(it) for it in (layer.weight, *layer.owned)]
         self._memory: Tensor | None = None
@@ -60,13 +66,18 @@ class LayerConnections:
                 flat[gone] = 0
                 if value is not None:  # there is no momentum where there was no connection
                     flat[new] = value
-        self.places = np.sort(np.concatenate([self.places[~goes], new]), kind="stable")  # two rising parts: this kind only merges them
+        self.places = np.sort(
+            np.concatenate([self.places[~goes], new]), kind="stable"
+        )  # two rising parts: this kind only merges them
 
     def drop_rows(self, neurons: np.ndarray) -> None:
         """Take outputs away, with all that they own."""
         self.removed[neurons] = True
         self.keep(self.places[~self.removed[self.places // self.columns]])
-        for tensor in (*(it.detach() for it in self.owned), *(it for it in self._momentum[1:] if it is not None)):
+        for tensor in (
+            *(it.detach() for it in self.owned),
+            *(it for it in self._momentum[1:] if it is not None),
+        ):
             with _on_host(tensor) as flat:
                 flat[neurons] = 0
 
@@ -76,7 +87,11 @@ class LayerConnections:
         self.keep(self.places[~self.cut[self.places % self.columns]])
 
     def state(self) -> dict[str, Tensor]:
-        return {"mask": self._mask.bool(), "removed": torch.from_numpy(self.removed.copy()), "cut": torch.from_numpy(self.cut.copy())}
+        return {
+            "mask": self._mask.bool(),
+            "removed": torch.from_numpy(self.removed.copy()),
+            "cut": torch.from_numpy(self.cut.copy()),
+        }
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.removed, self.cut = state["removed"].cpu().numpy().copy(), state["cut"].cpu().numpy().copy()

@@ -27,7 +27,10 @@ Data = str | Table
 """A data set by name, or a file of one's own."""
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3762,)  # of all 1,797 images, on a scale from 0 to 1, where tables are scaled by training rows
+DIGITS_MEAN, DIGITS_STD = (
+    (0.3053,),
+    (0.3762,),
+)  # of all 1,797 images, on a scale from 0 to 1, where tables are scaled by training rows
 OWN = "A file of one's own is declared as an object, which `python -m trainer.data FILE --target COLUMN` prints."
 
 
@@ -121,8 +124,12 @@ def _packaged(file: str, header: int = 0) -> np.ndarray:
     """scikit-learn's own file, read without importing scikit-learn, which takes every process of a sweep more than a second."""
     package = find_spec("sklearn")
     if package is None:
-        raise DataError(f"{file} comes with scikit-learn, which is not installed here: pip install scikit-learn.")
-    return np.loadtxt(Path(str(package.origin)).parent / "datasets" / "data" / file, delimiter=",", skiprows=header)
+        raise DataError(
+            f"{file} comes with scikit-learn, which is not installed here: pip install scikit-learn."
+        )
+    return np.loadtxt(
+        Path(str(package.origin)).parent / "datasets" / "data" / file, delimiter=",", skiprows=header
+    )
 
 
 def _packaged_table(file: str, name: str, _: Path) -> Arrays:
@@ -167,7 +174,10 @@ def _cifar10(data_dir: Path) -> Arrays:
     parts: list[np.ndarray] = []
     for train in (True, False):
         part = CIFAR10(str(data_dir), train=train)
-        parts += [_normalised(part.data.astype(np.float32) / 255, CIFAR_MEAN, CIFAR_STD), np.asarray(part.targets, np.int64)]
+        parts += [
+            _normalised(part.data.astype(np.float32) / 255, CIFAR_MEAN, CIFAR_STD),
+            np.asarray(part.targets, np.int64),
+        ]
     return Arrays(*parts)
 
 
@@ -195,8 +205,17 @@ DATASETS = {
     "cifar10": Dataset((3, 32, 32), 10, 50_000, 10_000, _cifar10, _fetch_cifar10, brought=True),
     "digits": Dataset((1, 8, 8), 10, 1_200, 597, _digits),
     "synthetic-cifar": Dataset((3, 32, 32), 10, 50_000, 10_000, _synthetic_cifar),
-    "breast-cancer": Dataset((30, 1, 1), 2, 379, 190, partial(_packaged_table, "breast_cancer.csv", "breast-cancer"), standardise=True),
-    "wine": Dataset((13, 1, 1), 3, 119, 59, partial(_packaged_table, "wine_data.csv", "wine"), standardise=True),
+    "breast-cancer": Dataset(
+        (30, 1, 1),
+        2,
+        379,
+        190,
+        partial(_packaged_table, "breast_cancer.csv", "breast-cancer"),
+        standardise=True,
+    ),
+    "wine": Dataset(
+        (13, 1, 1), 3, 119, 59, partial(_packaged_table, "wine_data.csv", "wine"), standardise=True
+    ),
 }
 
 
@@ -211,7 +230,9 @@ def facts(data: Data) -> Dataset:
     if isinstance(data, str):
         return DATASETS[data]
     train, load = data.rows - data.tested, partial(_own, data)
-    return Dataset((data.inputs, 1, 1), data.classes, train, data.tested, load, brought=True, standardise=True)
+    return Dataset(
+        (data.inputs, 1, 1), data.classes, train, data.tested, load, brought=True, standardise=True
+    )
 
 
 def verify(data: Data, data_dir: Path) -> None:
@@ -231,14 +252,35 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m trainer.data",
         description="Fetch a data set and verify its checksums; or read a FILE and print the object that declares it as task.data.",
     )
-    parser.add_argument("name", metavar="NAME|FILE", help=f"one of {', '.join(DATASETS)}; or a {', '.join(FORMATS)} in --data-dir")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where data sets live (default: data)")
+    parser.add_argument(
+        "name",
+        metavar="NAME|FILE",
+        help=f"one of {', '.join(DATASETS)}; or a {', '.join(FORMATS)} in --data-dir",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="where data sets live (default: data)",
+    )
     layout = parser.add_argument_group("of a file")
     layout.add_argument("--target", metavar="COLUMN", help="what holds the classes")
-    layout.add_argument("--test", type=float, metavar="SHARE", help="of the rows, that are the test set (default: a third)")
+    layout.add_argument(
+        "--test", type=float, metavar="SHARE", help="of the rows, that are the test set (default: a third)"
+    )
     layout.add_argument("--split", metavar="COLUMN", help="of 0 and 1, where 1 marks the test rows")
-    layout.add_argument("--labels", nargs="+", metavar="WORD", help="the classes in their order, where the target holds words")
-    layout.add_argument("--constant", choices=("refuse", "drop"), help="what becomes of inputs that never vary (default: refuse)")
+    layout.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="WORD",
+        help="the classes in their order, where the target holds words",
+    )
+    layout.add_argument(
+        "--constant",
+        choices=("refuse", "drop"),
+        help="what becomes of inputs that never vary (default: refuse)",
+    )
     layout.add_argument("--features", metavar="NAME", help="the matrix of a .mat that holds the inputs")
     options = vars(parser.parse_args(arguments))
     name, data_dir = options.pop("name"), options.pop("data_dir")
@@ -249,7 +291,11 @@ def main(arguments: list[str] | None = None) -> int:
         if name in DATASETS:
             parser.error(f"--{next(iter(given))} is for a file.")
         if "target" not in given:
-            parser.error(f"{name} needs --target COLUMN, what holds its classes." if Path(name).suffix else f"NAME {wrong(name)}")
+            parser.error(
+                f"{name} needs --target COLUMN, what holds its classes."
+                if Path(name).suffix
+                else f"NAME {wrong(name)}"
+            )
         return _declare({"file": _inside(name, data_dir), **given}, data_dir)
     except (DataError, SpecError) as error:
         print(error, file=sys.stderr)
@@ -260,7 +306,10 @@ def _fetch(name: str, data_dir: Path) -> int:
     if fetch := DATASETS[name].fetch:
         fetch(data_dir)
     arrays = load(name, data_dir)
-    print(f"{name}: {len(arrays.train_labels):,} images to train and {len(arrays.test_labels):,} to test, all there.", file=sys.stderr)
+    print(
+        f"{name}: {len(arrays.train_labels):,} images to train and {len(arrays.test_labels):,} to test, all there.",
+        file=sys.stderr,
+    )
     return 0
 
 

@@ -47,7 +47,11 @@ def place(arrays: data.Arrays, device: torch.device) -> Images:
     """Bring a data set to the device once, for all the runs of a process."""
     images = np.concatenate([arrays.train_images, arrays.test_images]).transpose(0, 2, 3, 1)
     labels = np.concatenate([arrays.train_labels, arrays.test_labels])
-    return Images(torch.from_numpy(np.ascontiguousarray(images)).to(device), torch.from_numpy(labels).to(device), len(arrays.train_labels))
+    return Images(
+        torch.from_numpy(np.ascontiguousarray(images)).to(device),
+        torch.from_numpy(labels).to(device),
+        len(arrays.train_labels),
+    )
 
 
 @dataclass(frozen=True)
@@ -143,9 +147,18 @@ class Engine:
     def changed(self) -> list[Tensor]:
         """All that a step may change."""
         buffers = [buffer for buffer in self.optimizer.buffers if buffer is not None]
-        return [*self.model.parameters(), *self.model.buffers(), *buffers, self.loss, self.correct, self.nonzero]
+        return [
+            *self.model.parameters(),
+            *self.model.buffers(),
+            *buffers,
+            self.loss,
+            self.correct,
+            self.nonzero,
+        ]
 
-    def train(self, order: np.ndarray, batch_size: int, ratio: float, survivors: int | None) -> Iterator[int]:
+    def train(
+        self, order: np.ndarray, batch_size: int, ratio: float, survivors: int | None
+    ) -> Iterator[int]:
         """A step for each batch of the images at these places; the number of each once it is under way. `totals` has their sums.
 
         The largest activations survive; or, from a seed, as many drawn at random.
@@ -158,15 +171,21 @@ class Engine:
         """Loss summed over images, and how many were right, in the pass that was made last; still on the device."""
         return self.loss.clone(), self.correct.clone()
 
-    def evaluate(self, places: np.ndarray, ratio: float, survivors: int | None = None) -> Callable[[], Scores]:
+    def evaluate(
+        self, places: np.ndarray, ratio: float, survivors: int | None = None
+    ) -> Callable[[], Scores]:
         """The network over the images at these places. The answer is what reads the scores, and waits for them."""
         self.model.eval()
         self.model.count_nonzero(self.nonzero)
         self.nonzero.zero_()
         right = torch.empty(len(places), dtype=torch.bool, device=self.device)
-        for batch in self._steps("evaluate", self._evaluation_step, places, EVALUATION_BATCH, ratio, survivors):
+        for batch in self._steps(
+            "evaluate", self._evaluation_step, places, EVALUATION_BATCH, ratio, survivors
+        ):
             some = right[batch * EVALUATION_BATCH : (batch + 1) * EVALUATION_BATCH]
-            some.copy_(self.steps["evaluate", len(some), survivors is not None, self.connections.masked].right)
+            some.copy_(
+                self.steps["evaluate", len(some), survivors is not None, self.connections.masked].right
+            )
         loss, nonzero = self.loss.clone(), self.nonzero.clone()
 
         @cache  # at r = 1 the pass at the epoch's ratio and the one at 1 are one, and both are asked
@@ -190,7 +209,13 @@ class Engine:
         return start.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - start
 
     def _steps(
-        self, kind: str, work: Callable[[Step], None], places: np.ndarray, size: int, ratio: float, survivors: int | None
+        self,
+        kind: str,
+        work: Callable[[Step], None],
+        places: np.ndarray,
+        size: int,
+        ratio: float,
+        survivors: int | None,
     ) -> Iterator[int]:
         self.model.set_keep(ratio, at_random=survivors is not None)
         if survivors is not None:
@@ -207,7 +232,11 @@ class Engine:
     def _on_device(self, places: np.ndarray) -> Tensor:
         indices = torch.from_numpy(places)
         # from pinned memory, because any other copy waits until the device has done all that came before
-        return indices.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else indices
+        return (
+            indices.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else indices
+        )
 
     def _train_step(self, step: Step) -> None:
         labels = self.images.labels.index_select(0, step.index)
@@ -239,14 +268,18 @@ class Engine:
 
 def _model(task: Task, seed: int) -> Network:
     facts = data.facts(task.data)
-    return models.build(task, facts.image, facts.classes, randomness.generator(torch.device("cpu"), seed, "init"))
+    return models.build(
+        task, facts.image, facts.classes, randomness.generator(torch.device("cpu"), seed, "init")
+    )
 
 
 _idle: dict[tuple[Any, ...], Engine] = {}
 """The engine that was given back last. One, because its network and its recordings hold a good part of a GPU that may be shared."""
 
 
-def acquire(user: object, task: Task, images: Images, device: torch.device, *, records: bool = True) -> Engine:
+def acquire(
+    user: object, task: Task, images: Images, device: torch.device, *, records: bool = True
+) -> Engine:
     """An engine for this task until `user` is no more: the last one given back, if it fits, recordings and all."""
     network = (task.data, task.model, task.shortcut, task.dropout)
     key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, records)

@@ -20,7 +20,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def prepare() -> None:
     """Make this process fit to train; safe to call for every run."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_deterministic_debug_mode("error")  # what use_deterministic_algorithms does, without importing the compiler (seconds)
+    torch.set_deterministic_debug_mode(
+        "error"
+    )  # what use_deterministic_algorithms does, without importing the compiler (seconds)
     # a guard against reading what empty() holds, at a pass over memory each time
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.benchmark = False
@@ -65,4 +67,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown"
+    )

@@ -30,29 +30,52 @@ class EpochRow:
 
     run_id: Annotated[str, "the run, by the hash of its spec"]
     epoch: Annotated[int, "counted from 1"]
-    keep_ratio: Annotated[float | None, "nominal share of activations that may survive in this epoch; null where the policy has none"] = (
-        None
-    )
-    nonzero_rate: Annotated[float | None, "share of activations that are not zero in the test pass at keep_ratio: mean over sites"]
-    nonzero_rate_by_site: Annotated[list[float] | None, "the same for each site, in the order of the forward pass"]
-    train_loss: Annotated[float, "mean cross-entropy over the epoch's batches, in nats, each before its update"]
+    keep_ratio: Annotated[
+        float | None,
+        "nominal share of activations that may survive in this epoch; null where the policy has none",
+    ] = None
+    nonzero_rate: Annotated[
+        float | None,
+        "share of activations that are not zero in the test pass at keep_ratio: mean over sites",
+    ]
+    nonzero_rate_by_site: Annotated[
+        list[float] | None, "the same for each site, in the order of the forward pass"
+    ]
+    train_loss: Annotated[
+        float, "mean cross-entropy over the epoch's batches, in nats, each before its update"
+    ]
     train_accuracy: Annotated[float, "over the epoch's batches, each before its update"]
-    smoothed_train_accuracy: Annotated[float | None, "the controller's smoothed accuracy after this epoch; null without a controller"] = (
-        None
-    )
-    validation_accuracy: Annotated[float | None, "on the images held out, at keep_ratio; null where the task holds none out"]
+    smoothed_train_accuracy: Annotated[
+        float | None, "the controller's smoothed accuracy after this epoch; null without a controller"
+    ] = None
+    validation_accuracy: Annotated[
+        float | None, "on the images held out, at keep_ratio; null where the task holds none out"
+    ]
     dense_validation_accuracy: Annotated[float | None, "on the images held out, the same weights at r = 1"]
-    test_accuracy: Annotated[float | None, "on the test set, at keep_ratio; null in epochs without an evaluation"]
+    test_accuracy: Annotated[
+        float | None, "on the test set, at keep_ratio; null in epochs without an evaluation"
+    ]
     test_loss: Annotated[float | None, "mean cross-entropy on the test set, in nats, at keep_ratio"]
     dense_test_accuracy: Annotated[float | None, "on the test set, the same weights at r = 1"]
     learning_rate: Annotated[float, "of this epoch"]
-    reset: Annotated[bool | None, "whether the policy went back to r = 1 after this epoch; null where it has no keep ratio"] = None
-    cycle: Annotated[int | None, "resets up to and with this epoch that came from a ratio under 0.5; null where it has no keep ratio"] = (
-        None
-    )
-    connections: Annotated[int | None, "weights that there were in this epoch, over all layers; null where the policy moves none"] = None
-    active_neurons: Annotated[int | None, "hidden neurons that were not removed; null where the policy moves no connections"] = None
-    parameters: Annotated[int | None, "numbers that were trained in this epoch: connections, biases and what activations own"] = None
+    reset: Annotated[
+        bool | None,
+        "whether the policy went back to r = 1 after this epoch; null where it has no keep ratio",
+    ] = None
+    cycle: Annotated[
+        int | None,
+        "resets up to and with this epoch that came from a ratio under 0.5; null where it has no keep ratio",
+    ] = None
+    connections: Annotated[
+        int | None,
+        "weights that there were in this epoch, over all layers; null where the policy moves none",
+    ] = None
+    active_neurons: Annotated[
+        int | None, "hidden neurons that were not removed; null where the policy moves no connections"
+    ] = None
+    parameters: Annotated[
+        int | None, "numbers that were trained in this epoch: connections, biases and what activations own"
+    ] = None
     seconds: Annotated[float, "wall time of the epoch with its evaluation"]
     images_per_second: Annotated[float, "images trained on over the wall time of training alone"]
     ended_at: Annotated[datetime, "UTC"]
@@ -113,13 +136,19 @@ def read_table(kind: type, data: bytes, columns: list[str] | None = None) -> pa.
     file, wanted = pq.ParquetFile(io.BytesIO(data)), schema(kind)
     wanted = pa.schema([wanted.field(name) for name in columns or wanted.names], metadata=wanted.metadata)
     found, version = file.schema_arrow, int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
-    wrong = [field.name for field in wanted if field.name in found.names and found.field(field.name).type != field.type]
+    wrong = [
+        field.name
+        for field in wanted
+        if field.name in found.names and found.field(field.name).type != field.type
+    ]
     new = [field for field in wanted if field.name not in found.names]
     if not 0 < version < SCHEMA_VERSION or not all(field.nullable for field in new):
         wrong += [field.name for field in new]
     wrong += sorted(set(found.names) - set(wanted.names)) if columns is None else []
     if wrong:
-        raise ValueError(f"its columns are not those of {kind.__name__} version {SCHEMA_VERSION}: {', '.join(wrong)}")
+        raise ValueError(
+            f"its columns are not those of {kind.__name__} version {SCHEMA_VERSION}: {', '.join(wrong)}"
+        )
     table = file.read([name for name in wanted.names if name in found.names], use_threads=False)
     for field in new:
         table = table.append_column(field, pa.nulls(table.num_rows, field.type))
@@ -134,7 +163,9 @@ def from_parquet(kind: type[Row], data: bytes) -> list[Row]:
 def plain(row: EpochRow | EndpointRow) -> dict[str, Any]:
     """A row as plain values that JSON and checkpoints hold."""
     values = dataclasses.asdict(row)
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()
+    }
 
 
 def from_plain(kind: type[Row], values: dict[str, Any]) -> Row:
@@ -146,4 +177,6 @@ def from_plain(kind: type[Row], values: dict[str, Any]) -> Row:
 
 def json_ready(row: EpochRow) -> dict[str, Any]:
     """`plain`, with null for NaN and infinities, which strict JSON lacks; Parquet keeps them."""
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain(row).items()}
+    return {
+        name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain(row).items()
+    }

@@ -94,11 +94,16 @@ class RunFolder:
 
     def attempts(self) -> list[int]:
         """The numbers of all attempts so far."""
-        return sorted({int(match[1]) for name in self._names() if (match := re.match(r"attempt-(\d+)/", name))})
+        return sorted(
+            {int(match[1]) for name in self._names() if (match := re.match(r"attempt-(\d+)/", name))}
+        )
 
     def commits(self) -> list[Commit]:
         """Every checkpoint there is, best first: the latest epoch, then the latest attempt."""
-        found = [(name, re.fullmatch(r"attempt-(\d+)/checkpoint-(\d+)-[0-9a-f]{16}\.pt", name)) for name in self._names()]
+        found = [
+            (name, re.fullmatch(r"attempt-(\d+)/checkpoint-(\d+)-[0-9a-f]{16}\.pt", name))
+            for name in self._names()
+        ]
         commits = [Commit(name, int(match[1]), int(match[2])) for name, match in found if match]
         return sorted(commits, key=lambda commit: (commit.epoch, commit.attempt), reverse=True)
 
@@ -123,26 +128,42 @@ class RunFolder:
         import torch
 
         if (newest := max(self.attempts())) > attempt:
-            raise Superseded(f"attempt {newest} has taken run {self.spec.run_id} over; attempt {attempt} stops.")
+            raise Superseded(
+                f"attempt {newest} has taken run {self.spec.run_id} over; attempt {attempt} stops."
+            )
         if self.outcome():
-            raise Superseded(f"run {self.spec.run_id} was finished by another attempt; attempt {attempt} stops.")
+            raise Superseded(
+                f"run {self.spec.run_id} was finished by another attempt; attempt {attempt} stops."
+            )
         epoch = len(state["rows"])
         buffer = io.BytesIO()
         torch.save(state, buffer)
         kept = {"checkpoint": self._keep(f"attempt-{attempt}/checkpoint-{epoch}", buffer.getvalue(), "pt")}
         for table, data in tables.items():
             kept[table] = self._keep(f"attempt-{attempt}/{table}-{epoch}", data, "parquet")
-        whole = [commit for commit in self.commits() if commit.attempt <= attempt and commit.name not in self.damaged]
+        whole = [
+            commit
+            for commit in self.commits()
+            if commit.attempt <= attempt and commit.name not in self.damaged
+        ]
         old = {(commit.attempt, commit.epoch) for commit in whole[KEPT:]}
         for name in self._names():
-            if (match := re.match(r"attempt-(\d+)/\w+-(\d+)-", name)) and (int(match[1]), int(match[2])) in old:
+            if (match := re.match(r"attempt-(\d+)/\w+-(\d+)-", name)) and (
+                int(match[1]),
+                int(match[2]),
+            ) in old:
                 self._delete(name)
         return kept
 
     def finish(self, outcome: Outcome) -> Outcome:
         """Write the outcome unless one stands, and return the one that does; then leave only what it stands for."""
         kind = type(outcome).__name__.lower()
-        body = {"outcome": kind, "run_id": self.spec.run_id, "written_at": datetime.now(UTC).isoformat(), **asdict(outcome)}
+        body = {
+            "outcome": kind,
+            "run_id": self.spec.run_id,
+            "written_at": datetime.now(UTC).isoformat(),
+            **asdict(outcome),
+        }
         self.store.create(f"{self.root}/outcome.json", seal(body))
         standing = self.outcome()
         assert standing is not None
@@ -179,7 +200,9 @@ class RunFolder:
             for name in (file.name, f"{kind}.parquet") if kind != "checkpoint" else ():
                 if self._whole(name, file) is None:
                     self.store.write(f"{self.root}/{name}", data)
-                    say(f"missing or altered: {self.store.where(f'{self.root}/{name}')}. It was written anew from its copy.")
+                    say(
+                        f"missing or altered: {self.store.where(f'{self.root}/{name}')}. It was written anew from its copy."
+                    )
         stands = {file.name for file in outcome.files.values()}
         for name in self._names():
             if re.match(r"attempt-\d+/(checkpoint|epochs|endpoints)-", name) and name not in stands:
@@ -219,7 +242,10 @@ class RunFolder:
             if digest(data)[:16] not in commit.name:
                 raise ValueError(f"its {len(data):,} bytes do not match the hash in its name")
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or cast("dict[str, Any]", state).get("run_id") != self.spec.run_id:
+            if (
+                not isinstance(state, dict)
+                or cast("dict[str, Any]", state).get("run_id") != self.spec.run_id
+            ):
                 raise ValueError("it is not a checkpoint of this run")
         except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             self.damaged.add(commit.name)
@@ -236,13 +262,21 @@ class RunFolder:
             return  # there is no attempt before, or what it ran on can no longer be told
         # most commits change no number, and those that do change the code's hash too; nodes differ by what else is compared
         compared = environment.keys() - {"commit", "node"}
-        if changed := [f"{key} {before.get(key)} -> {environment[key]}" for key in sorted(compared) if before.get(key) != environment[key]]:
-            self.say(f"attempt {attempt} ran on something else ({', '.join(changed)}): the last bits of the numbers may differ.")
+        if changed := [
+            f"{key} {before.get(key)} -> {environment[key]}"
+            for key in sorted(compared)
+            if before.get(key) != environment[key]
+        ]:
+            self.say(
+                f"attempt {attempt} ran on something else ({', '.join(changed)}): the last bits of the numbers may differ."
+            )
 
     def _keep_spec(self) -> None:
         name, text = f"{self.root}/spec.json", self.spec.to_json().encode()
         if not self.store.create(name, text) and self.store.read(name) != text:
-            self.say(f"damaged: {self.store.where(name)}: it is not the spec that its folder is named after. It was written anew.")
+            self.say(
+                f"damaged: {self.store.where(name)}: it is not the spec that its folder is named after. It was written anew."
+            )
             self.store.write(name, text)
 
     def _keep(self, stem: str, data: bytes, suffix: str) -> File:

@@ -62,7 +62,12 @@ class Within:
         )
         if good:
             return None
-        bounds = (("above", self.above), ("at least", self.at_least), ("below", self.below), ("at most", self.at_most))
+        bounds = (
+            ("above", self.above),
+            ("at least", self.at_least),
+            ("below", self.below),
+            ("at most", self.at_most),
+        )
         return f"must be {' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)}; it is {value!r}."
 
 
@@ -97,7 +102,9 @@ def whole_number(cls: type, key: str) -> bool:
     """Whether a setting is declared as a whole number; False where there is no such setting."""
     declared = settings_of(cls).get(key)
     options = get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
-    return any((get_args(option)[0] if get_origin(option) is Annotated else option) is int for option in options)
+    return any(
+        (get_args(option)[0] if get_origin(option) is Annotated else option) is int for option in options
+    )
 
 
 def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
@@ -105,10 +112,15 @@ def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
     fields = settings_of(cls)
     takes = takes or cls.__name__.lower()
     if not isinstance(given, Mapping):
-        raise SpecError([Problem(path, f"must be an object with the keys {', '.join(fields)}; it is {_shown(given)}.")])
+        raise SpecError(
+            [Problem(path, f"must be an object with the keys {', '.join(fields)}; it is {_shown(given)}.")]
+        )
     given = cast("Mapping[str, object]", given)
     problems = [
-        Problem(_join(path, key), f"no such setting.{nearest(key, fields)}\n    {takes} takes: {', '.join(fields) or 'no settings'}.")
+        Problem(
+            _join(path, key),
+            f"no such setting.{nearest(key, fields)}\n    {takes} takes: {', '.join(fields) or 'no settings'}.",
+        )
         for key in map(str, given)
         if key not in fields
     ]

@@ -20,11 +20,16 @@ class Sgd:
         device = self.parameters[0].device
         self._rate: float | Tensor = 0.0 if device.type == "cpu" else torch.zeros((), device=device)
         # a momentum of zeros is what the first step would start from
-        self.buffers = [torch.zeros_like(parameter, requires_grad=False) if momentum else None for parameter in self.parameters]
+        self.buffers = [
+            torch.zeros_like(parameter, requires_grad=False) if momentum else None
+            for parameter in self.parameters
+        ]
 
     def momentum_of(self, parameter: Tensor) -> Tensor | None:
         """A parameter's momentum; None where there is none."""
-        return next(buffer for other, buffer in zip(self.parameters, self.buffers, strict=True) if other is parameter)
+        return next(
+            buffer for other, buffer in zip(self.parameters, self.buffers, strict=True) if other is parameter
+        )
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the steps to come."""

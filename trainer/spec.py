@@ -13,7 +13,18 @@ from trainer import data, models
 from trainer.data import facts, held_out_of, sizes
 from trainer.policies import POLICIES
 from trainer.policies.base import BasePolicy
-from trainer.settings import Problem, SettingError, Share, SpecError, Within, nearest, one_of, read, settings_of, written
+from trainer.settings import (
+    Problem,
+    SettingError,
+    Share,
+    SpecError,
+    Within,
+    nearest,
+    one_of,
+    read,
+    settings_of,
+    written,
+)
 from trainer.tables import Table
 
 RECIPE = 1
@@ -62,30 +73,48 @@ class Task:
     """Epochs from one evaluation to the next; the last epoch is always evaluated."""
     endpoints: tuple[Share, ...] = (1.0,)
     """Keep ratios at which the final weights are evaluated, image by image."""
-    resample: Annotated[float, Within(above=0, below=1)] | None = field(default=None, metadata={"added": True})
+    resample: Annotated[float, Within(above=0, below=1)] | None = field(
+        default=None, metadata={"added": True}
+    )
     """Share of all images, training and test ones, that each seed draws as its own test set; null takes the data's fixed test set."""
 
     def __post_init__(self) -> None:
         defaults = {f.name: f.default for f in fields(self)}
         for setting, form in models.useless(self.model).items():
             if getattr(self, setting) != defaults[setting]:
-                raise SettingError(setting, f"has no use in {self.model}; networks that take it are named {form}.")
+                raise SettingError(
+                    setting, f"has no use in {self.model}; networks that take it are named {form}."
+                )
         if why := models.parse(self.model).misfit(facts(self.data).image):
             raise SettingError("model", f"{self.model} {why}")
         if not self.endpoints or len(set(self.endpoints)) < len(self.endpoints):
-            raise SettingError("endpoints", f"must be different keep ratios, at least one; they are {list(self.endpoints)}.")
+            raise SettingError(
+                "endpoints", f"must be different keep ratios, at least one; they are {list(self.endpoints)}."
+            )
         object.__setattr__(self, "endpoints", tuple(sorted(self.endpoints, reverse=True)))
         (total, tested), held_out = sizes(self), held_out_of(self)
         if not total or not tested:
             left = "test" if total else "train"
-            raise SettingError("resample", f"leaves no image to {left}: it takes {tested:,} of the {total + tested:,} as test images.")
+            raise SettingError(
+                "resample",
+                f"leaves no image to {left}: it takes {tested:,} of the {total + tested:,} as test images.",
+            )
         size = total - held_out if self.train_size is None else self.train_size
         if self.validation and not held_out:
-            raise SettingError("validation", f"holds out no image of the {total:,}; the smallest share that does is {1 / total:.2g}.")
+            raise SettingError(
+                "validation",
+                f"holds out no image of the {total:,}; the smallest share that does is {1 / total:.2g}.",
+            )
         if size + held_out > total or size < 1:
-            raise SettingError("train_size", f"asks for {size:,} images beside the {held_out:,} held out; there are {total:,} in all.")
+            raise SettingError(
+                "train_size",
+                f"asks for {size:,} images beside the {held_out:,} held out; there are {total:,} in all.",
+            )
         if self.drop_last and self.batch_size > size:
-            raise SettingError("drop_last", f"leaves nothing: a batch of {self.batch_size:,} is more than the {size:,} images.")
+            raise SettingError(
+                "drop_last",
+                f"leaves nothing: a batch of {self.batch_size:,} is more than the {size:,} images.",
+            )
 
 
 @dataclass(frozen=True)
@@ -129,7 +158,9 @@ class RunSpec:
         values = dict(cast("Mapping[str, object]", given))
         parts = ("task", "policy", *settings_of(_Numbers))
         problems = [Problem(key, _no_such_part(key, parts)) for key in map(str, values) if key not in parts]
-        problems += [Problem(key, "is missing; a run needs it.") for key in ("task", "policy") if key not in values]
+        problems += [
+            Problem(key, "is missing; a run needs it.") for key in ("task", "policy") if key not in values
+        ]
 
         def part(reader: Callable[[object], T], value: object) -> T | None:
             try:
@@ -139,7 +170,10 @@ class RunSpec:
 
         task = part(lambda value: read(Task, value, "task"), values["task"]) if "task" in values else None
         policy = part(Policy.read, values["policy"]) if "policy" in values else None
-        number = part(lambda value: read(_Numbers, value, takes="a run"), {key: values[key] for key in parts[2:] if key in values})
+        number = part(
+            lambda value: read(_Numbers, value, takes="a run"),
+            {key: values[key] for key in parts[2:] if key in values},
+        )
         if problems or not task or not policy or not number:
             raise SpecError(problems)
         return cls(task, policy, number.seed, number.recipe)
@@ -178,7 +212,11 @@ class _Numbers:
 
 
 def _wrong_recipe(given: int) -> str | None:
-    return None if given == RECIPE else f"must be {RECIPE}, this trainer's; it is {given}. Another recipe's numbers need its own release."
+    return (
+        None
+        if given == RECIPE
+        else f"must be {RECIPE}, this trainer's; it is {given}. Another recipe's numbers need its own release."
+    )
 
 
 def _no_such_part(key: str, parts: tuple[str, ...]) -> str:

@@ -142,7 +142,9 @@ class LocalStore(Store):
             _sync_folder(path.parent)
             return made
         except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror}. What was there before is untouched.") from error
+            raise StoreError(
+                f"cannot write {path}: {error.strerror}. What was there before is untouched."
+            ) from error
 
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -185,7 +187,9 @@ class BucketStore(Store):
         self.url, self.errors = url.rstrip("/"), exceptions
         try:
             # a network that is gone for a moment costs the moment, and not the run
-            self.store = from_url(self.url, retry_config={"max_retries": 100, "retry_timeout": timedelta(seconds=60)})
+            self.store = from_url(
+                self.url, retry_config={"max_retries": 100, "retry_timeout": timedelta(seconds=60)}
+            )
         except exceptions.BaseError as error:
             raise StoreError(f"{url} is no store that can be opened: {_first_line(error)}") from error
 
@@ -205,12 +209,18 @@ class BucketStore(Store):
         try:
             self._put(name, data, "create")
         except self.errors.AlreadyExistsError:
-            return self.read(name) == data  # our own, where the answer to a first PUT was lost and the client repeated it
+            return (
+                self.read(name) == data
+            )  # our own, where the answer to a first PUT was lost and the client repeated it
         return True
 
     def stamps(self, folder: str = "") -> dict[str, str]:
         try:
-            return {entry["path"]: f"{entry['size']}-{entry['e_tag']}" for page in self.store.list(folder or None) for entry in page}
+            return {
+                entry["path"]: f"{entry['size']}-{entry['e_tag']}"
+                for page in self.store.list(folder or None)
+                for entry in page
+            }
         except (self.errors.BaseError, FileNotFoundError) as error:
             raise StoreError(f"cannot list {self.where(folder)}: {_first_line(error)}") from error
 
@@ -231,7 +241,9 @@ class BucketStore(Store):
         except self.errors.AlreadyExistsError:
             raise
         except (self.errors.BaseError, FileNotFoundError) as error:  # not found: the bucket itself
-            raise StoreError(f"cannot write {self.where(name)}: {_first_line(error)} What was there before is untouched.") from error
+            raise StoreError(
+                f"cannot write {self.where(name)}: {_first_line(error)} What was there before is untouched."
+            ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -244,7 +256,9 @@ def open_store(place: str | Path) -> Store:
     if "://" in text:
         return BucketStore(text)
     if not text or re.match(r"\w{2,}:/", text):
-        raise StoreError(f"{text!r} is no store: give a folder, or a URL with two slashes such as s3://bucket/prefix.")
+        raise StoreError(
+            f"{text!r} is no store: give a folder, or a URL with two slashes such as s3://bucket/prefix."
+        )
     folder = Path(text).expanduser()
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; a store is a folder, or a URL such as s3://bucket/prefix.")

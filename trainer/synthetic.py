@@ -15,15 +15,27 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     """
     classes, variants, total = 10, 4, 60_000
     words = np.random.PCG64(randomness.derive(0, "synthetic-cifar"))
-    coarse = words.random_raw(classes * variants * 3 * 8).view(np.uint8).reshape(classes * variants, 8, 8, 3).astype(np.float32) / 255
+    coarse = (
+        words.random_raw(classes * variants * 3 * 8)
+        .view(np.uint8)
+        .reshape(classes * variants, 8, 8, 3)
+        .astype(np.float32)
+        / 255
+    )
     soft = coarse.repeat(4, axis=1).repeat(4, axis=2)
     for axis in (1, 2):
         soft = np.mean([np.roll(soft, shift, axis) for shift in range(-2, 3)], axis=0)
     soft += 0.5 - soft.mean((1, 2), keepdims=True)
-    shifted = np.lib.stride_tricks.sliding_window_view(np.tile(soft, (1, 2, 2, 1)), (32, 32), axis=(1, 2))  # [pattern, down, right]
+    shifted = np.lib.stride_tricks.sliding_window_view(
+        np.tile(soft, (1, 2, 2, 1)), (32, 32), axis=(1, 2)
+    )  # [pattern, down, right]
     draws = (words.random_raw(2 * total) >> np.uint64(1)).astype(np.int64).reshape(2, total)
     labels = draws[0] % classes
-    pattern, down, right = labels * variants + (draws[0] >> 8) % variants, (draws[0] >> 16) % 32, (draws[0] >> 24) % 32
+    pattern, down, right = (
+        labels * variants + (draws[0] >> 8) % variants,
+        (draws[0] >> 16) % 32,
+        (draws[0] >> 24) % 32,
+    )
     other, other_down, other_right = draws[1] % len(soft), (draws[1] >> 16) % 32, (draws[1] >> 24) % 32
     noise = words.random_raw(total * 3 * 32 * 32 // 8).view(np.uint8).reshape(total, 3, 32, 32)
     images = np.empty((total, 32, 32, 3), np.float32)

@@ -36,7 +36,9 @@ def columns_of(file: str, content: bytes, named: list[str], features: str | None
         raise DataError(f"cannot be read as {PurePosixPath(file).suffix}: {first}") from error
     for name in named:
         if name not in columns:
-            raise DataError(f"has no column {name!r}.{nearest(name, columns)} Its columns are {_some(columns)}.")
+            raise DataError(
+                f"has no column {name!r}.{nearest(name, columns)} Its columns are {_some(columns)}."
+            )
     return columns
 
 
@@ -51,15 +53,21 @@ def unread(word: str) -> str | None:
 
 def _some(names: Iterable[str], most: int = 20) -> str:
     names = list(names)
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return ", ".join(map(repr, names[:most])) + (
+        f" and {len(names) - most:,} more" if len(names) > most else ""
+    )
 
 
 def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
     from pyarrow import csv
 
     first = content.partition(b"\n")[0]
-    if b"," not in first and (wrong := [name for mark, name in ((b";", "';'"), (b"\t", "tabs")) if mark in first]):
-        raise DataError(f"has one column, and {wrong[0]} in its name: columns are separated by commas. Save it so, with decimal points.")
+    if b"," not in first and (
+        wrong := [name for mark, name in ((b";", "';'"), (b"\t", "tabs")) if mark in first]
+    ):
+        raise DataError(
+            f"has one column, and {wrong[0]} in its name: columns are separated by commas. Save it so, with decimal points."
+        )
     found = csv.read_csv(
         io.BytesIO(content),
         read_options=csv.ReadOptions(block_size=LONGEST_LINE),
@@ -67,7 +75,9 @@ def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, 
     )
     if "" in found.column_names:
         place = found.column_names.index("") + 1
-        raise DataError(f"column {place:,} has no name in the first line. (pandas writes its index so: to_csv(..., index=False).)")
+        raise DataError(
+            f"column {place:,} has no name in the first line. (pandas writes its index so: to_csv(..., index=False).)"
+        )
     return _from_arrow(found)
 
 
@@ -76,13 +86,17 @@ def _parquet(content: bytes, _named: list[str], _features: str | None) -> dict[s
 
     found = parquet.read_table(io.BytesIO(content))
     if index := [name for name in found.column_names if name.startswith("__index_level_")]:
-        raise DataError(f"column {index[0]!r} is an index of pandas; write the file without: to_parquet(..., index=False).")
+        raise DataError(
+            f"column {index[0]!r} is an index of pandas; write the file without: to_parquet(..., index=False)."
+        )
     return _from_arrow(found)
 
 
 def _from_arrow(found: Any) -> dict[str, Column]:
     names = found.column_names
-    if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
+    if twice := sorted(
+        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
+    ):
         raise DataError(f"column {twice[0]!r} stands twice.")
     return {name: _arrow_column(column) for name, column in zip(names, found.columns, strict=True)}
 
@@ -93,7 +107,12 @@ def _arrow_column(column: Any) -> Column:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = pa.types
-    if kind.is_integer(column.type) or kind.is_floating(column.type) or kind.is_decimal(column.type) or kind.is_null(column.type):
+    if (
+        kind.is_integer(column.type)
+        or kind.is_floating(column.type)
+        or kind.is_decimal(column.type)
+        or kind.is_null(column.type)
+    ):
         return column.cast(pa.float64(), safe=False).to_numpy()
     if kind.is_boolean(column.type):
         return column.cast(pa.int8()).cast(pa.float64()).to_numpy()
@@ -121,11 +140,15 @@ def _mat(content: bytes, named: list[str], features: str | None) -> dict[str, Co
     try:
         found: dict[str, Any] = loadmat(io.BytesIO(content))
     except NotImplementedError:
-        raise DataError("is of MATLAB's version 7.3, which is HDF5; write it anew with save(FILE, VARIABLES, '-v7').") from None
+        raise DataError(
+            "is of MATLAB's version 7.3, which is HDF5; write it anew with save(FILE, VARIABLES, '-v7')."
+        ) from None
     variables = {name: value for name, value in found.items() if not name.startswith("__")}
     for name in [*named, *([features] if features else [])]:
         if name not in variables:
-            raise DataError(f"has no variable {name!r}.{nearest(name, variables)} Its variables are {_some(variables)}.")
+            raise DataError(
+                f"has no variable {name!r}.{nearest(name, variables)} Its variables are {_some(variables)}."
+            )
     columns: dict[str, Column] = {name: _vector(name, variables[name]) for name in named}
     rows = len(columns[named[0]])
     sizes = {name: np.shape(value) for name, value in variables.items()}
@@ -133,7 +156,11 @@ def _mat(content: bytes, named: list[str], features: str | None) -> dict[str, Co
     fitting = [name for name, value in variables.items() if name not in named and _is_matrix(value, rows)]
     chosen = [features] if features in fitting else fitting if features is None else []
     if len(chosen) != 1:
-        what = "several matrices fit: say which one in features" if chosen else f"no matrix has {rows:,} rows, one for each of {named[0]!r}"
+        what = (
+            "several matrices fit: say which one in features"
+            if chosen
+            else f"no matrix has {rows:,} rows, one for each of {named[0]!r}"
+        )
         raise DataError(f"{what}. ({told})")
     matrix = variables[chosen[0]]
     matrix = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, np.float64)
@@ -149,7 +176,9 @@ def _vector(name: str, value: Any) -> Column:
     """A variable of one row or one column; a matrix of letters has a word in each row."""
     value = value.toarray() if hasattr(value, "toarray") else value
     if value.dtype.kind != "U" and (value.ndim != 2 or 1 not in value.shape):
-        raise DataError(f"variable {name!r} is {' x '.join(map(str, value.shape))}; one column was expected, a value for each row.")
+        raise DataError(
+            f"variable {name!r} is {' x '.join(map(str, value.shape))}; one column was expected, a value for each row."
+        )
     flat = value.ravel()
     if value.dtype.kind in "fiub":
         return flat.astype(np.float64)

@@ -40,7 +40,9 @@ def _wrong_file(name: str) -> str | None:
 
 def _wrong_checksum(text: str) -> str | None:
     good = re.fullmatch("[0-9a-f]{16}", text)
-    return None if good else f"must be the first 16 hex digits of the file's sha256, in quotes; it is {text!r}."
+    return (
+        None if good else f"must be the first 16 hex digits of the file's sha256, in quotes; it is {text!r}."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +68,18 @@ class Layout:
         if self.split is None and self.test is None:
             object.__setattr__(self, "test", TEST)
         elif self.split is not None and self.test is not None:
-            raise SettingError("test", f"has no use beside split: column {self.split!r} says which rows are the test set.")
+            raise SettingError(
+                "test", f"has no use beside split: column {self.split!r} says which rows are the test set."
+            )
         if self.target in (self.split, self.features):
-            raise SettingError("target", f"is {self.target!r}, and so is {'split' if self.target == self.split else 'features'}.")
+            raise SettingError(
+                "target",
+                f"is {self.target!r}, and so is {'split' if self.target == self.split else 'features'}.",
+            )
         if self.features is not None and not self.file.lower().endswith(".mat"):
-            raise SettingError("features", "is for a .mat; of other files every column but target and split is an input.")
+            raise SettingError(
+                "features", "is for a .mat; of other files every column but target and split is an input."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +101,17 @@ class Table(Layout):
             raise SettingError("test_rows", "says how many rows split marks: give both or neither.")
         if not 0 < self.tested < self.rows:
             setting = "test" if self.test_rows is None else "test_rows"
-            raise SettingError(setting, f"takes {self.tested:,} of the {self.rows:,} rows to test; some must be left for both.")
-        if self.labels is not None and (len(self.labels) != self.classes or len(set(self.labels)) < self.classes):
-            raise SettingError("labels", f"must be {self.classes} different words, a class each; they are {', '.join(self.labels)}.")
+            raise SettingError(
+                setting,
+                f"takes {self.tested:,} of the {self.rows:,} rows to test; some must be left for both.",
+            )
+        if self.labels is not None and (
+            len(self.labels) != self.classes or len(set(self.labels)) < self.classes
+        ):
+            raise SettingError(
+                "labels",
+                f"must be {self.classes} different words, a class each; they are {', '.join(self.labels)}.",
+            )
 
     @property
     def tested(self) -> int:
@@ -132,7 +149,11 @@ def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{data_dir / table.file}: {'; '.join(differing)}.\n"
             f"  It is another file than the study's. Bring that one, or declare this one: {command(table, data_dir)}"
         )
-    test_last = randomness.permutation(table.rows, 0, "table") if found.marked is None else np.argsort(found.marked, kind="stable")
+    test_last = (
+        randomness.permutation(table.rows, 0, "table")
+        if found.marked is None
+        else np.argsort(found.marked, kind="stable")
+    )
     return found.inputs[test_last], found.labels[test_last]
 
 
@@ -154,14 +175,18 @@ def _option(name: str, value: str) -> list[str]:
 
 def declared(layout: Layout, found: Found) -> dict[str, object]:
     """The object to paste as `task.data`; what says no more than the default is left out."""
-    asked = {name: value for name, value in written(layout).items() if value is not None and value != "refuse"}
+    asked = {
+        name: value for name, value in written(layout).items() if value is not None and value != "refuse"
+    }
     facts = {name: value for name, value in found.facts().items() if value is not None}
     return {**asked, **facts}
 
 
 def summary(table: Table, found: Found) -> str:
     """What was found in a file, for people."""
-    counts = ", ".join(f"{name} {count:,}" for name, count in zip(found.names, np.bincount(found.labels), strict=True))
+    counts = ", ".join(
+        f"{name} {count:,}" for name, count in zip(found.names, np.bincount(found.labels), strict=True)
+    )
     sizes = f"{table.rows:,} rows of {table.inputs:,} inputs, {table.rows - table.tested:,} to train and {table.tested:,} to test"
     return f"{table.file}: {sizes}.\nRows of each class: {counts}."
 
@@ -177,7 +202,9 @@ def find(layout: Layout, data_dir: Path) -> Found:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
     try:
-        columns = columns_of(layout.file, content, [layout.target, *([layout.split] if layout.split else [])], layout.features)
+        columns = columns_of(
+            layout.file, content, [layout.target, *([layout.split] if layout.split else [])], layout.features
+        )
         target = columns.pop(layout.target)
         marked = None if layout.split is None else _marked(layout.split, columns.pop(layout.split))
         names, labels = _classes(layout, target)
@@ -223,7 +250,9 @@ def _inputs(layout: Layout, columns: dict[str, Column]) -> np.ndarray:
         raise DataError(f"{told}. Leave those rows or columns out, or scale them.")
     constant = (whole == whole[:1]).all(0)
     if constant.all():
-        raise DataError(f"{_columns(columns, constant)}: the same in every row. There is nothing to tell the classes by.")
+        raise DataError(
+            f"{_columns(columns, constant)}: the same in every row. There is nothing to tell the classes by."
+        )
     if constant.any() and layout.constant == "refuse":
         raise DataError(
             f"{_columns(columns, constant)}: the same in every row. To train without, declare constant: drop (--constant drop)."
@@ -238,31 +267,47 @@ def _classes(layout: Layout, column: Column) -> tuple[list[str], np.ndarray]:
         raise DataError("holds no row.")
     missing = np.array([word is None for word in column]) if isinstance(column, list) else np.isnan(column)
     if missing.any():
-        raise DataError(f"{where}: missing values ({int(missing.sum()):,}), the first in {_row(missing)}. Leave those rows out.")
+        raise DataError(
+            f"{where}: missing values ({int(missing.sum()):,}), the first in {_row(missing)}. Leave those rows out."
+        )
     if words:
         return _named_classes(layout.labels, where, words)
     values = _numbers(layout.target, column, "")
     if layout.labels is not None:
-        raise DataError(f"{where} holds numbers; labels is for words. Leave it out: numbers are classes in ascending order.")
+        raise DataError(
+            f"{where} holds numbers; labels is for words. Leave it out: numbers are classes in ascending order."
+        )
     if (broken := values != np.floor(values)).any() or (broken := ~np.isfinite(values)).any():
-        raise DataError(f"{where} holds {values[broken.argmax()]:g} in {_row(broken)}; classes are whole numbers, or words with labels.")
+        raise DataError(
+            f"{where} holds {values[broken.argmax()]:g} in {_row(broken)}; classes are whole numbers, or words with labels."
+        )
     found, labels = np.unique(values, return_inverse=True)
     if len(found) < 2:
         raise DataError(f"{where} holds {found[0]:g} alone; there is nothing to tell apart.")
     return [f"{value:.0f}" for value in found], labels.astype(np.int64)
 
 
-def _named_classes(labels: Sequence[str] | None, where: str, words: list[str]) -> tuple[list[str], np.ndarray]:
+def _named_classes(
+    labels: Sequence[str] | None, where: str, words: list[str]
+) -> tuple[list[str], np.ndarray]:
     there = sorted(set(words))
     if labels is None:
         if len(there) > MOST_WORDS:
-            raise DataError(f"{where} holds {len(there):,} different words, such as {words[0]!r}: are these classes?")
-        raise DataError(f"{where} holds words. Say in which order: labels: [{', '.join(there)}] (--labels {' '.join(there)}).")
+            raise DataError(
+                f"{where} holds {len(there):,} different words, such as {words[0]!r}: are these classes?"
+            )
+        raise DataError(
+            f"{where} holds words. Say in which order: labels: [{', '.join(there)}] (--labels {' '.join(there)})."
+        )
     if unknown := [word for word in there if word not in labels]:
         row = words.index(unknown[0]) + 1
-        raise DataError(f"{where} holds {unknown[0]!r} in row {row:,}, which labels does not name.{nearest(unknown[0], labels)}")
+        raise DataError(
+            f"{where} holds {unknown[0]!r} in row {row:,}, which labels does not name.{nearest(unknown[0], labels)}"
+        )
     if unused := [word for word in labels if word not in there]:
-        raise DataError(f"{where} has no row of {unused[0]!r}, which labels names. A class without a row cannot be learnt.")
+        raise DataError(
+            f"{where} has no row of {unused[0]!r}, which labels names. A class without a row cannot be learnt."
+        )
     numbers = {word: number for number, word in enumerate(labels)}
     return list(labels), np.array([numbers[word] for word in words], np.int64)
 
@@ -283,9 +328,13 @@ def _marked(name: str, column: Column) -> np.ndarray:
     values = _numbers(name, column, "split takes 0 and 1.")
     wrong = ~np.isin(values, (0.0, 1.0))
     if wrong.any():
-        raise DataError(f"split column {name!r} holds {values[wrong.argmax()]:g} in {_row(wrong)}; 1 marks the test rows, 0 the others.")
+        raise DataError(
+            f"split column {name!r} holds {values[wrong.argmax()]:g} in {_row(wrong)}; 1 marks the test rows, 0 the others."
+        )
     if values.all() or not values.any():
-        raise DataError(f"split column {name!r} holds {values[0]:g} alone; it must mark some rows to test with 1, and not all.")
+        raise DataError(
+            f"split column {name!r} holds {values[0]:g} alone; it must mark some rows to test with 1, and not all."
+        )
     return values == 1
 
 

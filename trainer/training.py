@@ -53,7 +53,11 @@ class Training:
         randomness.seed_everything(spec.seed)
         self.engine = acquire(self, self.task, self.images, self.device, records=records)
         self.engine.begin(self.task, spec.seed, self.split.train)
-        self.model, self.optimizer, self.connections = self.engine.model, self.engine.optimizer, self.engine.connections
+        self.model, self.optimizer, self.connections = (
+            self.engine.model,
+            self.engine.optimizer,
+            self.engine.connections,
+        )
         self.policy.begin(self.connections)
 
     @property
@@ -103,11 +107,15 @@ class Training:
     def load(self, state: dict[str, Any]) -> None:
         """Become the training that `state()` was taken from."""
         if state["run_id"] != self.spec.run_id:
-            raise ValueError(f"the state is that of run {state['run_id']}, and this is run {self.spec.run_id}")
+            raise ValueError(
+                f"the state is that of run {state['run_id']}, and this is run {self.spec.run_id}"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy.load(state["policy"])
-        self.connections.load(state.get("connections", {}))  # there were none to keep before there were policies that move them
+        self.connections.load(
+            state.get("connections", {})
+        )  # there were none to keep before there were policies that move them
         self.rows = [from_plain(EpochRow, row) for row in state["rows"]]
         self.endpoints = [from_plain(EndpointRow, row) for row in state["endpoints"]]
 
@@ -155,19 +163,25 @@ class Training:
         randomness.seed_everything(seed, epoch)
         self.optimizer.set_rate(learning_rate)
         order = self.split.train[randomness.permutation(len(self.split.train), seed, "order", epoch)]
-        for batch in self.engine.train(order[: self._seen()], self.task.batch_size, ratio, self._survivors("survivors", epoch)):
+        for batch in self.engine.train(
+            order[: self._seen()], self.task.batch_size, ratio, self._survivors("survivors", epoch)
+        ):
             self.batch = batch
             yield
         self.batch = 0
 
     def _survivors(self, stream: str, epoch: int) -> int | None:
-        return randomness.derive(self.spec.seed, stream, epoch) if self.policy.survivors == "random" else None
+        return (
+            randomness.derive(self.spec.seed, stream, epoch) if self.policy.survivors == "random" else None
+        )
 
     def _evaluate(self, epoch: int, ratio: float) -> Callable[[], dict[str, Any]]:
         """The row's evaluated columns: at the epoch's ratio with the policy's own survivors, and at r = 1."""
         test = self._pass("test", ratio, self._survivors("survivors-test", epoch))
         validation = self._pass("validation", ratio, self._survivors("survivors-validation", epoch))
-        dense_test, dense_validation = (test, validation) if ratio == 1 else (self._pass("test", 1.0), self._pass("validation", 1.0))
+        dense_test, dense_validation = (
+            (test, validation) if ratio == 1 else (self._pass("test", 1.0), self._pass("validation", 1.0))
+        )
 
         def read() -> dict[str, Any]:
             scores = test()
@@ -209,7 +223,9 @@ class Training:
 
     def _pass(self, split: str, ratio: float, survivors: int | None = None) -> Callable[[], Scores | None]:
         """The network over a whole set; what reads its scores, None where the set is empty."""
-        test = self.split.test[self.split.test < len(self.images.labels)]  # a benchmark's images may be fewer
+        test = self.split.test[
+            self.split.test < len(self.images.labels)
+        ]  # a benchmark's images may be fewer
         places = test if split == "test" else self.split.validation
         return self.engine.evaluate(places, ratio, survivors) if len(places) else lambda: None
 

@@ -75,7 +75,9 @@ def opened(store: Path) -> Iterator[str]:
     with log.open("w") as out:
         command = sweep_command("ui", "small.yaml", "--store", store, "--port", "0")
         shown = {"MLFLOW_TRACKING_URI": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=out, env=environment(shown), cwd=ROOT, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=out, env=environment(shown), cwd=ROOT, text=True
+        )
     with process:
         try:
             assert process.stdout

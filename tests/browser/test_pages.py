@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from sweep.ledger import Ledger
-from sweep.reading import Reading
-from sweep.wording import points
+from sweep.ledger.ledger import Ledger
+from sweep.views.reading import Reading
+from sweep.views.report.words import points
 from tests.sweeps import sweep
 
 pytestmark = [pytest.mark.browser]
@@ -23,10 +23,16 @@ def reading(store: Path) -> Reading:
 
 def gains(reading: Reading) -> dict[str, float]:
     """By candidate, at r = 1."""
-    return {str(row.candidate): row.gain or 0.0 for row in reading.compare() if row.reference_arm == "dense" and row.keep_ratio == 1}
+    return {
+        str(row.candidate): row.gain or 0.0
+        for row in reading.compare()
+        if row.reference_arm == "dense" and row.keep_ratio == 1
+    }
 
 
-def test_the_link_opens_the_gains_best_first_with_the_seeds_below(page: Page, opened: str, reading: Reading) -> None:
+def test_the_link_opens_the_gains_best_first_with_the_seeds_below(
+    page: Page, opened: str, reading: Reading
+) -> None:
     known = {"dense": 0.0, **gains(reading)}
     page.goto(opened)
     expect(page.locator(GAIN)).to_have_count(len(known))
@@ -36,13 +42,17 @@ def test_the_link_opens_the_gains_best_first_with_the_seeds_below(page: Page, op
     first = max(known, key=lambda name: known[name])
     arm = next(it.candidate.arm for it in reading.cohorts if it.candidate.name == first)
     shown_as = {"dense": "dense (baseline)", "dense-again": "dense-again (repeat)"}.get(arm, arm)
-    page.locator(f"[row-id='tag.shown_as.{shown_as}'] [col-id='attributes.`Run Name`'] span[role=button]").first.click()
+    page.locator(
+        f"[row-id='tag.shown_as.{shown_as}'] [col-id='attributes.`Run Name`'] span[role=button]"
+    ).first.click()
     for seed in reading.study.pools[arm]:
         expect(page.get_by_text(f"{first} seed {seed}").first).to_be_visible()
 
 
 def test_the_curves_of_the_seed_averages_are_drawn(page: Page, opened: str) -> None:
-    page.goto(opened.replace("viewStateShareKey=gains", "viewStateShareKey=curves").replace("=TABLE", "=CHART"))
+    page.goto(
+        opened.replace("viewStateShareKey=gains", "viewStateShareKey=curves").replace("=TABLE", "=CHART")
+    )
     cards = page.locator("[data-testid='experiment-view-compare-runs-card'] .js-plotly-plot .trace")
     expect(cards.first).to_be_visible()
     assert cards.count() >= 4  # a line for each candidate
@@ -50,11 +60,15 @@ def test_the_curves_of_the_seed_averages_are_drawn(page: Page, opened: str) -> N
 
 def test_a_parent_has_its_charts_and_its_description(page: Page, opened: str) -> None:
     page.goto(opened)
-    group = page.locator("[row-id='tag.shown_as.sparse'] [col-id='attributes.`Run Name`'] span[role=button]").first
+    group = page.locator(
+        "[row-id='tag.shown_as.sparse'] [col-id='attributes.`Run Name`'] span[role=button]"
+    ).first
     group.click()
     page.get_by_text("sparse (confirm, 7 seeds)").first.click()
     expect(page.get_by_text("averages over 7 seeds")).to_be_visible()
-    page.goto(page.url.split("?")[0].removesuffix("/overview") + "/model-metrics?workflowType=machine_learning")
+    page.goto(
+        page.url.split("?")[0].removesuffix("/overview") + "/model-metrics?workflowType=machine_learning"
+    )
     expect(page.locator(".js-plotly-plot .trace").first).to_be_visible()
 
 
@@ -72,7 +86,9 @@ def test_the_report_is_an_artifact_that_is_shown(page: Page, opened: str, readin
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-def test_the_report_can_be_read_on_a_telephone_and_without_a_network(page: Page, store: Path, tmp_path: Path, width: int) -> None:
+def test_the_report_can_be_read_on_a_telephone_and_without_a_network(
+    page: Page, store: Path, tmp_path: Path, width: int
+) -> None:
     told = sweep("report", "small.yaml", "--store", store, "--to", tmp_path / "report.html")
     assert told.returncode == 0, told.stderr
     asked: list[str] = []

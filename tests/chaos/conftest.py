@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sweep import worker
-from sweep.lease import Lease
-from sweep.ledger import Ledger
-from sweep.told import Failure
+from sweep.cluster import worker
+from sweep.ledger.lease import Lease
+from sweep.ledger.ledger import Ledger
+from sweep.planning.work import Failure
 from tests.chaos.damage import whole_rows
 from tests.loops import begin, drive, job_of, study_of
 from tests.sweeps import UNHURRIED, sweep, write_study
@@ -30,7 +30,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = sweep("run", write_study(folder, **UNHURRIED), "--store", folder)  # a sweep that is done trains nothing again
+        done = sweep(
+            "run", write_study(folder, **UNHURRIED), "--store", folder
+        )  # a sweep that is done trains nothing again
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -20,14 +20,18 @@ STUDY = "small"
 
 def _finished(pattern: str, place: int = 3) -> Callable[[Path], Path]:
     """A file of one of the finished runs."""
-    return lambda store: sorted(next(done.parent.glob(pattern)) for done in (store / STUDY / "runs").glob("*/outcome.json"))[place]
+    return lambda store: sorted(
+        next(done.parent.glob(pattern)) for done in (store / STUDY / "runs").glob("*/outcome.json")
+    )[place]
 
 
 def _under_way(pattern: str) -> Callable[[Path], Path]:
     """The last such file of the run that has no outcome yet."""
 
     def find(store: Path) -> Path:
-        (run,) = (path for path in (store / STUDY / "runs").iterdir() if not (path / "outcome.json").exists())
+        (run,) = (
+            path for path in (store / STUDY / "runs").iterdir() if not (path / "outcome.json").exists()
+        )
         return sorted(run.glob(pattern))[-1]
 
     return find
@@ -35,7 +39,9 @@ def _under_way(pattern: str) -> Callable[[Path], Path]:
 
 def _kept_weights(store: Path) -> Path:
     return next(
-        path for path in sorted((store / STUDY / "runs").glob("*/attempt-1/*.pt")) if (path.parent.parent / "outcome.json").exists()
+        path
+        for path in sorted((store / STUDY / "runs").glob("*/attempt-1/*.pt"))
+        if (path.parent.parent / "outcome.json").exists()
     )
 
 
@@ -96,6 +102,10 @@ def whole_rows(store: Path) -> dict[str, list[dict[str, Any]]]:
     for folder in folders(store):
         file = json.loads((folder / "outcome.json").read_text())["files"]["epochs"]
         copies = [path.read_bytes() for path in (folder / file["name"], folder / "epochs.parquet")]
-        table = pq.read_table(pa.BufferReader(next(data for data in copies if sha256(data).hexdigest() == file["sha256"])))
-        tables[folder.name] = table.drop_columns([name for name in table.column_names if name in WALL]).to_pylist()
+        table = pq.read_table(
+            pa.BufferReader(next(data for data in copies if sha256(data).hexdigest() == file["sha256"]))
+        )
+        tables[folder.name] = table.drop_columns(
+            [name for name in table.column_names if name in WALL]
+        ).to_pylist()
     return tables

@@ -28,7 +28,11 @@ from tests.sweeps import (
 )
 
 pytestmark = pytest.mark.chaos
-SOON_MISSED = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 4}
+SOON_MISSED = {
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 4,
+}
 """A node that does not answer is declared dead after some ten seconds; by default it takes a minute."""
 
 
@@ -63,7 +67,11 @@ def processes(node: Any) -> list[int]:
 
 
 def working_on(node: Any) -> bool:
-    return any(works_on_attempts(Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in processes(node) if Path(f"/proc/{pid}").exists())
+    return any(
+        works_on_attempts(Path(f"/proc/{pid}/cmdline").read_bytes())
+        for pid in processes(node)
+        if Path(f"/proc/{pid}").exists()
+    )
 
 
 def started_on(cluster: Any, folder: Path, study: Path) -> Started:
@@ -91,7 +99,9 @@ def test_a_node_that_is_lost_costs_its_attempts_and_nothing_else(
 
 
 @pytest.mark.timeout(900)
-def test_a_node_that_is_frozen_and_let_go_changes_nothing(tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_is_frozen_and_let_go_changes_nothing(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = write_study(tmp_path, **UNHURRIED)
     with (
         two_nodes(monkeypatch) as cluster,
@@ -104,7 +114,11 @@ def test_a_node_that_is_frozen_and_let_go_changes_nothing(tmp_path: Path, undist
         until = time.monotonic() + 90
         while time.monotonic() < until and started.process.poll() is None:
             time.sleep(0.5)
-        before = {folder: (folder / "outcome.json").read_bytes() for folder in folders(tmp_path) if (folder / "outcome.json").exists()}
+        before = {
+            folder: (folder / "outcome.json").read_bytes()
+            for folder in folders(tmp_path)
+            if (folder / "outcome.json").exists()
+        }
         for pid in frozen:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -116,8 +130,13 @@ def test_a_node_that_is_frozen_and_let_go_changes_nothing(tmp_path: Path, undist
 
 
 @pytest.mark.timeout(600)
-def test_work_is_kept_away_from_a_node_on_which_everything_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arms = {"dense": {"policy": {"name": "faulty", "how": "homeless"}}, "additive": {"policy": {"name": "additive-reset", "step": 0.3}}}
+def test_work_is_kept_away_from_a_node_on_which_everything_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {
+        "dense": {"policy": {"name": "faulty", "how": "homeless"}},
+        "additive": {"policy": {"name": "additive-reset", "step": 0.3}},
+    }
     study = write_study(tmp_path, arms=arms)
     monkeypatch.setenv("HOMELESS", str(tmp_path / "seen"))
     with two_nodes(monkeypatch, {"NODE_ROLE": "bad"}) as cluster:
@@ -128,10 +147,14 @@ def test_work_is_kept_away_from_a_node_on_which_everything_fails(tmp_path: Path,
 
 
 @pytest.mark.timeout(600)
-def test_a_node_without_the_data_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_without_the_data_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = write_study(tmp_path, task={"data": "cifar10", "model": "wrn-10-1"})
     with two_nodes(monkeypatch) as cluster:
-        done = sweep("run", study, "--store", tmp_path, "--data-dir", tmp_path, "--ray-address", cluster.address)
+        done = sweep(
+            "run", study, "--store", tmp_path, "--data-dir", tmp_path, "--ray-address", cluster.address
+        )
     assert done.returncode == 3
     assert done.stderr.count("node ") >= 2
     assert "python -m trainer.data cifar10" in done.stderr

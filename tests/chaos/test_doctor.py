@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from sweep.doctor import Finding, examine
-from sweep.lease import Held, Lease
-from sweep.ledger import DamagedLedger, Ledger
-from sweep.study import Study
+from sweep.errors import DamagedLedger, Held
+from sweep.ledger.doctor import Finding, examine
+from sweep.ledger.lease import Lease
+from sweep.ledger.ledger import Ledger
+from sweep.study.study import Study
 from tests.chaos.damage import DAMAGES, FILES, damage, rot, whole_rows
 from tests.loops import begin, drive, short_values, study_of
 from tests.sweeps import generations, sweep
@@ -33,7 +34,11 @@ def named(findings: list[Finding], path: Path) -> bool:
 
 
 def files(store: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in store.rglob("*") if path.is_file() and path.parent.name != "lease"}
+    return {
+        path: path.read_bytes()
+        for path in store.rglob("*")
+        if path.is_file() and path.parent.name != "lease"
+    }
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -53,7 +58,10 @@ def test_a_damaged_file_is_named_and_mended_and_the_sweep_ends_as_if_nothing_had
     assert examined(half_done) == []
 
 
-@pytest.mark.parametrize("kind", ["an outcome", "a finished run's epochs", "the copy of its endpoints", "the weights that were kept"])
+@pytest.mark.parametrize(
+    "kind",
+    ["an outcome", "a finished run's epochs", "the copy of its endpoints", "the weights that were kept"],
+)
 def test_bits_that_rot_without_a_new_time_are_found_although_the_index_fits(
     kind: str, half_done: Path, rows_undisturbed: dict[str, Any]
 ) -> None:
@@ -72,7 +80,9 @@ def test_a_sweep_without_damage_is_left_as_it_is(half_done: Path) -> None:
     assert files(half_done) == before
 
 
-def test_of_a_table_with_both_copies_damaged_the_run_is_made_anew(half_done: Path, rows_undisturbed: dict[str, Any]) -> None:
+def test_of_a_table_with_both_copies_damaged_the_run_is_made_anew(
+    half_done: Path, rows_undisturbed: dict[str, Any]
+) -> None:
     for kind in ("a finished run's epochs", "the copy of its epochs"):
         damage(FILES[kind](half_done), "cut")
     path = FILES["a finished run's epochs"](half_done)
@@ -92,8 +102,16 @@ def test_what_is_put_aside_keeps_its_content_under_another_name(half_done: Path)
     assert path.with_name("outcome.json.damaged").read_bytes() == damaged
 
 
-@pytest.mark.parametrize("kinds", [("the first generation", "the last generation"), ("the study", "the index", "an unfinished run's spec")])
-def test_several_damages_at_once_are_all_mended(kinds: tuple[str, ...], half_done: Path, finished_sweep: Path) -> None:
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("the first generation", "the last generation"),
+        ("the study", "the index", "an unfinished run's spec"),
+    ],
+)
+def test_several_damages_at_once_are_all_mended(
+    kinds: tuple[str, ...], half_done: Path, finished_sweep: Path
+) -> None:
     paths = [FILES[kind](half_done) for kind in kinds]
     for path in paths:
         damage(path, "flipped")
@@ -129,7 +147,9 @@ def other_study(_: Path) -> Study:
 
 @pytest.mark.parametrize("prepare", [no_generations, other_study])
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_study_file_that_nothing_proves_is_named_and_left(how: str, prepare: Callable[[Path], Study], half_done: Path) -> None:
+def test_a_study_file_that_nothing_proves_is_named_and_left(
+    how: str, prepare: Callable[[Path], Study], half_done: Path
+) -> None:
     study, path = prepare(half_done), FILES["the study"](half_done)
     damage(path, how)
     assert_left(half_done, path, study)
@@ -148,7 +168,13 @@ def begun_with(store: Path, study: Study, *candidates: list[dict[str, Any]], mos
     ledger = Ledger(str(store), study.name, print)
     ledger.declare(study, False, 0)
     for number, values in enumerate(candidates):
-        body = {"study": "x", "arm": "additive", "generation": number, "candidates": values, "proposed_from": []}
+        body = {
+            "study": "x",
+            "arm": "additive",
+            "generation": number,
+            "candidates": values,
+            "proposed_from": [],
+        }
         ledger.store.write(f"generations/additive-{number}.json", seal(body))
     drive(study, store, most=most)
     path = store / "small" / "generations" / f"additive-{max(0, len(candidates) - 1)}.json"
@@ -157,27 +183,45 @@ def begun_with(store: Path, study: Study, *candidates: list[dict[str, Any]], mos
 
 
 @pytest.mark.parametrize("most", [0, 2])
-def test_a_generation_with_other_candidates_than_are_proposed_now_is_named_and_left(most: int, tmp_path: Path) -> None:
+def test_a_generation_with_other_candidates_than_are_proposed_now_is_named_and_left(
+    most: int, tmp_path: Path
+) -> None:
     study = study_of()
-    path = begun_with(tmp_path, study, [{"task.learning_rate": 0.12345}, {"task.learning_rate": 0.2345}], most=most)
+    path = begun_with(
+        tmp_path, study, [{"task.learning_rate": 0.12345}, {"task.learning_rate": 0.2345}], most=most
+    )
     assert_left(tmp_path, path)
 
 
 def test_a_generation_after_one_that_cannot_be_rebuilt_is_named_too(half_done: Path) -> None:
     first, last = FILES["the first generation"](half_done), FILES["the last generation"](half_done)
-    first.write_bytes(seal({"study": "x", "arm": "additive", "generation": 0, "candidates": [{"task.learning_rate": 0.2}] * 2}))
+    first.write_bytes(
+        seal(
+            {
+                "study": "x",
+                "arm": "additive",
+                "generation": 0,
+                "candidates": [{"task.learning_rate": 0.2}] * 2,
+            }
+        )
+    )
     damage(first, "cut")
     damage(last, "cut")
     for path in (half_done / "small" / "runs").iterdir():
         shutil.rmtree(path)
     findings = examined(half_done)
-    assert [(finding.file, finding.repaired) for finding in findings] == [(str(first), False), (str(last), False)]
+    assert [(finding.file, finding.repaired) for finding in findings] == [
+        (str(first), False),
+        (str(last), False),
+    ]
 
 
 def test_a_generation_from_before_the_study_grew_is_not_replaced_by_a_larger_one(tmp_path: Path) -> None:
     small, grown = study_of(search={"budget": 3}), study_of(search={"budget": 4})
     drive(small, tmp_path, most=6)
-    assert len(generations(tmp_path)) == 2  # of two candidates and of one; the grown study would propose two and two
+    assert (
+        len(generations(tmp_path)) == 2
+    )  # of two candidates and of one; the grown study would propose two and two
     ledger = Ledger(str(tmp_path), "small", print)
     begin(grown, ledger, extend=True)
     path = FILES["the last generation"](tmp_path)
@@ -185,7 +229,9 @@ def test_a_generation_from_before_the_study_grew_is_not_replaced_by_a_larger_one
     assert_left(tmp_path, path, grown)
 
 
-def test_the_files_are_those_of_the_declared_study_whatever_the_given_one_has_become(half_done: Path) -> None:
+def test_the_files_are_those_of_the_declared_study_whatever_the_given_one_has_become(
+    half_done: Path,
+) -> None:
     path = FILES["a finished run's spec"](half_done)
     before = path.read_bytes()
     damage(path, "cut")

@@ -32,10 +32,17 @@ def test_every_kind_of_failure_is_told_and_the_others_finish(tmp_path: Path) -> 
     by_arm = {arm["arm"]: arm for arm in view["arms"]}
     assert {arm for arm, it in by_arm.items() if it["failed"]} == set(HOW)
     assert all(by_arm[how]["failed"] == 2 for how in HOW)
-    assert by_arm["dense"]["confirm_done"] == by_arm["fine"]["confirm_done"] == by_arm["diverges"]["diverged"] == 2
+    assert (
+        by_arm["dense"]["confirm_done"]
+        == by_arm["fine"]["confirm_done"]
+        == by_arm["diverges"]["diverged"]
+        == 2
+    )
 
     status = sweep("status", study, "--store", tmp_path, "--json")
-    reasons = {failure["what"].split(",")[0]: failure for failure in json.loads(status.stdout)["failures"].values()}
+    reasons = {
+        failure["what"].split(",")[0]: failure for failure in json.loads(status.stdout)["failures"].values()
+    }
     assert "no such luck" in reasons["raises"]["reason"]
     assert any("RuntimeError: no such luck" in line for line in reasons["raises"]["log"])
     assert "no progress for 30 s" in reasons["hangs"]["reason"]
@@ -46,8 +53,12 @@ def test_every_kind_of_failure_is_told_and_the_others_finish(tmp_path: Path) -> 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_the_last_epoch_and_names_the_command_that_continues(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    study = write_study(tmp_path, task={"epochs": 4000, "evaluate_every": 500}, resources={"commit_seconds": 0})
+def test_a_signal_keeps_the_last_epoch_and_names_the_command_that_continues(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    study = write_study(
+        tmp_path, task={"epochs": 4000, "evaluate_every": 500}, resources={"commit_seconds": 0}
+    )
     with Started(tmp_path, "run", study, "--store", tmp_path) as started:
         started.until(lambda: any((tmp_path / "small" / "runs").glob("*/attempt-*/checkpoint-*")))
         started.process.send_signal(number)

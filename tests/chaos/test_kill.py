@@ -82,7 +82,11 @@ def test_a_process_frozen_past_anothers_end_and_let_go_changes_nothing(
         read_rows(frozen, 2 + 9 * moment)
         frozen.send_signal(signal.SIGSTOP)
         assert train(run, store).returncode == 0
-        finished = {path: path.read_bytes() for path in store.rglob("*") if path.is_file() and "attempt-1" not in path.parts}
+        finished = {
+            path: path.read_bytes()
+            for path in store.rglob("*")
+            if path.is_file() and "attempt-1" not in path.parts
+        }
         frozen.send_signal(signal.SIGCONT)
         _, said = frozen.communicate(timeout=240)
     finally:

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from sweep import following
-from sweep.ledger import Ledger
-from sweep.mlflow_client import Experiment, TrackerDown
-from sweep.reading import Reading, RunFiles
+from sweep.errors import TrackerDown
+from sweep.ledger.ledger import Ledger
+from sweep.views.mlflow import following
+from sweep.views.mlflow.client import Experiment
+from sweep.views.reading import Reading, RunFiles
 from tests.conftest import ROOT
 from tests.sweeps import Started, environment, sweep, sweep_command
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, free_port, server, shown, synced, view_of
@@ -55,14 +56,18 @@ def planned(store: Path) -> list[str]:
         generation = run.cohort.candidate.name.split(".")[0]
         return run.cohort.phase == "confirm", generation, run.place, -len(run.cohort.runs)
 
-    return [run.run_id for run in sorted(Reading(Ledger(str(store), "small", print)).runs.values(), key=place)]
+    return [
+        run.run_id for run in sorted(Reading(Ledger(str(store), "small", print)).runs.values(), key=place)
+    ]
 
 
 # killed
 
 
 @pytest.mark.timeout(600)
-def test_ten_kills_of_a_sync_change_nothing(finished_sweep: Path, expected: dict[str, Shown], tmp_path: Path) -> None:
+def test_ten_kills_of_a_sync_change_nothing(
+    finished_sweep: Path, expected: dict[str, Shown], tmp_path: Path
+) -> None:
     moments, uri = drawn(), f"sqlite:///{tmp_path / 'mlflow.db'}"
     arguments = ("sync", "small.yaml", "--store", finished_sweep, "--mlflow-uri", uri)
     for _ in range(10):
@@ -81,7 +86,12 @@ def test_a_view_killed_before_it_removed_what_a_cohort_was_removes_it_the_next_t
     finished_sweep: Path, expected: dict[str, Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, store = database(tmp_path / "view" / "mlflow.db"), tmp_path / "store"
-    filling, view, deaths, remove = Filling(finished_sweep, store, seed=0), view_of(store, uri), 0, Experiment.delete_id
+    filling, view, deaths, remove = (
+        Filling(finished_sweep, store, seed=0),
+        view_of(store, uri),
+        0,
+        Experiment.delete_id,
+    )
 
     def die(*_: Any) -> None:
         raise Killed
@@ -118,14 +128,18 @@ def failing(target: int, draw: random.Random) -> Generator[str]:
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             behind = http.client.HTTPConnection("127.0.0.1", target, timeout=60)
-            behind.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != "host"})
+            behind.request(
+                self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != "host"}
+            )
             answer = behind.getresponse()
             content = answer.read()
             behind.close()
             if failed := draw.random() < 1 / 3:
                 content = b"no such luck"
             self.send_response(500 if failed else answer.status)
-            self.send_header("Content-Type", "text/plain" if failed else answer.getheader("Content-Type", "text/plain"))
+            self.send_header(
+                "Content-Type", "text/plain" if failed else answer.getheader("Content-Type", "text/plain")
+            )
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -168,7 +182,11 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
     monkeypatch.setattr(following, "PERIOD_SECONDS", 0.1)
     monkeypatch.setattr(following, "LONGEST_PAUSE_SECONDS", 1.0)
     store, port, working = tmp_path / "store", free_port(), threading.Event()
-    filling, said, reached = Filling(finished_sweep, store, drawn().randrange(2**32)), list[str](), list[bool]()
+    filling, said, reached = (
+        Filling(finished_sweep, store, drawn().randrange(2**32)),
+        list[str](),
+        list[bool](),
+    )
     view, updates = view_of(store, f"http://127.0.0.1:{port}", said), list[int]()
 
     def update(live: bool) -> int:
@@ -194,12 +212,16 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
             updated()
 
     working.set()
-    follower = threading.Thread(target=lambda: reached.append(following.follow(update, working.is_set, said.append, time.sleep)))
+    follower = threading.Thread(
+        target=lambda: reached.append(following.follow(update, working.is_set, said.append, time.sleep))
+    )
     try:
         with server(tmp_path, port):
             follower.start()
             fill(12)
-        filling.finish(next(run_id for run_id in planned(finished_sweep) if run_id in filling.left))  # all that it waits for is there
+        filling.finish(
+            next(run_id for run_id in planned(finished_sweep) if run_id in filling.left)
+        )  # all that it waits for is there
         until(lambda: said)
         filling.step(4)
         with server(tmp_path, port):
@@ -236,7 +258,9 @@ def test_a_server_that_never_answers_is_given_up_after_the_timeout(
 def test_the_command_says_so_and_what_to_do(finished_sweep: Path, silent: str) -> None:
     command = sweep_command("sync", "small.yaml", "--store", finished_sweep, "--mlflow-uri", silent)
     env = environment({"MLFLOW_HTTP_REQUEST_TIMEOUT": "1"})
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=ROOT, timeout=240)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=env, cwd=ROOT, timeout=240
+    )
     assert done.returncode == 3, done.stderr
     assert silent in done.stderr
     assert f"sync small.yaml --store {finished_sweep}" in done.stderr.splitlines()[-1]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sweep.lease import SILENT_SECONDS, Lease
-from sweep.ledger import DamagedLedger
-from sweep.plan import Plan
+from sweep.errors import DamagedLedger
+from sweep.ledger.lease import SILENT_SECONDS, Lease
+from sweep.planning.plan import Plan
 from tests.chaos.damage import DAMAGES, FILES, damage, rot, whole_rows
 from tests.loops import drive, short_values, study_of
 from tests.sweeps import generations, sweep
@@ -47,7 +47,9 @@ def test_a_sweep_with_a_damaged_file_goes_on_to_the_same_end_or_names_it(
     if kind in NAMED:
         assert str(path) in said
         assert path.read_bytes() == damaged  # for a person to look at
-        assert plan is None or (plan.failed and not plan.complete and all(it.damaged for it in plan.failed.values()))
+        assert plan is None or (
+            plan.failed and not plan.complete and all(it.damaged for it in plan.failed.values())
+        )
     else:
         assert plan is not None
         assert plan.complete, said
@@ -56,7 +58,9 @@ def test_a_sweep_with_a_damaged_file_goes_on_to_the_same_end_or_names_it(
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize("kind", ["an outcome", "a finished run's spec", "a finished run's epochs", "a finished run's endpoints"])
+@pytest.mark.parametrize(
+    "kind", ["an outcome", "a finished run's spec", "a finished run's epochs", "a finished run's endpoints"]
+)
 def test_without_an_index_nothing_is_believed_that_its_own_files_do_not_show(
     kind: str, how: str, half_done: Path, rows_undisturbed: dict[str, Any]
 ) -> None:
@@ -87,7 +91,9 @@ def test_with_a_damaged_index_a_damaged_outcome_is_still_named(how: str, half_do
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_with_both_copies_of_a_table_damaged_and_no_index_the_table_is_named(how: str, half_done: Path) -> None:
+def test_with_both_copies_of_a_table_damaged_and_no_index_the_table_is_named(
+    how: str, half_done: Path
+) -> None:
     (half_done / "small" / "index.json").unlink()
     paths = [FILES[kind](half_done) for kind in ("a finished run's epochs", "the copy of its epochs")]
     for path in paths:
@@ -99,7 +105,9 @@ def test_with_both_copies_of_a_table_damaged_and_no_index_the_table_is_named(how
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_with_every_checkpoint_of_a_run_damaged_it_is_not_begun_anew_and_all_of_them_are_named(how: str, half_done: Path) -> None:
+def test_with_every_checkpoint_of_a_run_damaged_it_is_not_begun_anew_and_all_of_them_are_named(
+    how: str, half_done: Path
+) -> None:
     last = FILES["the last checkpoint"](half_done)
     checkpoints = sorted(last.parent.glob("*.pt"))
     assert len(checkpoints) == 2
@@ -129,7 +137,9 @@ def test_the_command_exits_3_and_names_what_it_cannot_go_on_without(kind: str, h
 
 
 @pytest.mark.chaos
-def test_the_command_finishes_all_other_runs_exits_3_and_names_an_outcome(half_done: Path, rows_undisturbed: dict[str, Any]) -> None:
+def test_the_command_finishes_all_other_runs_exits_3_and_names_an_outcome(
+    half_done: Path, rows_undisturbed: dict[str, Any]
+) -> None:
     path = FILES["an outcome"](half_done)
     damage(path, "cut")
     done = command(half_done)
@@ -142,7 +152,9 @@ def test_the_command_finishes_all_other_runs_exits_3_and_names_an_outcome(half_d
 
 
 @pytest.mark.chaos
-def test_the_command_goes_on_from_the_checkpoint_before_a_damaged_one(half_done: Path, rows_undisturbed: dict[str, Any]) -> None:
+def test_the_command_goes_on_from_the_checkpoint_before_a_damaged_one(
+    half_done: Path, rows_undisturbed: dict[str, Any]
+) -> None:
     path = FILES["the last checkpoint"](half_done)
     damage(path, "cut")
     done = command(half_done)

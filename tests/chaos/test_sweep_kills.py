@@ -13,10 +13,21 @@ from typing import Any
 
 import pytest
 
-from sweep.ledger import Ledger
-from sweep.plan import Plan
-from sweep.study import load
-from tests.sweeps import UNHURRIED, Started, actors, committed, final, folders, generations, rows, sweep, write_study
+from sweep.ledger.ledger import Ledger
+from sweep.planning.plan import Plan
+from sweep.study.files import load
+from tests.sweeps import (
+    UNHURRIED,
+    Started,
+    actors,
+    committed,
+    final,
+    folders,
+    generations,
+    rows,
+    sweep,
+    write_study,
+)
 
 pytestmark = pytest.mark.chaos
 KILLS = int(os.environ.get("KILLS", "20"))
@@ -59,7 +70,9 @@ def killed_at_a_moment(kill: int, moments: random.Random, store: Path, study: Pa
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("first", range(0, KILLS, 10))
-def test_twenty_kills_of_the_whole_tree_change_nothing(first: int, tmp_path: Path, undisturbed: Path) -> None:
+def test_twenty_kills_of_the_whole_tree_change_nothing(
+    first: int, tmp_path: Path, undisturbed: Path
+) -> None:
     seed = int.from_bytes(os.urandom(4))
     print(f"the seed of the moments is {seed}")
     moments = random.Random(seed)
@@ -95,8 +108,12 @@ def test_actors_killed_at_random_change_nothing(tmp_path: Path, undisturbed: Pat
 
 
 @pytest.mark.timeout(600)
-def test_actors_that_die_between_two_runs_and_when_set_up_for_another_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
-    done = sweep("run", write_study(tmp_path, **UNHURRIED), "--store", tmp_path, env={"DIE_ONCE": str(tmp_path)})
+def test_actors_that_die_between_two_runs_and_when_set_up_for_another_change_nothing(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    done = sweep(
+        "run", write_study(tmp_path, **UNHURRIED), "--store", tmp_path, env={"DIE_ONCE": str(tmp_path)}
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "idle").exists()
     assert (tmp_path / "reset").exists()

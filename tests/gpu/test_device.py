@@ -51,14 +51,27 @@ def test_every_site_of_the_papers_network_keeps_what_the_reference_keeps(precisi
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("batch", [128, 80])
-def test_every_site_has_the_references_output_and_gradients_and_the_same_ones_twice(precision: str, batch: int) -> None:
+def test_every_site_has_the_references_output_and_gradients_and_the_same_ones_twice(
+    precision: str, batch: int
+) -> None:
     for number, shape in enumerate(site_shapes()):
-        x, upstream = drawn((batch, *shape), precision, number), drawn((batch, *shape), precision, 100 + number)
-        scale, bias = (start + torch.randn(shape[0], generator=torch.Generator().manual_seed(number)).cuda() / 5 for start in (1, 0))
-        keep = torch.tensor(keep_count(0.2, shape[0] * shape[1] * shape[2]), dtype=torch.int32, device="cuda")
+        x, upstream = (
+            drawn((batch, *shape), precision, number),
+            drawn((batch, *shape), precision, 100 + number),
+        )
+        scale, bias = (
+            start + torch.randn(shape[0], generator=torch.Generator().manual_seed(number)).cuda() / 5
+            for start in (1, 0)
+        )
+        keep = torch.tensor(
+            keep_count(0.2, shape[0] * shape[1] * shape[2]), dtype=torch.int32, device="cuda"
+        )
         results: list[list[Tensor]] = []
         for implementation in (reference, ops, ops):
-            inputs = [value.detach().clone(memory_format=torch.preserve_format).requires_grad_() for value in (x, scale, bias)]
+            inputs = [
+                value.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+                for value in (x, scale, bias)
+            ]
             out, nonzero = implementation.counted_norm_relu_topk(*inputs, keep)
             out.backward(upstream)
             assert int(nonzero) == int(out.count_nonzero())
@@ -68,13 +81,20 @@ def test_every_site_has_the_references_output_and_gradients_and_the_same_ones_tw
         # the last bit of a place's factor may round one activation, and so its survival, otherwise
         assert ((mine[0] != 0) == (right[0] != 0)).float().mean() > 0.9999, number
         for one, two in zip(mine, right, strict=True):
-            assert torch.nn.functional.cosine_similarity(one.float().flatten(), two.float().flatten(), dim=0) > 0.999, number
+            assert (
+                torch.nn.functional.cosine_similarity(one.float().flatten(), two.float().flatten(), dim=0)
+                > 0.999
+            ), number
 
 
 @pytest.mark.parametrize("policy", [SAWTOOTH, RANDOM])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_same_run_twice_and_continued_and_in_an_engine_taken_over_gives_the_same_rows(precision: str, policy: dict[str, Any]) -> None:
-    spec = run_spec(policy, epochs=4, precision=precision, train_size=100, validation=0.1, endpoints=[1, 0.3])
+def test_the_same_run_twice_and_continued_and_in_an_engine_taken_over_gives_the_same_rows(
+    precision: str, policy: dict[str, Any]
+) -> None:
+    spec = run_spec(
+        policy, epochs=4, precision=precision, train_size=100, validation=0.1, endpoints=[1, 0.3]
+    )
     whole, again, broken = (Training(spec, device="cuda") for _ in range(3))
     rows = without_wall(list(whole))
     assert without_wall(list(again)) == rows
@@ -96,7 +116,9 @@ def test_the_same_run_twice_and_continued_and_in_an_engine_taken_over_gives_the_
 
 @pytest.mark.parametrize("policy", [SAWTOOTH, RANDOM])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_step_that_is_replayed_computes_what_one_that_is_not_computes(precision: str, policy: dict[str, Any]) -> None:
+def test_a_step_that_is_replayed_computes_what_one_that_is_not_computes(
+    precision: str, policy: dict[str, Any]
+) -> None:
     spec = run_spec(policy, precision=precision, train_size=100)
     replayed, plain = Training(spec, device="cuda"), Training(spec, device="cuda", records=False)
     assert without_wall(list(replayed)) == without_wall(list(plain))
@@ -106,13 +128,17 @@ def test_a_step_that_is_replayed_computes_what_one_that_is_not_computes(precisio
 def test_a_device_starts_from_the_weights_of_every_other_and_learns_alike() -> None:
     spec = run_spec({"name": "dense"}, epochs=2, learning_rate=0.02)
     cpu, cuda = Training(spec), Training(spec, device="cuda")
-    assert all(torch.equal(a, b.cpu()) for a, b in zip(cpu.model.parameters(), cuda.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b.cpu()) for a, b in zip(cpu.model.parameters(), cuda.model.parameters(), strict=True)
+    )
     for mine, theirs in zip(cpu, cuda, strict=True):
         assert theirs.train_loss == pytest.approx(mine.train_loss, rel=1e-2)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_site_of_a_training_through_the_kernels_is_the_formula(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_site_of_a_training_through_the_kernels_is_the_formula(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two whole trainings part ways at the first near-tie that is rounded otherwise; what each site makes of what comes to it may not."""
     judged = Judged(fused)
     monkeypatch.setattr(ops, "_implementation", lambda _: judged)
@@ -120,16 +146,28 @@ def test_every_site_of_a_training_through_the_kernels_is_the_formula(precision: 
     rows = list(Training(spec, device="cuda", records=False))
     # seven sites in ten steps of training and two passes of evaluation an epoch, one of which is at r = 1; and the endpoint
     assert (judged.forward, judged.backward) == (3 * 7 * (10 + 2) + 7, 3 * 7 * 10)
-    assert rows[-1].train_loss < math.log(10) / 2  # guessing costs log 10; on a CPU it is 0.7, whatever the order of additions
+    assert (
+        rows[-1].train_loss < math.log(10) / 2
+    )  # guessing costs log 10; on a CPU it is 0.7, whatever the order of additions
 
 
-@pytest.mark.parametrize("net", [{"model": "mlp-40-30", "learning_rate": 0.02}, {"model": "wrn-10-1"}], ids=["mlp", "wrn"])
-@pytest.mark.parametrize("policy", [{"name": "set"}, {"name": "npset", "start": 1, "period": 1}], ids=["set", "npset"])
-def test_connections_move_between_recorded_steps_as_on_a_cpu(policy: dict[str, Any], net: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "net", [{"model": "mlp-40-30", "learning_rate": 0.02}, {"model": "wrn-10-1"}], ids=["mlp", "wrn"]
+)
+@pytest.mark.parametrize(
+    "policy", [{"name": "set"}, {"name": "npset", "start": 1, "period": 1}], ids=["set", "npset"]
+)
+def test_connections_move_between_recorded_steps_as_on_a_cpu(
+    policy: dict[str, Any], net: dict[str, Any]
+) -> None:
     """The counts are the CPU's, what is not there is zero, and replaying the steps changes nothing. (Which connections and neurons go may
     differ, because the weights differ in their last bits, and with the neurons how many connections they take along.)"""
     spec = run_spec({**policy, "epsilon": 4}, epochs=4, train_size=100, **net)
-    cpu, cuda, plain = Training(spec), Training(spec, device="cuda"), Training(spec, device="cuda", records=False)
+    cpu, cuda, plain = (
+        Training(spec),
+        Training(spec, device="cuda"),
+        Training(spec, device="cuda", records=False),
+    )
     for one, other in zip(cpu.connections.layers, cuda.connections.layers, strict=True):
         assert (one.places == other.places).all()
     for mine, theirs in zip(cpu, cuda, strict=True):

@@ -24,7 +24,14 @@ def attempt(
     **options: Any,
 ) -> Attempt:
     say = said.append if said is not None else lambda _: None
-    return Attempt(store or LocalStore(root), spec, lambda: Training(spec), show=say, commit_seconds=commit_seconds, **options)
+    return Attempt(
+        store or LocalStore(root),
+        spec,
+        lambda: Training(spec),
+        show=say,
+        commit_seconds=commit_seconds,
+        **options,
+    )
 
 
 def take(attempt: Attempt, rows: int) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.contents import Contents
-from sweep.export import export
-from sweep.ledger import Ledger
-from sweep.plan import Plan
-from sweep.reading import Reading
-from sweep.report import Report
-from sweep.study import Study
+from sweep.ledger.ledger import Ledger
+from sweep.planning.plan import Plan
+from sweep.study.contents import Contents
+from sweep.study.study import Study
+from sweep.views.export.files import export
+from sweep.views.reading import Reading
+from sweep.views.report.page import Report
 from tests.loops import drive, short_values
 from trainer.store import digest, seal, unseal
 
@@ -33,7 +33,10 @@ SEARCHED: dict[str, Any] = {
                 "step": {"low": 0.1, "high": 0.45, "step": 0.1},
                 "ema_start": {"choice": ["first", "zero"]},
             },
-            "task": {"learning_rate": {"low": 0.03, "high": 0.3, "log": True}, "batch_size": {"low": 24, "high": 48, "step": 8}},
+            "task": {
+                "learning_rate": {"low": 0.03, "high": 0.3, "log": True},
+                "batch_size": {"low": 24, "high": 48, "step": 8},
+            },
         },
         "same": DENSE,
         "again": {"repeat": "additive"},
@@ -75,7 +78,10 @@ TASKS: dict[str, Any] = {
     "arms": {
         "dense": DENSE,
         "set": {"policy": {"name": "set", "epsilon": {"low": 3, "high": 9}}},
-        "static": {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["policy.epsilon"]}},
+        "static": {
+            "policy": {"name": "static-sparse"},
+            "match": {"arm": "set", "settings": ["policy.epsilon"]},
+        },
         "tuned": {
             "policy": {"name": "static-sparse"},
             "task": {"learning_rate": {"low": 0.02, "high": 0.1}},
@@ -138,8 +144,16 @@ def age(store: Path, name: str) -> None:
 
 def _first_version(data: bytes) -> bytes:
     table = pq.read_table(io.BytesIO(data))
-    table = table.drop_columns([name for name in ("connections", "active_neurons", "parameters") if name in table.column_names])
-    fields = [field.with_nullable(field.nullable and field.name not in ("keep_ratio", "reset", "cycle")) for field in table.schema]
+    table = table.drop_columns(
+        [name for name in ("connections", "active_neurons", "parameters") if name in table.column_names]
+    )
+    fields = [
+        field.with_nullable(field.nullable and field.name not in ("keep_ratio", "reset", "cycle"))
+        for field in table.schema
+    ]
     made = io.BytesIO()
-    pq.write_table(table.cast(pa.schema(fields, metadata={**(table.schema.metadata or {}), b"schema_version": b"1"})), made)
+    pq.write_table(
+        table.cast(pa.schema(fields, metadata={**(table.schema.metadata or {}), b"schema_version": b"1"})),
+        made,
+    )
     return made.getvalue()

@@ -48,7 +48,12 @@ def by_pyarrow(path: Path) -> Iterator[Any]:
             yield name, column.null_count, pc.sum(column).as_py() or 0
         elif kind in ("numbers", "words"):
             flat = pc.list_flatten(column)
-            yield name, column.null_count, len(flat), pc.sum(flat if kind == "numbers" else pc.utf8_length(flat)).as_py() or 0
+            yield (
+                name,
+                column.null_count,
+                len(flat),
+                pc.sum(flat if kind == "numbers" else pc.utf8_length(flat)).as_py() or 0,
+            )
         else:
             yield name, column.null_count
 
@@ -82,12 +87,23 @@ def by_polars(path: Path) -> Iterator[Any]:
         if kind == "number":
             values = column.cast(pl.Float64)
             infinite = [(values == end).sum() for end in (math.inf, -math.inf)]
-            yield name, column.null_count(), values.is_nan().sum(), *infinite, values.filter(values.is_finite()).sum()
+            yield (
+                name,
+                column.null_count(),
+                values.is_nan().sum(),
+                *infinite,
+                values.filter(values.is_finite()).sum(),
+            )
         elif kind == "flag":
             yield name, column.null_count(), column.sum()
         elif kind in ("numbers", "words"):
             flat = column.drop_nulls().explode(empty_as_null=False)
-            yield name, column.null_count(), len(flat), flat.sum() if kind == "numbers" else flat.str.len_chars().sum()
+            yield (
+                name,
+                column.null_count(),
+                len(flat),
+                flat.sum() if kind == "numbers" else flat.str.len_chars().sum(),
+            )
         else:
             yield name, column.null_count()
 
@@ -114,7 +130,10 @@ def by_duckdb(path: Path) -> Iterator[Any]:
             case "flag":
                 yield name, *one(f'{nulls}, count(*) FILTER ("{name}")')
             case "numbers":
-                yield name, *one(f'{nulls}, coalesce(sum(len("{name}")), 0), coalesce(sum(list_sum("{name}")), 0)')
+                yield (
+                    name,
+                    *one(f'{nulls}, coalesce(sum(len("{name}")), 0), coalesce(sum(list_sum("{name}")), 0)'),
+                )
             case "words":
                 total = f"""coalesce(sum(length(array_to_string("{name}", ''))), 0)"""
                 yield name, *one(f'{nulls}, coalesce(sum(len("{name}")), 0), {total}')
@@ -122,4 +141,8 @@ def by_duckdb(path: Path) -> Iterator[Any]:
                 yield name, *one(nulls)
 
 
-READERS: dict[str, Callable[[Path], Iterator[Any]]] = {"pandas": by_pandas, "polars": by_polars, "duckdb": by_duckdb}
+READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
+    "pandas": by_pandas,
+    "polars": by_polars,
+    "duckdb": by_duckdb,
+}

@@ -41,7 +41,9 @@ class Rival(LocalStore):
         return super().create(name, data)
 
 
-@pytest.mark.parametrize("at", ["log.txt", "checkpoint-2", "epochs-2", "checkpoint-4", "endpoints-4", "outcome.json"])
+@pytest.mark.parametrize(
+    "at", ["log.txt", "checkpoint-2", "epochs-2", "checkpoint-4", "endpoints-4", "outcome.json"]
+)
 def test_an_attempt_frozen_at_any_file_neither_tears_nor_rolls_back_what_another_finished(
     tmp_path: Path, at: str, undisturbed: list[dict[str, Any]]
 ) -> None:

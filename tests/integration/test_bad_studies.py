@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sweep.cli import app
+from sweep.cli.sweeping import app
 from tests.conftest import ROOT
 
 GOOD = """\
@@ -205,16 +205,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
-def test_a_bad_study_is_told_in_the_line_and_the_words_of_what_is_wrong_and_nothing_else(folder: Path, case: Case) -> None:
+def test_a_bad_study_is_told_in_the_line_and_the_words_of_what_is_wrong_and_nothing_else(
+    folder: Path, case: Case
+) -> None:
     (folder / "bad.yaml").write_text(case.text)
     told = plan("bad.yaml")
-    assert told.startswith("bad.yaml" + case.told if case.line == 0 else f"bad.yaml:{case.where}  {case.told}"), told
+    assert told.startswith(
+        "bad.yaml" + case.told if case.line == 0 else f"bad.yaml:{case.where}  {case.told}"
+    ), told
     assert told.count("bad.yaml") == 1, told
     assert sorted(path.name for path in folder.iterdir()) == ["bad.yaml"]
 
 
-@pytest.mark.parametrize(("kind", "name", "content", "said"), WHOLE_FILES, ids=[kind for kind, *_ in WHOLE_FILES])
-def test_what_is_no_study_at_all_is_told_in_one_line(folder: Path, kind: str, name: str, content: bytes | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "content", "said"), WHOLE_FILES, ids=[kind for kind, *_ in WHOLE_FILES]
+)
+def test_what_is_no_study_at_all_is_told_in_one_line(
+    folder: Path, kind: str, name: str, content: bytes | None, said: str
+) -> None:
     if content is not None:
         (folder / name).write_bytes(content)
     told = plan(name)
@@ -222,8 +230,10 @@ def test_what_is_no_study_at_all_is_told_in_one_line(folder: Path, kind: str, na
     assert len(told.splitlines()) == 1
 
 
-def test_the_study_that_the_bad_ones_are_made_of_is_good(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.planned.CALIBRATION_SECONDS", 0.0)
+def test_the_study_that_the_bad_ones_are_made_of_is_good(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.estimate.planned.CALIBRATION_SECONDS", 0.0)
     (folder / "good.yaml").write_text(GOOD)
     assert CliRunner().invoke(app, ["plan", "good.yaml", "--slots", "2"]).exit_code == 0
 
@@ -234,7 +244,9 @@ def test_too_few_seeds_to_find_anything_are_refused_on_stderr_with_the_number_th
     folder: Path, command: str, seeds: int, needed: int
 ) -> None:
     """Two arms in the family at two endpoints are 4 comparisons: 2 / 2**7 > 0.05 / 4 >= 2 / 2**8."""
-    text = GOOD.replace("seeds: 10", f"seeds: {seeds}").replace("baseline: dense", "baseline: dense\n  family: [additive, again]")
+    text = GOOD.replace("seeds: 10", f"seeds: {seeds}").replace(
+        "baseline: dense", "baseline: dense\n  family: [additive, again]"
+    )
     (folder / "bad.yaml").write_text(text)
     done = CliRunner().invoke(app, [command, "bad.yaml"])
     assert (done.exit_code, done.stdout) == (2, "")
@@ -244,7 +256,9 @@ def test_too_few_seeds_to_find_anything_are_refused_on_stderr_with_the_number_th
 
 
 def test_what_cannot_find_anything_is_told_only_once_it_is_clear_what_is_compared(folder: Path) -> None:
-    (folder / "bad.yaml").write_text(GOOD.replace("seeds: 10", "seeds: 2").replace("baseline: dense", "baseline: dens"))
+    (folder / "bad.yaml").write_text(
+        GOOD.replace("seeds: 10", "seeds: 2").replace("baseline: dense", "baseline: dens")
+    )
     assert [line.split()[1] for line in plan("bad.yaml").splitlines()] == ["analysis.baseline:"]
 
 
@@ -265,7 +279,9 @@ def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_lines(fold
         text = text.replace(old, new)
     (folder / "bad.yaml").write_text(text)
     told = [line for line in plan("bad.yaml").splitlines() if not line.startswith("    ")]
-    assert [line.split("  ")[0] for line in told] == [f"bad.yaml:{n}" for n in (2, 6, 12, 14, 15, 18, 22, 24)]
+    assert [line.split("  ")[0] for line in told] == [
+        f"bad.yaml:{n}" for n in (2, 6, 12, 14, 15, 18, 22, 24)
+    ]
 
 
 def test_a_screen_is_enough_however_much_is_wrong(folder: Path) -> None:
@@ -281,7 +297,12 @@ def test_the_command_as_a_process_says_it_on_stderr_and_exits_with_2(folder: Pat
     path = folder / "bad.yaml"
     path.write_text(case.text)
     done = subprocess.run(
-        [sys.executable, "-m", "sweep", "plan", str(path)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "sweep", "plan", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"{path}:{case.where}  {case.told}")

@@ -33,7 +33,9 @@ def test_stdout_is_one_json_row_per_epoch_and_nothing_else(write_run: Any, tmp_p
     assert "completed, 3 epochs" in done.stderr
 
 
-def test_the_same_command_again_shows_the_finished_run_and_trains_nothing(write_run: Any, tmp_path: Path) -> None:
+def test_the_same_command_again_shows_the_finished_run_and_trains_nothing(
+    write_run: Any, tmp_path: Path
+) -> None:
     run = write_run()
     first = train(run, tmp_path / "runs")
     files = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
@@ -43,7 +45,9 @@ def test_the_same_command_again_shows_the_finished_run_and_trains_nothing(write_
     assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == files
 
 
-def test_a_finished_run_keeps_its_tables_and_no_weights_unless_they_are_asked_for(write_run: Any, tmp_path: Path) -> None:
+def test_a_finished_run_keeps_its_tables_and_no_weights_unless_they_are_asked_for(
+    write_run: Any, tmp_path: Path
+) -> None:
     run = write_run()
     train(run, tmp_path / "a")
     train(run, tmp_path / "b", "--keep-weights")
@@ -63,14 +67,19 @@ def test_a_finished_run_keeps_its_tables_and_no_weights_unless_they_are_asked_fo
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"task": {"data": "digits", "model": "wrn-10-1", "epoch": 1}, "policy": {"name": "dense"}, "seed": 1}', "Did you mean 'epochs'?"),
+        (
+            '{"task": {"data": "digits", "model": "wrn-10-1", "epoch": 1}, "policy": {"name": "dense"}, "seed": 1}',
+            "Did you mean 'epochs'?",
+        ),
         ("not json", "is not JSON"),
         ("", "is not JSON"),
         (b"\xff\xfe\x00", "cannot be read"),
         (None, "cannot be read"),
     ],
 )
-def test_a_spec_that_cannot_work_exits_2_with_its_path_and_no_traceback(tmp_path: Path, text: str | bytes | None, said: str) -> None:
+def test_a_spec_that_cannot_work_exits_2_with_its_path_and_no_traceback(
+    tmp_path: Path, text: str | bytes | None, said: str
+) -> None:
     run = tmp_path / "run.json"
     if text is not None:
         run.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -83,7 +92,9 @@ def test_a_spec_that_cannot_work_exits_2_with_its_path_and_no_traceback(tmp_path
 
 
 def test_missing_data_exits_3_and_names_the_command_that_fetches_it(write_run: Any, tmp_path: Path) -> None:
-    done = train(write_run(data="cifar10", train_size=None), tmp_path / "runs", "--data-dir", str(tmp_path / "data"))
+    done = train(
+        write_run(data="cifar10", train_size=None), tmp_path / "runs", "--data-dir", str(tmp_path / "data")
+    )
     assert done.returncode == 3
     assert "python -m trainer.data cifar10 --data-dir" in done.stderr
     assert "Traceback" not in done.stderr
@@ -96,7 +107,9 @@ def test_asking_for_a_gpu_that_is_not_there_is_told(write_run: Any, tmp_path: Pa
     assert "--device auto takes the CPU" in done.stderr
 
 
-def test_a_run_that_diverges_is_done_and_its_null_loss_is_in_its_rows(write_run: Any, tmp_path: Path) -> None:
+def test_a_run_that_diverges_is_done_and_its_null_loss_is_in_its_rows(
+    write_run: Any, tmp_path: Path
+) -> None:
     policy = {"name": "dense"}
     done = train(write_run(policy, learning_rate=1e20, epochs=5), tmp_path / "runs")
     assert done.returncode == 0
@@ -130,7 +143,9 @@ def test_a_signal_keeps_the_last_whole_epoch_and_names_the_command_that_continue
 
 def test_on_a_terminal_a_bar_moves_and_rows_still_go_to_stdout_alone(write_run: Any, tmp_path: Path) -> None:
     parent, child = pty.openpty()
-    with subprocess.Popen(command(write_run(), tmp_path / "runs"), cwd=ROOT, stdout=subprocess.PIPE, stderr=child, text=True) as process:
+    with subprocess.Popen(
+        command(write_run(), tmp_path / "runs"), cwd=ROOT, stdout=subprocess.PIPE, stderr=child, text=True
+    ) as process:
         os.close(child)
         shown = b""
         while True:
@@ -166,9 +181,13 @@ def test_a_reader_that_goes_away_costs_no_epoch(write_run: Any, tmp_path: Path) 
 
 
 def test_the_same_run_twice_on_two_threads_gives_the_same_rows(write_run: Any, tmp_path: Path) -> None:
-    run = write_run({"name": "fixed", "ratio": 0.2}, epochs=4, train_size=600, validation=0.2, batch_size=128)
+    run = write_run(
+        {"name": "fixed", "ratio": 0.2}, epochs=4, train_size=600, validation=0.2, batch_size=128
+    )
     outputs = [train(run, tmp_path / store, "--threads", "2").stdout for store in ("a", "b")]
-    first, second = ([from_plain(EpochRow, json.loads(line)) for line in output.splitlines()] for output in outputs)
+    first, second = (
+        [from_plain(EpochRow, json.loads(line)) for line in output.splitlines()] for output in outputs
+    )
     assert len(first) == 4
     assert without_wall(first) == without_wall(second)
 
@@ -177,20 +196,30 @@ def test_a_run_lives_in_a_bucket_as_it_does_in_a_folder(write_run: Any, tmp_path
     run = write_run()
     local, remote = train(run, tmp_path / "runs"), train(run, bucket)
     assert remote.returncode == 0, remote.stderr
-    rows = [[from_plain(EpochRow, json.loads(line)) for line in done.stdout.splitlines()] for done in (local, remote)]
+    rows = [
+        [from_plain(EpochRow, json.loads(line)) for line in done.stdout.splitlines()]
+        for done in (local, remote)
+    ]
     assert without_wall(rows[0]) == without_wall(rows[1])
     again = train(run, bucket)
     assert (again.returncode, again.stdout) == (0, remote.stdout)
 
 
-@pytest.mark.parametrize("more", [("--threads", "0"), ("--threads", "two"), ("--commit-seconds", "nan"), ("--commit-seconds", "-1")])
-def test_an_option_that_makes_no_sense_exits_2_and_says_why(write_run: Any, tmp_path: Path, more: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [("--threads", "0"), ("--threads", "two"), ("--commit-seconds", "nan"), ("--commit-seconds", "-1")],
+)
+def test_an_option_that_makes_no_sense_exits_2_and_says_why(
+    write_run: Any, tmp_path: Path, more: tuple[str, str]
+) -> None:
     done = train(write_run(), tmp_path / "runs", *more)
     assert done.returncode == 2
     assert f"argument {more[0]}: must be a" in done.stderr
 
 
-def test_a_run_that_raises_exits_1_keeps_its_commits_and_its_traceback_in_the_log(write_run: Any, tmp_path: Path) -> None:
+def test_a_run_that_raises_exits_1_keeps_its_commits_and_its_traceback_in_the_log(
+    write_run: Any, tmp_path: Path
+) -> None:
     code = """
 import sys
 from trainer import __main__, training
@@ -204,7 +233,9 @@ sys.exit(__main__.main(sys.argv[1:]))
 """
     run, store = write_run(epochs=4), tmp_path / "runs"
     arguments = [*command(run, store, "--commit-seconds", "0")[3:]]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 2
     assert "the machine burns" in done.stderr
@@ -216,7 +247,9 @@ sys.exit(__main__.main(sys.argv[1:]))
 def test_off_a_terminal_a_long_epoch_gives_signs_of_life(write_run: Any, tmp_path: Path) -> None:
     code = "import sys; from trainer import __main__; __main__.LONG_SECONDS = 0.05; sys.exit(__main__.main(sys.argv[1:]))"
     arguments = command(write_run(train_size=1200), tmp_path / "runs")[3:]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert re.search(r"^epoch [123]/3  batch \d+/38$", done.stderr, re.MULTILINE), done.stderr
     assert len(done.stdout.splitlines()) == 3

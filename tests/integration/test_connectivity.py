@@ -31,10 +31,24 @@ from trainer.training import Training
 SPARSE: dict[str, dict[str, Any]] = {
     "set": {"name": "set", "epsilon": 4, "zeta": 0.3},
     "static-sparse": {"name": "static-sparse", "epsilon": 4},
-    "npset": {"name": "npset", "epsilon": 4, "zeta": 0.4, "percentile": 20, "start": 2, "period": 2, "target": 0.4},
+    "npset": {
+        "name": "npset",
+        "epsilon": 4,
+        "zeta": 0.4,
+        "percentile": 20,
+        "start": 2,
+        "period": 2,
+        "target": 0.4,
+    },
     "npset-frozen": {"name": "npset-frozen", "epsilon": 4, "percentile": 20, "start": 1, "period": 1},
 }
-MLP: dict[str, Any] = {"model": "mlp-50-40", "train_size": 200, "learning_rate": 0.05, "epochs": 6, "weight_decay": 1e-3}
+MLP: dict[str, Any] = {
+    "model": "mlp-50-40",
+    "train_size": 200,
+    "learning_rate": 0.05,
+    "epochs": 6,
+    "weight_decay": 1e-3,
+}
 WRN: dict[str, Any] = {"model": "wrn-10-1", "train_size": 64, "epochs": 4, "weight_decay": 1e-3}
 
 
@@ -55,7 +69,10 @@ class Moment:
         state, optimizer = training.state(), training.optimizer
         weights = [layer.weight for layer in training.model.layers]
         momentum = [optimizer.momentum_of(weight) for weight in weights]
-        masks = [state["connections"].get(str(i), {}).get("mask", torch.ones_like(weight)) for i, weight in enumerate(weights)]
+        masks = [
+            state["connections"].get(str(i), {}).get("mask", torch.ones_like(weight))
+            for i, weight in enumerate(weights)
+        ]
 
         def matrices(tensors: list[Any]) -> list[np.ndarray]:
             return [tensor.detach().numpy().copy().reshape(len(tensor), -1) for tensor in tensors]
@@ -88,7 +105,9 @@ def nothing_off_mask(training: Training) -> None:
 
 @pytest.mark.parametrize("name", SPARSE)
 @pytest.mark.parametrize("net", [MLP, WRN], ids=["mlp", "wrn"])
-def test_off_the_mask_all_is_zero_after_every_epoch_and_in_every_step(name: str, net: dict[str, Any], monkeypatch: Any) -> None:
+def test_off_the_mask_all_is_zero_after_every_epoch_and_in_every_step(
+    name: str, net: dict[str, Any], monkeypatch: Any
+) -> None:
     training = Training(run_spec(SPARSE[name], **net))
     steps, step = [0], training.optimizer.step
 
@@ -141,7 +160,9 @@ def reference_kept(weights: np.ndarray, there: np.ndarray, zeta: float) -> spars
     for sign in (1, -1):
         mine = np.flatnonzero(matrix.data * sign > 0)
         stays[mine[np.argsort(matrix.data[mine] * sign, kind="stable")][: int(zeta * len(mine))]] = False
-    return sparse.csr_array((matrix.data[stays], (matrix.coords[0][stays], matrix.coords[1][stays])), shape=matrix.shape)
+    return sparse.csr_array(
+        (matrix.data[stays], (matrix.coords[0][stays], matrix.coords[1][stays])), shape=matrix.shape
+    )
 
 
 def pattern(matrix: sparse.csr_array) -> np.ndarray:
@@ -178,7 +199,9 @@ def test_set_removes_and_regrows_what_an_independent_reading_does(zeta: float, m
 
 def test_new_connections_come_everywhere_alike(monkeypatch: Any) -> None:
     """Of the places that are empty, each is as likely as any other: the share drawn is the same in every quarter of the matrix."""
-    training = Training(run_spec({"name": "set", "epsilon": 4, "zeta": 0.9}, **{**MLP, "epochs": 40, "train_size": 32}))
+    training = Training(
+        run_spec({"name": "set", "epsilon": 4, "zeta": 0.9}, **{**MLP, "epochs": 40, "train_size": 32})
+    )
     free, drawn = np.zeros((50, 64)), np.zeros((50, 64))
     for before, after in rewirings(training, monkeypatch):
         empty = ~pattern(reference_kept(before.weights[0], before.there[0], 0.9))
@@ -191,7 +214,9 @@ def test_new_connections_come_everywhere_alike(monkeypatch: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["npset", "npset-frozen"])
-def test_neurons_go_by_their_incoming_weights_and_take_their_connections_along(name: str, monkeypatch: Any) -> None:
+def test_neurons_go_by_their_incoming_weights_and_take_their_connections_along(
+    name: str, monkeypatch: Any
+) -> None:
     training = Training(spec_of(name))
     policy = SPARSE[name]
     gone: list[set[int]] = [set(), set()]
@@ -201,7 +226,11 @@ def test_neurons_go_by_their_incoming_weights_and_take_their_connections_along(n
         for layer, width in enumerate((50, 40)):
             incoming = abs(sparse.csr_array(before.weights[layer].astype(float))).sum(axis=1)
             free = [j for j in range(width) if j not in gone[layer]]
-            count = min(math.ceil(0.2 * len(free)), int(policy.get("target", 0.5) * width) - len(gone[layer])) if due else 0
+            count = (
+                min(math.ceil(0.2 * len(free)), int(policy.get("target", 0.5) * width) - len(gone[layer]))
+                if due
+                else 0
+            )
             gone[layer] |= set(sorted(free, key=lambda j, sums=incoming: (sums[j], j))[:count])
             left[layer][sorted(gone[layer])] = 0
             left[layer + 1][:, sorted(gone[layer])] = 0
@@ -213,19 +242,36 @@ def test_neurons_go_by_their_incoming_weights_and_take_their_connections_along(n
                 continue
             kept = reference_kept(left[layer], there, policy["zeta"])
             assert_rewired(
-                kept, Moment(left, before.momentum, [there if i == layer else it for i, it in enumerate(before.there)]), after, layer
+                kept,
+                Moment(
+                    left, before.momentum, [there if i == layer else it for i, it in enumerate(before.there)]
+                ),
+                after,
+                layer,
             )
         for layer, lost in enumerate(gone):  # no connection ever comes back to a neuron that went
             assert not after.there[layer][sorted(lost)].any()
             assert not after.there[layer + 1][:, sorted(lost)].any()
             assert not any(vector[sorted(lost)].any() for vector in training.model.layers[layer].owned)
     assert training.rows[-1].active_neurons == 90 - len(gone[0]) - len(gone[1])
-    assert training.rows[-1].parameters == training.rows[-1].connections + training.rows[-1].active_neurons + 10  # type: ignore[operator]
+    assert (
+        training.rows[-1].parameters == training.rows[-1].connections + training.rows[-1].active_neurons + 10
+    )  # type: ignore[operator]
     assert gone[0]
 
 
 def test_with_its_defaults_npset_removes_half_of_the_hidden_neurons_by_epoch_36() -> None:
-    rows = list(Training(run_spec({"name": "npset", "epsilon": 4}, model="mlp-300-200", train_size=32, epochs=40, learning_rate=0.01)))
+    rows = list(
+        Training(
+            run_spec(
+                {"name": "npset", "epsilon": 4},
+                model="mlp-300-200",
+                train_size=32,
+                epochs=40,
+                learning_rate=0.01,
+            )
+        )
+    )
     active = [row.active_neurons for row in rows]
     assert active[:5] == [500] * 5
     assert active[35:] == [250] * 5
@@ -233,10 +279,16 @@ def test_with_its_defaults_npset_removes_half_of_the_hidden_neurons_by_epoch_36(
 
 
 def test_a_removed_channel_of_a_wide_resnet_changes_nothing_that_is_left() -> None:
-    training = Training(run_spec({"name": "npset-frozen", "epsilon": 6, "percentile": 30, "start": 1, "period": 1}, **WRN))
+    training = Training(
+        run_spec({"name": "npset-frozen", "epsilon": 6, "percentile": 30, "start": 1, "period": 1}, **WRN)
+    )
     list(training)
     layers = training.connections.layers
-    assert training.rows[-1].active_neurons == 112 - sum(int(layers[i].removed.sum()) for i in training.connections.hidden) < 112
+    assert (
+        training.rows[-1].active_neurons
+        == 112 - sum(int(layers[i].removed.sum()) for i in training.connections.hidden)
+        < 112
+    )
     for i in training.connections.hidden:
         assert not training.model.layers[i].weight.detach()[torch.from_numpy(layers[i].removed)].any()
         assert not training.model.layers[i + 1].weight.detach()[:, torch.from_numpy(layers[i].removed)].any()
@@ -273,7 +325,9 @@ def test_every_policy_trains_every_kind_of_network(cross: str) -> None:
 def test_arms_of_one_seed_share_their_first_weights(other: str) -> None:
     first = Training(spec_of("set"))
     theirs = Training(run_spec({**SPARSE.get(other, {}), "name": other}, **MLP))
-    for mine, there, its in zip(Moment.of(first).weights, Moment.of(first).there, Moment.of(theirs).weights, strict=True):
+    for mine, there, its in zip(
+        Moment.of(first).weights, Moment.of(first).there, Moment.of(theirs).weights, strict=True
+    ):
         assert np.array_equal(mine[there], its[there])
 
 
@@ -305,7 +359,9 @@ def test_continued_at_any_epoch_the_rest_is_the_same(name: str) -> None:
         continued = Training(spec)
         continued.load(torch.load(buffer, weights_only=True))
         nothing_off_mask(continued)
-        assert continued.connections.connections == sum(np.count_nonzero(there) for there in Moment.of(continued).there)
+        assert continued.connections.connections == sum(
+            np.count_nonzero(there) for there in Moment.of(continued).there
+        )
         list(continued)
         assert without_wall(continued.rows) == rows
         for mine, theirs in zip(Moment.of(continued).weights, end.weights, strict=True):
@@ -313,16 +369,24 @@ def test_continued_at_any_epoch_the_rest_is_the_same(name: str) -> None:
 
 
 @pytest.mark.chaos
-def test_killed_at_random_moments_the_rows_and_the_masks_are_those_of_an_undisturbed_run(write_run: Any, tmp_path: Path) -> None:
+def test_killed_at_random_moments_the_rows_and_the_masks_are_those_of_an_undisturbed_run(
+    write_run: Any, tmp_path: Path
+) -> None:
     seed = int.from_bytes(os.urandom(4))
     print(f"schedule seed: {seed}")  # shown when the test fails
     draw, settings = random.Random(seed), {**MLP, "epochs": 60}
-    spec, run, store = run_spec(SPARSE["npset"], **settings), write_run(SPARSE["npset"], **settings), tmp_path / "runs"
+    spec, run, store = (
+        run_spec(SPARSE["npset"], **settings),
+        write_run(SPARSE["npset"], **settings),
+        tmp_path / "runs",
+    )
     undisturbed = Training(spec)
     list(undisturbed)
     arguments = command(run, store, "--commit-seconds", "0", "--keep-weights")
     for _ in range(4):
-        with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        with subprocess.Popen(
+            arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
             assert process.stdout
             for _ in range(draw.randint(1, 12)):
                 process.stdout.readline()
@@ -333,6 +397,8 @@ def test_killed_at_random_moments_the_rows_and_the_masks_are_those_of_an_undistu
     folder = RunFolder(open_store(str(store)), spec, print)
     outcome = folder.outcome()
     assert outcome
-    kept = torch.load(io.BytesIO(folder.store.read(f"{spec.run_id}/{outcome.files['checkpoint'].name}")), weights_only=True)
+    kept = torch.load(
+        io.BytesIO(folder.store.read(f"{spec.run_id}/{outcome.files['checkpoint'].name}")), weights_only=True
+    )
     for i, layer in undisturbed.state()["connections"].items():
         assert torch.equal(kept["connections"][i]["mask"], layer["mask"])

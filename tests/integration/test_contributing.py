@@ -34,15 +34,37 @@ def test_a_policy_takes_one_class_one_line_in_one_table_one_test_and_one_command
     for name, text in code.items():
         path = tmp_path / name
         before = path.read_text()
-        path.write_text(before.replace("\n}\n", f"\n{table}}}\n") if text == table else f"{before}\n\n{text}")
+        path.write_text(
+            before.replace("\n}\n", f"\n{table}}}\n") if text == table else f"{before}\n\n{text}"
+        )
         assert path.read_text() != before
 
-    tested = [sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/unit/test_keep_ratio.py", "-k", "triangle"]
+    tested = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "tests/unit/test_keep_ratio.py",
+        "-k",
+        "triangle",
+    ]
     done = subprocess.run(tested, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout  # its own, and the one that continues every policy from its state
 
-    schema = [sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/unit/test_study_file.py", "-k", "schema_in_the_repository"]
+    schema = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "tests/unit/test_study_file.py",
+        "-k",
+        "schema_in_the_repository",
+    ]
     done = subprocess.run(schema, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "To write it anew: make schema" in done.stdout
@@ -55,17 +77,27 @@ def test_a_policy_takes_one_class_one_line_in_one_table_one_test_and_one_command
 
     for check in (["ruff", "format", "--check"], ["ruff", "check"], ["basedpyright"]):
         changed = [name for name in code if name.endswith(".py")]
-        checked = subprocess.run([sys.executable, "-m", *check, *changed], cwd=tmp_path, capture_output=True, text=True, check=False)
+        checked = subprocess.run(
+            [sys.executable, "-m", *check, *changed],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert checked.returncode == 0, checked.stdout
 
     run = tmp_path / "run.json"
     run.write_text(json.dumps(run_values({"name": "triangle", "period": 2, "low": 0.5})))
-    trained = subprocess.run(command(run, tmp_path / "runs"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    trained = subprocess.run(
+        command(run, tmp_path / "runs"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert trained.returncode == 0, trained.stderr
     assert [json.loads(row)["keep_ratio"] for row in trained.stdout.splitlines()] == [1, 0.5, 1]
 
     run.write_text(json.dumps(run_values({"name": "triangle", "perid": 2})))
-    refused = subprocess.run(command(run, tmp_path / "runs"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        command(run, tmp_path / "runs"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert refused.returncode == 2
     assert "Did you mean 'period'?" in refused.stderr
 
@@ -73,7 +105,11 @@ def test_a_policy_takes_one_class_one_line_in_one_table_one_test_and_one_command
 def made_by(*arguments: str) -> list[str]:
     """The commands of a target of the Makefile, as they would run."""
     done = subprocess.run(
-        ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.splitlines()
 
@@ -88,6 +124,12 @@ def test_make_export_and_make_notebook_write_where_make_check_does_not_look(tmp_
     for folder in ("studies", place):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "unused.py").write_text("import os\n")
-    checked = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "studies/unused.py" in checked.stdout
     assert "results/" not in checked.stdout

@@ -34,7 +34,9 @@ def rows_and_weights(training: Training) -> tuple[list[dict[str, Any]], list[tor
 
 
 @pytest.mark.parametrize("before", [SAWTOOTH, RANDOM])
-def test_a_run_that_takes_an_engine_over_gives_the_rows_of_one_that_had_it_new(before: dict[str, Any]) -> None:
+def test_a_run_that_takes_an_engine_over_gives_the_rows_of_one_that_had_it_new(
+    before: dict[str, Any],
+) -> None:
     second = run_spec(SAWTOOTH, seed=2, validation=0.05, init="fan-in", learning_rate=0.05)
     alone = Training(second)
     rows, weights = rows_and_weights(alone)
@@ -62,7 +64,13 @@ def test_two_trainings_at_once_never_share_an_engine() -> None:
 
 def test_a_task_that_trains_otherwise_gets_an_engine_of_its_own() -> None:
     images = Training(run_spec()).images
-    changes: list[dict[str, Any]] = [{}, {"weight_decay": 0.1}, {"momentum": 0.5}, {"precision": "bfloat16"}, {"shortcut": "raw"}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"weight_decay": 0.1},
+        {"momentum": 0.5},
+        {"precision": "bfloat16"},
+        {"shortcut": "raw"},
+    ]
     changes.append({"model": "wrn-10-2"})
     for change in changes:
         first = Training(run_spec(), images=images)
@@ -93,10 +101,15 @@ def test_after_the_first_epoch_and_the_first_run_nothing_is_made_anew() -> None:
     images = first.images
     del first, rows
     gc.collect()
-    second = Training(run_spec({"name": "fixed", "ratio": 0.1}, seed=9, train_size=96, learning_rate=0.3, validation=0.1), images=images)
+    second = Training(
+        run_spec({"name": "fixed", "ratio": 0.1}, seed=9, train_size=96, learning_rate=0.3, validation=0.1),
+        images=images,
+    )
     list(second)
     assert {key: second.engine.steps[key] for key in made} == made
-    assert sorted(set(second.engine.steps) - set(made)) == [("evaluate", 120, False, ())]  # the images that it holds out
+    assert sorted(set(second.engine.steps) - set(made)) == [
+        ("evaluate", 120, False, ())
+    ]  # the images that it holds out
 
 
 @pytest.mark.parametrize(("policy", "momentum"), [(SAWTOOTH, 0.9), (RANDOM, 0.0)])
@@ -134,7 +147,9 @@ def test_a_learning_rate_on_the_device_steps_as_one_on_the_host() -> None:
     """On a CUDA device the rate is a tensor; torch's step takes one on a CPU too."""
     weights: list[list[torch.Tensor]] = []
     for device_rate in (False, True):
-        training = Training(run_spec(epochs=2, learning_rate=0.125, schedule="constant"))  # the same number in float32 as in float64
+        training = Training(
+            run_spec(epochs=2, learning_rate=0.125, schedule="constant")
+        )  # the same number in float32 as in float64
         if device_rate:
             training.optimizer._rate = torch.zeros(())  # pyright: ignore[reportPrivateUsage]
         weights.append(rows_and_weights(training)[1])
@@ -143,11 +158,15 @@ def test_a_learning_rate_on_the_device_steps_as_one_on_the_host() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("implementation", "size"), [(cpu, 40), (fused, 4)], ids=["cpu", "fused"])
-def test_every_site_of_a_training_is_the_formula(implementation: Any, size: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_site_of_a_training_is_the_formula(
+    implementation: Any, size: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernels run in Triton's interpreter: few images, because each is a program in Python."""
     if implementation is fused and torch.cuda.is_available():
         pytest.skip("the kernels are a CUDA device's here; tests/gpu trains with them")
-    spec = run_spec({"name": "fixed", "ratio": 0.3}, epochs=2, train_size=size, batch_size=32, precision=precision)
+    spec = run_spec(
+        {"name": "fixed", "ratio": 0.3}, epochs=2, train_size=size, batch_size=32, precision=precision
+    )
     whole = Training(spec).images
     images = Images(whole.images[: whole.train + 2], whole.labels[: whole.train + 2], whole.train)
     judged = Judged(implementation)

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from sweep import export as exports
-from sweep.ledger import Ledger
-from sweep.reading import Reading
-from sweep.report import Report, page
-from sweep.tables import TABLES_VERSION
+from sweep.ledger.ledger import Ledger
+from sweep.views.export import files as exports
+from sweep.views.export.tables import TABLES_VERSION
+from sweep.views.reading import Reading
+from sweep.views.report.page import Report, page
 from tests.integration.exported import TABLES, WILD, WORDS, made, values_of, written
 from tests.integration.readers import READERS, by_pyarrow, kinds, query
 from tests.sweeps import sweep
@@ -41,7 +41,9 @@ def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("export") / "deep" / "out"
     reading = Reading(Ledger(str(store), "wild", lambda _: None))
     compared = reading.compare()
-    endless = replace(compared[0], arm=WORDS, ci_low=-math.inf, ci_high=math.inf, gain=math.nan, missing=[WORDS, ""])
+    endless = replace(
+        compared[0], arm=WORDS, ci_low=-math.inf, ci_high=math.inf, gain=math.nan, missing=[WORDS, ""]
+    )
     numbers = Report.of(reading, compared).numbers
     numbers["comparisons"][0] |= {"arm": WORDS, "ci_low": -math.inf, "ci_high": math.inf, "gain": math.nan}
     rows = exports.export(reading, numbers, [*compared, endless], to, lambda _table, _rows: None)
@@ -56,7 +58,11 @@ def test_the_page_shows_what_was_chosen_and_says_that_a_diverged_run_counts_as_0
         arm["diverged"], arm["settings"] = 0, {}
     assert "a diverged run counts as 0" not in page(report)
     assert '<th class="text">chosen</th>' not in page(report)
-    report.numbers["arms"][0]["settings"] = {"policy.epsilon": 5.2000001, "task.learning_rate": 0.02123, "task.model": "mlp-13-14"}
+    report.numbers["arms"][0]["settings"] = {
+        "policy.epsilon": 5.2000001,
+        "task.learning_rate": 0.02123,
+        "task.model": "mlp-13-14",
+    }
     assert '<th class="text">chosen</th>' in page(report)
     assert '<td class="text">epsilon 5.2, learning_rate 0.0212, model mlp-13-14</td>' in page(report)
 
@@ -94,13 +100,19 @@ def test_columns_carry_their_meaning_and_unit_and_the_table_its_version(folder: 
     schema = pq.read_schema(folder / f"{table}.parquet")
     assert int(schema.metadata[b"schema_version"]) == TABLES_VERSION
     assert all(field.metadata[b"meaning"] for field in schema)
-    words = (folder / "README.md").read_text(encoding="utf-8").split(f"## {table}.parquet")[1].split("\n## ")[0]
+    words = (
+        (folder / "README.md").read_text(encoding="utf-8").split(f"## {table}.parquet")[1].split("\n## ")[0]
+    )
     assert f"schema version {TABLES_VERSION}" in words
     for field in schema:
         (line,) = (line for line in words.splitlines() if line.startswith(f"| {field.name} |"))
         assert field.metadata[b"meaning"].decode().replace("|", "\\|") in line
         assert field.metadata.get(b"unit", b"").decode() in line
-    numbers = [field for field in schema if kinds(folder / f"{table}.parquet")[field.name] == "number" and "." not in field.name]
+    numbers = [
+        field
+        for field in schema
+        if kinds(folder / f"{table}.parquet")[field.name] == "number" and "." not in field.name
+    ]
     without = {field.name for field in numbers if not field.metadata.get(b"unit")}
     assert without <= {"seed", "learning_rate"}, "numbers without a unit"
 
@@ -109,14 +121,19 @@ def test_report_and_study_are_strict_json_with_every_word_as_it_was_written(fold
     def never(word: str) -> None:
         raise AssertionError(word)
 
-    found = {name: json.loads((folder / f"{name}.json").read_bytes(), parse_constant=never) for name in ("report", "study")}
+    found = {
+        name: json.loads((folder / f"{name}.json").read_bytes(), parse_constant=never)
+        for name in ("report", "study")
+    }
     assert found["report"]["description"] == found["study"]["contents"]["description"] == WORDS
     assert (
         found["report"]["comparisons"][0] | {"arm": WORDS, "ci_low": "-inf", "ci_high": "inf", "gain": None}
         == found["report"]["comparisons"][0]
     )
     assert WORDS in (folder / "README.md").read_text(encoding="utf-8")
-    assert found["study"]["searched"] == {"additive": {"task.learning_rate": {"choice": [0.1, 1e18], "whole": False}}}
+    assert found["study"]["searched"] == {
+        "additive": {"task.learning_rate": {"choice": [0.1, 1e18], "whole": False}}
+    }
     assert {path.name for path in folder.iterdir()} == set(exports.FILES)
 
 
@@ -144,7 +161,11 @@ def test_an_export_that_ends_early_leaves_the_earlier_one_and_nothing_else(
             yield next(made)
         raise pulled
 
-    monkeypatch.setattr(exports, step, (lambda source: next(one_and_no_more(source))) if step == "notebook" else one_and_no_more)
+    monkeypatch.setattr(
+        exports,
+        step,
+        (lambda source: next(one_and_no_more(source))) if step == "notebook" else one_and_no_more,
+    )
     for to in ("out", "fresh"):
         with pytest.raises(pulled):
             written(store, "wild", tmp_path / to)
@@ -158,7 +179,9 @@ def test_an_export_that_ends_early_leaves_the_earlier_one_and_nothing_else(
     assert after["README.md"] != before["README.md"]
 
 
-def test_what_others_keep_in_the_folder_is_never_moved(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_others_keep_in_the_folder_is_never_moved(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The folder may be a mount point, or somebody's working folder: then it cannot be renamed, and what is moved out of it may be lost."""
 
     def busy(path: Path, _: Path) -> Path:
@@ -172,7 +195,9 @@ def test_what_others_keep_in_the_folder_is_never_moved(store: Path, tmp_path: Pa
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*exports.FILES, "mine.txt"}
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_leaves_nothing(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -194,11 +219,15 @@ def test_a_full_disk_is_said_and_leaves_nothing(store: Path, tmp_path: Path, mon
         ("wild", "mine", 2, "no export made the README.md there"),
     ],
 )
-def test_what_cannot_be_exported_is_said_in_one_line(store: Path, tmp_path: Path, study: str, to: str, code: int, words: str) -> None:
+def test_what_cannot_be_exported_is_said_in_one_line(
+    store: Path, tmp_path: Path, study: str, to: str, code: int, words: str
+) -> None:
     (tmp_path / "a-file").write_text("kept")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README.md").write_text("kept")
-    (tmp_path / f"{study}.yaml").write_text(yaml.safe_dump(values_of(WILD), allow_unicode=True), encoding="utf-8")
+    (tmp_path / f"{study}.yaml").write_text(
+        yaml.safe_dump(values_of(WILD), allow_unicode=True), encoding="utf-8"
+    )
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     ended = sweep("export", tmp_path / f"{study}.yaml", "--store", store, "--to", tmp_path / to)
     assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
@@ -208,8 +237,19 @@ def test_what_cannot_be_exported_is_said_in_one_line(store: Path, tmp_path: Path
 
 
 def test_the_command_says_what_it_wrote(store: Path, tmp_path: Path) -> None:
-    ended = sweep("export", "wild.yaml", "--store", store, "--to", tmp_path / "out", "--json", env={"LC_ALL": "C", "PYTHONUTF8": "0"})
+    ended = sweep(
+        "export",
+        "wild.yaml",
+        "--store",
+        store,
+        "--to",
+        tmp_path / "out",
+        "--json",
+        env={"LC_ALL": "C", "PYTHONUTF8": "0"},
+    )
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
     assert told["to"] == str(tmp_path / "out")
-    assert told["rows"] == {name: pq.read_metadata(tmp_path / "out" / f"{name}.parquet").num_rows for name in TABLES}
+    assert told["rows"] == {
+        name: pq.read_metadata(tmp_path / "out" / f"{name}.parquet").num_rows for name in TABLES
+    }

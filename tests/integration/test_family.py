@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from sweep.study import shipped
+from sweep.study.files import shipped
 from tests.sweeps import sweep
 from tests.views import MLFLOWS_OWN, PARENT, database, shown
 
@@ -53,7 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_arm_has_its_runs_on_every_task(folder: Path) -> None:
     status = json.loads(sweep("status", folder / "family.yaml", "--store", folder, "--json").stdout)
     assert [arm["arm"] for arm in status["arms"]] == [f"{arm}@{task}" for task in TASKS for arm in ARMS]
-    assert {(arm["search_done"], arm["confirm_done"], arm["failed"]) for arm in status["arms"]} == {(2, SEEDS, 0)}
+    assert {(arm["search_done"], arm["confirm_done"], arm["failed"]) for arm in status["arms"]} == {
+        (2, SEEDS, 0)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +75,29 @@ def test_the_export_has_the_columns_of_each_kind_of_policy_and_null_elsewhere(ex
     assert set(epochs["task"]) == set(TASKS)
     sparse = epochs["arm"].str.match("set@|static-sparse@|npset")
     assert epochs.loc[sparse, ["connections", "active_neurons", "parameters"]].notna().all(axis=None)
-    assert epochs.loc[sparse, ["keep_ratio", "reset", "cycle", "smoothed_train_accuracy"]].isna().all(axis=None)
+    assert (
+        epochs.loc[sparse, ["keep_ratio", "reset", "cycle", "smoothed_train_accuracy"]].isna().all(axis=None)
+    )
     assert epochs.loc[~sparse, ["connections", "active_neurons"]].isna().all(axis=None)
     assert (epochs.loc[~sparse, "keep_ratio"] == 1).all()
 
 
-@pytest.mark.parametrize(("matched", "arm", "end"), [("dense-start", "set", "first"), ("dense-end", "npset", "last")])
+@pytest.mark.parametrize(
+    ("matched", "arm", "end"), [("dense-start", "set", "first"), ("dense-end", "npset", "last")]
+)
 @pytest.mark.parametrize("task", TASKS)
 def test_a_matched_network_has_the_parameters_of_the_arm_it_is_matched_to(
     exported: Path, matched: str, arm: str, end: str, task: str
 ) -> None:
     runs = table(exported, "runs").set_index("run_id")
     epochs = table(exported, "epochs").join(runs[["arm", "phase"]], on="run_id")
-    counts = epochs[epochs["phase"] == "confirm"].groupby(["arm", "run_id"])["parameters"].agg(["first", "last"]).groupby("arm").mean()
+    counts = (
+        epochs[epochs["phase"] == "confirm"]
+        .groupby(["arm", "run_id"])["parameters"]
+        .agg(["first", "last"])
+        .groupby("arm")
+        .mean()
+    )
     theirs, own = counts.at[f"{arm}@{task}", end], counts.at[f"{matched}@{task}", "last"]
     assert own == pytest.approx(theirs, rel=0.1)  # a network of two layers of a few neurons can be no nearer
     assert own < counts.at[f"dense@{task}", "last"]
@@ -93,7 +105,10 @@ def test_a_matched_network_has_the_parameters_of_the_arm_it_is_matched_to(
 
 @pytest.mark.parametrize(
     ("control", "arm", "settings"),
-    [("static-sparse", "set", ["policy.epsilon"]), ("npset-frozen", "npset", ["policy.epsilon", "policy.percentile"])],
+    [
+        ("static-sparse", "set", ["policy.epsilon"]),
+        ("npset-frozen", "npset", ["policy.epsilon", "policy.percentile"]),
+    ],
 )
 @pytest.mark.parametrize("task", TASKS)
 def test_a_control_without_rewiring_has_the_settings_of_the_finalist_it_is_a_control_of(
@@ -109,9 +124,17 @@ def test_a_control_without_rewiring_has_the_settings_of_the_finalist_it_is_a_con
 def test_the_comparisons_are_the_referees_questions_and_are_all_there(exported: Path) -> None:
     compared = table(exported, "comparisons")
     family = compared[compared["role"] == "family"]
-    asked = {"set": {"dense", "dense-start", "static-sparse"}, "npset": {"dense", "dense-end", "npset-frozen"}}
-    assert {(arm, reference) for arm, reference in zip(family["arm"], family["reference_arm"], strict=True)} == {
-        (f"{arm}@{task}", f"{other}@{task}") for task in TASKS for arm, others in asked.items() for other in others
+    asked = {
+        "set": {"dense", "dense-start", "static-sparse"},
+        "npset": {"dense", "dense-end", "npset-frozen"},
+    }
+    assert {
+        (arm, reference) for arm, reference in zip(family["arm"], family["reference_arm"], strict=True)
+    } == {
+        (f"{arm}@{task}", f"{other}@{task}")
+        for task in TASKS
+        for arm, others in asked.items()
+        for other in others
     }
     assert family[["gain", "ci_low", "p_value", "p_holm"]].notna().all(axis=None)
     across = table(exported, "across")
@@ -125,7 +148,9 @@ def test_mlflow_has_every_arm_with_its_seeds_its_gain_and_the_columns_that_apply
     uri = database(folder / "view" / "mlflow.db")
     found = shown(uri, "family")
     parents = {run.tags["candidate"]: key for key, run in found.items() if run.tags["kind"] == "confirm"}
-    assert {found[key].tags["arm"] for key in parents.values()} == {f"{arm}@{task}" for task in TASKS for arm in ARMS}
+    assert {found[key].tags["arm"] for key in parents.values()} == {
+        f"{arm}@{task}" for task in TASKS for arm in ARMS
+    }
     for key in parents.values():
         run = found[key]
         assert run.status == "FINISHED"
@@ -139,12 +164,19 @@ def test_mlflow_has_every_arm_with_its_seeds_its_gain_and_the_columns_that_apply
         asked = {"set": {"dense-start", "static-sparse"}, "npset": {"dense-end", "npset-frozen"}}.get(
             run.tags["arm"].partition("@")[0], set()
         )
-        assert {name for name in metrics if name.startswith("p_holm_over_")} == {f"p_holm_over_{other}" for other in asked}
+        assert {name for name in metrics if name.startswith("p_holm_over_")} == {
+            f"p_holm_over_{other}" for other in asked
+        }
         assert {f"gain_over_{other}" for other in asked} <= metrics
     experiment = MlflowClient(uri).get_experiment_by_name("family")
     assert experiment
     assert "Across tasks" in experiment.tags["mlflow.note.content"]
-    assert PARENT in next(iter(MlflowClient(uri).search_runs([experiment.experiment_id], "tags.kind = 'run'"))).data.tags
+    assert (
+        PARENT
+        in next(
+            iter(MlflowClient(uri).search_runs([experiment.experiment_id], "tags.kind = 'run'"))
+        ).data.tags
+    )
 
 
 def test_the_report_shows_each_task_the_matched_sizes_and_that_two_tasks_are_too_few(folder: Path) -> None:
@@ -156,6 +188,7 @@ def test_the_report_shows_each_task_the_matched_sizes_and_that_two_tasks_are_too
         assert all(task in text for task in TASKS)
         assert "ested over other arms" in text
     assert all(
-        f"Gains over {arm}" in page or f"over {arm}" in page for arm in ("dense-start", "static-sparse", "dense-end", "npset-frozen")
+        f"Gains over {arm}" in page or f"over {arm}" in page
+        for arm in ("dense-start", "static-sparse", "dense-end", "npset-frozen")
     )
     assert "keep ratio r" not in page  # nothing here is read at another ratio than 1

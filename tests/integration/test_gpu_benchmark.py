@@ -22,7 +22,7 @@ from benchmarks.gpu import PARTS, begun, load, main, measure, run
 from benchmarks.gpu_children import hand_over
 from benchmarks.gpu_packed import NoMps, mps, rate
 from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, write_whole
-from sweep.measured import Results, read
+from sweep.estimate.measured import Results, read
 from tests.conftest import ROOT
 
 COMMAND = [sys.executable, "-m", "benchmarks.gpu"]
@@ -68,7 +68,9 @@ def environment_as_before() -> Iterator[None]:
 @pytest.mark.slow
 def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Path) -> None:
     out = tmp_path / "gpu-rehearsal.json"
-    done = subprocess.run([*COMMAND, "--rehearse", "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*COMMAND, "--rehearse", "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("# REHEARSAL, not a measurement\n")
     found = json.loads(out.read_text())
@@ -84,13 +86,22 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
     ]  # wrn-10-1 has 7: the first block's input is as wide as the stem
     assert all(line["exactly_keep_survive"] and not line["errors"] for line in found["sites"]["shapes"])
     rungs = ["plain fp32", "plain bf16", "plain bf16 compiled", "fused", "fused + graph"]
-    assert [(line["rung"], line["epoch_seconds"] > 0) for line in found["ladder"]] == [(rung, True) for rung in rungs]
+    assert [(line["rung"], line["epoch_seconds"] > 0) for line in found["ladder"]] == [
+        (rung, True) for rung in rungs
+    ]
     assert found["ratios"]["recorded_anew"] is False
     assert len(found["ratios"]["epochs"]) == 4
-    apart, spread = (found["agreement"][key] for key in ("greatest_difference_by_epoch", "spread_over_seeds_by_epoch"))
-    assert found["agreement"]["agree"] == all(one <= other for one, other in zip(apart, spread, strict=True))  # which, is luck
+    apart, spread = (
+        found["agreement"][key] for key in ("greatest_difference_by_epoch", "spread_over_seeds_by_epoch")
+    )
+    assert found["agreement"]["agree"] == all(
+        one <= other for one, other in zip(apart, spread, strict=True)
+    )  # which, is luck
     assert sorted(found["agreement"]["reference"]) == ["1", "2", "3"]
-    assert [(line["runs"], line["mps"], line["rows_equal"]) for line in found["packed"]] == [(1, False, True), (2, False, True)]
+    assert [(line["runs"], line["mps"], line["rows_equal"]) for line in found["packed"]] == [
+        (1, False, True),
+        (2, False, True),
+    ]
     assert found["mps"]["complete"] is False
     assert len(found["required"]) == 8
     assert all(line["measured"] is not None and line["met"] is None for line in found["required"])
@@ -98,7 +109,9 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_without_a_device_nothing_is_measured_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_device_nothing_is_measured_or_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--out", str(tmp_path / "gpu.json")]) == 3
     said = capsys.readouterr()
     assert "--rehearse" in said.err
@@ -130,9 +143,13 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line_before_anything_is_m
     assert said.startswith(f"--out {tmp_path}/file/gpu.json: cannot be written: ")
 
 
-def test_a_disk_that_is_full_for_a_while_costs_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_for_a_while_costs_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
-    monkeypatch.setattr(gpu, "PARTS", {name: lambda _, name=name: done.append(name) for name in ("one", "two")})
+    monkeypatch.setattr(
+        gpu, "PARTS", {name: lambda _, name=name: done.append(name) for name in ("one", "two")}
+    )
 
     def full() -> None:
         if len(done) < 2:
@@ -180,7 +197,9 @@ child.tell({{"do": "train", "epochs": 100}})
 print(child.process.pid, flush=True)
 sys.stdin.read()
 """
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())
         parent.kill()
@@ -208,14 +227,19 @@ def test_a_daemon_of_ours_is_told_to_quit(control: Path) -> None:
 def test_a_daemon_of_ours_quits_though_we_are_killed(control: Path) -> None:
     code = "import os; from benchmarks.gpu_packed import mps; it = mps(); it.__enter__(); os.kill(os.getpid(), 9)"
     environment = {**os.environ, "TMPDIR": str(control.parent)}
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False).returncode
+        == -signal.SIGKILL
+    )
     until, log = time.monotonic() + 120, Path(f"{control}.log")
     while log.read_text() != "began\nquit\n" and time.monotonic() < until:
         time.sleep(0.05)
     assert log.read_text() == "began\nquit\n"
 
 
-def test_a_daemon_that_cannot_be_had_is_told_with_its_reason(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_cannot_be_had_is_told_with_its_reason(
+    control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     control.write_text("#!/bin/sh\necho Insufficient privileges >&2\nexit 1\n")
     with pytest.raises(NoMps, match="did not start: Insufficient privileges"), mps():
         pass
@@ -228,8 +252,12 @@ def test_only_what_is_done_while_all_are_busy_counts_as_packed() -> None:
     """One alone; two in step; and two of which the second begins a second later and takes twice as long for an epoch."""
     assert rate([[10.0, 12.0, 14.0]]) == pytest.approx(0.5)
     assert rate([[10.0, 12.0, 14.0], [10.0, 12.0, 14.0]]) == pytest.approx(1.0)
-    assert rate([[0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 5.0]]) == pytest.approx(1.5)  # from 1 to 3: two epochs, and one
-    assert rate([[0.0, 1.0], [3.0, 4.0]]) == pytest.approx(0.5)  # they missed each other: two epochs in four seconds
+    assert rate([[0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 5.0]]) == pytest.approx(
+        1.5
+    )  # from 1 to 3: two epochs, and one
+    assert rate([[0.0, 1.0], [3.0, 4.0]]) == pytest.approx(
+        0.5
+    )  # they missed each other: two epochs in four seconds
 
 
 def test_the_plan_of_a_measurement_has_every_part_and_fits_its_time() -> None:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from sweep.cli import app
-from sweep.planned import FIXED_SECONDS, RUN_SECONDS
+from sweep.cli.sweeping import app
+from sweep.estimate.planned import FIXED_SECONDS, RUN_SECONDS
 from tests.conftest import ROOT
 from tests.sweeps import sweep, write_gpu_results, write_study
 from trainer.data import DataError
@@ -25,11 +25,11 @@ UNDER_MPS = f"4 runs on each GPU under MPS (`gpus: 0.25`, and {MPS})"
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in the place of sweep/gpus, on a machine without a GPU, whatever this one has."""
+    """An empty folder in the place of sweep/estimate/gpus, on a machine without a GPU, whatever this one has."""
     folder = tmp_path / "results"
     folder.mkdir()
-    monkeypatch.setattr("sweep.measured.RESULTS", folder)
-    monkeypatch.setattr("sweep.planned.device_here", lambda: None)
+    monkeypatch.setattr("sweep.estimate.measured.RESULTS", folder)
+    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: None)
     for name in ("STORE", "RAY_ADDRESS", "DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     return folder
@@ -90,10 +90,14 @@ def test_the_hours_of_the_papers_study_follow_from_a_results_file(results: Path)
         (0.5, EPOCHS * 2.5 * 0.5 / 3600),
     ],
 )
-def test_hours_count_what_a_run_holds_of_a_gpu(results: Path, tmp_path: Path, gpus: float, hours: float) -> None:
+def test_hours_count_what_a_run_holds_of_a_gpu(
+    results: Path, tmp_path: Path, gpus: float, hours: float
+) -> None:
     """One alone takes 1.25 s an epoch; two were not measured, and are taken to be no faster together."""
     write_gpu_results(results)
-    assert plan(results, "--gpu", "H100", study=changed(tmp_path, gpus=gpus))["gpu_hours_left"] == pytest.approx(hours)
+    assert plan(results, "--gpu", "H100", study=changed(tmp_path, gpus=gpus))[
+        "gpu_hours_left"
+    ] == pytest.approx(hours)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +128,12 @@ def test_the_papers_study_follows_the_measurement_that_travels_with_the_package(
     assert four["faster"] == ["one run on each GPU (`gpus: 1`): about 108 GPU-hours", *alone["faster"]]
 
 
-def test_the_gpu_of_this_machine_is_meant_where_none_is_named(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_of_this_machine_is_meant_where_none_is_named(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_gpu_results(results, "NVIDIA A100-SXM4-80GB")
     write_gpu_results(results, packed=[{"runs": 1, "mps": False, "epochs_per_second": 2.0}])
-    monkeypatch.setattr("sweep.planned.device_here", lambda: H100)
+    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: H100)
     assert plan(results)["gpu_hours_left"] == pytest.approx(EPOCHS / 2 / 3600)
     assert plan(results, "--gpu", "A100")["gpu_hours_left"] == pytest.approx(EPOCHS / 0.8 / 3600)
 
@@ -140,42 +146,54 @@ def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: p
         devices.append(given[2])
         return 2.0
 
-    monkeypatch.setattr("sweep.planned.device_here", lambda: "NVIDIA L4")
-    monkeypatch.setattr("sweep.planned.calibrate", tried)
+    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: "NVIDIA L4")
+    monkeypatch.setattr("sweep.estimate.planned.calibrate", tried)
     told = plan(results, study=changed(results.parent, gpus=0.25))
     assert devices == ["cuda"]
     assert told["gpu_hours_left"] == pytest.approx(EPOCHS * 2 * 0.25 / 3600)
     assert told["seconds_from"] == "estimated by a few seconds of training here"
-    assert "had it to itself" in told["assumed"]  # a lone try is less than what one of four takes, and that is said
+    assert (
+        "had it to itself" in told["assumed"]
+    )  # a lone try is less than what one of four takes, and that is said
 
 
-def test_another_gpu_than_the_one_that_was_asked_for_is_not_tried(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_gpu_than_the_one_that_was_asked_for_is_not_tried(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_gpu_results(results, task={"model": "wrn-16-8"})
-    monkeypatch.setattr("sweep.planned.device_here", lambda: "NVIDIA L4")
+    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: "NVIDIA L4")
     told = plan(results, "--gpu", "H100")
     assert (told["gpu_hours_left"], told["seconds_left"]) == (None, None)
-    assert told["seconds_from"].startswith(f"what was measured on {H100} does not fit this study: run `sweep plan`")
+    assert told["seconds_from"].startswith(
+        f"what was measured on {H100} does not fit this study: run `sweep plan`"
+    )
 
 
-def test_a_gpu_here_without_the_data_is_told_what_to_do(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_here_without_the_data_is_told_what_to_do(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def tried(*_: object) -> float:
         raise DataError("not here")
 
-    monkeypatch.setattr("sweep.planned.device_here", lambda: "NVIDIA L4")
-    monkeypatch.setattr("sweep.planned.calibrate", tried)
+    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: "NVIDIA L4")
+    monkeypatch.setattr("sweep.estimate.planned.calibrate", tried)
     told = plan(results)
     assert told["gpu_hours_left"] is None
     assert "python -m benchmarks.gpu" in told["seconds_from"]
 
 
-def test_with_nothing_to_tell_by_a_plan_says_what_to_run_and_which_gpus_could_be_named(results: Path) -> None:
+def test_with_nothing_to_tell_by_a_plan_says_what_to_run_and_which_gpus_could_be_named(
+    results: Path,
+) -> None:
     told = plan(results)
     assert (told["gpu_hours_left"], told["seconds_left"], told["assumed"]) == (None, None, "")
     assert told["seconds_from"].endswith(
         "`python -m benchmarks.gpu` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
     )
     write_gpu_results(results)
-    write_gpu_results(results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"})  # of no use to this study
+    write_gpu_results(
+        results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"}
+    )  # of no use to this study
     assert plan(results)["seconds_from"].endswith(f", or give --gpu one that was measured: {H100}")
     shown = invoke(results).stdout
     assert "unknown (no run to measure by" in shown
@@ -193,7 +211,9 @@ def test_a_damaged_file_is_named_in_a_warning_and_the_others_are_used(results: P
     (results / "gpu-broken.json").write_text("{")
     told = plan(results, "--gpu", "H100")
     assert told["gpu_hours_left"] == pytest.approx(EPOCHS / 0.8 / 3600)
-    assert [line.split()[0] for line in told["warnings"] if "damaged" in line] == [str(results / "gpu-broken.json")]
+    assert [line.split()[0] for line in told["warnings"] if "damaged" in line] == [
+        str(results / "gpu-broken.json")
+    ]
 
 
 def test_a_name_that_is_not_one_measured_gpus_is_a_usage_error_that_lists_them(results: Path) -> None:
@@ -202,12 +222,16 @@ def test_a_name_that_is_not_one_measured_gpus_is_a_usage_error_that_lists_them(r
     assert "python -m benchmarks.gpu" in nothing
     write_gpu_results(results)
     write_gpu_results(results, "NVIDIA A100-SXM4-80GB")
-    assert f"--gpu V100: has not been measured. Measured are: NVIDIA A100-SXM4-80GB, {H100}." in refused(results, "--gpu", "V100")
+    assert f"--gpu V100: has not been measured. Measured are: NVIDIA A100-SXM4-80GB, {H100}." in refused(
+        results, "--gpu", "V100"
+    )
     assert f"--gpu nvidia: could be NVIDIA A100-SXM4-80GB or {H100}." in refused(results, "--gpu", "nvidia")
 
 
-def test_a_study_that_takes_no_gpu_has_no_gpu_hours_and_takes_no_name(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.planned.CALIBRATION_SECONDS", 0.0)
+def test_a_study_that_takes_no_gpu_has_no_gpu_hours_and_takes_no_name(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.estimate.planned.CALIBRATION_SECONDS", 0.0)
     (results / "gpu-broken.json").write_text("{")  # of no interest to it
     study = str(write_study(results))
     told = plan(results, study=study)

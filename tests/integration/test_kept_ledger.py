@@ -56,7 +56,9 @@ def file(study: str) -> Path:
 
 def files(folder: Path, *without: str) -> dict[str, bytes]:
     """Everything in a study's folder, but for some of its parts."""
-    named = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    named = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
     return {name: path.read_bytes() for name, path in named.items() if not name.startswith(without)}
 
 
@@ -79,7 +81,10 @@ def differences(expected: Any, found: Any, place: str = "") -> Iterator[str]:
         for i, (before, now) in enumerate(zip(expected, found, strict=True)):
             yield from differences(before, now, f"{place}.{i}")
     elif isinstance(expected, float) and isinstance(found, float | int):
-        if not (math.isclose(expected, found, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(expected) and math.isnan(found))):
+        if not (
+            math.isclose(expected, found, rel_tol=1e-9, abs_tol=1e-12)
+            or (math.isnan(expected) and math.isnan(found))
+        ):
             yield f"{place}: {found} and not {expected}"
     elif expected != found:
         yield f"{place}: {found} and not {expected}"
@@ -90,7 +95,12 @@ def test_it_is_complete_and_its_study_file_is_the_one_it_was_begun_with(kept: Pa
     before = files(kept / study)
     seen = told("status", file(study), "--store", kept)
     planned = told("plan", file(study), "--store", kept, "--slots", "1")
-    assert (seen["complete"], seen["done"], seen["damaged"], seen["failures"]) == (True, seen["total"], {}, {})
+    assert (seen["complete"], seen["done"], seen["damaged"], seen["failures"]) == (
+        True,
+        seen["total"],
+        {},
+        {},
+    )
     assert (planned["runs_left"], planned["runs_done"]) == (0, seen["total"])
     assert not any("grew" in warning for warning in planned["warnings"])
     assert files(kept / study) == before

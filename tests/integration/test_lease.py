@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from sweep.lease import SILENT_SECONDS, Held, Lease, holder
+from sweep.errors import Held
+from sweep.ledger.lease import SILENT_SECONDS, Lease, holder
 from tests.conftest import ROOT
 from trainer.store import Store, open_store, seal, unseal
 
@@ -89,7 +90,9 @@ def leases(store: Store) -> list[str]:
     return [name.removeprefix("lease/") for name in store.names("lease")]
 
 
-def test_a_second_driver_is_told_who_holds_it_and_since_when(store: Store, newcomer: Callable[[], Lease]) -> None:
+def test_a_second_driver_is_told_who_holds_it_and_since_when(
+    store: Store, newcomer: Callable[[], Lease]
+) -> None:
     assert holder(store) is None
     assert acquire(newcomer()) == 0
     held = holder(store)
@@ -101,7 +104,9 @@ def test_a_second_driver_is_told_who_holds_it_and_since_when(store: Store, newco
     assert leases(store) == ["lease-1.json"]
 
 
-def test_a_holder_that_released_lets_the_next_in_at_once(store: Store, newcomer: Callable[[], Lease]) -> None:
+def test_a_holder_that_released_lets_the_next_in_at_once(
+    store: Store, newcomer: Callable[[], Lease]
+) -> None:
     for number in (1, 2, 3):
         lease = newcomer()
         assert acquire(lease) == 0
@@ -112,7 +117,7 @@ def test_a_holder_that_released_lets_the_next_in_at_once(store: Store, newcomer:
 
 HOLDS = """
 import sys, time
-from sweep.lease import Lease
+from sweep.ledger.lease import Lease
 from trainer.store import open_store
 Lease(open_store(sys.argv[1]), print).acquire()
 print("held", flush=True)
@@ -120,8 +125,12 @@ time.sleep(1000)
 """
 
 
-def test_a_holder_whose_process_was_killed_is_taken_over_at_once(place: str, store: Store, newcomer: Callable[[], Lease]) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLDS, place], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+def test_a_holder_whose_process_was_killed_is_taken_over_at_once(
+    place: str, store: Store, newcomer: Callable[[], Lease]
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, place], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout
             assert process.stdout.readline() == "held\n"
@@ -133,23 +142,34 @@ def test_a_holder_whose_process_was_killed_is_taken_over_at_once(place: str, sto
     assert leases(store) == ["lease-2.json"]
 
 
-def test_a_process_number_that_is_used_again_is_not_the_holder(store: Store, newcomer: Callable[[], Lease]) -> None:
+def test_a_process_number_that_is_used_again_is_not_the_holder(
+    store: Store, newcomer: Callable[[], Lease]
+) -> None:
     first = newcomer()
     acquire(first)
     first.release()
     body = unseal(store.read("lease/lease-1.json"))
-    store.write("lease/lease-1.json", seal({**body, "state": "held", "started": str(int(body["started"]) - 1)}))
+    store.write(
+        "lease/lease-1.json", seal({**body, "state": "held", "started": str(int(body["started"]) - 1)})
+    )
     assert acquire(newcomer()) == 0
 
 
-def test_a_holder_elsewhere_is_taken_over_when_silent_for_the_wait_and_not_before(store: Store, newcomer: Callable[[], Lease]) -> None:
+def test_a_holder_elsewhere_is_taken_over_when_silent_for_the_wait_and_not_before(
+    store: Store, newcomer: Callable[[], Lease]
+) -> None:
     store.write("lease/lease-4.json", seal(ELSEWHERE))
-    waited = acquire(newcomer(), lambda waited: leases(store) == ["lease-4.json"] or pytest.fail(f"taken over after {waited} s"))
+    waited = acquire(
+        newcomer(),
+        lambda waited: leases(store) == ["lease-4.json"] or pytest.fail(f"taken over after {waited} s"),
+    )
     assert SILENT_SECONDS <= waited <= SILENT_SECONDS + 1
     assert leases(store) == ["lease-5.json"]
 
 
-def test_a_holder_elsewhere_that_beats_at_the_last_moment_keeps_the_study(store: Store, newcomer: Callable[[], Lease]) -> None:
+def test_a_holder_elsewhere_that_beats_at_the_last_moment_keeps_the_study(
+    store: Store, newcomer: Callable[[], Lease]
+) -> None:
     store.write("lease/lease-4.json", seal(ELSEWHERE))
 
     def beats(waited: float) -> None:
@@ -161,13 +181,22 @@ def test_a_holder_elsewhere_that_beats_at_the_last_moment_keeps_the_study(store:
     assert unseal(store.read("lease/lease-4.json"))["beat"] == 1
 
 
-def test_a_holder_elsewhere_that_releases_meanwhile_is_waited_for_no_longer(store: Store, newcomer: Callable[[], Lease]) -> None:
+def test_a_holder_elsewhere_that_releases_meanwhile_is_waited_for_no_longer(
+    store: Store, newcomer: Callable[[], Lease]
+) -> None:
     store.write("lease/lease-4.json", seal(ELSEWHERE))
-    waited = acquire(newcomer(), lambda waited: waited == 3 and store.write("lease/lease-4.json", seal({**ELSEWHERE, "state": "released"})))
+    waited = acquire(
+        newcomer(),
+        lambda waited: (
+            waited == 3 and store.write("lease/lease-4.json", seal({**ELSEWHERE, "state": "released"}))
+        ),
+    )
     assert waited == 3
 
 
-@pytest.mark.parametrize("content", [b"", seal(ELSEWHERE)[:90], seal(ELSEWHERE).replace(b"held", b"hald"), b"\xff[]"])
+@pytest.mark.parametrize(
+    "content", [b"", seal(ELSEWHERE)[:90], seal(ELSEWHERE).replace(b"held", b"hald"), b"\xff[]"]
+)
 def test_a_damaged_lease_is_named_and_taken_over_after_the_wait(store: Store, content: bytes) -> None:
     store.write("lease/lease-2.json", content)
     said: list[str] = []
@@ -179,14 +208,20 @@ def test_a_damaged_lease_is_named_and_taken_over_after_the_wait(store: Store, co
     assert leases(store) == ["lease-3.json"]
 
 
-def test_a_damaged_lease_whose_holder_writes_it_anew_is_not_taken_over(store: Store, newcomer: Callable[[], Lease]) -> None:
+def test_a_damaged_lease_whose_holder_writes_it_anew_is_not_taken_over(
+    store: Store, newcomer: Callable[[], Lease]
+) -> None:
     store.write("lease/lease-2.json", b"")
     with pytest.raises(Held, match="elsewhere"):
-        acquire(newcomer(), lambda waited: waited == 9 and store.write("lease/lease-2.json", seal(ELSEWHERE)))
+        acquire(
+            newcomer(), lambda waited: waited == 9 and store.write("lease/lease-2.json", seal(ELSEWHERE))
+        )
 
 
 @pytest.mark.parametrize("before", [None, {**ELSEWHERE, "state": "released"}, ELSEWHERE])
-def test_of_many_newcomers_exactly_one_wins(store: Store, newcomer: Callable[[], Lease], before: dict[str, Any] | None) -> None:
+def test_of_many_newcomers_exactly_one_wins(
+    store: Store, newcomer: Callable[[], Lease], before: dict[str, Any] | None
+) -> None:
     if before:
         store.write("lease/lease-1.json", seal(before))
     together = threading.Barrier(8)
@@ -223,7 +258,9 @@ def test_a_driver_that_was_replaced_learns_it_at_its_next_beat_and_leaves_the_ne
     assert store.read("lease/lease-2.json") == new
 
 
-def test_a_driver_that_releases_before_it_learned_of_its_successor_does_not_end_it(store: Store, newcomer: Callable[[], Lease]) -> None:
+def test_a_driver_that_releases_before_it_learned_of_its_successor_does_not_end_it(
+    store: Store, newcomer: Callable[[], Lease]
+) -> None:
     old = newcomer()
     acquire(old)
     store.create("lease/lease-2.json", seal(ELSEWHERE))

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from sweep.ledger import ChangedStudy, DamagedLedger, Ledger
-from sweep.study import Candidate
-from sweep.told import Failure, Proposal, Result
-from sweep.worker import Worker
+from sweep.cluster.worker import Worker
+from sweep.errors import ChangedStudy, DamagedLedger
+from sweep.ledger.ledger import Ledger
+from sweep.planning.work import Failure, Proposal, Result
+from sweep.study.study import Candidate
 from tests.loops import job_of, study_of, work
 from tests.sweeps import study_values
 from trainer.store import open_store, seal, unseal
@@ -66,7 +67,10 @@ def test_a_changed_study_is_refused_with_every_key_that_differs(place: str) -> N
         confirm={"seeds": 8},
         arms={
             "dense": {"policy": {"name": "dense"}},
-            "additive": {"policy": {"name": "additive-reset", "step": 0.4}, "task": study_values()["arms"]["additive"]["task"]},
+            "additive": {
+                "policy": {"name": "additive-reset", "step": 0.4},
+                "task": study_values()["arms"]["additive"]["task"],
+            },
             "saw": {"policy": {"name": "sawtooth"}},
         },
     )
@@ -75,7 +79,11 @@ def test_a_changed_study_is_refused_with_every_key_that_differs(place: str) -> N
             ledger_in(place).declare(changed, extend, 0)
         told = str(refused.value).splitlines()
         assert ledger_in(place).store.where("study.json") in told[0]
-        assert {"  seed: 1 -> 2", "  confirm.seeds: 6 -> 8", "  arms.additive.policy.step: 0.3 -> 0.4"} < set(told)
+        assert {
+            "  seed: 1 -> 2",
+            "  confirm.seeds: 6 -> 8",
+            "  arms.additive.policy.step: 0.3 -> 0.4",
+        } < set(told)
         assert "  arms.saw.policy.name: sawtooth is new" in told
         assert not [line for line in told if "arms.dense" in line or "learning_rate" in line]
         assert "another name" in told[-1]
@@ -91,8 +99,16 @@ GROWTH: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"arms": budgeted(6)}, "arms.additive.budget: None -> 6"),
     ({"arms": budgeted(2)}, {}, "arms.additive.budget: 2 -> None"),  # then that of the search, 4
     ({}, {"arms": THREE}, "arms.third.policy.name: sawtooth is new"),
-    ({"arms": THREE, "analysis": FAMILY}, {"arms": THREE, "analysis": {**FAMILY, "family": ["additive", "third"]}}, "analysis.family:"),
-    ({"arms": THREE, "analysis": FAMILY}, {"arms": THREE, "analysis": {**FAMILY, "family": None}}, "analysis.family:"),
+    (
+        {"arms": THREE, "analysis": FAMILY},
+        {"arms": THREE, "analysis": {**FAMILY, "family": ["additive", "third"]}},
+        "analysis.family:",
+    ),
+    (
+        {"arms": THREE, "analysis": FAMILY},
+        {"arms": THREE, "analysis": {**FAMILY, "family": None}},
+        "analysis.family:",
+    ),
 ]
 
 
@@ -134,7 +150,10 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"arms": budgeted(6)}, {}),
     ({"search": {"finalists": 2}}, {"search": {"finalists": 1}}),
     ({"arms": THREE}, {"arms": arms()}),
-    ({"arms": THREE, "analysis": {**FAMILY, "family": ["additive", "third"]}}, {"arms": THREE, "analysis": FAMILY}),
+    (
+        {"arms": THREE, "analysis": {**FAMILY, "family": ["additive", "third"]}},
+        {"arms": THREE, "analysis": FAMILY},
+    ),
     ({"arms": THREE}, {"arms": THREE, "analysis": FAMILY}),  # from all arms to one
     ({"arms": THREE, "analysis": FAMILY}, {"arms": THREE, "analysis": {**FAMILY, "family": ["third"]}}),
     ({}, {"arms": arms(dense={"policy": {"name": "sawtooth"}})}),
@@ -151,7 +170,9 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES)
-def test_what_shrinks_or_changes_is_refused_even_with_extend(tmp_path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_what_shrinks_or_changes_is_refused_even_with_extend(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any]
+) -> None:
     ledger_in(str(tmp_path)).declare(study_of(**before), False, 0)
     kept = ledger_in(str(tmp_path)).store.read("study.json")
     with pytest.raises(ChangedStudy, match="Only growth can be accepted"):
@@ -160,7 +181,9 @@ def test_what_shrinks_or_changes_is_refused_even_with_extend(tmp_path: Path, bef
 
 
 @pytest.mark.parametrize("work_done", ["runs/0123456789abcdef/spec.json", "generations/additive-0.json"])
-def test_a_missing_study_file_where_there_is_work_is_damage_and_no_new_beginning(place: str, work_done: str) -> None:
+def test_a_missing_study_file_where_there_is_work_is_damage_and_no_new_beginning(
+    place: str, work_done: str
+) -> None:
     ledger = ledger_in(place)
     ledger.store.write(work_done, b"{}")
     with pytest.raises(DamagedLedger, match=re.escape(ledger.store.where("study.json"))):
@@ -173,7 +196,10 @@ def test_a_missing_study_file_where_there_is_work_is_damage_and_no_new_beginning
 
 def test_a_generation_is_recorded_once_and_the_first_stands(place: str) -> None:
     study, due = study_of(), Proposal("additive", 0, 2, [({"task.learning_rate": 0.2}, 0.5, 2)])
-    first, second = [{"task.learning_rate": 0.05}, {"task.learning_rate": 0.1}], [{"task.learning_rate": 0.3}]
+    first, second = (
+        [{"task.learning_rate": 0.05}, {"task.learning_rate": 0.1}],
+        [{"task.learning_rate": 0.3}],
+    )
     assert ledger_in(place).record(study, due, first) == first
     assert ledger_in(place).record(study, due, second) == first
     assert ledger_in(place).proposals() == {("additive", 0): first}
@@ -199,7 +225,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
     root, study = tmp_path_factory.mktemp("trained"), study_of(arms=diverging)
     reports: dict[str, Result] = {}
     additive, dense = Candidate("additive", "", {"task.learning_rate": 0.1}), Candidate("dense", "", {})
-    for spec in (study.run(additive, "search", 1), study.run(additive, "confirm", 2), study.run(dense, "confirm", 2)):
+    for spec in (
+        study.run(additive, "search", 1),
+        study.run(additive, "confirm", 2),
+        study.run(dense, "confirm", 2),
+    ):
         report = work(Worker(job_of(str(root / "small" / "runs"), spec)))[-1]
         reports[spec.run_id] = Result(**json.loads(json.dumps(report["result"])))
     return root, reports
@@ -223,11 +253,16 @@ def rewritten(ledger: Ledger, seconds: float) -> None:
     """An index with the right stamps and a figure that only it holds."""
     runs = unseal(ledger.store.read("index.json"))["runs"]
     ledger.store.write(
-        "index.json", seal({"runs": {run: [stamp, {**values, "seconds": seconds}] for run, (stamp, values) in runs.items()}})
+        "index.json",
+        seal(
+            {"runs": {run: [stamp, {**values, "seconds": seconds}] for run, (stamp, values) in runs.items()}}
+        ),
     )
 
 
-def test_results_read_from_the_runs_are_what_the_workers_reported(ledger: Ledger, trained: tuple[Path, dict[str, Result]]) -> None:
+def test_results_read_from_the_runs_are_what_the_workers_reported(
+    ledger: Ledger, trained: tuple[Path, dict[str, Result]]
+) -> None:
     ledger.load()
     assert ledger.results == trained[1]
     assert {result.outcome for result in ledger.results.values()} >= {"diverged"}
@@ -248,7 +283,9 @@ def test_the_index_is_not_believed_of_an_outcome_that_changed_or_vanished(
     ledger.load()
     rewritten(ledger, 4321.0)
     changed, vanished, same = outcomes(ledger)
-    ledger.runs.write(changed, seal({**unseal(ledger.runs.read(changed)), "written_at": "later than before"}))
+    ledger.runs.write(
+        changed, seal({**unseal(ledger.runs.read(changed)), "written_at": "later than before"})
+    )
     ledger.runs.delete(vanished)
     again = ledger_in(place)
     again.load()
@@ -260,7 +297,10 @@ def test_the_index_is_not_believed_of_an_outcome_that_changed_or_vanished(
     assert set(unseal(again.store.read("index.json"))["runs"]) == set(again.results)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"runs": {', seal({"runs": {"x": ["stamp", {"made by": "another version"}]}}), seal({"no": 1})])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"runs": {', seal({"runs": {"x": ["stamp", {"made by": "another version"}]}}), seal({"no": 1})],
+)
 def test_an_index_that_cannot_be_used_is_named_and_made_anew(
     place: str, ledger: Ledger, content: bytes, trained: tuple[Path, dict[str, Result]]
 ) -> None:
@@ -289,7 +329,9 @@ def test_an_index_does_not_hide_that_an_outcome_is_damaged(place: str, ledger: L
     assert run_id not in unseal(again.store.read("index.json"))["runs"]
 
 
-def test_a_run_whose_folder_was_moved_away_does_not_stop_the_index_from_being_kept(place: str, ledger: Ledger) -> None:
+def test_a_run_whose_folder_was_moved_away_does_not_stop_the_index_from_being_kept(
+    place: str, ledger: Ledger
+) -> None:
     ledger.load(keep=False)
     ledger.add("0123456789abcdef", next(iter(ledger.results.values())))
     ledger.write_index()
@@ -299,7 +341,9 @@ def test_a_run_whose_folder_was_moved_away_does_not_stop_the_index_from_being_ke
 # failures
 
 
-def test_a_failure_is_listed_until_its_run_finishes(place: str, trained: tuple[Path, dict[str, Result]]) -> None:
+def test_a_failure_is_listed_until_its_run_finishes(
+    place: str, trained: tuple[Path, dict[str, Result]]
+) -> None:
     failure = Failure("its process ended.", "node-1", 3, what="dense, confirm seed 5")
     ledger = ledger_in(place)
     for run_id in ("run-1", "run-2"):

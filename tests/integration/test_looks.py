@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from sweep.analysis import earlier
-from sweep.document import RejectStudy
-from sweep.ledger import Ledger
-from sweep.looks import accepted_looks, looks_at
-from sweep.overview import overview
-from sweep.reading import Reading
-from sweep.study import Study
+from sweep.errors import RejectStudy
+from sweep.gains.comparisons import earlier
+from sweep.gains.looks import accepted_looks, looks_at
+from sweep.gains.progress import overview
+from sweep.ledger.ledger import Ledger
+from sweep.study.study import Study
+from sweep.views.reading import Reading
 from tests.loops import drive, study_of
 
 ARMS: dict[str, Any] = {"additive": {"policy": {"name": "additive-reset", "step": 0.3}}}
@@ -42,19 +42,27 @@ def extended(place: Path) -> Reading:
 
 
 @pytest.mark.parametrize(("runs", "seen"), [(0, False), (3, False), (4, True), (12, True)])
-def test_more_seeds_are_a_look_at_the_earlier_ones_once_a_gain_of_theirs_could_be_judged(tmp_path: Path, runs: int, seen: bool) -> None:
+def test_more_seeds_are_a_look_at_the_earlier_ones_once_a_gain_of_theirs_could_be_judged(
+    tmp_path: Path, runs: int, seen: bool
+) -> None:
     drive(of(6), tmp_path, most=runs)
-    assert [(look.pairs, look.arms) for look in looks_at(opened(tmp_path), of(12))] == ([(6, ["additive"])] if seen else [])
+    assert [(look.pairs, look.arms) for look in looks_at(opened(tmp_path), of(12))] == (
+        [(6, ["additive"])] if seen else []
+    )
     assert looks_at(opened(tmp_path), of(6)) == []
 
 
-def test_what_the_test_said_before_the_study_grew_stays_beside_what_it_says_of_the_new_seeds(tmp_path: Path) -> None:
+def test_what_the_test_said_before_the_study_grew_stays_beside_what_it_says_of_the_new_seeds(
+    tmp_path: Path,
+) -> None:
     drive(of(6), tmp_path)
     before = Reading(opened(tmp_path)).compare()
     after = extended(tmp_path)
     assert [(row.first_place, row.pairs) for row in after.compare()] == [(6, 6)]
     kept = earlier(after.plan, after.looks, after.correct)
-    assert {size: [asdict(row) for row in rows] for size, rows in kept.items()} == {6: [asdict(row) for row in before]}
+    assert {size: [asdict(row) for row in rows] for size, rows in kept.items()} == {
+        6: [asdict(row) for row in before]
+    }
 
 
 def test_the_gains_of_the_tables_are_those_that_are_tested(tmp_path: Path) -> None:

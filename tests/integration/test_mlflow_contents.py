@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sweep.contents import Contents
-from sweep.ledger import Ledger
-from sweep.mlflow_client import OWNER
-from sweep.reading import Reading
-from sweep.report import page_and_note
-from sweep.study import Candidate, Study
-from sweep.told import Failure, Proposal
+from sweep.ledger.ledger import Ledger
+from sweep.planning.work import Failure, Proposal
+from sweep.study.contents import Contents
+from sweep.study.study import Candidate, Study
+from sweep.views.mlflow.client import OWNER
+from sweep.views.reading import Reading
+from sweep.views.report.page import page_and_note
 from tests.loops import begin, drive, short_values
 from tests.sweeps import study_values
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, shown, synced, view_of
@@ -30,7 +30,10 @@ from trainer.store import digest, seal, unseal
 pytestmark = MLFLOWS_OWN
 HARD = "¿Hilft <script>alert('x')</script> \N{SNOWMAN} & “Zyklen”?\n\nzweite Zeile; ümlaut"
 ADDITIVE = study_values()["arms"]["additive"]
-PLAIN: dict[str, Any] = {"dense": {"policy": {"name": "dense"}}, "saw": {"policy": {"name": "sawtooth", "period": 2, "decay": 0.2}}}
+PLAIN: dict[str, Any] = {
+    "dense": {"policy": {"name": "dense"}},
+    "saw": {"policy": {"name": "sawtooth", "period": 2, "decay": 0.2}},
+}
 GROWN: dict[str, Any] = {**PLAIN, "half": {"policy": {"name": "fixed", "ratio": 0.5}}}
 
 
@@ -68,9 +71,15 @@ def folders(store: Path, candidate: str) -> list[Path]:
 def patch_rows(folder: Path, **values: list[Any]) -> None:
     """A finished run whose rows say something else, and whose outcome stands for them."""
     rows = from_parquet(EpochRow, (folder / "epochs.parquet").read_bytes())
-    data = to_parquet(EpochRow, [replace(row, **{key: them[i] for key, them in values.items()}) for i, row in enumerate(rows)])
+    data = to_parquet(
+        EpochRow,
+        [replace(row, **{key: them[i] for key, them in values.items()}) for i, row in enumerate(rows)],
+    )
     body = unseal((folder / "outcome.json").read_bytes())
-    file: dict[str, Any] = {"name": f"attempt-1/epochs-{len(rows)}-{digest(data)[:16]}.parquet", "bytes": len(data)}
+    file: dict[str, Any] = {
+        "name": f"attempt-1/epochs-{len(rows)}-{digest(data)[:16]}.parquet",
+        "bytes": len(data),
+    }
     for name in (file["name"], "epochs.parquet"):
         (folder / name).write_bytes(data)
     file["sha256"] = digest(data)
@@ -109,27 +118,44 @@ def test_a_study_that_grows_shows_what_it_shows_afterwards(store: Path, uri: str
     assert series(parent_of(uri, "half"), "pairs") == {k: k for k in range(1, 13)}
     gains = series(parent_of(uri, "saw"), "gain")
     results = Reading(view.ledger).plan.results
-    scores = [[results[it.name].score("test", 1.0) for it in folders(store, arm)] for arm in ("saw", "dense")]
+    scores = [
+        [results[it.name].score("test", 1.0) for it in folders(store, arm)] for arm in ("saw", "dense")
+    ]
     assert gains[6] == pytest.approx(math.fsum(a - b for a, b in list(zip(*scores, strict=True))[6:]) / 6)
 
 
 # equal candidates
 
 
-def test_a_run_belongs_to_the_first_of_its_candidates_and_moves_when_an_earlier_one_appears(tmp_path: Path, uri: str) -> None:
+def test_a_run_belongs_to_the_first_of_its_candidates_and_moves_when_an_earlier_one_appears(
+    tmp_path: Path, uri: str
+) -> None:
     values = short_values(search={"ladder": [1]}, confirm={"seeds": 2}, analysis={"family": ["saw"]})
-    study = Study("small", Contents.model_validate({**values, "arms": {**PLAIN, "a": ADDITIVE, "b": ADDITIVE}}))
+    study = Study(
+        "small", Contents.model_validate({**values, "arms": {**PLAIN, "a": ADDITIVE, "b": ADDITIVE}})
+    )
     source, store = tmp_path / "source", tmp_path / "store"
     ledger = Ledger(str(source), "small", print)
     begin(study, ledger)
-    for arm, generation, rates in (("a", 0, [0.05, 0.1]), ("b", 0, [0.2, 0.2]), ("a", 1, [0.2, 0.3]), ("b", 1, [0.05, 0.06])):
-        ledger.record(study, Proposal(arm, generation, 2, []), [{"task.learning_rate": rate} for rate in rates])
+    for arm, generation, rates in (
+        ("a", 0, [0.05, 0.1]),
+        ("b", 0, [0.2, 0.2]),
+        ("a", 1, [0.2, 0.3]),
+        ("b", 1, [0.05, 0.06]),
+    ):
+        ledger.record(
+            study, Proposal(arm, generation, 2, []), [{"task.learning_rate": rate} for rate in rates]
+        )
     assert drive(study, source).complete
     filling, view = Filling(source, store, 1), view_of(store, uri)
-    shared = study.run(Candidate("b", "", {"task.learning_rate": 0.2}), "search", study.search_seeds[0]).run_id
+    shared = study.run(
+        Candidate("b", "", {"task.learning_rate": 0.2}), "search", study.search_seeds[0]
+    ).run_id
     filling.finish(shared)
     view.update(live=True)
-    assert shown(uri)[f"run {shared}"].tags["candidate"] == "b-0.0"  # the other arm's first generation has not finished
+    assert (
+        shown(uri)[f"run {shared}"].tags["candidate"] == "b-0.0"
+    )  # the other arm's first generation has not finished
     while filling.left:
         filling.step()
         view.update(live=True)
@@ -138,7 +164,9 @@ def test_a_run_belongs_to_the_first_of_its_candidates_and_moves_when_an_earlier_
     after = database(tmp_path / "after" / "mlflow.db")
     synced(store, after)
     assert shown(uri) == shown(after)
-    assert {key for key in shown(uri) if key.startswith("run ")} == {f"run {path.name}" for path in (store / "small" / "runs").iterdir()}
+    assert {key for key in shown(uri) if key.startswith("run ")} == {
+        f"run {path.name}" for path in (store / "small" / "runs").iterdir()
+    }
     twin = parent_of(uri, "b-0.1", "search")
     assert twin.tags["shared_with"] == "a-1.0"
     assert twin.points == parent_of(uri, "b-0.0", "search").points
@@ -160,8 +188,15 @@ def test_infinities_are_left_out_and_told_and_what_is_no_number_is_kept(store: P
     parent = parent_of(uri, "saw")
     assert parent.tags["not_sent"] == "test_loss is inf at step 2"
     assert series(parent, "test_loss") == {}
-    assert not [key for run in found.values() for key, _ in run.points if "validation" in key], "nothing is held out"
-    assert all(abs(value) < 1e300 for run in found.values() for value, _ in run.points.values() if isinstance(value, float))
+    assert not [key for run in found.values() for key, _ in run.points if "validation" in key], (
+        "nothing is held out"
+    )
+    assert all(
+        abs(value) < 1e300
+        for run in found.values()
+        for value, _ in run.points.values()
+        if isinstance(value, float)
+    )
 
 
 def test_words_of_people_reach_mlflow_unchanged(store: Path, uri: str) -> None:
@@ -169,7 +204,9 @@ def test_words_of_people_reach_mlflow_unchanged(store: Path, uri: str) -> None:
     (broken / "outcome.json").unlink()
     view.ledger.fail(broken.name, Failure(HARD), [])
     # the description is longer than MLflow takes
-    view.update(live=False, report=lambda reading, _: (f"<p>{reading.study.contents.description}</p>", HARD * 400))
+    view.update(
+        live=False, report=lambda reading, _: (f"<p>{reading.study.contents.description}</p>", HARD * 400)
+    )
     client, run = MlflowClient(uri), view.experiment.runs["report"]
     assert shown(uri)[f"run {broken.name}"].tags["reason"] == HARD
     note = client.get_experiment(view.experiment.id).tags["mlflow.note.content"]
@@ -186,7 +223,9 @@ def test_a_study_of_several_tasks_has_gains_over_the_baseline_of_each_and_says_w
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where the runs look for data
     own = table_of_ones_own(tmp_path / "data" / "own.csv")
-    values = short_values(task={"model": "mlp-12", "batch_size": 8, "train_size": 40, "init_scale": 0.3}, confirm={"seeds": 7})
+    values = short_values(
+        task={"model": "mlp-12", "batch_size": 8, "train_size": 40, "init_scale": 0.3}, confirm={"seeds": 7}
+    )
     arms: dict[str, Any] = {"dense": PLAIN["dense"], "set": {"policy": {"name": "set", "epsilon": 4}}}
     tasks: dict[str, Any] = {"digits": {}, "own": {"data": own, "model": "mlp-8"}}
     study = Study("small", Contents.model_validate({**values, "arms": arms, "tasks": tasks}))
@@ -201,12 +240,24 @@ def test_a_study_of_several_tasks_has_gains_over_the_baseline_of_each_and_says_w
         assert run.tags["task"] == name.partition("@")[2]
         assert run.tags["role"] == ("baseline" if name.startswith("dense") else "family")
         assert series(run, "gain")[7] == (0 if name.startswith("dense") else pytest.approx(rows[name].gain))
-        moved = {"connections", "active_neurons"} if name.startswith("set") else {"keep_ratio", "cycle", "reset"}
-        children = [it for it in shown(uri).values() if it.tags["kind"] == "run" and it.tags["candidate"] == name]
-        assert {key for it in children for key, _ in it.points} & {"connections", "active_neurons", "keep_ratio", "cycle", "reset"} == moved
+        moved = (
+            {"connections", "active_neurons"} if name.startswith("set") else {"keep_ratio", "cycle", "reset"}
+        )
+        children = [
+            it for it in shown(uri).values() if it.tags["kind"] == "run" and it.tags["candidate"] == name
+        ]
+        assert {key for it in children for key, _ in it.points} & {
+            "connections",
+            "active_neurons",
+            "keep_ratio",
+            "cycle",
+            "reset",
+        } == moved
         assert "parameters" in {key for key, _ in run.points}
         assert {it.tags["task"] for it in children} == {run.tags["task"]}
-    assert json.loads(parents["set@own"].params["task.data"]) | own == json.loads(parents["set@own"].params["task.data"])
+    assert json.loads(parents["set@own"].params["task.data"]) | own == json.loads(
+        parents["set@own"].params["task.data"]
+    )
     assert parents["set@digits"].params["task.data"] == "digits"
     assert parents["set@digits"].params["task.resample"] == "None"
     note = MlflowClient(uri).get_experiment(view.experiment.id).tags["mlflow.note.content"]
@@ -263,7 +314,9 @@ def test_a_damaged_run_is_named_and_hides_no_other(store: Path, uri: str, what: 
     assert view.update(live=False) == 0
     assert len([line for line in said if damaged.name in line]) == (1 if what != "outcome" else 0)
     whole = {f"run {it.name}" for it in folders(store, "saw")}
-    assert all(shown(uri)[key].status == "FINISHED" and ("train_loss", 3) in shown(uri)[key].points for key in whole)
+    assert all(
+        shown(uri)[key].status == "FINISHED" and ("train_loss", 3) in shown(uri)[key].points for key in whole
+    )
     assert series(parent_of(uri, "saw"), "train_loss").keys() == {1, 2, 3}
 
 
@@ -287,7 +340,9 @@ def test_the_experiment_of_another_ledger_is_left_alone(store: Path, finished: P
     assert len(shown(uri, f"small @ {store / 'small'}")) == len(before) - 1
 
 
-def test_a_store_that_was_moved_takes_its_database_along_and_keeps_its_files_where_it_is(store: Path, tmp_path: Path) -> None:
+def test_a_store_that_was_moved_takes_its_database_along_and_keeps_its_files_where_it_is(
+    store: Path, tmp_path: Path
+) -> None:
     synced(store, database(store / "mlflow.db"))
     before, moved = shown(database(store / "mlflow.db")), store.rename(tmp_path / "moved")
     uri = database(moved / "mlflow.db")
@@ -297,5 +352,7 @@ def test_a_store_that_was_moved_takes_its_database_along_and_keeps_its_files_whe
     (experiment,) = (it for it in MlflowClient(uri).search_experiments() if OWNER in it.tags)
     assert experiment.tags[OWNER] == str(moved / "small")
     assert all(
-        (moved / "mlflow-artifacts" / "small" / it.id).is_dir() for key, it in view.experiment.runs.items() if key.startswith("run ")
+        (moved / "mlflow-artifacts" / "small" / it.id).is_dir()
+        for key, it in view.experiment.runs.items()
+        if key.startswith("run ")
     )

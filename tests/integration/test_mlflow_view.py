@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sweep.contents import Contents
-from sweep.ledger import Ledger
-from sweep.reading import Reading
-from sweep.study import Study
+from sweep.ledger.ledger import Ledger
+from sweep.study.contents import Contents
+from sweep.study.study import Study
+from sweep.views.reading import Reading
 from tests.loops import drive
 from tests.sweeps import Started, study_values
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, points_of, shown, synced, view_of
@@ -72,7 +72,9 @@ def assert_same(found: dict[str, Shown], expected: dict[str, Shown]) -> None:
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["one follower", "a new one each time"])
-def test_a_view_that_followed_is_the_view_that_came_afterwards(finished: Path, once: str, uri: str, tmp_path: Path, fresh: bool) -> None:
+def test_a_view_that_followed_is_the_view_that_came_afterwards(
+    finished: Path, once: str, uri: str, tmp_path: Path, fresh: bool
+) -> None:
     seed = int.from_bytes(os.urandom(4))
     print(f"the seed of the order is {seed}")
     filling, view = Filling(finished, tmp_path / "store", seed), view_of(tmp_path / "store", uri)
@@ -101,18 +103,28 @@ def test_the_points_are_what_mlflow_tells_of_them(once: str) -> None:
 
 def test_mlflow_shows_the_runs_and_cohorts_of_the_ledger_and_nothing_else(finished: Path, once: str) -> None:
     reading, found = reading_of(finished), shown(once)
-    assert {key.removeprefix("run ") for key in by_kind(found, "run")} == {path.name for path in (finished / "small" / "runs").iterdir()}
+    assert {key.removeprefix("run ") for key in by_kind(found, "run")} == {
+        path.name for path in (finished / "small" / "runs").iterdir()
+    }
     assert len(found) == len(reading.runs) + len(reading.cohorts)
     for cohort in reading.cohorts:
-        (parent,) = (key for key in found if key.startswith(f"cohort {cohort.phase} {cohort.candidate.name} {len(cohort.runs)}"))
+        (parent,) = (
+            key
+            for key in found
+            if key.startswith(f"cohort {cohort.phase} {cohort.candidate.name} {len(cohort.runs)}")
+        )
         assert found[parent].status == "FINISHED"
-        assert {key for key, run in found.items() if run.parent == parent} == {f"run {run_id}" for run_id in cohort.runs}
+        assert {key for key, run in found.items() if run.parent == parent} == {
+            f"run {run_id}" for run_id in cohort.runs
+        }
         for place, run_id in enumerate(cohort.runs):
             assert found[f"run {run_id}"].tags["place"] == str(place)
             assert found[f"run {run_id}"].params["seed"] == str(reading.runs[run_id].seed)
     outcomes = {key: run.tags["outcome"] for key, run in found.items() if "outcome" in run.tags}
     assert set(outcomes.values()) == {"completed", "collapsed", "diverged"}
-    assert all((found[key].status == "FAILED") == (outcome == "diverged") for key, outcome in outcomes.items())
+    assert all(
+        (found[key].status == "FAILED") == (outcome == "diverged") for key, outcome in outcomes.items()
+    )
 
 
 def test_a_parent_has_one_value_an_epoch_and_it_is_the_mean_of_its_seeds(once: str) -> None:
@@ -120,10 +132,14 @@ def test_a_parent_has_one_value_an_epoch_and_it_is_the_mean_of_its_seeds(once: s
     for key, parent in {**by_kind(found, "search"), **by_kind(found, "confirm")}.items():
         seeds = [run for run in found.values() if run.parent == key]
         gone = [run for run in seeds if run.tags["outcome"] == "diverged"]
-        assert {step for name, step in parent.points if name == "train_loss"} == (set() if gone else {1, 2, 3, 4})
+        assert {step for name, step in parent.points if name == "train_loss"} == (
+            set() if gone else {1, 2, 3, 4}
+        )
         for step in () if gone else (2, 4):
             values = [run.points["test_accuracy", step][0] for run in seeds]
-            assert parent.points["test_accuracy", step][0] == pytest.approx(sum(map(float, values)) / len(values))
+            assert parent.points["test_accuracy", step][0] == pytest.approx(
+                sum(map(float, values)) / len(values)
+            )
 
 
 def test_sorting_by_gain_puts_the_greatest_gain_over_the_baseline_first(finished: Path, once: str) -> None:
@@ -132,18 +148,29 @@ def test_sorting_by_gain_puts_the_greatest_gain_over_the_baseline_first(finished
     tuned = reading.plan.finalists("tuned")[0].name
     scores = {run_id: result.score("test", 1.0) for run_id, result in reading.plan.results.items()}
     gains = {
-        name: math.fsum(scores[own] - scores[other] for own, other in zip(runs, confirmed[tuned], strict=True)) / 6
+        name: math.fsum(
+            scores[own] - scores[other] for own, other in zip(runs, confirmed[tuned], strict=True)
+        )
+        / 6
         for name, runs in confirmed.items()
     }
     (experiment,) = client.search_experiments(filter_string="name = 'small'")
-    rows = client.search_runs([experiment.experiment_id], "metrics.gain > -10", order_by=["metrics.gain DESC"])
-    assert {row.data.tags["candidate"]: row.data.metrics["gain"] for row in rows} == {k: pytest.approx(v) for k, v in gains.items()}
-    assert [row.data.metrics["gain"] for row in rows] == sorted((row.data.metrics["gain"] for row in rows), reverse=True)
+    rows = client.search_runs(
+        [experiment.experiment_id], "metrics.gain > -10", order_by=["metrics.gain DESC"]
+    )
+    assert {row.data.tags["candidate"]: row.data.metrics["gain"] for row in rows} == {
+        k: pytest.approx(v) for k, v in gains.items()
+    }
+    assert [row.data.metrics["gain"] for row in rows] == sorted(
+        (row.data.metrics["gain"] for row in rows), reverse=True
+    )
     assert all(row.data.metrics["pairs"] == 6 for row in rows)
     assert min(gains.values()) < -0.05 < 0 == gains[tuned]
 
 
-def test_nobody_has_a_gain_while_the_baseline_is_being_searched(finished: Path, uri: str, tmp_path: Path) -> None:
+def test_nobody_has_a_gain_while_the_baseline_is_being_searched(
+    finished: Path, uri: str, tmp_path: Path
+) -> None:
     filling = Filling(finished, tmp_path, 1)
     dense = next(it for it in reading_of(finished).cohorts if it.candidate.name == "dense")
     for run_id in dense.runs:
@@ -157,13 +184,17 @@ def test_nobody_has_a_gain_while_the_baseline_is_being_searched(finished: Path, 
 # by several
 
 
-def test_two_views_that_knew_nothing_of_each_other_end_with_one_run_a_key(finished: Path, once: str, uri: str) -> None:
+def test_two_views_that_knew_nothing_of_each_other_end_with_one_run_a_key(
+    finished: Path, once: str, uri: str
+) -> None:
     first, second = view_of(finished, uri), view_of(finished, uri)
     first.experiment.open()
     second.experiment.open()
     for view in (first, second):
         view.update(live=True)  # neither looks again, so everything is there twice
-    assert len({run for view in (first, second) for run in (it.id for it in view.experiment.runs.values())}) == 2 * len(shown(once))
+    assert len(
+        {run for view in (first, second) for run in (it.id for it in view.experiment.runs.values())}
+    ) == 2 * len(shown(once))
     synced(finished, uri)
     assert_same(shown(uri), shown(once))
 
@@ -174,7 +205,9 @@ def test_views_made_at_the_same_time_end_as_one(finished: Path, once: str, tmp_p
     arguments = ("sync", "small.yaml", "--store", finished, "--mlflow-uri", uri)
     with Started(tmp_path, *arguments) as first, Started(tmp_path, *arguments) as second:
         codes = [first.wait(), second.wait()]
-    assert set(codes) <= {0, 3}, first.log.read_text() + second.log.read_text()  # one may have removed what the other one made
+    assert set(codes) <= {0, 3}, (
+        first.log.read_text() + second.log.read_text()
+    )  # one may have removed what the other one made
     synced(finished, uri)
     found = shown(uri)
     assert found.pop("report").status == "FINISHED"

@@ -18,11 +18,24 @@ import pyarrow.parquet as pq
 import pytest
 from nbclient import NotebookClient
 
-from sweep.export import NOTEBOOK, notebook
-from tests.integration.exported import BY_T, MANY, PAIRED, RESAMPLED, SEARCHED, TASKS, WILD, age, made, written
+from sweep.views.export.files import NOTEBOOK, notebook
+from tests.integration.exported import (
+    BY_T,
+    MANY,
+    PAIRED,
+    RESAMPLED,
+    SEARCHED,
+    TASKS,
+    WILD,
+    age,
+    made,
+    written,
+)
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq"
+    ),
 ]
 
 
@@ -50,7 +63,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         if name == "by-t":
             of("many")
             made(store, name, BY_T, 0)
-            shutil.copytree(store / "many" / "runs", store / name / "runs", dirs_exist_ok=True)  # so that nothing is trained again
+            shutil.copytree(
+                store / "many" / "runs", store / name / "runs", dirs_exist_ok=True
+            )  # so that nothing is trained again
             assert made(store, name, BY_T, 0).complete
             written(store, name, to / name)
         elif name == "aged":
@@ -88,7 +103,20 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "stage", ["begun", "searching", "half", "complete", "wild", "many", "by-t", "tasks-half", "tasks", "resampled", "aged"]
+    "stage",
+    [
+        "begun",
+        "searching",
+        "half",
+        "complete",
+        "wild",
+        "many",
+        "by-t",
+        "tasks-half",
+        "tasks",
+        "resampled",
+        "aged",
+    ],
 )
 def test_the_notebook_computes_every_number_of_the_report(exported: Exported, stage: str) -> None:
     assert "numbers of the report agree" in run(exported(stage))
@@ -96,11 +124,15 @@ def test_the_notebook_computes_every_number_of_the_report(exported: Exported, st
 
 def test_it_runs_in_a_kernel_as_a_reader_would_run_it(exported: Exported) -> None:
     folder = exported("complete")
-    client = NotebookClient(cells_of(folder), timeout=280, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(
+        cells_of(folder), timeout=280, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the kernel's own channels, not ours
         last = client.execute().cells[-1]
-    assert "numbers of the report agree" in "".join(it.text for it in last.outputs if it.output_type == "stream")
+    assert "numbers of the report agree" in "".join(
+        it.text for it in last.outputs if it.output_type == "stream"
+    )
 
 
 def test_the_searched_study_lacks_what_its_stages_say(exported: Exported) -> None:
@@ -108,14 +140,21 @@ def test_the_searched_study_lacks_what_its_stages_say(exported: Exported) -> Non
     assert not any(row["candidate"] for row in searching["comparisons"] if row["arm"] == "additive")
     assert any(it["score"] is None for it in searching["search"][0]["candidates"])
     assert any(row["state"] == "incomplete" and row["gain"] is not None for row in half["comparisons"])
-    assert set(complete["search"][0]["importances"]) == {"policy.step", "policy.ema_start", "task.learning_rate", "task.batch_size"}
+    assert set(complete["search"][0]["importances"]) == {
+        "policy.step",
+        "policy.ema_start",
+        "task.learning_rate",
+        "task.batch_size",
+    }
     assert len({row["candidate"] for row in complete["comparisons"] if row["arm"] == "again"}) == 2
 
 
 def test_the_wild_study_has_runs_of_every_ending(exported: Exported) -> None:
     found = report(exported("wild"))
     assert min(found["runs"][state] for state in ("completed", "diverged", "collapsed")) >= 6
-    (edgy,) = (row for row in found["comparisons"] if (row["arm"], row["reference_arm"]) == ("edgy", "dense"))
+    (edgy,) = (
+        row for row in found["comparisons"] if (row["arm"], row["reference_arm"]) == ("edgy", "dense")
+    )
     assert 0 < edgy["pairs_without"] < edgy["pairs"]
 
 
@@ -153,15 +192,23 @@ def test_the_study_of_several_tasks_has_baselines_of_their_own_and_too_few_tasks
 
 def test_a_ledger_of_the_first_tables_says_nothing_of_parameters_and_all_else(exported: Exported) -> None:
     found, epochs = report(exported("aged")), pq.read_table(exported("aged") / "epochs.parquet")
-    assert {arm["parameters_end"] for arm in found["arms"]} == {row["parameters"] for row in found["comparisons"]} == {None}
+    assert (
+        {arm["parameters_end"] for arm in found["arms"]}
+        == {row["parameters"] for row in found["comparisons"]}
+        == {None}
+    )
     assert epochs["parameters"].null_count == epochs.num_rows == 36
     assert all(row["p_holm"] is not None for row in found["comparisons"])
 
 
 def test_the_resampled_study_is_tested_by_the_corrected_test_alone(exported: Exported) -> None:
     found = report(exported("resampled"))
-    assert [row["overlap"] for row in found["comparisons"]] == pytest.approx([449 / size for size in (32, 40, 48, 56, 64, 72)])
-    assert all(row["two_way_standard_error"] is None and row["p_value"] is not None for row in found["comparisons"])
+    assert [row["overlap"] for row in found["comparisons"]] == pytest.approx(
+        [449 / size for size in (32, 40, 48, 56, 64, 72)]
+    )
+    assert all(
+        row["two_way_standard_error"] is None and row["p_value"] is not None for row in found["comparisons"]
+    )
     assert [(row["tasks"], row["claimable"]) for row in found["across"]] == [(6, True)]
 
 
@@ -219,8 +266,14 @@ def test_one_image_that_was_altered_in_the_tables_is_noticed(exported: Exported,
         run(altered)
 
     def follow(values: list[float]) -> None:
-        table = pq.read_table(altered / "endpoints.parquet", columns=["correct", "images"]).slice(0, 1).to_pylist()[0]
-        values[0] = float(np.unpackbits(np.frombuffer(table["correct"], np.uint8), count=table["images"]).mean())
+        table = (
+            pq.read_table(altered / "endpoints.parquet", columns=["correct", "images"])
+            .slice(0, 1)
+            .to_pylist()[0]
+        )
+        values[0] = float(
+            np.unpackbits(np.frombuffer(table["correct"], np.uint8), count=table["images"]).mean()
+        )
 
     _replace(altered, "accuracy", follow)  # a forger who thinks of both
     with pytest.raises(ValueError, match=r"numbers do not agree(.|\n)*comparisons > 0 > gain"):
@@ -241,5 +294,17 @@ def test_cells_of_words_keep_their_headings_and_code_is_left_as_it_is() -> None:
 def test_the_notebook_imports_nothing_of_ours() -> None:
     lines = NOTEBOOK.read_text(encoding="utf-8").splitlines()
     imported = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
-    ours = {"json", "math", "warnings", "collections", "functools", "pathlib", "matplotlib", "numpy", "optuna", "pandas", "scipy"}
+    ours = {
+        "json",
+        "math",
+        "warnings",
+        "collections",
+        "functools",
+        "pathlib",
+        "matplotlib",
+        "numpy",
+        "optuna",
+        "pandas",
+        "scipy",
+    }
     assert imported == ours

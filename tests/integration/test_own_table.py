@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweep.worker import Job, Worker
+from sweep.cluster.worker import Job, Worker
 from tests.conftest import run_values, train
 from trainer import data
 from trainer.spec import RunSpec
@@ -21,14 +21,31 @@ def declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, An
     """Two clouds of points in five dimensions, of very different scales, that a line can tell apart."""
     drawn = np.random.default_rng(1)
     labels = np.arange(120) % 2
-    points = (drawn.normal(0, 1, (120, 5)) + 2 * labels[:, None]) * [1, 1000, 0.001, 5, 1] + [0, 1e5, 0, 0, -40]
-    lines = [",".join(map(str, [*row, "ab"[label]])) for row, label in zip(points.tolist(), labels, strict=True)]
+    points = (drawn.normal(0, 1, (120, 5)) + 2 * labels[:, None]) * [1, 1000, 0.001, 5, 1] + [
+        0,
+        1e5,
+        0,
+        0,
+        -40,
+    ]
+    lines = [
+        ",".join(map(str, [*row, "ab"[label]])) for row, label in zip(points.tolist(), labels, strict=True)
+    ]
     (tmp_path / "clouds.csv").write_text("\n".join(["u,v,w,x,y,kind", *lines]) + "\n")
-    assert data.main(["clouds.csv", "--target", "kind", "--data-dir", str(tmp_path), "--labels", "a", "b"]) == 0
+    assert (
+        data.main(["clouds.csv", "--target", "kind", "--data-dir", str(tmp_path), "--labels", "a", "b"]) == 0
+    )
     return json.loads(capsys.readouterr().out)
 
 
-SMALL: dict[str, Any] = {"model": "mlp-32-32", "epochs": 8, "batch_size": 8, "learning_rate": 0.02, "train_size": None, "init_scale": 0.3}
+SMALL: dict[str, Any] = {
+    "model": "mlp-32-32",
+    "epochs": 8,
+    "batch_size": 8,
+    "learning_rate": 0.02,
+    "train_size": None,
+    "init_scale": 0.3,
+}
 
 
 def run_of(declared: dict[str, Any] | str, **task: Any) -> dict[str, Any]:
@@ -65,11 +82,15 @@ def test_the_command_names_what_is_wrong_with_the_file(tmp_path: Path, declared:
     assert "Traceback" not in done.stderr
 
 
-def test_a_worker_trains_runs_of_several_tables_one_after_the_other(tmp_path: Path, declared: dict[str, Any]) -> None:
+def test_a_worker_trains_runs_of_several_tables_one_after_the_other(
+    tmp_path: Path, declared: dict[str, Any]
+) -> None:
     store = open_store(str(tmp_path / "store"))
     for given in (declared, "wine", {**declared, "test": 0.5}):
         spec = RunSpec.read(run_of(given, epochs=1))
-        worker = Worker(Job(spec.run_id, spec.to_json(), store.where(), str(tmp_path), "cpu", 1, 0.0, keep_weights=False))
+        worker = Worker(
+            Job(spec.run_id, spec.to_json(), store.where(), str(tmp_path), "cpu", 1, 0.0, keep_weights=False)
+        )
         while (report := worker.step())["state"] in ("began", "training"):
             pass
         assert report["state"] == "ended", report

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweep.preflight import site_problems
+from sweep.cluster.preflight import site_problems
 from trainer import ops
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -22,7 +22,9 @@ def test_one_whose_kernels_cannot_be_made_is_told_with_the_reason(monkeypatch: p
 
     monkeypatch.setattr(ops, "relu_topk", fail)
     (problem,) = site_problems(DEVICE)
-    assert problem == "its GPU cannot run our kernels (torch.float32): RuntimeError: Failed to find C compiler."
+    assert (
+        problem == "its GPU cannot run our kernels (torch.float32): RuntimeError: Failed to find C compiler."
+    )
 
 
 def test_one_that_computes_otherwise_in_one_precision_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

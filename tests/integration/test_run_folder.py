@@ -40,12 +40,21 @@ def broken_off(broken_off_once: Path, tmp_path: Path) -> Path:
 
 def test_the_last_two_commits_are_kept_under_the_hash_of_their_content(broken_off: Path) -> None:
     files = sorted(path.name for path in (broken_off / SPEC.run_id / "attempt-1").iterdir())
-    assert [name.rsplit("-", 1)[0] for name in files] == ["attempt.json", "checkpoint-2", "checkpoint-3", "epochs-2", "epochs-3", "log.txt"]
+    assert [name.rsplit("-", 1)[0] for name in files] == [
+        "attempt.json",
+        "checkpoint-2",
+        "checkpoint-3",
+        "epochs-2",
+        "epochs-3",
+        "log.txt",
+    ]
     for path in (broken_off / SPEC.run_id / "attempt-1").glob("*-*-*"):
         assert digest(path.read_bytes())[:16] == path.stem.split("-")[2]
 
 
-def test_every_epochs_file_holds_all_rows_so_far(broken_off: Path, undisturbed: list[dict[str, Any]]) -> None:
+def test_every_epochs_file_holds_all_rows_so_far(
+    broken_off: Path, undisturbed: list[dict[str, Any]]
+) -> None:
     for path in broken_off.rglob("epochs-*.parquet"):
         epochs = int(path.name.split("-")[1])
         assert without_wall(from_parquet(EpochRow, path.read_bytes())) == undisturbed[:epochs]
@@ -68,7 +77,9 @@ def test_a_last_checkpoint_cut_at_any_sixteenth_is_named_and_the_one_before_used
 
 
 @pytest.mark.parametrize("place", [0, 0.3, 0.6, 0.999])
-def test_a_last_checkpoint_with_a_byte_flipped_is_named_and_the_one_before_used(broken_off: Path, place: float) -> None:
+def test_a_last_checkpoint_with_a_byte_flipped_is_named_and_the_one_before_used(
+    broken_off: Path, place: float
+) -> None:
     last = checkpoints(broken_off)[0]
     data = bytearray(last.read_bytes())
     data[int(place * len(data))] ^= 0x10
@@ -79,7 +90,9 @@ def test_a_last_checkpoint_with_a_byte_flipped_is_named_and_the_one_before_used(
     assert "continues from epoch 2 of 4" in said[1]
 
 
-def test_with_every_checkpoint_damaged_it_exits_3_names_them_and_deletes_nothing(broken_off: Path, tmp_path: Path) -> None:
+def test_with_every_checkpoint_damaged_it_exits_3_names_them_and_deletes_nothing(
+    broken_off: Path, tmp_path: Path
+) -> None:
     for path in checkpoints(broken_off):
         path.write_bytes(path.read_bytes()[:-1])
     before = contents(broken_off)
@@ -175,7 +188,9 @@ def test_a_finished_run_with_both_copies_damaged_is_an_error_that_names_them(tmp
 
 
 @pytest.mark.parametrize("change", ["cut", "flip", "value", "empty"])
-def test_an_altered_outcome_is_an_error_that_names_it_and_deletes_nothing(tmp_path: Path, change: str) -> None:
+def test_an_altered_outcome_is_an_error_that_names_it_and_deletes_nothing(
+    tmp_path: Path, change: str
+) -> None:
     list(attempt(tmp_path))
     path = tmp_path / SPEC.run_id / "outcome.json"
     data = path.read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweep.lease import Lease
+from sweep.ledger.lease import Lease
 from tests.conftest import ROOT
 from tests.sweeps import generations, rows, sweep, write_study
 from trainer.store import open_store
@@ -42,15 +42,21 @@ def test_a_bucket_ends_with_what_a_folder_has(bucket: str, finished: Path, tmp_p
 
 
 def test_what_is_finished_is_not_run_again_and_needs_no_cluster(finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (finished / "small" / "runs").rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns for path in (finished / "small" / "runs").rglob("*") if path.is_file()
+    }
     again = sweep("run", finished / "small.yaml", "--store", finished, "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["complete"]
-    assert {path: path.stat().st_mtime_ns for path in (finished / "small" / "runs").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (finished / "small" / "runs").rglob("*") if path.is_file()
+    } == before
 
 
 def test_status_tells_counts_means_and_gains_from_the_ledger_alone(finished: Path) -> None:
-    told: dict[str, Any] = json.loads(sweep("status", finished / "small.yaml", "--store", finished, "--json").stdout)
+    told: dict[str, Any] = json.loads(
+        sweep("status", finished / "small.yaml", "--store", finished, "--json").stdout
+    )
     assert told["complete"]
     assert told["done"] == told["total"] == 18
     baseline, additive = told["arms"]
@@ -63,7 +69,9 @@ def test_status_tells_counts_means_and_gains_from_the_ledger_alone(finished: Pat
     assert "6/6" in shown
 
 
-def test_a_changed_study_is_refused_and_a_grown_one_accepted_when_asked(finished: Path, tmp_path: Path) -> None:
+def test_a_changed_study_is_refused_and_a_grown_one_accepted_when_asked(
+    finished: Path, tmp_path: Path
+) -> None:
     changed = write_study(tmp_path, task={"epochs": 7})
     refused = sweep("run", changed, "--store", finished)
     assert refused.returncode == 2
@@ -84,7 +92,9 @@ def test_the_runs_that_are_done_say_what_the_rest_takes_of_a_gpu(finished: Path,
     assert (plan["runs_done"], plan["runs_left"], plan["seconds_from"]) == (18, 12, "measured on 18 runs")
     assert plan["gpu_hours_left"] == pytest.approx(72 * plan["seconds_per_epoch"] * 0.5 / 3600)
     assert plan["gpu_hours_left"] > 0
-    assert sweep("plan", grown, "--store", finished, "--gpu", "no such card").returncode == 2  # though nothing hangs on the name here
+    assert (
+        sweep("plan", grown, "--store", finished, "--gpu", "no such card").returncode == 2
+    )  # though nothing hangs on the name here
 
 
 def test_a_second_driver_is_told_who_holds_the_study(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweep.contents import Contents
-from sweep.ledger import Ledger
-from sweep.overview import overview
-from sweep.planned import FIXED_SECONDS, RUN_SECONDS, Planned, shown_plan
-from sweep.results import from_plain, result_of
-from sweep.statistics import minimum_detectable_gain, power
-from sweep.study import Study
-from sweep.told import Proposal
+from sweep.estimate.planned import FIXED_SECONDS, RUN_SECONDS, Planned, shown_plan
+from sweep.gains.progress import overview
+from sweep.ledger.ledger import Ledger
+from sweep.ledger.results import from_plain, result_of
+from sweep.planning.work import Proposal
+from sweep.statistics.paired import minimum_detectable_gain, power
+from sweep.study.contents import Contents
+from sweep.study.study import Study
 from tests.integration.attempts import attempt
 from tests.unit.simulated import plan_of, result, take
 from tests.unit.test_study_tasks import BASE, EXPANDED, changed, study
@@ -29,14 +29,18 @@ from trainer.store import open_store
 
 def planned(it: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Planned, str]:
     """What the plan says, on a machine on which an epoch of wine takes one second and one of digits three."""
-    monkeypatch.setattr("sweep.planned.calibrate", lambda spec, *_: 1.0 if spec.task.data == "wine" else 3.0)
+    monkeypatch.setattr(
+        "sweep.estimate.planned.calibrate", lambda spec, *_: 1.0 if spec.task.data == "wine" else 3.0
+    )
     found = Planned.of(it, Ledger(str(folder), it.name, print), 1, folder)
     out = io.StringIO()
     Console(file=out, width=200).print(shown_plan(it, found))
     return found, out.getvalue()
 
 
-def test_a_plan_lists_every_arm_on_every_task_and_says_whose_parameters_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_lists_every_arm_on_every_task_and_says_whose_parameters_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, text = planned(study(), tmp_path, monkeypatch)
     lines = [line.split()[0] for line in text.splitlines() if "@" in line.split(maxsplit=1)[0]]
     assert lines == list(found.runs) == EXPANDED
@@ -47,18 +51,30 @@ def test_a_plan_lists_every_arm_on_every_task_and_says_whose_parameters_it_has(t
     assert "6 comparisons of 10 pairs" in text
 
 
-def test_a_plan_says_which_settings_are_taken_from_whose_finalist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_says_which_settings_are_taken_from_whose_finalist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taking = {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["policy.epsilon"]}}
-    both = {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "start", "settings": ["task.momentum", "task.learning_rate"]}}
+    both = {
+        "policy": {"name": "dense"},
+        "match": {"arm": "set", "at": "start", "settings": ["task.momentum", "task.learning_rate"]},
+    }
     values = changed("arms.static", taking)
     values["arms"]["both"] = both
     found, text = planned(study(values), tmp_path, monkeypatch)
     assert text.count("epsilon as set's finalist has it") == 2
-    assert text.count("momentum, learning_rate as set's finalist has them; as many parameters as set has at the start") == 2
+    assert (
+        text.count(
+            "momentum, learning_rate as set's finalist has them; as many parameters as set has at the start"
+        )
+        == 2
+    )
     assert found.runs["static@wine"] == {"search": 0, "confirm": 10}
 
 
-def test_the_time_of_a_plan_is_that_of_all_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_a_plan_is_that_of_all_its_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, _ = planned(study(), tmp_path, monkeypatch)
     assert found.seconds_per_epoch == 2.0
 
@@ -72,14 +88,20 @@ def test_the_time_of_a_plan_counts_the_start_the_end_and_what_a_run_takes_beside
     assert (found.seconds_left - FIXED_SECONDS) * found.utilisation == pytest.approx(busy / found.slots)
 
 
-def test_a_plan_takes_overlapping_splits_into_its_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_takes_overlapping_splits_into_its_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A quarter of wine's 178 rows are tested in each run: 44 for 134."""
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     found, text = planned(study(values), tmp_path, monkeypatch)
     independent = minimum_detectable_gain(10, 1.0, alpha=0.05 / 6, power=0.8)
     assert found.detectable_sd == pytest.approx(independent * math.sqrt(1 + 10 * 44 / 134))
-    assert found.power_at_one_sd == power(10, 1.0, 0.05 / 6, "resampled-t", 44 / 134) < power(10, 1.0, 0.05 / 6, "paired-t")
+    assert (
+        found.power_at_one_sd
+        == power(10, 1.0, 0.05 / 6, "resampled-t", 44 / 134)
+        < power(10, 1.0, 0.05 / 6, "paired-t")
+    )
     assert found.smallest_p == 0.0
     assert "(resampled-t, Holm at 0.05)" in text
 
@@ -95,15 +117,23 @@ def test_a_plan_that_would_find_next_to_nothing_says_so_and_how_many_seeds_would
     seeds = int(line.split("Write confirm.seeds: ")[1].removesuffix(" for a chance of 50%."))
     assert power(seeds - 1, 1.0, 0.05 / 6, "paired-t") < 0.5 <= power(seeds, 1.0, 0.05 / 6, "paired-t")
     assert "next to nothing" in text
-    assert not any("next to nothing" in line for line in planned(study(), tmp_path / "ten", monkeypatch)[0].warnings)
+    assert not any(
+        "next to nothing" in line for line in planned(study(), tmp_path / "ten", monkeypatch)[0].warnings
+    )
 
 
-def test_where_no_number_of_seeds_would_do_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_number_of_seeds_would_do_none_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nine tenths of wine are tested: whatever the seeds, the error of the mean is that of a few splits."""
     values = changed("tasks.wine.resample", 0.9)
     values["tasks"]["wine"]["batch_size"] = 8
     values["analysis"]["test"] = "resampled-t"
-    (line,) = (line for line in planned(study(values), tmp_path, monkeypatch)[0].warnings if "next to nothing" in line)
+    (line,) = (
+        line
+        for line in planned(study(values), tmp_path, monkeypatch)[0].warnings
+        if "next to nothing" in line
+    )
     assert "confirm.seeds" not in line
 
 
@@ -141,7 +171,9 @@ def test_the_time_left_is_by_the_pace_on_each_task() -> None:
 
     # of the other task nothing is known yet, so that it is taken to be as fast
     assert finish("wine", 3) == pytest.approx(2.0 * ((4 * seeds - 3) * epochs) - 2.0 * 0.5)
-    assert finish("digits", 1) == pytest.approx(2.0 * (2 * seeds - 3) * epochs + 30.0 * ((2 * seeds - 1) * epochs - 0.5))
+    assert finish("digits", 1) == pytest.approx(
+        2.0 * (2 * seeds - 3) * epochs + 30.0 * ((2 * seeds - 1) * epochs - 0.5)
+    )
 
 
 def test_a_run_s_parameters_are_read_from_its_first_and_its_last_row(tmp_path: Path) -> None:
@@ -158,12 +190,16 @@ def test_a_run_s_parameters_are_read_from_its_first_and_its_last_row(tmp_path: P
 
 
 def test_an_index_from_before_parameters_were_counted_is_still_read() -> None:
-    old: dict[str, Any] = {key: value for key, value in asdict(result(0.5)).items() if not key.startswith("parameters")}
+    old: dict[str, Any] = {
+        key: value for key, value in asdict(result(0.5)).items() if not key.startswith("parameters")
+    }
     assert from_plain(old) == result(0.5)
 
 
 @pytest.mark.parametrize("where", ["local", "bucket"])
-def test_a_generation_of_an_arm_on_a_task_is_kept_under_its_name(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_generation_of_an_arm_on_a_task_is_kept_under_its_name(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     place = str(tmp_path) if where == "local" else request.getfixturevalue("bucket")
     ledger, values = Ledger(place, "made", print), [{"policy.epsilon": 2.0}]
     assert ledger.record(study(), Proposal("set@wine", 0, 1, []), values) == values

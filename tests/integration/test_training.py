@@ -30,8 +30,12 @@ POLICY_VALUES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("policy", POLICY_VALUES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_run_continued_from_a_checkpoint_gives_the_rows_of_one_that_never_stopped(policy: str, precision: str) -> None:
-    spec = run_spec(POLICY_VALUES[policy], epochs=4, precision=precision, validation=0.05, endpoints=[1, 0.1])
+def test_a_run_continued_from_a_checkpoint_gives_the_rows_of_one_that_never_stopped(
+    policy: str, precision: str
+) -> None:
+    spec = run_spec(
+        POLICY_VALUES[policy], epochs=4, precision=precision, validation=0.05, endpoints=[1, 0.1]
+    )
     whole = Training(spec)
     list(whole)
     broken = Training(spec)
@@ -85,7 +89,9 @@ def test_another_seed_is_another_training() -> None:
 def test_the_learning_rate_falls_along_a_cosine_or_stays() -> None:
     falling = [row.learning_rate for row in Training(run_spec(epochs=4, learning_rate=0.2))]
     assert falling == pytest.approx([0.2, 0.1 * (1 + math.sqrt(0.5)), 0.1, 0.1 * (1 - math.sqrt(0.5))])
-    assert [row.learning_rate for row in Training(run_spec(epochs=4, learning_rate=0.2, schedule="constant"))] == [0.2] * 4
+    assert [
+        row.learning_rate for row in Training(run_spec(epochs=4, learning_rate=0.2, schedule="constant"))
+    ] == [0.2] * 4
     assert run_spec(schedule="cosine").run_id == run_spec().run_id != run_spec(schedule="constant").run_id
 
 
@@ -110,7 +116,10 @@ def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> Non
         order = split.train[randomness.permutation(100, spec.seed, "order", row.epoch)]
         losses: list[float] = []
         for batch in np.split(order, [32, 64, 96]):
-            images, labels = torch.from_numpy(arrays.train_images[batch]), torch.from_numpy(arrays.train_labels[batch])
+            images, labels = (
+                torch.from_numpy(arrays.train_images[batch]),
+                torch.from_numpy(arrays.train_labels[batch]),
+            )
             loss = torch.nn.functional.cross_entropy(plain(images), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -121,7 +130,9 @@ def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> Non
     plain.eval()
     with torch.no_grad():
         right = plain(torch.from_numpy(arrays.test_images)).argmax(1).numpy() == arrays.test_labels
-    assert rows[-1].test_accuracy == pytest.approx(right.mean(), abs=0.01)  # six images of 597; a near-tie moves one of its own logits
+    assert rows[-1].test_accuracy == pytest.approx(
+        right.mean(), abs=0.01
+    )  # six images of 597; a near-tie moves one of its own logits
 
 
 def test_the_rows_tell_ratio_rates_and_accuracies_as_they_are_defined() -> None:
@@ -137,7 +148,9 @@ def test_the_rows_tell_ratio_rates_and_accuracies_as_they_are_defined() -> None:
         assert len(row.nonzero_rate_by_site) == 7
         assert row.nonzero_rate == pytest.approx(sum(row.nonzero_rate_by_site) / 7)
         assert row.keep_ratio
-        assert all(rate <= row.keep_ratio + 1 / 256 for rate in row.nonzero_rate_by_site)  # at the smallest site a ceil is 1/256 at most
+        assert all(
+            rate <= row.keep_ratio + 1 / 256 for rate in row.nonzero_rate_by_site
+        )  # at the smallest site a ceil is 1/256 at most
         assert row.validation_accuracy is not None
         assert (row.validation_accuracy * 120) == pytest.approx(round(row.validation_accuracy * 120))
         assert row.train_accuracy * 96 == pytest.approx(round(row.train_accuracy * 96))
@@ -188,7 +201,10 @@ def test_a_loss_that_is_not_a_number_ends_the_run_as_diverged_with_its_row() -> 
 
 
 def test_a_run_that_ends_at_chance_with_a_finite_loss_is_collapsed() -> None:
-    guessing, learning = Training(run_spec(epochs=1, learning_rate=1e-9)), Training(run_spec({"name": "dense"}, epochs=4))
+    guessing, learning = (
+        Training(run_spec(epochs=1, learning_rate=1e-9)),
+        Training(run_spec({"name": "dense"}, epochs=4)),
+    )
     list(guessing)
     list(learning)
     assert guessing.rows[-1].train_loss == pytest.approx(math.log(10), rel=0.1)
@@ -199,7 +215,9 @@ def test_a_run_that_ends_at_chance_with_a_finite_loss_is_collapsed() -> None:
 def test_a_last_partial_batch_is_trained_on_unless_it_is_left_out() -> None:
     whole, left_out = Training(run_spec(train_size=100)), Training(run_spec(train_size=100, drop_last=True))
     assert (whole.batches, left_out.batches) == (4, 3)
-    assert [next(iter(t)).train_accuracy * size for t, size in ((whole, 100), (left_out, 96))] == pytest.approx(
+    assert [
+        next(iter(t)).train_accuracy * size for t, size in ((whole, 100), (left_out, 96))
+    ] == pytest.approx(
         [round(t.rows[0].train_accuracy * size) for t, size in ((whole, 100), (left_out, 96))]
     )
 
@@ -220,7 +238,9 @@ def test_the_host_waits_for_the_device_as_often_in_long_epochs_as_in_short_ones(
         with Waits() as waits:
             next(iter(training))
         counts.append(waits.count)
-    assert counts == [4, 4]  # the sums of loss and accuracy, and the losses of the two evaluations; the first wait is the only long one
+    assert (
+        counts == [4, 4]
+    )  # the sums of loss and accuracy, and the losses of the two evaluations; the first wait is the only long one
 
 
 def test_data_is_loaded_once_for_many_runs() -> None:

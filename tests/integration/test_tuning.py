@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 from ray.tune.execution.tune_controller import TuneController
 
-from sweep import tuning as tuning
-
 
 def given(trial: str, *, pending: set[str], starting: set[str]) -> bool:
     """Whether Tune's own code gets to give the process to this attempt; where it does, it says that it has."""
-    state = SimpleNamespace(_pending_trials=pending, _trial_to_actor=dict.fromkeys(starting), _resetting_trials={trial})
+    state = SimpleNamespace(
+        _pending_trials=pending, _trial_to_actor=dict.fromkeys(starting), _resetting_trials={trial}
+    )
     reuse = vars(TuneController)["_maybe_reuse_cached_actor"]
     return reuse(state, trial)
 

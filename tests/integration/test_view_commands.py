@@ -12,19 +12,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sweep.ledger import Ledger
-from sweep.mlflow_client import Experiment
-from sweep.mlflow_page import NOTE_TAG
-from sweep.mlflow_view import View
-from sweep.reading import Reading
-from sweep.report import page_and_note
+from sweep.ledger.ledger import Ledger
+from sweep.views.mlflow.client import Experiment
+from sweep.views.mlflow.page import NOTE_TAG
+from sweep.views.mlflow.view import View
+from sweep.views.reading import Reading
+from sweep.views.report.page import page_and_note
 from tests.conftest import ROOT
 from tests.loops import drive, short_values, study_of
 from tests.sweeps import folders, sweep, write_study
 from tests.views import MLFLOWS_OWN
 
 BRIEF: dict[str, Any] = {
-    "arms": {"additive": {"policy": {"name": "additive-reset", "step": 0.3}}},  # nothing is searched: 12 runs, one comparison
+    "arms": {
+        "additive": {"policy": {"name": "additive-reset", "step": 0.3}}
+    },  # nothing is searched: 12 runs, one comparison
     "task": short_values()["task"],
 }
 pytestmark = MLFLOWS_OWN
@@ -44,7 +46,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_mlflow(store: Path) -> set[str]:
     """The runs of the study that MLflow has, in the database beside the ledger."""
     ledger = Ledger(str(store), "small", print)
-    experiment = Experiment(f"sqlite:///{store}/mlflow.db", "small", ledger.store.where(), (store / "mlflow-artifacts").as_uri())
+    experiment = Experiment(
+        f"sqlite:///{store}/mlflow.db", "small", ledger.store.where(), (store / "mlflow-artifacts").as_uri()
+    )
     experiment.open()
     assert {run.status for run in experiment.runs.values()} <= {"FINISHED", "FAILED"}
     return {key.removeprefix("run ") for key in experiment.runs if key.startswith("run ")}
@@ -54,7 +58,9 @@ def test_the_report_is_a_table_on_stdout_and_a_page_beside_the_ledger(store: Pat
     done = sweep("report", store / "small.yaml", "--store", store)
     assert done.returncode == 0, done.stderr
     header = next(line for line in done.stdout.splitlines() if line.startswith("| arm"))
-    assert all(line.count("|") == header.count("|") for line in done.stdout.splitlines() if line.startswith("|"))
+    assert all(
+        line.count("|") == header.count("|") for line in done.stdout.splitlines() if line.startswith("|")
+    )
     page = (store / "small-report.html").read_text()
     assert page.startswith("<!doctype html>")
     assert str(store / "small-report.html") in done.stderr
@@ -64,7 +70,11 @@ def test_every_command_s_json_is_strict_json(store: Path, tmp_path: Path) -> Non
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
 
-    for arguments in (["report"], ["export", "--to", tmp_path / "out"], ["sync", "--mlflow-uri", f"sqlite:///{tmp_path}/m.db"]):
+    for arguments in (
+        ["report"],
+        ["export", "--to", tmp_path / "out"],
+        ["sync", "--mlflow-uri", f"sqlite:///{tmp_path}/m.db"],
+    ):
         done = sweep(arguments[0], store / "small.yaml", "--store", store, *arguments[1:], "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout, parse_constant=refuse)
@@ -99,9 +109,13 @@ def test_a_study_whose_policy_is_gone_is_said_to_need_it(command: str, tmp_path:
 def test_a_study_under_way_says_in_mlflow_what_it_lacks(tmp_path: Path) -> None:
     drive(study_of(), tmp_path, most=3)
     ledger = Ledger(str(tmp_path), "small", print)
-    experiment = Experiment(f"sqlite:///{tmp_path}/mlflow.db", "small", ledger.store.where(), tmp_path.as_uri())
+    experiment = Experiment(
+        f"sqlite:///{tmp_path}/mlflow.db", "small", ledger.store.where(), tmp_path.as_uri()
+    )
     View(ledger, experiment, print).update(live=False, report=page_and_note)
-    assert experiment.tags[NOTE_TAG].startswith("Not complete yet: 0 of the 1 comparisons of the family have all their pairs. Lacking: ")
+    assert experiment.tags[NOTE_TAG].startswith(
+        "Not complete yet: 0 of the 1 comparisons of the family have all their pairs. Lacking: "
+    )
 
 
 @pytest.mark.slow
@@ -131,7 +145,10 @@ def assert_one_at_a_time(runs: set[Path]) -> None:
     """What --slots 1 makes of them, wherever there is room for more."""
     assert len(runs) == 12
     ends = {folder: pq.read_table(folder / "epochs.parquet")["ended_at"].to_pylist()[-1] for folder in runs}
-    starts = {folder: json.loads((folder / "attempt-1" / "attempt.json").read_text())["started_at"] for folder in runs}
+    starts = {
+        folder: json.loads((folder / "attempt-1" / "attempt.json").read_text())["started_at"]
+        for folder in runs
+    }
     order = sorted(runs, key=lambda folder: starts[folder])
     assert all(ends[a] <= datetime.fromisoformat(starts[b]) for a, b in pairwise(order))
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sweep import worker
-from sweep.told import Result
-from sweep.worker import LOG_LINES, Worker
+from sweep.cluster import worker
+from sweep.cluster.worker import LOG_LINES, Worker
+from sweep.planning.work import Result
 from tests.conftest import run_spec, without_wall
 from tests.integration.attempts import attempt, checkpoints, take
 from tests.loops import job_of, work
@@ -83,7 +83,9 @@ def test_its_reports_tell_how_far_it_is_and_the_last_one_what_it_gave(tmp_path: 
     assert without_wall(rows(tmp_path)) == without_wall(table)
     assert (result.outcome, result.epochs, result.classes) == ("completed", 4, 10)
     assert result.seconds == sum(row.seconds for row in rows(tmp_path))
-    assert result.test == {f"{row.keep_ratio:g}": row.accuracy for row in whole.endpoints if row.split == "test"}
+    assert result.test == {
+        f"{row.keep_ratio:g}": row.accuracy for row in whole.endpoints if row.split == "test"
+    }
 
 
 def test_a_run_that_is_finished_already_is_reported_and_not_trained_again(tmp_path: Path) -> None:
@@ -195,16 +197,23 @@ def test_a_stopped_worker_keeps_its_last_whole_epoch_and_the_next_goes_on_there(
     assert not checkpoints(tmp_path)
     it.stop()
     assert kept(tmp_path) == "2"
-    ended = [row.ended_at for row in from_parquet(EpochRow, next(tmp_path.rglob("epochs-2-*.parquet")).read_bytes())]
+    ended = [
+        row.ended_at
+        for row in from_parquet(EpochRow, next(tmp_path.rglob("epochs-2-*.parquet")).read_bytes())
+    ]
     reports = work(worker_on(tmp_path))
-    assert "attempt 2 continues from epoch 2 of 4, kept by attempt 1" in [line for report in reports for line in report["said"]]
+    assert "attempt 2 continues from epoch 2 of 4, kept by attempt 1" in [
+        line for report in reports for line in report["said"]
+    ]
     assert [row.ended_at for row in rows(tmp_path)][:2] == ended
     assert without_wall(rows(tmp_path)) == without_wall(list(Training(SPEC)))
 
 
 @pytest.mark.usefixtures("at_every_batch")
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_a_worker_stopped_before_its_first_epoch_ended_keeps_nothing_and_breaks_nothing(steps: int, tmp_path: Path) -> None:
+def test_a_worker_stopped_before_its_first_epoch_ended_keeps_nothing_and_breaks_nothing(
+    steps: int, tmp_path: Path
+) -> None:
     it = worker_on(tmp_path)
     for _ in range(steps):
         it.step()
@@ -221,7 +230,9 @@ def test_a_worker_stopped_after_its_end_changes_nothing(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_result_that_cannot_be_read_after_the_end_is_reported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cannot_be_read_after_the_end_is_reported_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work(worker_on(tmp_path))
     tidy = RunFolder.tidy
 
@@ -236,7 +247,9 @@ def test_a_result_that_cannot_be_read_after_the_end_is_reported_too(tmp_path: Pa
     assert "epochs-4-" in report["reason"]
 
 
-def test_data_are_loaded_once_for_all_runs_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_are_loaded_once_for_all_runs_of_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loads: list[str] = []
     load = data.load
     monkeypatch.setattr(worker, "_placed", {})
@@ -246,7 +259,9 @@ def test_data_are_loaded_once_for_all_runs_of_a_process(tmp_path: Path, monkeypa
     assert loads == ["digits"]
 
 
-def test_the_runs_of_a_process_take_one_engine_over_from_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_of_a_process_take_one_engine_over_from_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And with it what was recorded; one that is held on to, by a worker or its attempt, would show here."""
     made: list[str] = []
     make = engine.Engine.__init__

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any
 
-from sweep.contents import Contents, Values
-from sweep.plan import Plan
-from sweep.proposer import propose
-from sweep.study import Study
-from sweep.told import Failure, Proposal, Result, Run
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import propose
+from sweep.planning.work import Failure, Proposal, Result, Run
+from sweep.study.contents import Contents, Values
+from sweep.study.study import Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 
@@ -31,9 +31,18 @@ Score = Callable[[RunSpec], float]
 Propose = Callable[[Study, Proposal], list[Values]]
 
 
-def study_of(arms: dict[str, Any] | None = None, *, seed: int = 1, baseline: str = "dense", **parts: dict[str, Any]) -> Study:
+def study_of(
+    arms: dict[str, Any] | None = None, *, seed: int = 1, baseline: str = "dense", **parts: dict[str, Any]
+) -> Study:
     """A small study; `task`, `tasks`, `search`, `confirm` and `resources` change what is given here."""
-    search = {"proposer": "random", "budget": 12, "generation": 4, "lag": 1, "ladder": [1, 2, 4], "validation": 0.2}
+    search = {
+        "proposer": "random",
+        "budget": 12,
+        "generation": 4,
+        "lag": 1,
+        "ladder": [1, 2, 4],
+        "validation": 0.2,
+    }
     whole = {
         "seed": seed,
         "task": {**TASK, **parts.get("task", {})},
@@ -49,15 +58,25 @@ def study_of(arms: dict[str, Any] | None = None, *, seed: int = 1, baseline: str
 
 def one_arm(setting: dict[str, Any] | None = None, **parts: Any) -> Study:
     """A study with a single searched arm, `tuned`."""
-    return study_of({"dense": ARMS["dense"], "tuned": {"policy": {"name": "dense"}, "task": {"learning_rate": setting or RATE}}}, **parts)
+    return study_of(
+        {
+            "dense": ARMS["dense"],
+            "tuned": {"policy": {"name": "dense"}, "task": {"learning_rate": setting or RATE}},
+        },
+        **parts,
+    )
 
 
 def curve(spec: RunSpec) -> list[float]:
     """Accuracy after every epoch: it rises to a height that depends on the settings and the seed, as fast as the learning rate allows."""
     task, step = spec.task, spec.policy.settings.get("step", 0.1)
     top = 0.8 - 0.05 * math.log(task.learning_rate / 0.1) ** 2 - (step - 0.08) ** 2
-    noise = NormalDist(0, 0.02).inv_cdf(0.5 + 0.999 * (uniform(spec.seed, f"{task.learning_rate} {step} {task.validation}") - 0.5))
-    return [(top + noise) * (1 - math.exp(-epoch * task.learning_rate)) for epoch in range(1, task.epochs + 1)]
+    noise = NormalDist(0, 0.02).inv_cdf(
+        0.5 + 0.999 * (uniform(spec.seed, f"{task.learning_rate} {step} {task.validation}") - 0.5)
+    )
+    return [
+        (top + noise) * (1 - math.exp(-epoch * task.learning_rate)) for epoch in range(1, task.epochs + 1)
+    ]
 
 
 def final(spec: RunSpec) -> float:
@@ -144,7 +163,9 @@ def disturbed(study: Study, slots: int, chance: random.Random, *, losses: float,
     running: list[Run] = []
     while True:
         while due := plan.wanted():
-            proposals[due.arm, due.generation] = json.loads(json.dumps(propose(study, due)))  # as the ledger keeps them
+            proposals[due.arm, due.generation] = json.loads(
+                json.dumps(propose(study, due))
+            )  # as the ledger keeps them
             if chance.random() < restarts:
                 plan, running = Plan(study, dict(results), dict(proposals)), []
             else:
@@ -158,7 +179,9 @@ def disturbed(study: Study, slots: int, chance: random.Random, *, losses: float,
             continue
         run = running.pop(chance.randrange(len(running)))
         if chance.random() < losses:
-            plan.lose(run.run_id, Failure("lost"), node=f"node-{chance.randrange(3)}", blame=chance.random() < 0.7)
+            plan.lose(
+                run.run_id, Failure("lost"), node=f"node-{chance.randrange(3)}", blame=chance.random() < 0.7
+            )
         else:
             results[run.run_id] = trained(run)
             plan.finish(run.run_id, results[run.run_id], node=f"node-{chance.randrange(3)}")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweep.across import across
-from sweep.analysis import Compared, comparisons, keep_ratios, references
-from sweep.plan import Plan
-from sweep.statistics import across_tasks, holm, paired_comparison
-from sweep.study import Study
-from sweep.told import Result, Run
-from sweep.wording import across_cells, answer, cautions, cells, header, markdown, ranked
+from sweep.gains.across import across
+from sweep.gains.comparisons import Compared, comparisons, keep_ratios, references
+from sweep.planning.plan import Plan
+from sweep.planning.work import Result, Run
+from sweep.statistics.paired import across_tasks, holm, paired_comparison
+from sweep.study.study import Study
+from sweep.views.report.words import across_cells, answer, cautions, cells, header, markdown, ranked
 from tests.unit.simulated import plan_of, propose_all, study_of, take
 from trainer.randomness import uniform
 
@@ -29,7 +29,9 @@ ARMS: dict[str, Any] = {
 SEEDS = 9
 
 
-def study(tasks: int = 3, arms: dict[str, Any] | None = None, task: dict[str, Any] | None = None, **analysis: Any) -> Study:
+def study(
+    tasks: int = 3, arms: dict[str, Any] | None = None, task: dict[str, Any] | None = None, **analysis: Any
+) -> Study:
     """Tasks a, b, c and so on, of as many images."""
     listed = {chr(ord("a") + i): {"train_size": 60 + i} for i in range(tasks)}
     base = study_of(arms or ARMS, task=task or {}, tasks=listed, confirm={"seeds": SEEDS}).contents
@@ -42,7 +44,9 @@ def scored(run_id: str) -> float:
     return round(199 * (0.5 + 0.4 * uniform(0, run_id))) / 199
 
 
-def played(it: Study, *, without: tuple[str, int] | None = None, better: dict[str, float] | None = None) -> Plan:
+def played(
+    it: Study, *, without: tuple[str, int] | None = None, better: dict[str, float] | None = None
+) -> Plan:
     """Every run but one; arms of a name are `better` by so much, on every task."""
     plan = plan_of(it)
     propose_all(plan)
@@ -55,7 +59,9 @@ def played(it: Study, *, without: tuple[str, int] | None = None, better: dict[st
 def _given(run: Run, it: Study, better: dict[str, float]) -> Result:
     score = scored(run.run_id) + better.get(it.base_of(run.arm), 0.0)
     scores = {"1": score, "0.05": score}
-    return Result("completed", 20, 20.0, 10, {}, scores, 1000, 500 if it.base_of(run.arm) == "half" else 1000)
+    return Result(
+        "completed", 20, 20.0, 10, {}, scores, 1000, 500 if it.base_of(run.arm) == "half" else 1000
+    )
 
 
 def runs_of(plan: Plan, arm: str) -> list[str]:
@@ -84,11 +90,15 @@ def numbers_of(it: Study, rows: list[Compared]) -> dict[str, Any]:
 # on each task
 
 
-def test_every_arm_is_held_against_the_baseline_of_its_own_task_and_against_the_arms_with_its_policy() -> None:
+def test_every_arm_is_held_against_the_baseline_of_its_own_task_and_against_the_arms_with_its_policy() -> (
+    None
+):
     plan = played(study(2))
     assert references(plan.study) == ["dense@a", "slow@a", "dense@b", "slow@b"]
     rows = comparisons(plan)
-    assert all(row.task == plan.study.task_of(row.arm) == plan.study.task_of(row.reference_arm) for row in rows)
+    assert all(
+        row.task == plan.study.task_of(row.arm) == plan.study.task_of(row.reference_arm) for row in rows
+    )
     for task in "ab":
         assert [(row.arm, row.reference_arm, row.role) for row in rows if row.task == task] == [
             (f"half@{task}", f"dense@{task}", "family"),
@@ -124,9 +134,19 @@ def test_gains_over_other_arms_are_tested_where_that_is_declared_in_one_family_w
     family = [row for row in named if row.role == "family"]
     assert plan.study.comparisons == len(family) == 2 * (3 + 1)
     assert [row.p_holm for row in family] == holm([row.p_value or 0 for row in family])
-    same = {"p_holm", "family_low", "family_high", "detectable_gain"}  # all others do not know how many are tested
-    plain = [{key: it for key, it in asdict(row).items() if key not in same} for row in comparisons(played(study(2)))]
-    assert [{key: it for key, it in asdict(row).items() if key not in same} for row in named if row not in more] == plain
+    same = {
+        "p_holm",
+        "family_low",
+        "family_high",
+        "detectable_gain",
+    }  # all others do not know how many are tested
+    plain = [
+        {key: it for key, it in asdict(row).items() if key not in same}
+        for row in comparisons(played(study(2)))
+    ]
+    assert [
+        {key: it for key, it in asdict(row).items() if key not in same} for row in named if row not in more
+    ] == plain
 
 
 def test_a_network_of_matched_size_is_a_reference_because_it_is_dense() -> None:
@@ -153,7 +173,9 @@ def test_where_each_seed_draws_its_test_rows_the_test_and_every_error_know_of_th
             expected = paired_comparison(*halves, test="resampled-t", comparisons=6, overlap=overlap)
             assert row.overlap == pytest.approx(overlap)
             assert (row.p_value, row.ci_low) == pytest.approx((expected.p_value, expected.ci_low))
-            assert (row.standard_error, row.standard_error_without) == pytest.approx((expected.standard_error,) * 2)
+            assert (row.standard_error, row.standard_error_without) == pytest.approx(
+                (expected.standard_error,) * 2
+            )
             assert row.detectable_gain is not None
             assert row.detectable_gain > 3 * expected.standard_error
         assert row.two_way_standard_error is None
@@ -174,18 +196,30 @@ def test_across_tasks_each_task_counts_once_by_its_mean_gain() -> None:
     ]
     for row in found:
         gains = {
-            it.task: it.gain or 0 for it in rows if (it.arm, it.reference_arm) == (f"{row.arm}@{it.task}", f"{row.reference_arm}@{it.task}")
+            it.task: it.gain or 0
+            for it in rows
+            if (it.arm, it.reference_arm) == (f"{row.arm}@{it.task}", f"{row.reference_arm}@{it.task}")
         }
         expected = across_tasks(gains, comparisons=2)
-        assert (row.tasks, row.wins, row.ties, row.median_gain) == (7, expected.wins, expected.ties, expected.median_gain)
+        assert (row.tasks, row.wins, row.ties, row.median_gain) == (
+            7,
+            expected.wins,
+            expected.ties,
+            expected.median_gain,
+        )
         assert (row.p_value, row.claimable, row.missing) == (expected.p_value, True, [])
     family = [row for row in found if row.role == "family"]
     assert [row.p_holm for row in family] == holm([row.p_value or 0 for row in family])
     assert not [row for row in found if row.role != "family" and row.p_holm is not None]
 
 
-@pytest.mark.parametrize(("tasks", "family", "claimable"), [(5, ["half"], False), (6, ["half"], True), (6, ["half", "third"], False)])
-def test_so_few_tasks_that_nothing_could_be_rejected_may_claim_nothing(tasks: int, family: list[str], claimable: bool) -> None:
+@pytest.mark.parametrize(
+    ("tasks", "family", "claimable"),
+    [(5, ["half"], False), (6, ["half"], True), (6, ["half", "third"], False)],
+)
+def test_so_few_tasks_that_nothing_could_be_rejected_may_claim_nothing(
+    tasks: int, family: list[str], claimable: bool
+) -> None:
     it = study(tasks, family=family)
     assert {row.claimable for row in across(it, comparisons(played(it)))} == {claimable}
 
@@ -214,14 +248,22 @@ def test_the_answer_names_the_task_and_what_holds_across_them() -> None:
     first, *found = answer(numbers)
     assert first.startswith("Across 6 tasks half is better than dense at r = 1: a median gain of +")
     assert first.endswith("points, wins on 6, p = 0.0312 after Holm over 1.")
-    assert [line.split(" by ")[0] for line in found] == [f"On {task}: half is better than dense at r = 1" for task in "abcdef"]
-    assert all(line.endswith("p = 0.0234 after Holm over 6 comparisons, 9 pairs, on this test set.") for line in found)
+    assert [line.split(" by ")[0] for line in found] == [
+        f"On {task}: half is better than dense at r = 1" for task in "abcdef"
+    ]
+    assert all(
+        line.endswith("p = 0.0234 after Holm over 6 comparisons, 9 pairs, on this test set.")
+        for line in found
+    )
 
 
 def test_too_few_tasks_are_said_to_be_and_how_many_it_would_take() -> None:
     it = study(3, family=["half", "third"])
     numbers = numbers_of(it, comparisons(played(it, better={"half": 0.5})))
-    assert answer(numbers)[0] == "3 tasks are too few to claim anything across tasks: 2 comparisons at 0.05 would take 7."
+    assert (
+        answer(numbers)[0]
+        == "3 tasks are too few to claim anything across tasks: 2 comparisons at 0.05 would take 7."
+    )
     assert across_cells(numbers)[0][-1] == "too few tasks to claim anything"
     assert "| half | dense at r = 1 | 3 | 3 | 0 |" in markdown(numbers)
 
@@ -233,7 +275,9 @@ def test_what_was_not_found_is_never_said_to_be_equal() -> None:
     assert answer(numbers)[-1] == f"In all 14 {said}"
     assert answer(numbers)[0].startswith("Across 7 tasks no difference is shown")
     assert "no difference beyond chance" not in (text := markdown(numbers))
-    assert "p is corrected over the family of 14 (Holm), and the interval is that of the test by itself" in text
+    assert (
+        "p is corrected over the family of 14 (Holm), and the interval is that of the test by itself" in text
+    )
     it = study(1, family=["half", "third"])
     one = [row for row in comparisons(played(it, better={"half": 5.0})) if row.task in ("", "a")]
     assert answer(numbers_of(it, one))[-1] == (
@@ -261,7 +305,12 @@ def test_both_counts_of_parameters_are_shown_where_networks_differ_in_size_and_n
     numbers = numbers_of(it, rows := comparisons(played(it)))
     at = header(numbers).index("parameters")
     lines = [cells(numbers, line) for line in ranked(numbers, "dense@a")]
-    assert {line[0]: line[at] for line in lines} == {"half": "500 / 1,000", "third": "", "slow": "", "again (repeat)": ""}
+    assert {line[0]: line[at] for line in lines} == {
+        "half": "500 / 1,000",
+        "third": "",
+        "slow": "",
+        "again (repeat)": "",
+    }
     assert any("another size" in line for line in cautions(numbers))
     alike = numbers_of(it, [replace(row, parameters=None) for row in rows])
     assert "parameters" not in header(alike)
@@ -271,5 +320,9 @@ def test_both_counts_of_parameters_are_shown_where_networks_differ_in_size_and_n
 def test_an_arm_that_is_beside_another_in_a_task_s_table_goes_by_its_name_in_the_study() -> None:
     it = study(2)
     numbers = numbers_of(it, comparisons(played(it)))
-    assert {line[0] for line in (cells(numbers, line) for line in ranked(numbers, "slow@b"))} == {"dense", "half", "third"}
+    assert {line[0] for line in (cells(numbers, line) for line in ranked(numbers, "slow@b"))} == {
+        "dense",
+        "half",
+        "third",
+    }
     assert not math.isnan(numbers["across"][0]["median_gain"])

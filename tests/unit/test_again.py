@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sweep.command import again
+from sweep.cli.options import again
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,9 @@ def test_the_command_that_continues_is_the_one_that_was_given() -> None:
     assert again() == "python -m sweep run mine.yaml --store=here"
 
 
-def test_what_came_from_the_environment_is_in_it_and_what_was_given_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_came_from_the_environment_is_in_it_and_what_was_given_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("STORE", "elsewhere")
     monkeypatch.setenv("DATA_DIR", "my data")
     assert again() == "python -m sweep run mine.yaml --store=here --data-dir 'my data'"

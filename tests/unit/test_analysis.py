@@ -10,12 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweep.analysis import Compared, Look, comparisons, first_place, references, refuse_what_cannot_reject
-from sweep.document import RejectStudy
-from sweep.plan import Plan
-from sweep.statistics import holm, paired_comparison, two_way_standard_error
-from sweep.study import Study
-from sweep.told import Failure, Result, Run
+from sweep.errors import RejectStudy
+from sweep.gains.comparisons import (
+    Compared,
+    Look,
+    comparisons,
+    first_place,
+    references,
+    refuse_what_cannot_reject,
+)
+from sweep.planning.plan import Plan
+from sweep.planning.work import Failure, Result, Run
+from sweep.statistics.paired import holm, paired_comparison, two_way_standard_error
+from sweep.study.study import Study
 from tests.unit.simulated import RATE, STEP, plan_of, propose_all, study_of, take
 from trainer.randomness import uniform
 
@@ -35,7 +42,9 @@ TESTED = ("p_value", "p_holm", "ci_low", "ci_high", "family_low", "family_high",
 def study(*, seeds: int = SEEDS, finalists: int = 1, **analysis: Any) -> Study:
     base = study_of(ARMS, baseline="tuned", confirm={"seeds": seeds}, search={"budget": 4, "finalists": finalists, "ladder": [1, 2]},
                     resources={"attempts": 1}).contents  # fmt: skip
-    return Study("simulated", base.model_copy(update={"analysis": base.analysis.model_copy(update=analysis)}))
+    return Study(
+        "simulated", base.model_copy(update={"analysis": base.analysis.model_copy(update=analysis)})
+    )
 
 
 def scored(run_id: str, ratio: float) -> float:
@@ -102,10 +111,22 @@ def test_a_comparison_is_that_of_the_test_scores_of_the_same_seeds() -> None:
     plan = played(study())
     for row in comparisons(plan):
         assert (row.state, row.missing, row.pairs, row.first_place) == ("complete", [], SEEDS, 0)
-        halves = [[scored(run_id, row.keep_ratio) for run_id in runs_of(plan, arm)] for arm in (row.arm, row.reference_arm)]
+        halves = [
+            [scored(run_id, row.keep_ratio) for run_id in runs_of(plan, arm)]
+            for arm in (row.arm, row.reference_arm)
+        ]
         expected = paired_comparison(*halves, comparisons=6)
         assert row.gain == pytest.approx(expected.gain, abs=1e-15)
-        for name in ("standard_error", "p_value", "ci_low", "ci_high", "family_low", "family_high", "effect_size", "correlation"):
+        for name in (
+            "standard_error",
+            "p_value",
+            "ci_low",
+            "ci_high",
+            "family_low",
+            "family_high",
+            "effect_size",
+            "correlation",
+        ):
             assert getattr(row, name) == pytest.approx(getattr(expected, name))
         assert (row.accuracy, row.reference_accuracy) == pytest.approx([np.mean(half) for half in halves])
 
@@ -113,16 +134,27 @@ def test_a_comparison_is_that_of_the_test_scores_of_the_same_seeds() -> None:
 def test_the_declared_test_and_alpha_are_the_ones_that_are_used() -> None:
     plan = played(study(test="paired-t", alpha=0.2))
     halves = [[scored(run_id, 1.0) for run_id in runs_of(plan, arm)] for arm in ("fixed", "tuned")]
-    row, expected = the(comparisons(plan), "fixed"), paired_comparison(*halves, alpha=0.2, test="paired-t", comparisons=6)
-    assert (row.p_value, row.ci_low, row.family_high) == (expected.p_value, expected.ci_low, expected.family_high)
+    row, expected = (
+        the(comparisons(plan), "fixed"),
+        paired_comparison(*halves, alpha=0.2, test="paired-t", comparisons=6),
+    )
+    assert (row.p_value, row.ci_low, row.family_high) == (
+        expected.p_value,
+        expected.ci_low,
+        expected.family_high,
+    )
 
 
 def test_every_finalist_is_held_against_the_reference_s_first_and_the_baseline_s_second_is_no_test() -> None:
     plan = played(study(finalists=2))
     rows = [row for row in comparisons(plan) if row.keep_ratio == 1 and row.reference_arm == "tuned"]
     assert {row.reference for row in rows} == {plan.finalists("tuned")[0].name}
-    assert [row.candidate for row in rows if row.arm == "additive"] == [it.name for it in plan.finalists("additive")]
-    assert [(row.candidate, row.role) for row in rows if row.arm == "tuned"] == [(plan.finalists("tuned")[1].name, "control")]
+    assert [row.candidate for row in rows if row.arm == "additive"] == [
+        it.name for it in plan.finalists("additive")
+    ]
+    assert [(row.candidate, row.role) for row in rows if row.arm == "tuned"] == [
+        (plan.finalists("tuned")[1].name, "control")
+    ]
     assert sum(row.p_holm is not None for row in comparisons(plan)) == plan.study.comparisons == 8
 
 
@@ -149,11 +181,20 @@ def test_there_is_no_correction_until_the_whole_family_is_complete_whatever_lack
 
 def test_a_missing_pair_is_named_and_never_a_smaller_sample() -> None:
     plan = played(study(), spoilt("additive", 2, None))
-    row, seed, run_id = the(comparisons(plan), "additive"), plan.study.pools["additive"][2], runs_of(plan, "additive")[2]
+    row, seed, run_id = (
+        the(comparisons(plan), "additive"),
+        plan.study.pools["additive"][2],
+        runs_of(plan, "additive")[2],
+    )
     assert row.state == "incomplete"
-    assert row.missing == [f"{plan.finalists('additive')[0].name}, confirm seed {seed} (run {run_id}) has not finished"]
+    assert row.missing == [
+        f"{plan.finalists('additive')[0].name}, confirm seed {seed} (run {run_id}) has not finished"
+    ]
     assert [getattr(row, name) for name in TESTED] == [None] * len(TESTED)
-    gains = [scored(a, 1.0) - scored(b, 1.0) for a, b in zip(runs_of(plan, "additive"), runs_of(plan, "tuned"), strict=True)]
+    gains = [
+        scored(a, 1.0) - scored(b, 1.0)
+        for a, b in zip(runs_of(plan, "additive"), runs_of(plan, "tuned"), strict=True)
+    ]
     assert (row.pairs, row.gain) == (SEEDS - 1, pytest.approx((sum(gains) - gains[2]) / (SEEDS - 1)))
 
 
@@ -161,7 +202,10 @@ def test_a_run_that_failed_is_named_with_its_reason() -> None:
     plan = played(study(), spoilt("fixed", 0, Failure("its node is gone.")))
     for reference in ("tuned", "published"):
         [line] = the(comparisons(plan), "fixed", reference).missing
-        assert line == f"fixed, confirm seed {plan.study.pools['fixed'][0]} (run {runs_of(plan, 'fixed')[0]}) failed: its node is gone."
+        assert (
+            line
+            == f"fixed, confirm seed {plan.study.pools['fixed'][0]} (run {runs_of(plan, 'fixed')[0]}) failed: its node is gone."
+        )
 
 
 def test_a_missing_run_of_the_baseline_is_missing_in_every_comparison_with_it_and_in_no_other() -> None:
@@ -169,11 +213,15 @@ def test_a_missing_run_of_the_baseline_is_missing_in_every_comparison_with_it_an
     rows, lost = comparisons(plan), runs_of(plan, "tuned")[5]
     for row in rows:
         touched = "tuned" in (row.arm, row.reference_arm)
-        assert (row.state == "incomplete", lost in " ".join(row.missing), row.p_value is None) == (touched,) * 3
+        assert (row.state == "incomplete", lost in " ".join(row.missing), row.p_value is None) == (
+            touched,
+        ) * 3
 
 
 def test_an_arm_whose_search_is_under_way_is_shown_without_a_candidate_and_lacks_its_search() -> None:
-    rows = comparisons(played(study(), lambda run: None if (run.phase, run.arm) == ("search", "additive") else give(run)))
+    rows = comparisons(
+        played(study(), lambda run: None if (run.phase, run.arm) == ("search", "additive") else give(run))
+    )
     row = the(rows, "additive")
     assert (row.candidate, row.pairs, row.gain, row.p_value) == (None, 0, None, None)
     assert row.missing == ["additive: its search is under way"]
@@ -182,29 +230,65 @@ def test_an_arm_whose_search_is_under_way_is_shown_without_a_candidate_and_lacks
     assert the(baseline, "fixed", "published").state == "complete"
 
 
-def test_a_diverged_run_scores_zero_and_a_collapsed_one_what_it_measured_and_gains_are_given_without_them_too() -> None:
-    bad = {("additive", 1): "diverged", ("additive", 4): "collapsed", ("tuned", 4): "diverged", ("tuned", 6): "collapsed"}
-    plan = played(study(), lambda run: give(run, bad.get((run.arm, run.place), "completed") if run.phase == "confirm" else "completed"))
-    scores = {arm: np.array([scored(run_id, 1.0) for run_id in runs_of(plan, arm)]) for arm in ("additive", "tuned")}
+def test_a_diverged_run_scores_zero_and_a_collapsed_one_what_it_measured_and_gains_are_given_without_them_too() -> (
+    None
+):
+    bad = {
+        ("additive", 1): "diverged",
+        ("additive", 4): "collapsed",
+        ("tuned", 4): "diverged",
+        ("tuned", 6): "collapsed",
+    }
+    plan = played(
+        study(),
+        lambda run: give(
+            run, bad.get((run.arm, run.place), "completed") if run.phase == "confirm" else "completed"
+        ),
+    )
+    scores = {
+        arm: np.array([scored(run_id, 1.0) for run_id in runs_of(plan, arm)])
+        for arm in ("additive", "tuned")
+    }
     without = np.delete(scores["additive"] - scores["tuned"], [1, 4, 6])
     for (arm, place), outcome in bad.items():
         scores[arm][place] = 0.0 if outcome == "diverged" else scores[arm][place]
-    row, expected = the(comparisons(plan), "additive"), paired_comparison(scores["additive"], scores["tuned"])
-    assert (row.state, row.pairs, row.gain, row.p_value) == ("complete", SEEDS, pytest.approx(expected.gain), expected.p_value)
+    row, expected = (
+        the(comparisons(plan), "additive"),
+        paired_comparison(scores["additive"], scores["tuned"]),
+    )
+    assert (row.state, row.pairs, row.gain, row.p_value) == (
+        "complete",
+        SEEDS,
+        pytest.approx(expected.gain),
+        expected.p_value,
+    )
     assert (row.diverged, row.collapsed, row.reference_diverged, row.reference_collapsed) == (1, 1, 1, 1)
     assert (row.pairs_without, row.gain_without) == (SEEDS - 3, pytest.approx(without.mean()))
     assert row.standard_error_without == pytest.approx(without.std(ddof=1) / math.sqrt(SEEDS - 3))
 
 
 def test_seeds_that_are_added_after_a_look_are_tested_alone() -> None:
-    looks = [Look("monday", 8, ["fixed", "again"]), Look("tuesday", 12, ["additive"]), Look("today", 20, ["fixed", "additive"])]
+    looks = [
+        Look("monday", 8, ["fixed", "again"]),
+        Look("tuesday", 12, ["additive"]),
+        Look("today", 20, ["fixed", "additive"]),
+    ]
     plan = played(study(seeds=20))
-    assert [first_place(plan.study, arm, looks) for arm in ("published", "fixed", "additive", "again")] == [0, 8, 12, 8]
+    assert [first_place(plan.study, arm, looks) for arm in ("published", "fixed", "additive", "again")] == [
+        0,
+        8,
+        12,
+        8,
+    ]
     rows = comparisons(plan, looks=looks)
     for arm, first in (("published", 0), ("fixed", 8), ("additive", 12)):
         row = the(rows, arm)
         halves = [[scored(run_id, 1.0) for run_id in runs_of(plan, side)[first:]] for side in (arm, "tuned")]
-        assert (row.first_place, row.pairs, row.p_value) == (first, 20 - first, paired_comparison(*halves).p_value)
+        assert (row.first_place, row.pairs, row.p_value) == (
+            first,
+            20 - first,
+            paired_comparison(*halves).p_value,
+        )
 
 
 @pytest.mark.parametrize(
@@ -218,7 +302,9 @@ def test_seeds_that_are_added_after_a_look_are_tested_alone() -> None:
         (9, "sign-flip", "again", 2),
     ],
 )
-def test_seeds_too_few_to_be_tested_alone_are_refused_after_a_look(seeds: int, test: str, arm: str, needed: int | None) -> None:
+def test_seeds_too_few_to_be_tested_alone_are_refused_after_a_look(
+    seeds: int, test: str, arm: str, needed: int | None
+) -> None:
     """Six comparisons at 5 % take eight pairs; what is outside the family, or has a t test, takes two."""
     grown, looks = study(seeds=seeds, test=test), [Look("monday", 8, [arm])]
     said = rf"first 8 seeds of '{arm}' .* {seeds - 8} of them cannot .* {needed} can.* {8 + (needed or 0)} seeds"
@@ -226,7 +312,9 @@ def test_seeds_too_few_to_be_tested_alone_are_refused_after_a_look(seeds: int, t
         refuse_what_cannot_reject(grown, looks)
 
 
-def test_with_correctness_by_image_there_is_a_two_way_error_at_each_endpoint_and_none_where_a_run_s_is_not_kept() -> None:
+def test_with_correctness_by_image_there_is_a_two_way_error_at_each_endpoint_and_none_where_a_run_s_is_not_kept() -> (
+    None
+):
     plan = played(study())
 
     def correct(run_id: str, ratio: float) -> np.ndarray | None:
@@ -238,6 +326,9 @@ def test_with_correctness_by_image_there_is_a_two_way_error_at_each_endpoint_and
     assert the(rows, "fixed").two_way_standard_error is None
     assert the(rows, "fixed").p_value is not None
     for ratio in (1.0, 0.05):
-        bits = [np.array([correct(run_id, ratio) for run_id in runs_of(plan, arm)]) for arm in ("additive", "tuned")]
+        bits = [
+            np.array([correct(run_id, ratio) for run_id in runs_of(plan, arm)])
+            for arm in ("additive", "tuned")
+        ]
         assert the(rows, "additive", ratio=ratio).two_way_standard_error == two_way_standard_error(*bits)
     assert all(row.two_way_standard_error is None for row in comparisons(plan))

@@ -18,7 +18,9 @@ from trainer import data
 from trainer.settings import SpecError
 
 
-def small_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int = 6) -> dict[str, np.ndarray]:
+def small_cifar10(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int = 6
+) -> dict[str, np.ndarray]:
     """Writes the files of CIFAR-10 with a few images each and tells torchvision their checksums; images by file, as (n, 3072) bytes."""
     where = folder / CIFAR10.base_folder
     where.mkdir(parents=True)
@@ -33,17 +35,23 @@ def small_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int 
         listed: list[list[str]] = []
         for name in names:
             images[name] = rng.integers(0, 256, (per_batch, 3072), np.uint8)
-            listed.append([name, keep(name, {"data": images[name], "labels": [i % 10 for i in range(per_batch)]})])
+            listed.append(
+                [name, keep(name, {"data": images[name], "labels": [i % 10 for i in range(per_batch)]})]
+            )
         return listed
 
     monkeypatch.setattr(CIFAR10, "train_list", batches([name for name, _ in CIFAR10.train_list]))
     monkeypatch.setattr(CIFAR10, "test_list", batches([name for name, _ in CIFAR10.test_list]))
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": keep(CIFAR10.meta["filename"], {"label_names": names})})
+    monkeypatch.setattr(
+        CIFAR10, "meta", {**CIFAR10.meta, "md5": keep(CIFAR10.meta["filename"], {"label_names": names})}
+    )
     return images
 
 
-def test_cifar10_is_read_from_its_format_on_disk_and_normalised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_is_read_from_its_format_on_disk_and_normalised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = small_cifar10(tmp_path, monkeypatch)
     arrays = data.load("cifar10", tmp_path)
     assert arrays.train_images.shape == (30, 3, 32, 32)
@@ -66,7 +74,9 @@ def test_missing_cifar10_names_the_files_and_the_command(tmp_path: Path) -> None
     assert "test_batch" in said
 
 
-def test_a_cifar10_file_with_one_byte_changed_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cifar10_file_with_one_byte_changed_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small_cifar10(tmp_path, monkeypatch)
     path = tmp_path / CIFAR10.base_folder / "data_batch_3"
     content = bytearray(path.read_bytes())
@@ -79,14 +89,18 @@ def test_a_cifar10_file_with_one_byte_changed_is_refused_by_name(tmp_path: Path,
 def test_fetching_without_a_network_says_what_to_bring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")  # the discard port: nobody listens
+    monkeypatch.setattr(
+        CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz"
+    )  # the discard port: nobody listens
     assert data.main(["cifar10", "--data-dir", str(tmp_path)]) == 3
     said = capsys.readouterr().err
     assert "bring cifar-10-python.tar.gz" in said
     assert str(tmp_path) in said
 
 
-def test_fetching_what_is_there_verifies_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fetching_what_is_there_verifies_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     small_cifar10(tmp_path, monkeypatch)
     assert data.main(["cifar10", "--data-dir", str(tmp_path)]) == 0
     assert "30 images to train and 6 to test" in capsys.readouterr().err
@@ -108,9 +122,14 @@ def test_digits_are_all_there_and_normalised() -> None:
 
 def test_synthetic_cifar_is_balanced_and_not_solved_by_its_mean_images() -> None:
     arrays = data.load("synthetic-cifar")
-    assert (arrays.train_images.shape, arrays.test_images.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
+    assert (arrays.train_images.shape, arrays.test_images.shape) == (
+        (50_000, 3, 32, 32),
+        (10_000, 3, 32, 32),
+    )
     assert np.bincount(arrays.train_labels, minlength=10).min() > 4_700
-    means = np.stack([arrays.train_images[arrays.train_labels == label].mean(0).ravel() for label in range(10)])
+    means = np.stack(
+        [arrays.train_images[arrays.train_labels == label].mean(0).ravel() for label in range(10)]
+    )
     test = arrays.test_images[:2000].reshape(2000, -1)
     nearest = (test @ means.T - (means**2).sum(1) / 2).argmax(1)
     accuracy = (nearest == arrays.test_labels[:2000]).mean()
@@ -122,7 +141,11 @@ def test_a_split_holds_each_image_once_and_belongs_to_the_seed() -> None:
     split = data.split(task, 1)
     assert sorted([*split.train, *split.validation]) == list(range(1200))
     assert len(split.validation) == 120
-    assert split.validation.tolist() == data.split(task, 1).validation.tolist() != data.split(task, 2).validation.tolist()
+    assert (
+        split.validation.tolist()
+        == data.split(task, 1).validation.tolist()
+        != data.split(task, 2).validation.tolist()
+    )
 
 
 def test_a_seed_trains_on_the_same_images_whether_or_not_some_are_held_out() -> None:
@@ -144,14 +167,22 @@ def test_the_fixed_test_set_stands_behind_the_training_images() -> None:
     assert data.split(run_spec().task, 1).test.tolist() == list(range(1200, 1797))
 
 
-@pytest.mark.parametrize("settings", [{}, {"validation": 0.2}, {"train_size": 300}, {"train_size": 300, "validation": 0.2}])
-def test_a_resampled_test_set_is_of_all_images_and_apart_from_those_trained_on(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "settings", [{}, {"validation": 0.2}, {"train_size": 300}, {"train_size": 300, "validation": 0.2}]
+)
+def test_a_resampled_test_set_is_of_all_images_and_apart_from_those_trained_on(
+    settings: dict[str, Any],
+) -> None:
     whole: dict[str, Any] = {"train_size": None, "resample": 0.25, **settings}
     task = run_spec(**whole).task
     assert data.sizes(task) == (1348, 449)
     split = data.split(task, 5)
     parts = [set(part.tolist()) for part in (split.train, split.validation, split.test)]
-    assert [len(part) for part in parts] == [task.train_size or 1348 - data.held_out_of(task), data.held_out_of(task), 449]
+    assert [len(part) for part in parts] == [
+        task.train_size or 1348 - data.held_out_of(task),
+        data.held_out_of(task),
+        449,
+    ]
     assert data.held_out_of(task) == round(1348 * task.validation)
     assert not any(one & other for one, other in itertools.combinations(parts, 2))
     if task.train_size is None:
@@ -174,11 +205,17 @@ def test_a_resampled_test_set_belongs_to_the_seed_and_is_shared_by_search_and_co
 def test_a_share_that_leaves_no_image_to_test_or_to_train_is_refused() -> None:
     with pytest.raises(SpecError, match=r"task.resample  leaves no image to test: it takes 0 of the 1,797"):
         run_spec(resample=0.0001)
-    with pytest.raises(SpecError, match=r"task.resample  leaves no image to train: it takes 1,797 of the 1,797"):
+    with pytest.raises(
+        SpecError, match=r"task.resample  leaves no image to train: it takes 1,797 of the 1,797"
+    ):
         run_spec(resample=0.9999)
-    with pytest.raises(SpecError, match=r"task.train_size  asks for 200 images beside the 0 held out; there are 180 in all"):
+    with pytest.raises(
+        SpecError, match=r"task.train_size  asks for 200 images beside the 0 held out; there are 180 in all"
+    ):
         run_spec(resample=0.9, train_size=200)
-    with pytest.raises(SpecError, match=r"task.drop_last  leaves nothing: a batch of 200 is more than the 180 images"):
+    with pytest.raises(
+        SpecError, match=r"task.drop_last  leaves nothing: a batch of 200 is more than the 180 images"
+    ):
         run_spec(resample=0.9, train_size=None, batch_size=200, drop_last=True)
     assert run_spec(train_size=None, resample=0.1, validation=0.1).task.resample == 0.1
 

@@ -9,9 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sweep.document import RejectStudy
-from sweep.preflight import probe
-from sweep.study import Study, load, schema
+from sweep.cluster.preflight import probe
+from sweep.errors import RejectStudy
+from sweep.study.files import load
+from sweep.study.schema import schema
+from sweep.study.study import Study
 from tests.conftest import run_values
 from tests.sweeps import study_values, write_study
 from trainer import data
@@ -20,7 +22,14 @@ from trainer.spec import RunSpec
 from trainer.store import open_store
 from trainer.tables import Table
 
-GIVEN: dict[str, Any] = {"file": "t.csv", "target": "class", "rows": 30, "inputs": 4, "classes": 3, "checksum": "0123456789abcdef"}
+GIVEN: dict[str, Any] = {
+    "file": "t.csv",
+    "target": "class",
+    "rows": 30,
+    "inputs": 4,
+    "classes": 3,
+    "checksum": "0123456789abcdef",
+}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,9 @@ GIVEN: dict[str, Any] = {"file": "t.csv", "target": "class", "rows": 30, "inputs
         ({"features": "X"}, ["task.data.features  is for a .mat"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_declared_table_is_named_with_its_path(change: dict[str, Any], said: list[str]) -> None:
+def test_what_is_wrong_with_a_declared_table_is_named_with_its_path(
+    change: dict[str, Any], said: list[str]
+) -> None:
     with pytest.raises(SpecError) as caught:
         RunSpec.read(run_values({"name": "dense"}, data={**GIVEN, **change}, model="mlp-8", train_size=None))
     for words in said:
@@ -60,11 +71,17 @@ def test_what_is_wrong_with_a_declared_table_is_named_with_its_path(change: dict
 def test_what_a_declared_table_lacks_is_told_all_at_once() -> None:
     with pytest.raises(SpecError) as caught:
         RunSpec.read(run_values(data={"file": "t.csv"}))
-    assert all(f"task.data.{key}  is missing; table needs it." in str(caught.value) for key in ("target", "rows", "inputs", "checksum"))
+    assert all(
+        f"task.data.{key}  is missing; table needs it." in str(caught.value)
+        for key in ("target", "rows", "inputs", "checksum")
+    )
 
 
 def test_a_name_that_is_unknown_says_how_a_file_is_declared() -> None:
-    with pytest.raises(SpecError, match=r"A file of one's own is declared as an object, which `python -m trainer.data FILE --target"):
+    with pytest.raises(
+        SpecError,
+        match=r"A file of one's own is declared as an object, which `python -m trainer.data FILE --target",
+    ):
         RunSpec.read(run_values(data="my.csv"))
 
 
@@ -72,7 +89,12 @@ def study(folder: Path, *, arms: dict[str, Any] | None = None, **task: Any) -> S
     whole = {"model": "mlp-8", "train_size": None, **task}
     plain = {"dense": {"policy": {"name": "dense"}}, "other": {"policy": {"name": "dense"}}}
     return load(
-        write_study(folder, task=whole, arms={"additive": {"policy": {"name": "dense"}}, **plain, **(arms or {})}, confirm={"seeds": 10})
+        write_study(
+            folder,
+            task=whole,
+            arms={"additive": {"policy": {"name": "dense"}}, **plain, **(arms or {})},
+            confirm={"seeds": 10},
+        )
     )
 
 
@@ -80,15 +102,25 @@ def test_a_study_declares_its_table_for_all_arms_or_in_one(tmp_path: Path) -> No
     everywhere = study(tmp_path, data=GIVEN)
     assert everywhere.data == [read(Table, GIVEN)]
     assert not everywhere.searched("dense")
-    mixed = study(tmp_path, data="wine", arms={"other": {"policy": {"name": "dense"}, "task": {"data": GIVEN}}})
+    mixed = study(
+        tmp_path, data="wine", arms={"other": {"policy": {"name": "dense"}, "task": {"data": GIVEN}}}
+    )
     assert set(mixed.data) == {"wine", read(Table, GIVEN)}
-    assert mixed.data == study(tmp_path, data="wine", arms={"other": {"policy": {"name": "dense"}, "task": {"data": GIVEN}}}).data
+    assert (
+        mixed.data
+        == study(
+            tmp_path, data="wine", arms={"other": {"policy": {"name": "dense"}, "task": {"data": GIVEN}}}
+        ).data
+    )
     run = mixed.run(mixed.ends("other")[0], "confirm", 1)
     assert json.loads(run.to_json())["task"]["data"]["checksum"] == GIVEN["checksum"]
 
 
 def test_another_file_is_another_study(tmp_path: Path) -> None:
-    assert study(tmp_path, data=GIVEN).identity != study(tmp_path, data={**GIVEN, "checksum": "f" * 16}).identity
+    assert (
+        study(tmp_path, data=GIVEN).identity
+        != study(tmp_path, data={**GIVEN, "checksum": "f" * 16}).identity
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,13 +130,21 @@ def test_another_file_is_another_study(tmp_path: Path) -> None:
         ({"rows": 1}, "task.data.rows: must be at least 2; it is 1."),
     ],
 )
-def test_what_is_wrong_with_a_table_is_told_in_its_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_what_is_wrong_with_a_table_is_told_in_its_line(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
     with pytest.raises(RejectStudy) as caught:
         study(tmp_path, data={**GIVEN, **change})
     lines = (tmp_path / "small.yaml").read_text().splitlines()
-    assert f":{next(n for n, line in enumerate(lines, 1) if next(iter(change)) in line)}  {said}" in str(caught.value)
+    assert f":{next(n for n, line in enumerate(lines, 1) if next(iter(change)) in line)}  {said}" in str(
+        caught.value
+    )
     with pytest.raises(RejectStudy, match=rf"arms\.other\.{said.split(':')[0].replace('.', r'.')}: "):
-        study(tmp_path, data="wine", arms={"other": {"policy": {"name": "dense"}, "task": {"data": {**GIVEN, **change}}}})
+        study(
+            tmp_path,
+            data="wine",
+            arms={"other": {"policy": {"name": "dense"}, "task": {"data": {**GIVEN, **change}}}},
+        )
 
 
 def test_the_schema_for_editors_takes_a_name_a_table_and_a_choice() -> None:

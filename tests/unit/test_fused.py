@@ -15,16 +15,26 @@ from trainer.ops import cpu, fused, reference
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("random", [False, True])
-def test_a_row_that_does_not_fit_is_streamed_without_a_trace(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, random: bool) -> None:
+def test_a_row_that_does_not_fit_is_streamed_without_a_trace(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, random: bool
+) -> None:
     x = (draw(dtype, torch.channels_last, WIDE) * 4).round() / 4
-    priority = (torch.rand(WIDE, generator=torch.Generator().manual_seed(3)) * 16).ceil() / 16 if random else None
+    priority = (
+        (torch.rand(WIDE, generator=torch.Generator().manual_seed(3)) * 16).ceil() / 16 if random else None
+    )
     ops, whole = IMPLEMENTATIONS["fused"], []
     for _ in range(2):
         mine = x.clone(memory_format=torch.preserve_format).requires_grad_()
         outs = [ops.relu_topk(mine, keep, priority) for keep in (1, 100, 5000)]
         torch.stack(outs).sum().backward()
         assert mine.grad is not None
-        whole.append([*outs, mine.grad, *ops.counted_norm_relu_topk(x, torch.ones(24), torch.zeros(24), 300, 1e-10, priority)])
+        whole.append(
+            [
+                *outs,
+                mine.grad,
+                *ops.counted_norm_relu_topk(x, torch.ones(24), torch.zeros(24), 300, 1e-10, priority),
+            ]
+        )
         monkeypatch.setattr(fused, "RESIDENT_WORDS", 0)
         monkeypatch.setattr(fused, "STREAMED_TILE", 1024)
     for resident, streamed in zip(*whole, strict=True):
@@ -47,7 +57,9 @@ def test_a_changing_count_never_recompiles(implementation: Any) -> None:
         out = compiled(x.to(device), torch.tensor(keep, dtype=torch.int32, device=device))
         assert same(out.cpu(), oracle(x, [keep] * 4))
     assert len(graphs) == 1
-    assert (implementation is fused) == any("trainer.site" in str(node.target) for node in graphs[0].graph.nodes)
+    assert (implementation is fused) == any(
+        "trainer.site" in str(node.target) for node in graphs[0].graph.nodes
+    )
 
 
 def test_the_compiler_keeps_the_site_forward_and_backward_and_trains_the_same() -> None:
@@ -72,7 +84,9 @@ def test_what_the_compiler_is_told_of_the_site_is_what_it_does() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     keep = torch.tensor([50], dtype=torch.int32, device=device)
     for x in (draw(), draw(torch.bfloat16, torch.channels_last, WIDE)):
-        scale, bias = (torch.full((x.shape[1],), value, device=device, requires_grad=True) for value in (1.0, 0.1))
+        scale, bias = (
+            torch.full((x.shape[1],), value, device=device, requires_grad=True) for value in (1.0, 0.1)
+        )
         library.opcheck(
             torch.ops.trainer.site.default,
             (x.to(device).requires_grad_(), scale, bias, keep, 1e-10, None),
@@ -82,7 +96,13 @@ def test_what_the_compiler_is_told_of_the_site_is_what_it_does() -> None:
 
 @pytest.mark.parametrize(
     ("device", "capability", "expected"),
-    [("cpu", (9, 0), cpu), ("cuda", (9, 0), fused), ("cuda", (8, 0), fused), ("cuda", (7, 5), reference), ("mps", (9, 0), reference)],
+    [
+        ("cpu", (9, 0), cpu),
+        ("cuda", (9, 0), fused),
+        ("cuda", (8, 0), fused),
+        ("cuda", (7, 5), reference),
+        ("mps", (9, 0), reference),
+    ],
 )
 def test_a_device_gets_the_fastest_implementation_that_runs_on_it(
     monkeypatch: pytest.MonkeyPatch, device: str, capability: tuple[int, int], expected: Any

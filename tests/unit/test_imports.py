@@ -1,8 +1,10 @@
-"""Imports point one way: `trainer` knows nothing of `sweep`, each engine has its rooms, and the pure rooms need none."""
+"""Imports point one way. import-linter holds that in `make check`; here each of its contracts is broken on purpose, and what a module
+loads is looked at in a process of its own.
+"""
 
 from __future__ import annotations
 
-import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,57 +13,67 @@ import pytest
 
 from tests.conftest import ROOT
 
-FORBIDDEN = {
-    "trainer": {"sweep", "ray", "optuna", "mlflow", "pydantic", "pandas", "tests", "benchmarks"},
-    "sweep": {"tests", "benchmarks"},
-}
-ROOMS = {"optuna": {"proposer"}, "ray": {"driver", "cluster", "tuning"}, "mlflow": {"mlflow_client"}}
-"""The modules of `sweep` that import an engine; every other one does without, even inside a function."""
-PURE = [
-    *(
-        "across",
-        "analysis",
-        "contents",
-        "document",
-        "forecast",
-        "matching",
-        "measured",
-        "mlflow_page",
-        "overview",
-        "plan",
-        "rungs",
-        "sign_flip",
-        "space",
-        "statistics",
-    ),
-    *("study", "study_check", "study_shape", "study_tasks", "told", "wording"),
-]
+PURE = (
+    "sweep.study",
+    "sweep.statistics",
+    "sweep.planning.plan",
+    "sweep.planning.forecast",
+    "sweep.gains.comparisons",
+)
+"""What loads no engine; the packages below them are loaded with them."""
 ENGINES = {"ray", "optuna", "mlflow", "torch", "pyarrow"}
+BREACHES = {
+    "In sweep/ a package imports only from packages below it": (
+        "sweep/study/contents.py",
+        "from sweep.ledger import lease",
+    ),
+    "No file imports itself through others": ("sweep/study/contents.py", "from sweep.study import rules"),
+    "trainer/ knows nothing of sweeps and their engines": ("trainer/spec.py", "import pydantic"),
+    "sweep/ knows nothing of tests and benchmarks": (
+        "sweep/estimate/measured.py",
+        "from benchmarks import gpu",
+    ),
+    "Only sweep/cluster imports Ray": ("sweep/planning/plan.py", "import ray"),
+    "Only sweep/views/mlflow imports MLflow": ("sweep/views/report/page.py", "import mlflow"),
+    "Only sweep/planning/proposer imports Optuna": ("sweep/gains/comparisons.py", "import optuna"),
+}
+"""By contract, a file and an import in it that breaks that contract."""
 
 
-def imported(path: Path) -> set[str]:
-    """The top-level packages a file imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
-            names.add((node.module or "").split(".")[0])
-    return names
+def contracts(folder: Path) -> str:
+    """What import-linter says of the packages in a folder."""
+    linter = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    return subprocess.run(linter, cwd=folder, capture_output=True, text=True, check=False).stdout
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_a_package_imports_none_of_what_stands_above_it(package: str) -> None:
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
-    wrong = {str(path.relative_to(ROOT)): found for path in files if (found := imported(path) & FORBIDDEN[package])}
-    assert not wrong
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("copy")
+    for package in ("sweep", "trainer"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".importlinter", folder)
+    return folder
 
 
-@pytest.mark.parametrize("engine", ROOMS)
-def test_an_engine_is_imported_in_its_rooms_alone(engine: str) -> None:
-    assert {path.stem for path in (ROOT / "sweep").glob("*.py") if engine in imported(path)} == ROOMS[engine]
+def test_every_contract_has_its_breach() -> None:
+    assert set(BREACHES) == {
+        line.split("= ")[1]
+        for line in (ROOT / ".importlinter").read_text().splitlines()
+        if line.startswith("name = ")
+    }
+
+
+@pytest.mark.parametrize("contract", BREACHES)
+def test_a_breach_of_a_contract_is_told(copy: Path, contract: str) -> None:
+    name, line = BREACHES[contract]
+    file = copy / name
+    before = file.read_text()
+    try:
+        for added, verdict in (("", "KEPT"), (f"\n\ndef _breach() -> None:\n    {line}\n", "BROKEN")):
+            file.write_text(before + added)  # inside a function counts as well
+            assert f"{contract} {verdict}" in contracts(copy)
+    finally:
+        file.write_text(before)
 
 
 def loaded_by(*modules: str) -> set[str]:
@@ -72,20 +84,24 @@ def loaded_by(*modules: str) -> set[str]:
 
 
 def test_the_pure_rooms_come_without_an_engine() -> None:
-    assert not loaded_by(*(f"sweep.{module}" for module in PURE)) & ENGINES
-
-
-def test_every_room_of_the_study_is_held_to_be_pure() -> None:
-    assert {path.stem for path in (ROOT / "sweep").glob("study*.py")} <= set(PURE)
+    assert not loaded_by(*PURE) & ENGINES
 
 
 def test_the_command_comes_without_ray() -> None:
     """It takes a second, which `status` and `--help` need not."""
-    assert not loaded_by("sweep.cli") & {"ray", "optuna", "torch", "mlflow"}
+    assert not loaded_by("sweep.cli.sweeping") & {"ray", "optuna", "torch", "mlflow"}
 
 
 @pytest.mark.parametrize(
-    "module", ["trainer.spec", "trainer.policies", "trainer.store", "trainer.run_folder", "trainer.data", "trainer.__main__"]
+    "module",
+    [
+        "trainer.spec",
+        "trainer.policies",
+        "trainer.store",
+        "trainer.run_folder",
+        "trainer.data",
+        "trainer.__main__",
+    ],
 )
 def test_what_needs_no_torch_comes_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
@@ -93,4 +109,6 @@ def test_what_needs_no_torch_comes_without_torch(module: str) -> None:
 
 
 def test_policies_never_touch_torch() -> None:
-    assert all("torch" not in imported(path) for path in (ROOT / "trainer" / "policies").glob("*.py"))
+    assert "torch" not in loaded_by(
+        *(f"trainer.policies.{path.stem}" for path in (ROOT / "trainer" / "policies").glob("*.py"))
+    )

@@ -9,7 +9,15 @@ import pytest
 from tests.conftest import BRISK
 from trainer.policies import POLICIES
 from trainer.policies.base import BasePolicy
-from trainer.policies.keep_ratio import AdditiveReset, Dense, FixedKeep, KeepRatioPolicy, MultiplicativeReset, RandomKeep, Sawtooth
+from trainer.policies.keep_ratio import (
+    AdditiveReset,
+    Dense,
+    FixedKeep,
+    KeepRatioPolicy,
+    MultiplicativeReset,
+    RandomKeep,
+    Sawtooth,
+)
 
 
 def play(policy: BasePolicy, accuracies: list[float]) -> list[float]:
@@ -106,7 +114,9 @@ def test_the_best_is_of_raw_accuracies_by_default_and_of_smoothed_ones_on_reques
     # s: 0.25, 0.5, 0.375. Raw best 0.75: gap 0.375 > 0.25. Smoothed best 0.5: gap 0.125.
     accuracies = [0.25, 0.75, 0.25]
     assert play(MultiplicativeReset(decay=0.5, ema=0.5, drop=0.25), accuracies)[-1] == 1
-    assert play(MultiplicativeReset(decay=0.5, ema=0.5, drop=0.25, best_of="smoothed"), accuracies)[-1] == 0.125
+    assert (
+        play(MultiplicativeReset(decay=0.5, ema=0.5, drop=0.25, best_of="smoothed"), accuracies)[-1] == 0.125
+    )
 
 
 def test_the_best_outlives_a_reset() -> None:
@@ -115,7 +125,10 @@ def test_the_best_outlives_a_reset() -> None:
     assert play(policy, [1, 0.25, 0.25, 0.25]) == [1, 0.5, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("at_floor", "expected"), [("reset", [1, 0.75, 0.5, 0.25, 1, 0.75]), ("hold", [1, 0.75, 0.5, 0.25, 0.2, 0.2])])
+@pytest.mark.parametrize(
+    ("at_floor", "expected"),
+    [("reset", [1, 0.75, 0.5, 0.25, 1, 0.75]), ("hold", [1, 0.75, 0.5, 0.25, 0.2, 0.2])],
+)
 def test_under_its_floor_a_ratio_resets_or_holds(at_floor: str, expected: list[float]) -> None:
     policy = AdditiveReset(step=0.25, floor=0.2, at_floor=at_floor)  # type: ignore[arg-type]
     assert play(policy, [0.5] * 5) == expected

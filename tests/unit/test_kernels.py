@@ -23,7 +23,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     cache = {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"} | cache
     command = [sys.executable, "-m", "benchmarks.kernels", "--ptx"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -36,7 +38,9 @@ def test_every_site_of_the_papers_network_compiles_for_a_hopper_gpu(compiled: di
         assert all(kernel["registers"] * kernel["warps"] * 32 <= 65_536 for kernel in kernels)
 
 
-def test_in_bfloat16_every_row_fits_and_goes_through_the_kernel_that_takes_keys_in_pairs(compiled: dict[str, Any]) -> None:
+def test_in_bfloat16_every_row_fits_and_goes_through_the_kernel_that_takes_keys_in_pairs(
+    compiled: dict[str, Any],
+) -> None:
     forward = [kernel for kernel in compiled["cases"]["bfloat16"] if kernel["kernel"] != "backward"]
     assert {kernel["kernel"] for kernel in forward} == {"resident_pairs"}
     for kernel in forward:
@@ -47,6 +51,10 @@ def test_in_bfloat16_every_row_fits_and_goes_through_the_kernel_that_takes_keys_
 
 @pytest.mark.parametrize("case", ["float32", "bfloat16, random survivors"])
 def test_elsewhere_the_longest_rows_are_streamed(compiled: dict[str, Any], case: str) -> None:
-    resident = {(it["channels"], it["places"]): it["resident"] for it in compiled["cases"][case] if it["kernel"] == "forward"}
+    resident = {
+        (it["channels"], it["places"]): it["resident"]
+        for it in compiled["cases"][case]
+        if it["kernel"] == "forward"
+    }
     assert resident[64, 1024] is False
     assert resident[16, 1024] is resident[256, 64] is True

@@ -42,7 +42,9 @@ def trace(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[s
     return calls
 
 
-def test_a_write_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_is_synced_before_it_is_renamed_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = LocalStore(tmp_path)
     calls = trace(monkeypatch)
     store.write("runs/a.bin", NEW)
@@ -56,7 +58,9 @@ def test_a_write_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path: P
     ]
 
 
-def test_a_file_created_once_is_linked_so_that_nothing_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_created_once_is_linked_so_that_nothing_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = trace(monkeypatch)
     assert LocalStore(tmp_path).create("a.bin", NEW)
     assert calls == ["open temporary", "fsync temporary", "link to a.bin", f"fsync {tmp_path.name}"]
@@ -64,7 +68,9 @@ def test_a_file_created_once_is_linked_so_that_nothing_is_replaced(tmp_path: Pat
 
 @pytest.mark.parametrize("method", ["write", "create"])
 @pytest.mark.parametrize("step", range(4))
-def test_a_step_that_fails_leaves_the_old_file_or_the_whole_new_one_and_says_so(tmp_path: Path, method: str, step: int) -> None:
+def test_a_step_that_fails_leaves_the_old_file_or_the_whole_new_one_and_says_so(
+    tmp_path: Path, method: str, step: int
+) -> None:
     store = LocalStore(tmp_path)
     if method == "write":
         store.write("a.bin", OLD)
@@ -73,7 +79,9 @@ def test_a_step_that_fails_leaves_the_old_file_or_the_whole_new_one_and_says_so(
         with pytest.raises(StoreError, match=r"cannot write .*a\.bin: No space left on device"):
             getattr(store, method)("a.bin", NEW)
         assert calls[-1] == "failed"
-    if step == 3:  # only the folder's sync failed: the new file is whole, and may or may not outlive a power cut
+    if (
+        step == 3
+    ):  # only the folder's sync failed: the new file is whole, and may or may not outlive a power cut
         assert store.read("a.bin") == NEW
     elif method == "write":
         assert store.read("a.bin") == OLD

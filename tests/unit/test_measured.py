@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sweep.contents import Resources
-from sweep.document import RejectStudy
-from sweep.measured import Pace, Results, read
+from sweep.errors import RejectStudy
+from sweep.estimate.measured import Pace, Results, read
+from sweep.study.contents import Resources
 from tests.conftest import run_values
 from tests.sweeps import packed, write_gpu_results
 from trainer.spec import RunSpec, Task
@@ -20,7 +20,14 @@ H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
 
 def paper_task(**task: Any) -> Task:
     """What the results file's figures were measured on, or nearly."""
-    whole: dict[str, Any] = {"data": "cifar10", "model": "wrn-28-4", "batch_size": 128, "precision": "bfloat16", "train_size": None, **task}
+    whole: dict[str, Any] = {
+        "data": "cifar10",
+        "model": "wrn-28-4",
+        "batch_size": 128,
+        "precision": "bfloat16",
+        "train_size": None,
+        **task,
+    }
     return RunSpec.read(run_values(**whole)).task
 
 
@@ -53,7 +60,10 @@ def test_mps_is_taken_for_granted_only_where_nothing_else_was_measured(tmp_path:
     assert plain
     assert under_mps
     assert (plain.seconds, "MPS" in plain.assumed) == (pytest.approx(3.2), False)
-    assert (under_mps.seconds, "MPS" in under_mps.assumed) == (pytest.approx(2.5), True)  # 4 epochs, 1.6 a second
+    assert (under_mps.seconds, "MPS" in under_mps.assumed) == (
+        pytest.approx(2.5),
+        True,
+    )  # 4 epochs, 1.6 a second
 
 
 def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Path) -> None:
@@ -69,7 +79,9 @@ def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Pat
         assert ["2 runs" in how for how in found.packings] == [True, False]
 
 
-@pytest.mark.parametrize(("sharing", "expected", "nearest"), [(2, 2.5, 1), (3, 3.75, 1), (5, 4.0, 4), (10, 8.0, 4)])
+@pytest.mark.parametrize(
+    ("sharing", "expected", "nearest"), [(2, 2.5, 1), (3, 3.75, 1), (5, 4.0, 4), (10, 8.0, 4)]
+)
 def test_a_number_that_was_not_measured_gets_together_what_the_nearest_below_it_got(
     tmp_path: Path, sharing: int, expected: float, nearest: int
 ) -> None:
@@ -83,9 +95,15 @@ def test_a_number_that_was_not_measured_gets_together_what_the_nearest_below_it_
 
 @pytest.mark.parametrize(
     ("task", "images", "expected"),
-    [({}, "50,000", 1.25), ({"validation": 0.1}, "45,000", 1.125), ({"train_size": 10_000, "validation": 0.1}, "10,000", 0.25)],
+    [
+        ({}, "50,000", 1.25),
+        ({"validation": 0.1}, "45,000", 1.125),
+        ({"train_size": 10_000, "validation": 0.1}, "10,000", 0.25),
+    ],
 )
-def test_an_epoch_costs_by_the_images_it_trains_on(tmp_path: Path, task: dict[str, Any], images: str, expected: float) -> None:
+def test_an_epoch_costs_by_the_images_it_trains_on(
+    tmp_path: Path, task: dict[str, Any], images: str, expected: float
+) -> None:
     write_gpu_results(tmp_path)
     found = pace(tmp_path, 1, **task)
     assert found
@@ -94,7 +112,9 @@ def test_an_epoch_costs_by_the_images_it_trains_on(tmp_path: Path, task: dict[st
 
 
 @pytest.mark.parametrize("task", [{"model": "wrn-10-1"}, {"precision": "float32"}, {"data": "digits"}])
-def test_what_another_network_precision_or_size_of_image_takes_is_not_told(tmp_path: Path, task: dict[str, Any]) -> None:
+def test_what_another_network_precision_or_size_of_image_takes_is_not_told(
+    tmp_path: Path, task: dict[str, Any]
+) -> None:
     write_gpu_results(tmp_path)
     assert pace(tmp_path, 1, **task) is None
 
@@ -131,12 +151,25 @@ def test_only_a_gpus_results_are_read_and_a_folder_that_is_not_there_has_none(tm
         ({"packed": [packed(1, 0.0)]}, "packed: 0: epochs_per_second: "),
         ({"packed": [packed(1, float("nan"))]}, "packed: 0: epochs_per_second: "),
         ({"packed": [packed(1, 0.8), {"runs": 4, "mps": False}]}, "packed: 1: epochs_per_second: "),
-        ({"task": {"data": "cifar10", "model": "wrn-28-4", "precision": "bfloat16", "batch_size": 128, "train": 0}}, "task: train: "),
+        (
+            {
+                "task": {
+                    "data": "cifar10",
+                    "model": "wrn-28-4",
+                    "precision": "bfloat16",
+                    "batch_size": 128,
+                    "train": 0,
+                }
+            },
+            "task: train: ",
+        ),
         ({"device": None}, "device: "),
         ({"measured": "yes"}, "measured"),
     ],
 )
-def test_a_figure_that_cannot_be_is_named_with_its_file_and_place(tmp_path: Path, parts: dict[str, Any], said: str) -> None:
+def test_a_figure_that_cannot_be_is_named_with_its_file_and_place(
+    tmp_path: Path, parts: dict[str, Any], said: str
+) -> None:
     write_gpu_results(tmp_path, A100)
     path = write_gpu_results(tmp_path)
     whole = json.loads(path.read_text())
@@ -160,7 +193,9 @@ def test_what_is_no_results_file_at_all_is_named(tmp_path: Path, content: bytes)
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     path = tmp_path / "gpu-folder.json"
     path.mkdir()
-    assert [line.startswith(f"{path} cannot be read, and is not used: ") for line in read(tmp_path).damaged] == [True]
+    assert [
+        line.startswith(f"{path} cannot be read, and is not used: ") for line in read(tmp_path).damaged
+    ] == [True]
 
 
 @pytest.mark.parametrize("name", ["H100", "h100", "nvidia h100 80gb hbm3", "hbm3"])
@@ -174,24 +209,44 @@ def test_a_whole_name_means_that_device_though_another_name_goes_on(tmp_path: Pa
     write_gpu_results(tmp_path, "NVIDIA L4")
     write_gpu_results(tmp_path, "NVIDIA L40S")
     assert read(tmp_path).device("nvidia l4") == "NVIDIA L4"
-    with pytest.raises(RejectStudy, match=r"--gpu L4: could be NVIDIA L4 or NVIDIA L40S\. Measured are: NVIDIA L4, NVIDIA L40S\."):
+    with pytest.raises(
+        RejectStudy,
+        match=r"--gpu L4: could be NVIDIA L4 or NVIDIA L40S\. Measured are: NVIDIA L4, NVIDIA L40S\.",
+    ):
         read(tmp_path).device("L4")
 
 
-def test_a_name_that_was_not_measured_is_answered_with_those_that_were_and_the_damaged_files(tmp_path: Path) -> None:
+def test_a_name_that_was_not_measured_is_answered_with_those_that_were_and_the_damaged_files(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(
-        RejectStudy, match=r"--gpu V100: has not been measured\. No GPU has been measured yet\. .*python -m benchmarks\.gpu"
+        RejectStudy,
+        match=r"--gpu V100: has not been measured\. No GPU has been measured yet\. .*python -m benchmarks\.gpu",
     ):
         read(tmp_path).device("V100")
     write_gpu_results(tmp_path)
     (tmp_path / "gpu-v100.json").write_text("{")
-    with pytest.raises(RejectStudy, match=r"Measured are: NVIDIA H100 80GB HBM3\.(.|\n)*gpu-v100\.json is damaged"):
+    with pytest.raises(
+        RejectStudy, match=r"Measured are: NVIDIA H100 80GB HBM3\.(.|\n)*gpu-v100\.json is damaged"
+    ):
         read(tmp_path).device("V100")
 
 
 @pytest.mark.parametrize(
     ("gpus", "runs"),
-    [(0, 1), (1, 1), (2, 1), (0.75, 1), (0.5, 2), (1 / 3, 3), (0.3, 3), (0.25, 4), (0.1, 10), (1 / 49, 49), (1e-320, 10_000)],
+    [
+        (0, 1),
+        (1, 1),
+        (2, 1),
+        (0.75, 1),
+        (0.5, 2),
+        (1 / 3, 3),
+        (0.3, 3),
+        (0.25, 4),
+        (0.1, 10),
+        (1 / 49, 49),
+        (1e-320, 10_000),
+    ],
 )
 def test_as_many_runs_share_a_gpu_as_have_room_on_it(gpus: float, runs: int) -> None:
     assert Resources(gpus=float(gpus)).sharing == runs

@@ -87,7 +87,10 @@ def test_weights_have_the_scale_that_is_asked_for_and_biases_are_zero() -> None:
 
 
 def test_dropout_is_for_training_alone_and_keeps_the_mean() -> None:
-    model, x = Mlp([2_000], 1, inputs=4, dropout=0.5, generator=drawn(6)), torch.randn(1, 4, generator=drawn(7))
+    model, x = (
+        Mlp([2_000], 1, inputs=4, dropout=0.5, generator=drawn(6)),
+        torch.randn(1, 4, generator=drawn(7)),
+    )
     assert torch.equal(model.eval()(x), model.eval()(x))
     whole = model.eval()(x).item()
     torch.manual_seed(8)
@@ -126,7 +129,10 @@ def test_a_matched_network_has_the_same_depth_and_no_neighbour_is_nearer(
     assert len(parsed[0]) == len(widths)
 
     def away(some: list[int]) -> int:
-        return abs(names.parameters(f"mlp-{'srelu-' if srelu else ''}{'-'.join(map(str, some))}", inputs, classes) - target)
+        return abs(
+            names.parameters(f"mlp-{'srelu-' if srelu else ''}{'-'.join(map(str, some))}", inputs, classes)
+            - target
+        )
 
     more = [[w + (i == j) for j, w in enumerate(parsed[0])] for i in range(len(widths))]
     assert all(away(parsed[0]) <= away(other) for other in more)
@@ -138,7 +144,9 @@ def test_widths_keep_their_proportions() -> None:
     assert names.matched("mlp-400-200", 50, 5, names.parameters("mlp-800-400", 50, 5)) == "mlp-800-400"
 
 
-@pytest.mark.parametrize("name", ["mlp", "mlp-", "mlp-0", "mlp-10-0", "mlp-010", "mlp-10-", "mlp-relu-10", "mlp-1000000000"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "mlp-", "mlp-0", "mlp-10-0", "mlp-010", "mlp-10-", "mlp-relu-10", "mlp-1000000000"]
+)
 def test_what_is_no_width_is_no_name(name: str) -> None:
     assert "no such model" in (models.wrong(name) or "")
 
@@ -146,9 +154,18 @@ def test_what_is_no_width_is_no_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("task", "told"),
     [
-        ({"model": "wrn-10-1", "dropout": 0.5}, "task.dropout  has no use in wrn-10-1; networks that take it are named mlp-"),
-        ({"model": "mlp-10", "shortcut": "raw"}, "task.shortcut  has no use in mlp-10; networks that take it are named wrn-"),
-        ({"model": "wrn-10-1", "data": "wine"}, "task.model  wrn-10-1 convolves images, and these samples are 13 numbers without an order"),
+        (
+            {"model": "wrn-10-1", "dropout": 0.5},
+            "task.dropout  has no use in wrn-10-1; networks that take it are named mlp-",
+        ),
+        (
+            {"model": "mlp-10", "shortcut": "raw"},
+            "task.shortcut  has no use in mlp-10; networks that take it are named wrn-",
+        ),
+        (
+            {"model": "wrn-10-1", "data": "wine"},
+            "task.model  wrn-10-1 convolves images, and these samples are 13 numbers without an order",
+        ),
     ],
 )
 def test_a_setting_that_a_network_has_no_use_for_is_refused(task: dict[str, Any], told: str) -> None:

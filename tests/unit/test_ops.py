@@ -24,7 +24,9 @@ class OnDevice:
         def run(*values: Any) -> Any:
             if not torch.cuda.is_available():
                 return getattr(fused, name)(*values)
-            out = getattr(fused, name)(*(value.cuda() if isinstance(value, Tensor) else value for value in values))
+            out = getattr(fused, name)(
+                *(value.cuda() if isinstance(value, Tensor) else value for value in values)
+            )
             return tuple(one.cpu() for one in out) if isinstance(out, tuple) else out.cpu()
 
         return run
@@ -45,7 +47,9 @@ def ops(request: pytest.FixtureRequest) -> Any:
 
 
 def draw(
-    dtype: torch.dtype = torch.float32, format_: torch.memory_format = torch.contiguous_format, shape: tuple[int, ...] = SHAPE
+    dtype: torch.dtype = torch.float32,
+    format_: torch.memory_format = torch.contiguous_format,
+    shape: tuple[int, ...] = SHAPE,
 ) -> Tensor:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(11))
     return values.to(dtype).contiguous(memory_format=format_)
@@ -55,20 +59,29 @@ def oracle(x: Tensor, keep: list[int]) -> np.ndarray:
     """The rule, sample by sample, by sorting (value, place) pairs."""
     out = np.zeros(x.shape, np.float32)
     for sample, count, target in zip(x.float().numpy(), keep, out, strict=True):
-        flat = [(-math.inf if math.isnan(value) else -value, place) for place, value in enumerate(sample.ravel().tolist())]
+        flat = [
+            (-math.inf if math.isnan(value) else -value, place)
+            for place, value in enumerate(sample.ravel().tolist())
+        ]
         chosen = [place for value, place in sorted(flat) if value < 0][:count]
         target.ravel()[chosen] = sample.ravel()[chosen]
     return out
 
 
 def same(a: Tensor, b: Tensor | np.ndarray) -> bool:
-    return np.array_equal(a.detach().float().numpy(), b.detach().float().numpy() if isinstance(b, Tensor) else b, equal_nan=True)
+    return np.array_equal(
+        a.detach().float().numpy(),
+        b.detach().float().numpy() if isinstance(b, Tensor) else b,
+        equal_nan=True,
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("keep", [1, 2, 50, 120, SIZE - 1, SIZE, SIZE + 9])
-def test_the_largest_positive_activations_survive(ops: Any, dtype: torch.dtype, format_: str, keep: int) -> None:
+def test_the_largest_positive_activations_survive(
+    ops: Any, dtype: torch.dtype, format_: str, keep: int
+) -> None:
     x = draw(dtype, FORMATS[format_])
     assert same(ops.relu_topk(x, keep), oracle(x, [keep] * 4))
 
@@ -76,7 +89,9 @@ def test_the_largest_positive_activations_survive(ops: Any, dtype: torch.dtype, 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format_", FORMATS)
 def test_the_lowest_index_wins_a_tie_at_the_threshold(ops: Any, dtype: torch.dtype, format_: str) -> None:
-    x = (draw() * 2).round().to(dtype).contiguous(memory_format=FORMATS[format_])  # five values: nearly all are tied
+    x = (
+        (draw() * 2).round().to(dtype).contiguous(memory_format=FORMATS[format_])
+    )  # five values: nearly all are tied
     for keep in range(1, SIZE, 29):
         assert same(ops.relu_topk(x, keep), oracle(x, [keep] * 4))
 
@@ -123,7 +138,9 @@ def test_nan_ranks_first_and_is_never_hidden(ops: Any, dtype: torch.dtype) -> No
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("keep", [1, 40, SIZE])
-def test_the_gradient_is_the_identity_on_survivors_and_zero_elsewhere(ops: Any, dtype: torch.dtype, format_: str, keep: int) -> None:
+def test_the_gradient_is_the_identity_on_survivors_and_zero_elsewhere(
+    ops: Any, dtype: torch.dtype, format_: str, keep: int
+) -> None:
     x = draw(dtype, FORMATS[format_]).requires_grad_()
     out = ops.relu_topk(x, keep)
     upstream = torch.randn(SHAPE, generator=torch.Generator().manual_seed(5)).to(dtype)
@@ -146,7 +163,12 @@ def test_other_floats_are_chosen_among_alike(ops: Any, dtype: torch.dtype) -> No
 
 def test_a_view_with_gaps_is_read_as_what_it_shows(ops: Any) -> None:
     x = (draw() * 2).round()
-    for view in (x[:, ::2], x.transpose(1, 3), x[:, :, 1:], x.contiguous(memory_format=torch.channels_last)[:, 1:]):
+    for view in (
+        x[:, ::2],
+        x.transpose(1, 3),
+        x[:, :, 1:],
+        x.contiguous(memory_format=torch.channels_last)[:, 1:],
+    ):
         assert same(ops.relu_topk(view, 9), oracle(view, [9] * 4))
 
 
@@ -173,7 +195,12 @@ def test_a_site_is_its_formula_and_so_are_its_gradients(ops: Any, format_: str, 
     inputs = [draw(), 1 + torch.randn(8, generator=generator) / 5, torch.randn(8, generator=generator) / 5]
     upstream = torch.randn(SHAPE, generator=generator)
     exact = [value.double().requires_grad_() for value in inputs]
-    ours = [value.clone().contiguous(memory_format=FORMATS[format_] if value.ndim == 4 else torch.contiguous_format) for value in inputs]
+    ours = [
+        value.clone().contiguous(
+            memory_format=FORMATS[format_] if value.ndim == 4 else torch.contiguous_format
+        )
+        for value in inputs
+    ]
     ours = [value.requires_grad_() for value in ours]
     expected, out = formula(*exact), ops.norm_relu_topk(*ours, keep)
     assert torch.allclose(out.double(), expected, atol=1e-5)
@@ -198,7 +225,9 @@ def test_a_site_norms_in_float32_and_answers_in_the_precision_it_was_asked_in(op
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format_", FORMATS)
-def test_every_implementation_chooses_the_same_survivors_given_equal_inputs(ops: Any, dtype: torch.dtype, format_: str) -> None:
+def test_every_implementation_chooses_the_same_survivors_given_equal_inputs(
+    ops: Any, dtype: torch.dtype, format_: str
+) -> None:
     for shape in (WIDE, (2, 16, 16, 16)):
         x = draw(dtype, FORMATS[format_], shape)
         for ratio in (0.01, 0.1, 0.3, 0.49, 1.0):
@@ -219,8 +248,12 @@ def test_in_a_large_row_too_the_lowest_index_wins_a_tie(ops: Any, dtype: torch.d
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("law", ["constant", "two values", "tiny", "huge", "skewed", "nearly all zero", "nan"])
-def test_rows_of_any_law_are_cut_where_the_reference_cuts_them(ops: Any, dtype: torch.dtype, law: str) -> None:
+@pytest.mark.parametrize(
+    "law", ["constant", "two values", "tiny", "huge", "skewed", "nearly all zero", "nan"]
+)
+def test_rows_of_any_law_are_cut_where_the_reference_cuts_them(
+    ops: Any, dtype: torch.dtype, law: str
+) -> None:
     """The search guesses that activations are normal; what they are must not matter."""
     normal = torch.randn(WIDE, generator=torch.Generator().manual_seed(4))
     x = (
@@ -243,7 +276,9 @@ def test_rows_of_any_law_are_cut_where_the_reference_cuts_them(ops: Any, dtype: 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [SHAPE, WIDE])
 @pytest.mark.parametrize("random", [False, True])
-def test_a_site_counts_what_is_not_zero(ops: Any, dtype: torch.dtype, shape: tuple[int, ...], random: bool) -> None:
+def test_a_site_counts_what_is_not_zero(
+    ops: Any, dtype: torch.dtype, shape: tuple[int, ...], random: bool
+) -> None:
     x, ones = draw(dtype, torch.channels_last, shape), torch.ones(shape[1])
     priority = torch.rand(shape, generator=torch.Generator().manual_seed(3)) + 0.01 if random else None
     for keep in (40, x[0].numel()):
@@ -260,7 +295,9 @@ def test_a_site_in_bfloat16_has_the_formulas_gradients(ops: Any, random: bool, k
     upstream = upstream.flip(0)
     scale, bias = 1 + torch.randn(24, generator=generator) / 5, torch.randn(24, generator=generator) / 5
     priority = torch.rand(WIDE, generator=generator) + 0.01 if random else None
-    inputs = [value.clone(memory_format=torch.preserve_format).requires_grad_() for value in (x, scale, bias)]
+    inputs = [
+        value.clone(memory_format=torch.preserve_format).requires_grad_() for value in (x, scale, bias)
+    ]
     judged = Judged(ops)
     judged.norm_relu_topk(*inputs, keep, 1e-10, priority).backward(upstream)
     assert (judged.forward, judged.backward) == (1, 1)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats as typed_stats
 
-from sweep.statistics import Comparison, NotComparable, paired_comparison
+from sweep.errors import NotComparable
+from sweep.statistics.paired import Comparison, paired_comparison
 
 stats: Any = typed_stats  # its stubs do not know its results' fields
 
@@ -29,21 +30,29 @@ def test_the_paired_t_test_and_its_intervals_are_scipy_s(pairs: int) -> None:
     assert found.p_value == pytest.approx(float(scipys.pvalue), rel=1e-9)
     assert (found.pairs, found.p_error) == (pairs, 0)
     assert (found.ci_low, found.ci_high) == pytest.approx(tuple(scipys.confidence_interval(0.9)), rel=1e-9)
-    assert (found.family_low, found.family_high) == pytest.approx(tuple(scipys.confidence_interval(0.975)), rel=1e-9)
+    assert (found.family_low, found.family_high) == pytest.approx(
+        tuple(scipys.confidence_interval(0.975)), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize(("pairs", "overlap"), [(2, 0.5), (10, 1 / 3), (30, 1 / 9)])
-def test_the_resampled_t_test_is_scipy_s_of_differences_that_are_spread_as_the_overlap_says(pairs: int, overlap: float) -> None:
+def test_the_resampled_t_test_is_scipy_s_of_differences_that_are_spread_as_the_overlap_says(
+    pairs: int, overlap: float
+) -> None:
     """The same mean, and a variance that is 1 + n * overlap times as great: SciPy's own test then has the corrected one's t."""
     candidate, baseline = drawn(pairs)
-    found = paired_comparison(candidate, baseline, alpha=0.1, test="resampled-t", comparisons=4, overlap=overlap)
+    found = paired_comparison(
+        candidate, baseline, alpha=0.1, test="resampled-t", comparisons=4, overlap=overlap
+    )
     differences = candidate - baseline
     spread = differences.mean() + (differences - differences.mean()) * math.sqrt(1 + pairs * overlap)
     scipys = stats.ttest_1samp(spread, 0)
     assert found.p_value == pytest.approx(float(scipys.pvalue), rel=1e-9)
     assert found.standard_error == pytest.approx(float(stats.sem(spread)), rel=1e-9)
     assert (found.ci_low, found.ci_high) == pytest.approx(tuple(scipys.confidence_interval(0.9)), rel=1e-9)
-    assert (found.family_low, found.family_high) == pytest.approx(tuple(scipys.confidence_interval(0.975)), rel=1e-9)
+    assert (found.family_low, found.family_high) == pytest.approx(
+        tuple(scipys.confidence_interval(0.975)), rel=1e-9
+    )
 
 
 def test_a_published_example_of_the_corrected_test_is_computed_alike() -> None:
@@ -52,13 +61,17 @@ def test_a_published_example_of_the_corrected_test_is_computed_alike() -> None:
     differences = (differences - differences.mean()) / differences.std(ddof=1) + 2.611 / math.sqrt(100)
     plain = paired_comparison(differences, np.zeros(100), test="resampled-t")
     found = paired_comparison(differences, np.zeros(100), test="resampled-t", overlap=10 / 90)
-    assert (plain.gain / plain.standard_error, found.gain / found.standard_error) == pytest.approx((2.611, 0.750), abs=5e-4)
+    assert (plain.gain / plain.standard_error, found.gain / found.standard_error) == pytest.approx(
+        (2.611, 0.750), abs=5e-4
+    )
     assert (plain.p_value / 2, found.p_value / 2) == pytest.approx((0.005, 0.227), abs=5e-4)
 
 
 def test_without_overlap_the_resampled_t_test_is_the_paired_one() -> None:
     candidate, baseline = drawn(9)
-    found, plain = (paired_comparison(candidate, baseline, test=test) for test in ("resampled-t", "paired-t"))
+    found, plain = (
+        paired_comparison(candidate, baseline, test=test) for test in ("resampled-t", "paired-t")
+    )
     assert found == plain
 
 
@@ -66,7 +79,9 @@ def test_the_interval_of_the_resampled_t_test_holds_every_gain_that_it_does_not_
     candidate, baseline = drawn(8)
     found = paired_comparison(candidate, baseline, test="resampled-t", overlap=0.25)
     for end in (found.ci_low, found.ci_high):
-        assert paired_comparison(candidate - end, baseline, test="resampled-t", overlap=0.25).p_value == pytest.approx(0.05)
+        assert paired_comparison(
+            candidate - end, baseline, test="resampled-t", overlap=0.25
+        ).p_value == pytest.approx(0.05)
 
 
 def test_over_resampled_splits_the_corrected_test_holds_its_level_and_the_paired_one_does_not() -> None:
@@ -83,7 +98,12 @@ def test_over_resampled_splits_the_corrected_test_holds_its_level_and_the_paired
         scores = np.zeros((2, splits))
         for i in range(splits):
             order = draw.permutation(rows)
-            scores[:, i] = _nearest_mean(seen[:, order[tested:]], label[order[tested:]], seen[:, order[:tested]], label[order[:tested]])
+            scores[:, i] = _nearest_mean(
+                seen[:, order[tested:]],
+                label[order[tested:]],
+                seen[:, order[:tested]],
+                label[order[:tested]],
+            )
         for test, found in p_values.items():
             overlap = tested / (rows - tested) if test == "resampled-t" else 0.0
             found.append(compared_at(scores, test, overlap).p_value)
@@ -106,13 +126,21 @@ def test_what_stands_beside_the_test_is_scipy_s(pairs: int) -> None:
     found = paired_comparison(candidate, baseline)
     assert found.gain == pytest.approx(float(candidate.mean() - baseline.mean()), abs=1e-12)
     assert found.standard_error == pytest.approx(float(stats.sem(candidate - baseline)))
-    assert found.welch_p_value == pytest.approx(float(stats.ttest_ind(candidate, baseline, equal_var=False).pvalue))
-    assert found.wilcoxon_p_value == pytest.approx(float(stats.wilcoxon(candidate, baseline, method="exact").pvalue))
+    assert found.welch_p_value == pytest.approx(
+        float(stats.ttest_ind(candidate, baseline, equal_var=False).pvalue)
+    )
+    assert found.wilcoxon_p_value == pytest.approx(
+        float(stats.wilcoxon(candidate, baseline, method="exact").pvalue)
+    )
     assert found.correlation == pytest.approx(float(np.corrcoef(candidate, baseline)[0, 1]))
 
 
-@pytest.mark.parametrize("images", [[3, 3, -1, 2, 5, 1, -2, 2], [4, -4, 4, 4, 0, 4], [1, 2, 2, 3, 3, 3, 0, 0, -1]])
-def test_with_ties_wilcoxon_s_p_value_is_the_share_of_sign_patterns_whose_rank_sum_is_as_far_out(images: list[int]) -> None:
+@pytest.mark.parametrize(
+    "images", [[3, 3, -1, 2, 5, 1, -2, 2], [4, -4, 4, 4, 0, 4], [1, 2, 2, 3, 3, 3, 0, 0, -1]]
+)
+def test_with_ties_wilcoxon_s_p_value_is_the_share_of_sign_patterns_whose_rank_sum_is_as_far_out(
+    images: list[int],
+) -> None:
     ranks = stats.rankdata(np.abs([d for d in images if d]))
     sums = [abs(np.dot(signs, ranks)) for signs in itertools.product((1, -1), repeat=len(ranks))]
     observed = abs(np.dot(np.sign([d for d in images if d]), ranks))
@@ -121,7 +149,9 @@ def test_with_ties_wilcoxon_s_p_value_is_the_share_of_sign_patterns_whose_rank_s
     assert found.wilcoxon_p_value == pytest.approx(np.mean(np.array(sums) >= observed - 1e-9))
 
 
-@pytest.mark.parametrize(("pairs", "factor"), [(3, 1 / math.sqrt(math.pi)), (4, 0.7236), (5, math.sqrt(2 / math.pi)), (10, None)])
+@pytest.mark.parametrize(
+    ("pairs", "factor"), [(3, 1 / math.sqrt(math.pi)), (4, 0.7236), (5, math.sqrt(2 / math.pi)), (10, None)]
+)
 def test_the_effect_size_is_corrected_by_the_factor_of_hedges(pairs: int, factor: float | None) -> None:
     """By his table where it is a known number, else by his approximation."""
     candidate, baseline = drawn(pairs)
@@ -134,7 +164,10 @@ def test_the_effect_size_is_corrected_by_the_factor_of_hedges(pairs: int, factor
 
 def test_the_family_s_interval_is_the_one_at_alpha_over_the_comparisons() -> None:
     candidate, baseline = drawn(12)
-    found, strict = paired_comparison(candidate, baseline, comparisons=5), paired_comparison(candidate, baseline, alpha=0.01)
+    found, strict = (
+        paired_comparison(candidate, baseline, comparisons=5),
+        paired_comparison(candidate, baseline, alpha=0.01),
+    )
     assert (found.family_low, found.family_high) == (strict.ci_low, strict.ci_high)
     assert found.family_low < found.ci_low < found.gain < found.ci_high < found.family_high
 
@@ -143,7 +176,9 @@ def test_a_generator_drives_the_draws_of_a_comparison_and_without_one_it_is_alwa
     candidate, baseline = drawn(25)
 
     def p(seed: int | None) -> float:
-        return paired_comparison(candidate, baseline, rng=None if seed is None else np.random.default_rng(seed)).p_value
+        return paired_comparison(
+            candidate, baseline, rng=None if seed is None else np.random.default_rng(seed)
+        ).p_value
 
     assert p(None) == p(None)
     assert p(1) == p(1) != p(2)
@@ -157,7 +192,9 @@ def compared_at(scores: np.ndarray, test: str, overlap: float) -> Comparison:
     return paired_comparison(*scores, test=test, overlap=overlap)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("test", "p_value"), [("sign-flip", 2 / 2**8), ("paired-t", 0.0), ("resampled-t", 0.0)])
+@pytest.mark.parametrize(
+    ("test", "p_value"), [("sign-flip", 2 / 2**8), ("paired-t", 0.0), ("resampled-t", 0.0)]
+)
 def test_equal_differences_are_a_gain_without_a_deviation(test: str, p_value: float) -> None:
     baseline = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.15]
     found = compared([score + 0.1 for score in baseline], baseline, test)
@@ -190,13 +227,35 @@ def test_the_same_scores_are_no_gain_and_nothing_rejects_that(test: str, scores:
         ([0.5] * 2, [0.5] * 2, {"alpha": 0.0}, r"alpha must be between 0 and 1; it is 0\.0"),
         ([0.5] * 2, [0.5] * 2, {"alpha": 5}, "alpha must be between 0 and 1; it is 5"),
         ([0.5] * 2, [0.5] * 2, {"alpha": math.nan}, "it is nan"),
-        ([0.5] * 2, [0.5] * 2, {"test": "welch"}, "test must be sign-flip, paired-t or resampled-t; it is 'welch'"),
-        ([0.5] * 2, [0.5] * 2, {"overlap": 0.25}, r"drawn anew .*overlap 0\.25.* sign-flip would find .* Use resampled-t"),
-        ([0.5] * 2, [0.5] * 2, {"overlap": 0.25, "test": "paired-t"}, "paired-t would find gains that are not there"),
-        ([0.5] * 2, [0.5] * 2, {"overlap": -1.0, "test": "resampled-t"}, r"overlap must be test rows over training rows.* it is -1\.0"),
+        (
+            [0.5] * 2,
+            [0.5] * 2,
+            {"test": "welch"},
+            "test must be sign-flip, paired-t or resampled-t; it is 'welch'",
+        ),
+        (
+            [0.5] * 2,
+            [0.5] * 2,
+            {"overlap": 0.25},
+            r"drawn anew .*overlap 0\.25.* sign-flip would find .* Use resampled-t",
+        ),
+        (
+            [0.5] * 2,
+            [0.5] * 2,
+            {"overlap": 0.25, "test": "paired-t"},
+            "paired-t would find gains that are not there",
+        ),
+        (
+            [0.5] * 2,
+            [0.5] * 2,
+            {"overlap": -1.0, "test": "resampled-t"},
+            r"overlap must be test rows over training rows.* it is -1\.0",
+        ),
         ([0.5] * 2, [0.5] * 2, {"overlap": math.nan, "test": "resampled-t"}, "it is nan"),
     ],
 )
-def test_scores_that_are_no_pairs_are_refused_by_what_is_wrong_and_where(candidate: Any, baseline: Any, more: Any, said: str) -> None:
+def test_scores_that_are_no_pairs_are_refused_by_what_is_wrong_and_where(
+    candidate: Any, baseline: Any, more: Any, said: str
+) -> None:
     with pytest.raises(NotComparable, match=said):
         paired_comparison(candidate, baseline, **more)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import tracemalloc
 
-from sweep.contents import Values
-from sweep.forecast import forecast, play, scattered
-from sweep.plan import Plan
-from sweep.proposer import propose
-from sweep.study import Study
-from sweep.told import Result, Run
-from tests.unit.simulated import ARMS, end, final, one_arm, plan_of, propose_all, result, study_of, take, trained
+from sweep.planning.forecast import forecast, play, scattered
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import propose
+from sweep.planning.work import Result, Run
+from sweep.study.contents import Values
+from sweep.study.study import Study
+from tests.unit.simulated import (
+    ARMS,
+    end,
+    final,
+    one_arm,
+    plan_of,
+    propose_all,
+    result,
+    study_of,
+    take,
+    trained,
+)
 
 REPEATED = {**ARMS, "again": {"repeat": "additive"}}
 
@@ -19,7 +30,12 @@ def test_earlier_generations_come_first_and_the_search_before_the_confirmation()
     plan = plan_of(study_of(search={"lag": 1}))
     propose_all(plan)
     handed = [(run.phase, run.arm, run.candidate.split(".")[0]) for run in take(plan)]
-    expected = [("search", arm, f"{arm}-{generation}") for generation in (0, 1) for arm in ("tuned", "additive") for _ in range(4)]
+    expected = [
+        ("search", arm, f"{arm}-{generation}")
+        for generation in (0, 1)
+        for arm in ("tuned", "additive")
+        for _ in range(4)
+    ]
     assert handed == [*expected, *[("confirm", "dense", "dense")] * 4]
 
 
@@ -84,7 +100,9 @@ def test_a_forecast_of_a_study_with_few_choices_trains_none_of_them_twice() -> N
 
 
 def ten_generations(lag: int) -> Study:
-    return one_arm(search={"budget": 160, "generation": 16, "ladder": [1, 2, 4, 8], "lag": lag}, confirm={"seeds": 10})
+    return one_arm(
+        search={"budget": 160, "generation": 16, "ladder": [1, 2, 4, 8], "lag": lag}, confirm={"seeds": 10}
+    )
 
 
 def test_a_lag_keeps_a_cluster_busy() -> None:
@@ -107,7 +125,10 @@ def test_one_slot_is_always_busy_and_the_clock_adds_up() -> None:
 
 def test_a_large_study_is_played_to_its_end_and_a_finished_run_leaves_little_behind() -> None:
     """4,000 runs of 500 epochs; benchmarks/plan.py plays 20,000. What is left is a result, a score and a share of a candidate."""
-    step = {"policy": {"name": "additive-reset", "step": {"low": 0.01, "high": 0.2}}, "task": {"learning_rate": {"low": 0.03, "high": 0.3}}}
+    step = {
+        "policy": {"name": "additive-reset", "step": {"low": 0.01, "high": 0.2}},
+        "task": {"learning_rate": {"low": 0.03, "high": 0.3}},
+    }
     arms = {"dense": ARMS["dense"], "one": step, "two": {**step, "policy": {**step["policy"], "drop": 0.02}}}
     search = {"budget": 768, "generation": 16, "ladder": [1, 2, 4, 8], "lag": 2}
     plan = plan_of(study_of(arms, search=search, confirm={"seeds": 54}))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sweep.plan import Plan
-from sweep.told import Failure, Run
+from sweep.planning.plan import Plan
+from sweep.planning.work import Failure, Run
 from tests.unit.simulated import end, one_arm, plan_of, propose_all, result, study_of, take, trained
 
 LOST = Failure("the process is gone")
@@ -184,7 +184,9 @@ def test_an_outcome_told_twice_counts_once_and_the_first_stands() -> None:
     assert plan.finished["confirm", "dense"] == 1
 
 
-def test_an_outcome_that_comes_after_its_attempt_was_thought_lost_counts_and_the_run_is_not_handed_out_again() -> None:
+def test_an_outcome_that_comes_after_its_attempt_was_thought_lost_counts_and_the_run_is_not_handed_out_again() -> (
+    None
+):
     plan, runs = began()
     plan.lose(runs[0].run_id, LOST)
     plan.finish(runs[0].run_id, trained(runs[0]))

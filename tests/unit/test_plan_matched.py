@@ -13,19 +13,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.contents import Values
-from sweep.document import RejectStudy
-from sweep.forecast import forecast, scattered
-from sweep.plan import Plan
-from sweep.proposer import importances, propose
-from sweep.study import Study, find, load
-from sweep.told import Proposal, Result, Run
-from tests.unit.simulated import RATE, Sweep, counted, disturbed, end, plan_of, propose_all, study_of, take, trained
+from sweep.errors import RejectStudy
+from sweep.planning.forecast import forecast, scattered
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import importances, propose
+from sweep.planning.work import Proposal, Result, Run
+from sweep.study.contents import Values
+from sweep.study.files import find, load
+from sweep.study.study import Study
+from tests.unit.simulated import (
+    RATE,
+    Sweep,
+    counted,
+    disturbed,
+    end,
+    plan_of,
+    propose_all,
+    study_of,
+    take,
+    trained,
+)
 
 MLP = {"model": "mlp-40-40"}
 SET = {"policy": {"name": "set", "epsilon": {"low": 1, "high": 8}}, "task": {"learning_rate": RATE}}
 ARMS: dict[str, Any] = {
-    "narrow": {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "end"}, "task": {"learning_rate": RATE}},
+    "narrow": {
+        "policy": {"name": "dense"},
+        "match": {"arm": "set", "at": "end"},
+        "task": {"learning_rate": RATE},
+    },
     "narrow-as-published": {"policy": {"name": "dense"}, "match": {"arm": "plain", "at": "start"}},
     "static": {
         "policy": {"name": "static-sparse"},
@@ -36,7 +52,10 @@ ARMS: dict[str, Any] = {
         "policy": {"name": "static-sparse"},
         "match": {"arm": "plain", "settings": ["policy.epsilon", "task.momentum"]},
     },
-    "narrow-and-as-fast": {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "end", "settings": ["task.learning_rate"]}},
+    "narrow-and-as-fast": {
+        "policy": {"name": "dense"},
+        "match": {"arm": "set", "at": "end", "settings": ["task.learning_rate"]},
+    },
     "dense": {"policy": {"name": "dense"}},
     "set": SET,
     "plain": {"policy": {"name": "set"}},
@@ -65,16 +84,28 @@ def played(it: Study) -> tuple[Plan, list[Run]]:
     return plan, runs
 
 
-REFERENCE = {name: Sweep.of(plan, {run.run_id for run in runs}) for name, it in STUDIES.items() for plan, runs in [played(it)]}
+REFERENCE = {
+    name: Sweep.of(plan, {run.run_id for run in runs})
+    for name, it in STUDIES.items()
+    for plan, runs in [played(it)]
+}
 
 
 @pytest.mark.parametrize("name", STUDIES)
 @settings(max_examples=25)
-@given(slots=st.integers(1, 40), draw=st.integers(0, 2**32), losses=st.sampled_from([0.0, 0.3]), restarts=st.sampled_from([0.0, 0.2]))
+@given(
+    slots=st.integers(1, 40),
+    draw=st.integers(0, 2**32),
+    losses=st.sampled_from([0.0, 0.3]),
+    restarts=st.sampled_from([0.0, 0.2]),
+)
 def test_any_order_of_finishing_any_losses_and_any_restarts_match_the_same_networks(
     name: str, slots: int, draw: int, losses: float, restarts: float
 ) -> None:
-    assert disturbed(STUDIES[name], slots, random.Random(draw), losses=losses, restarts=restarts) == REFERENCE[name]
+    assert (
+        disturbed(STUDIES[name], slots, random.Random(draw), losses=losses, restarts=restarts)
+        == REFERENCE[name]
+    )
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -97,15 +128,21 @@ def test_a_matched_arm_has_the_mean_count_of_the_finalist_s_runs_on_the_whole_la
     best = plan.finalists("set")[0].name
     ends = [counted(run.spec)[1] for run in runs if run.candidate == best and run.phase == "search"]
     assert len(ends) == 4
-    assert {c.values["task.model"] for c, _ in plan.searched("narrow")} == {plan.study.matched("narrow", round(fmean(ends)))}
+    assert {c.values["task.model"] for c, _ in plan.searched("narrow")} == {
+        plan.study.matched("narrow", round(fmean(ends)))
+    }
 
 
-def test_where_the_other_arm_is_not_searched_its_first_confirmation_runs_are_counted_as_many_as_the_ladder_has() -> None:
+def test_where_the_other_arm_is_not_searched_its_first_confirmation_runs_are_counted_as_many_as_the_ladder_has() -> (
+    None
+):
     """Not all of them: seeds that are added later would change the network."""
     models: list[Any] = []
     for seeds in (6, 9):
         plan, runs = played(study(confirm={"seeds": seeds}))
-        starts = [counted(run.spec)[0] for run in sorted(runs, key=lambda run: run.place) if run.arm == "plain"]
+        starts = [
+            counted(run.spec)[0] for run in sorted(runs, key=lambda run: run.place) if run.arm == "plain"
+        ]
         models.append(plan.finalists("narrow-as-published")[0].values["task.model"])
         assert models[-1] == plan.study.matched("narrow-as-published", round(fmean(starts[:4])))
     assert models[0] == models[1]
@@ -152,7 +189,9 @@ def test_the_network_stands_in_the_runs_and_in_the_candidate_s_values_and_not_in
     plan = plan_of(study(search={**SEARCH, "lag": 0}))
     runs = end(plan, proposer=listen)
     own = [(due, values) for due, values in zip(dues, asked, strict=True) if due.arm == "narrow"]
-    told = [values for due, _ in own for values, _, _ in due.history] + [values for _, proposed in own for values in proposed]
+    told = [values for due, _ in own for values, _, _ in due.history] + [
+        values for _, proposed in own for values in proposed
+    ]
     assert told
     assert {tuple(values) for values in told} == {("task.learning_rate",)}
     assert any(due.history for due, _ in own)
@@ -174,7 +213,11 @@ def test_a_taken_setting_is_what_the_first_finalist_of_the_other_arm_has_on_the_
     for task in plan.study.tasks:
         on = f"@{task}" if task else ""
         theirs = plan.finalists(f"set{on}")[0].values
-        own = {run.spec.policy.settings["epsilon"] for run in runs if run.arm in (f"static{on}", f"static-again{on}")}
+        own = {
+            run.spec.policy.settings["epsilon"]
+            for run in runs
+            if run.arm in (f"static{on}", f"static-again{on}")
+        }
         assert own == {theirs["policy.epsilon"]}
         assert len({run.spec.task.learning_rate for run in runs if run.arm == f"static{on}"}) > 1
         both = plan.finalists(f"narrow-and-as-fast{on}")[0].values
@@ -187,13 +230,21 @@ def test_a_taken_setting_is_what_the_first_finalist_of_the_other_arm_has_on_the_
 def test_of_an_arm_that_does_not_search_a_setting_its_written_value_or_its_default_is_taken() -> None:
     """Of `plain`, epsilon is the policy's default, and momentum the study's."""
     it = study_of(ARMS, task={**MLP, "momentum": 0.7}, search=SEARCH)
-    assert played(it)[0].finalists("static-as-published")[0].values == {"policy.epsilon": 20.0, "task.momentum": 0.7}
+    assert played(it)[0].finalists("static-as-published")[0].values == {
+        "policy.epsilon": 20.0,
+        "task.momentum": 0.7,
+    }
     written = {**ARMS, "plain": {"policy": {"name": "set", "epsilon": 3}, "task": {"momentum": 0.4}}}
     it = study_of(written, task={**MLP, "momentum": 0.7}, search=SEARCH)
-    assert played(it)[0].finalists("static-as-published")[0].values == {"policy.epsilon": 3.0, "task.momentum": 0.4}
+    assert played(it)[0].finalists("static-as-published")[0].values == {
+        "policy.epsilon": 3.0,
+        "task.momentum": 0.4,
+    }
 
 
-def test_an_arm_that_takes_settings_begins_once_the_other_one_s_finalists_are_chosen_and_waits_for_no_count() -> None:
+def test_an_arm_that_takes_settings_begins_once_the_other_one_s_finalists_are_chosen_and_waits_for_no_count() -> (
+    None
+):
     plan = until_due("static")
     assert plan.finalists("set")
     assert plan.finalists("static-as-published")  # before any run of `plain` has finished
@@ -213,14 +264,18 @@ def test_a_taken_setting_is_neither_proposed_nor_told_to_the_proposer() -> None:
     own = [(due, values) for due, values in asked if due.arm == "static"]
     told = [values for due, _ in own for values, _, _ in due.history]
     assert told
-    assert {tuple(values) for values in [*told, *(values for _, proposed in own for values in proposed)]} == {("task.learning_rate",)}
+    assert {
+        tuple(values) for values in [*told, *(values for _, proposed in own for values in proposed)]
+    } == {("task.learning_rate",)}
 
 
 def test_the_ends_of_an_arm_that_takes_settings_are_those_of_the_arm_it_takes_them_from() -> None:
     ends = [candidate.values for candidate in study().ends("static")]
     assert ends[0] == {"task.learning_rate": RATE["low"], "policy.epsilon": 1.0}
     assert {values["policy.epsilon"] for values in ends} == {1.0, 8.0}
-    assert [candidate.values for candidate in study().ends("static-as-published")] == [{"policy.epsilon": 20.0, "task.momentum": 0.9}]
+    assert [candidate.values for candidate in study().ends("static-as-published")] == [
+        {"policy.epsilon": 20.0, "task.momentum": 0.9}
+    ]
 
 
 def test_what_matters_in_a_matched_arm_s_search_is_told_of_its_searched_settings() -> None:
@@ -244,14 +299,21 @@ def test_the_shipped_study_of_connectivity_plays_to_its_end() -> None:
     for task in it.tasks:
         for arm, other, at in (("dense-start", "set", 0), ("dense-end", "npset", 1)):
             best = plan.finalists(f"{other}@{task}")[0].name
-            counts = [counted(run.spec)[at] for run in runs if run.candidate == best and run.phase == "search"]
+            counts = [
+                counted(run.spec)[at] for run in runs if run.candidate == best and run.phase == "search"
+            ]
             models = {run.spec.task.model for run in runs if run.arm == f"{arm}@{task}"}
             assert models == {it.matched(f"{arm}@{task}", round(fmean(counts)))}
-        for arm, other, keys in (("static-sparse", "set", ["epsilon"]), ("npset-frozen", "npset", ["epsilon", "percentile"])):
+        for arm, other, keys in (
+            ("static-sparse", "set", ["epsilon"]),
+            ("npset-frozen", "npset", ["epsilon", "percentile"]),
+        ):
             best = plan.finalists(f"{other}@{task}")[0].values
             for run in runs:
                 if run.arm == f"{arm}@{task}":
-                    assert [run.spec.policy.settings[key] for key in keys] == [best[f"policy.{key}"] for key in keys]
+                    assert [run.spec.policy.settings[key] for key in keys] == [
+                        best[f"policy.{key}"] for key in keys
+                    ]
 
 
 def with_counts(it: Study, count: Any) -> Plan:
@@ -273,13 +335,21 @@ def test_a_run_that_does_not_say_how_many_parameters_it_had_is_left_out_of_the_m
 
 def test_a_diverged_run_counts_too() -> None:
     """It had its network all the same; what it scored is the search's to judge."""
-    it = study_of({"dense": ARMS["dense"], "plain": ARMS["plain"], "narrow": ARMS["narrow-as-published"]}, task=MLP)
+    it = study_of(
+        {"dense": ARMS["dense"], "plain": ARMS["plain"], "narrow": ARMS["narrow-as-published"]}, task=MLP
+    )
     plan = plan_of(it)
     for run in take(plan):
-        plan.finish(run.run_id, Result("diverged", 1, 1.0, 10, {}, {}, parameters_start=3_000, parameters_end=3_000))
+        plan.finish(
+            run.run_id, Result("diverged", 1, 1.0, 10, {}, {}, parameters_start=3_000, parameters_end=3_000)
+        )
     assert plan.finalists("narrow")[0].values["task.model"] == it.matched("narrow", 3_000)
 
 
-def test_where_no_run_says_how_many_parameters_it_had_the_study_is_refused_and_not_run_on_the_network_that_is_written() -> None:
-    with pytest.raises(RejectStudy, match=r"arms\.narrow-as-published\.match: no run of 'plain' says how many parameters"):
+def test_where_no_run_says_how_many_parameters_it_had_the_study_is_refused_and_not_run_on_the_network_that_is_written() -> (
+    None
+):
+    with pytest.raises(
+        RejectStudy, match=r"arms\.narrow-as-published\.match: no run of 'plain' says how many parameters"
+    ):
         with_counts(study(), lambda _: (0, 0))

@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.forecast import play
-from sweep.plan import Plan
-from sweep.proposer import propose
-from sweep.study import Study
-from sweep.told import Result, Run
+from sweep.planning.forecast import play
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import propose
+from sweep.planning.work import Result, Run
+from sweep.study.study import Study
 from tests.unit.simulated import ARMS, Sweep, disturbed, end, final, plan_of, study_of, take, trained
 from trainer.randomness import uniform
 
 REPEATED = {**ARMS, "dense-again": {"repeat": "dense"}, "additive-again": {"repeat": "additive"}}
-CHOICES = {"dense": ARMS["dense"], "few": {"policy": {"name": "dense"}, "task": {"learning_rate": {"choice": [0.05, 0.1, 0.2]}}}}
+CHOICES = {
+    "dense": ARMS["dense"],
+    "few": {"policy": {"name": "dense"}, "task": {"learning_rate": {"choice": [0.05, 0.1, 0.2]}}},
+}
 STUDIES = {
     "tpe, lag 0": study_of(REPEATED, search={"proposer": "tpe", "lag": 0, "finalists": 2}),
     "tpe, lag 2": study_of(REPEATED, search={"proposer": "tpe", "lag": 2, "budget": 18}),
@@ -51,15 +54,26 @@ def test_any_number_of_slots_makes_the_same_sweep(name: str, slots: int) -> None
 
 @pytest.mark.parametrize("name", STUDIES)
 @settings(max_examples=20)
-@given(slots=st.integers(1, 40), draw=st.integers(0, 2**32), losses=st.sampled_from([0.0, 0.2, 0.5]), restarts=st.sampled_from([0.0, 0.2]))
+@given(
+    slots=st.integers(1, 40),
+    draw=st.integers(0, 2**32),
+    losses=st.sampled_from([0.0, 0.2, 0.5]),
+    restarts=st.sampled_from([0.0, 0.2]),
+)
 def test_any_order_of_finishing_any_losses_and_any_restarts_make_the_same_sweep(
     name: str, slots: int, draw: int, losses: float, restarts: float
 ) -> None:
-    assert disturbed(STUDIES[name], slots, random.Random(draw), losses=losses, restarts=restarts) == REFERENCE[name]
+    assert (
+        disturbed(STUDIES[name], slots, random.Random(draw), losses=losses, restarts=restarts)
+        == REFERENCE[name]
+    )
 
 
 def test_another_seed_of_the_study_makes_another_sweep() -> None:
-    assert played(study_of(REPEATED, search={"proposer": "tpe", "lag": 0, "finalists": 2}, seed=2), 1) != REFERENCE["tpe, lag 0"]
+    assert (
+        played(study_of(REPEATED, search={"proposer": "tpe", "lag": 0, "finalists": 2}, seed=2), 1)
+        != REFERENCE["tpe, lag 0"]
+    )
 
 
 def test_what_exists_is_not_run_again() -> None:
@@ -110,7 +124,10 @@ def test_no_run_is_handed_out_twice_and_no_search_seed_is_ever_a_confirmation_se
 
 def test_every_arm_is_confirmed_on_the_same_seeds_and_a_repeat_on_others() -> None:
     runs = [run for run in end(plan_of(study_of(REPEATED))) if run.phase == "confirm"]
-    seeds = {arm: [run.spec.seed for run in sorted(runs, key=lambda run: run.place) if run.arm == arm] for arm in REPEATED}
+    seeds = {
+        arm: [run.spec.seed for run in sorted(runs, key=lambda run: run.place) if run.arm == arm]
+        for arm in REPEATED
+    }
     assert seeds["dense"] == seeds["tuned"] == seeds["additive"]
     pools = [set(seeds["dense"]), set(seeds["dense-again"]), set(seeds["additive-again"])]
     assert sum(map(len, pools)) == len(set[int]().union(*pools)) == 12
@@ -119,6 +136,8 @@ def test_every_arm_is_confirmed_on_the_same_seeds_and_a_repeat_on_others() -> No
 def test_a_repeat_runs_its_arm_s_finalists() -> None:
     plan = plan_of(study_of(REPEATED, search={"finalists": 2}))
     end(plan, final)
-    assert [c.values for c in plan.finalists("additive-again")] == [c.values for c in plan.finalists("additive")]
+    assert [c.values for c in plan.finalists("additive-again")] == [
+        c.values for c in plan.finalists("additive")
+    ]
     assert [c.values for c in plan.finalists("dense-again")] == [{}]
     assert all(len(results) == 4 for arm in REPEATED for results in plan.confirmed(arm))

@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from sweep.contents import Values
-from sweep.plan import Plan
-from sweep.proposer import propose
-from sweep.study import Study
-from sweep.told import Proposal, Result
+from sweep.planning.plan import Plan
+from sweep.planning.proposer import propose
+from sweep.planning.work import Proposal, Result
+from sweep.study.contents import Values
+from sweep.study.study import Study
 from tests.unit.simulated import ARMS, end, one_arm, plan_of, propose_all, result, study_of, take, trained
 
 FIVE = [0.05, 0.1, 0.15, 0.2, 0.25]
@@ -40,7 +40,11 @@ def ladder_of_five() -> Plan:
 def test_half_go_on_rounded_up_and_run_only_the_seeds_they_have_not() -> None:
     scores = dict(zip(FIVE, ([0.1] * 4, [0.5] * 4, [0.3] * 4, [0.4] * 4, [0.2] * 4), strict=True))
     first = {rate: [0] for rate in FIVE}
-    assert rungs(ladder_of_five(), scores) == [first, {0.1: [1], 0.2: [1], 0.15: [1]}, {0.1: [2, 3], 0.2: [2, 3]}]
+    assert rungs(ladder_of_five(), scores) == [
+        first,
+        {0.1: [1], 0.2: [1], 0.15: [1]},
+        {0.1: [2, 3], 0.2: [2, 3]},
+    ]
 
 
 def test_a_tie_for_the_last_place_goes_to_the_earlier_candidate() -> None:
@@ -52,12 +56,24 @@ def test_a_tie_for_the_last_place_goes_to_the_earlier_candidate() -> None:
 
 def test_candidates_are_compared_on_the_mean_of_the_seeds_that_all_of_them_ran() -> None:
     # after one seed 0.05, 0.1, 0.15 lead; over two seeds their means are 0.5, 0.7, 0.6, over four 0.4, 0.3: the first of them wins
-    scores = {0.05: [0.9, 0.1, 0, 0], 0.1: [0.8, 0.6, 0, 0.0], 0.15: [0.7, 0.5, 0.2, 0.2], 0.2: [0.6] * 4, 0.25: [0.6] * 4}
+    scores = {
+        0.05: [0.9, 0.1, 0, 0],
+        0.1: [0.8, 0.6, 0, 0.0],
+        0.15: [0.7, 0.5, 0.2, 0.2],
+        0.2: [0.6] * 4,
+        0.25: [0.6] * 4,
+    }
     plan = ladder_of_five()
     assert [set(rung) for rung in rungs(plan, scores)] == [set(FIVE), {0.05, 0.1, 0.15}, {0.1, 0.15}]
     assert plan.finalists("tuned")[0].values == {"task.learning_rate": 0.15}
     means = {c.values["task.learning_rate"]: scores for c, scores in plan.searched("tuned")}
-    assert means == {0.05: [0.9, 0.1], 0.1: [0.8, 0.6, 0, 0], 0.15: [0.7, 0.5, 0.2, 0.2], 0.2: [0.6], 0.25: [0.6]}
+    assert means == {
+        0.05: [0.9, 0.1],
+        0.1: [0.8, 0.6, 0, 0],
+        0.15: [0.7, 0.5, 0.2, 0.2],
+        0.2: [0.6],
+        0.25: [0.6],
+    }
 
 
 def test_a_rung_waits_for_its_last_run() -> None:
@@ -71,7 +87,9 @@ def test_a_rung_waits_for_its_last_run() -> None:
 
 
 @pytest.mark.parametrize(("outcome", "score"), [("diverged", 0.0), ("collapsed", 0.12)])
-def test_a_diverged_run_scores_0_and_a_collapsed_one_what_it_measured_and_neither_is_dropped(outcome: str, score: float) -> None:
+def test_a_diverged_run_scores_0_and_a_collapsed_one_what_it_measured_and_neither_is_dropped(
+    outcome: str, score: float
+) -> None:
     plan = plan_of(one_arm(search={"budget": 4, "generation": 2, "lag": 0, "ladder": [1, 2]}))
     plan.propose("tuned", 0, given([0.05, 0.1]))
     for run in take(plan):
@@ -106,12 +124,17 @@ def test_a_sweep_in_which_everything_diverges_comes_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
-def test_a_generation_is_proposed_from_all_generations_up_to_its_own_less_one_less_the_lag_and_from_no_other(lag: int) -> None:
+def test_a_generation_is_proposed_from_all_generations_up_to_its_own_less_one_less_the_lag_and_from_no_other(
+    lag: int,
+) -> None:
     plan, seen = plan_of(one_arm(search={"budget": 20, "lag": lag})), dict[int, tuple[Proposal, int]]()
 
     def watched(study: Study, due: Proposal) -> list[Values]:
         unfinished = sum(
-            math.isnan(score) for c, scores in plan.searched("tuned") for score in scores if _generation(c.name) < due.generation - lag
+            math.isnan(score)
+            for c, scores in plan.searched("tuned")
+            for score in scores
+            if _generation(c.name) < due.generation - lag
         )
         seen[due.generation] = due, unfinished
         return propose(study, due)
@@ -119,8 +142,12 @@ def test_a_generation_is_proposed_from_all_generations_up_to_its_own_less_one_le
     end(plan, proposer=watched)
     assert list(seen) == [0, 1, 2, 3, 4]
     for generation, (due, unfinished) in seen.items():
-        known = [(c, scores) for c, scores in plan.searched("tuned") if _generation(c.name) < generation - lag]
-        assert due.history == [(c.values, pytest.approx(sum(scores) / len(scores)), len(scores)) for c, scores in known]
+        known = [
+            (c, scores) for c, scores in plan.searched("tuned") if _generation(c.name) < generation - lag
+        ]
+        assert due.history == [
+            (c.values, pytest.approx(sum(scores) / len(scores)), len(scores)) for c, scores in known
+        ]
         assert not unfinished
 
 
@@ -150,7 +177,13 @@ def test_finalists_are_the_best_of_those_that_climbed_the_whole_ladder() -> None
     plan = plan_of(one_arm(search={"budget": 8, "lag": 2, "finalists": 2}))
     plan.propose("tuned", 0, given([0.05, 0.06, 0.07, 0.08]))
     plan.propose("tuned", 1, given([0.15, 0.16, 0.17, 0.18]))
-    heights = dict(zip([0.05, 0.06, 0.07, 0.08, 0.15, 0.16, 0.17, 0.18], [0.7, 0.8, 0.9, 0.6, 0.1, 0.3, 0.4, 0.2], strict=True))
+    heights = dict(
+        zip(
+            [0.05, 0.06, 0.07, 0.08, 0.15, 0.16, 0.17, 0.18],
+            [0.7, 0.8, 0.9, 0.6, 0.1, 0.3, 0.4, 0.2],
+            strict=True,
+        )
+    )
     end(plan, lambda spec: heights.get(spec.task.learning_rate, 0.5))
     # 0.06 scored 0.8 and was halved away; the second finalist is the second generation's best at 0.4
     assert [c.values["task.learning_rate"] for c in plan.finalists("tuned")] == [0.07, 0.17]
@@ -187,7 +220,10 @@ def test_a_candidate_that_was_proposed_twice_takes_one_finalist_s_place() -> Non
     for generation, rates in enumerate([[0.2] * 4, [0.2] * 4, [0.05] * 4]):
         plan.propose("tuned", generation, given(rates))
     end(plan, lambda spec: spec.task.learning_rate)
-    assert [(c.name, c.values["task.learning_rate"]) for c in plan.finalists("tuned")] == [("tuned-0.0", 0.2), ("tuned-2.0", 0.05)]
+    assert [(c.name, c.values["task.learning_rate"]) for c in plan.finalists("tuned")] == [
+        ("tuned-0.0", 0.2),
+        ("tuned-2.0", 0.05),
+    ]
 
 
 def test_arms_whose_confirmation_is_the_same_work_share_it() -> None:

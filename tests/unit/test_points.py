@@ -15,8 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sweep.points import AVERAGED, COLUMNS, Point, cohort_points, curves, gain_points, prefix_gains, run_points, shared_epochs
-from sweep.reading import RunFiles
+from sweep.views.mlflow.points import (
+    AVERAGED,
+    COLUMNS,
+    Point,
+    cohort_points,
+    curves,
+    gain_points,
+    prefix_gains,
+    run_points,
+    shared_epochs,
+)
+from sweep.views.reading import RunFiles
 from tests.conftest import run_spec
 from trainer.rows import WALL, EpochRow, schema, to_parquet
 from trainer.spec import RunSpec
@@ -38,7 +48,14 @@ class Run:
 def row(epoch: int, *, evaluated: bool = True, held_out: bool = True, **values: Any) -> EpochRow:
     """An epoch whose figures follow from its number."""
     plain: dict[str, Any] = dict.fromkeys(schema(EpochRow).names, epoch / 100)
-    plain |= {"run_id": "run", "epoch": epoch, "nonzero_rate_by_site": [0.5], "reset": False, "cycle": 0, "ended_at": datetime.now(UTC)}
+    plain |= {
+        "run_id": "run",
+        "epoch": epoch,
+        "nonzero_rate_by_site": [0.5],
+        "reset": False,
+        "cycle": 0,
+        "ended_at": datetime.now(UTC),
+    }
     plain |= {"connections": 100 - epoch, "active_neurons": 10, "parameters": 110 - epoch}
     for name in plain:
         if not evaluated and name.startswith(("nonzero_rate", "test_", "dense_", "validation_")):
@@ -49,13 +66,24 @@ def row(epoch: int, *, evaluated: bool = True, held_out: bool = True, **values: 
 
 
 def run(
-    epochs: int, *, state: str = "completed", lost: bool = False, every: int = 1, validation: float = 0.1, shift: float = 0.0, **values: Any
+    epochs: int,
+    *,
+    state: str = "completed",
+    lost: bool = False,
+    every: int = 1,
+    validation: float = 0.1,
+    shift: float = 0.0,
+    **values: Any,
 ) -> RunFiles:
     """A run so far; `lost` makes its last epoch the one in which it diverged."""
     spec = run_spec(epochs=10, evaluate_every=every, validation=validation)
     rows: list[EpochRow] = []
     for epoch in range(1, epochs + 1):
-        more = {"test_accuracy": epoch / 100 + shift, "dense_test_accuracy": epoch / 50 + shift} if epoch % every == 0 else {}
+        more = (
+            {"test_accuracy": epoch / 100 + shift, "dense_test_accuracy": epoch / 50 + shift}
+            if epoch % every == 0
+            else {}
+        )
         rows.append(row(epoch, evaluated=epoch % every == 0, held_out=validation > 0, **more, **values))
     if lost:
         rows[-1] = row(epochs, evaluated=False, train_loss=math.nan)
@@ -81,7 +109,11 @@ def test_a_run_gives_every_column_but_wall_and_identity_once_an_epoch() -> None:
     table = run(4).epochs()
     assert table is not None
     found = by_key(run_points(table, 0))
-    kept = {name for name in schema(EpochRow).names if name not in WALL} - {"run_id", "epoch", "nonzero_rate_by_site"}
+    kept = {name for name in schema(EpochRow).names if name not in WALL} - {
+        "run_id",
+        "epoch",
+        "nonzero_rate_by_site",
+    }
     assert set(found) == {(key, step) for key in kept for step in (1, 2, 3, 4)}
     assert by_key(run_points(table, 2)) == {key: value for key, value in found.items() if key[1] > 2}
     assert set(COLUMNS) == kept
@@ -91,7 +123,13 @@ def test_null_is_no_point_and_what_is_no_number_stays_what_it_is() -> None:
     table = pa.concat_tables(
         [
             cast("pa.Table", run(1).epochs()),
-            pq.read_table(io.BytesIO(to_parquet(EpochRow, [row(2, evaluated=False, train_loss=math.inf, train_accuracy=math.nan)]))),
+            pq.read_table(
+                io.BytesIO(
+                    to_parquet(
+                        EpochRow, [row(2, evaluated=False, train_loss=math.inf, train_accuracy=math.nan)]
+                    )
+                )
+            ),
         ]
     )
     found = by_key(run_points(table, 1))
@@ -106,12 +144,22 @@ def test_a_policy_that_moves_connections_has_points_of_them_and_none_of_a_keep_r
     sparse = [run(3, **nothing), run(3, **nothing)]
     found, averages = by_key(run_points(cast("pa.Table", sparse[0].epochs()), 0)), of(sparse)
     for points in (found, averages):
-        assert (points["connections", 2], points["active_neurons", 2], points["parameters", 3]) == (98, 10, 107)
-        assert not {key for key, _ in points} & {key for name in nothing for key in (name, f"{name}_standard_error")}
+        assert (points["connections", 2], points["active_neurons", 2], points["parameters", 3]) == (
+            98,
+            10,
+            107,
+        )
+        assert not {key for key, _ in points} & {
+            key for name in nothing for key in (name, f"{name}_standard_error")
+        }
 
 
 def test_where_connections_are_left_alone_there_is_no_point_of_them() -> None:
-    left: dict[str, Any] = {"connections": None, "active_neurons": None, "parameters": None}  # of rows from before there were any
+    left: dict[str, Any] = {
+        "connections": None,
+        "active_neurons": None,
+        "parameters": None,
+    }  # of rows from before there were any
     plain = [run(3, **left), run(3, **left)]
     assert not {key for key, _ in of(plain)} & set(left)
     assert not {key for key, _ in by_key(run_points(cast("pa.Table", plain[0].epochs()), 0))} & set(left)
@@ -126,7 +174,9 @@ def test_mean_and_standard_error_are_those_of_the_seeds() -> None:
     for epoch in (1, 2, 3):
         values = [epoch / 100 + shift for shift in (0.1, 0.25, 0.7)]
         assert found["test_accuracy", epoch] == pytest.approx(mean(values), abs=1e-15)
-        assert found["test_accuracy_standard_error", epoch] == pytest.approx(stdev(values) / math.sqrt(3), abs=1e-15)
+        assert found["test_accuracy_standard_error", epoch] == pytest.approx(
+            stdev(values) / math.sqrt(3), abs=1e-15
+        )
     assert {key.removesuffix("_standard_error") for key, _ in found} == set(AVERAGED)
 
 
@@ -181,7 +231,9 @@ def test_a_diverged_seed_that_is_ahead_of_the_others_changes_no_epoch_before() -
     late, others = run(8, lost=True, state="diverged", shift=0.5), [run(10, shift=0.5)]
     whole = of([late, *others])
     for have in (1, 4, 7, 8, 9):
-        assert of([late, run(have, state="unfinished", shift=0.5)]) == {key: value for key, value in whole.items() if key[1] <= have}
+        assert of([late, run(have, state="unfinished", shift=0.5)]) == {
+            key: value for key, value in whole.items() if key[1] <= have
+        }
 
 
 def test_a_seed_whose_loss_is_lost_counts_as_diverged_before_its_outcome_says_so() -> None:
@@ -220,7 +272,9 @@ def test_the_gain_is_the_mean_of_the_paired_differences_as_far_as_both_go() -> N
     assert {step for _, step in found} == {1, 2, 3}
     assert found["test_accuracy_gain", 3] == pytest.approx(0.05)
     assert found["test_accuracy_gain_standard_error", 3] == pytest.approx(0.15)
-    assert set(by_key(gain_points(curves(own, 5), curves(base, 3), 2))) == {key for key in found if key[1] == 3}
+    assert set(by_key(gain_points(curves(own, 5), curves(base, 3), 2))) == {
+        key for key in found if key[1] == 3
+    }
 
 
 def test_overlapping_splits_make_the_error_of_the_gain_the_corrected_one() -> None:
@@ -256,7 +310,13 @@ def test_what_is_given_in_steps_is_what_is_given_at_once() -> None:
 
     def at(have: Sequence[int]) -> list[RunFiles]:
         return [
-            run(done, lost=lost and done == end, state="diverged" if lost and done == end else "unfinished", every=3, shift=i / 10)
+            run(
+                done,
+                lost=lost and done == end,
+                state="diverged" if lost and done == end else "unfinished",
+                every=3,
+                shift=i / 10,
+            )
             for i, (done, (end, lost)) in enumerate(zip(have, ends, strict=True))
         ]
 

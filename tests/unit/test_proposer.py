@@ -11,46 +11,66 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.contents import Values
-from sweep.proposer import propose
-from sweep.space import grid
-from sweep.study import Study
-from sweep.told import Proposal
+from sweep.planning.proposer import propose
+from sweep.planning.work import Proposal
+from sweep.study.contents import Values
+from sweep.study.space import grid
+from sweep.study.study import Study
 from tests.unit.simulated import end, one_arm, plan_of, study_of
 
 SPACE: dict[str, Any] = {
     "dense": {"policy": {"name": "dense"}},
     "wide": {
-        "policy": {"name": "additive-reset", "step": {"low": 0.013, "high": 0.2}, "drop": {"low": 0.01, "high": 0.05, "step": 0.01}},
+        "policy": {
+            "name": "additive-reset",
+            "step": {"low": 0.013, "high": 0.2},
+            "drop": {"low": 0.01, "high": 0.05, "step": 0.01},
+        },
         "task": {
             "learning_rate": {"low": 1.23456789e-3, "high": 0.3, "log": True},
             "batch_size": {"low": 8, "high": 64, "step": 8},
             "precision": {"choice": ["float32", "bfloat16"]},
         },
     },
-    "other": {"policy": {"name": "dense"}, "task": {"learning_rate": {"low": 1.23456789e-3, "high": 0.3, "log": True}}},
+    "other": {
+        "policy": {"name": "dense"},
+        "task": {"learning_rate": {"low": 1.23456789e-3, "high": 0.3, "log": True}},
+    },
 }
 GRID: dict[str, Any] = {
     "dense": {"policy": {"name": "dense"}},
     "wide": {
         "policy": {"name": "additive-reset", "drop": {"low": 0.01, "high": 0.05, "step": 0.01}},
-        "task": {"batch_size": {"low": 8, "high": 32, "step": 8}, "precision": {"choice": ["float32", "bfloat16"]}},
+        "task": {
+            "batch_size": {"low": 8, "high": 32, "step": 8},
+            "precision": {"choice": ["float32", "bfloat16"]},
+        },
     },
 }
 PROPOSERS = ["tpe", "random", "grid"]
 
 
 def made(proposer: str, seed: int = 1) -> Study:
-    return study_of(GRID if proposer == "grid" else SPACE, seed=seed, search={"proposer": proposer, "budget": 40, "generation": 8})
+    return study_of(
+        GRID if proposer == "grid" else SPACE,
+        seed=seed,
+        search={"proposer": proposer, "budget": 40, "generation": 8},
+    )
 
 
 def history(study: Study, arm: str, n: int, favour: str = "policy.drop") -> list[tuple[Values, float, int]]:
     """Candidates that were scored by one of their settings."""
-    told = [values for g in range(-(-n // 8)) for values in propose(study, Proposal(arm, 100 + g, 8, []))][:n] if n else []
+    told = (
+        [values for g in range(-(-n // 8)) for values in propose(study, Proposal(arm, 100 + g, 8, []))][:n]
+        if n
+        else []
+    )
     return [(values, float(values[favour]), 1) for values in told]
 
 
-def asked(study: Study, arm: str = "wide", generation: int = 0, told: list[tuple[Values, float, int]] | None = None) -> list[Values]:
+def asked(
+    study: Study, arm: str = "wide", generation: int = 0, told: list[tuple[Values, float, int]] | None = None
+) -> list[Values]:
     return propose(study, Proposal(arm, generation, 8, told or []))
 
 
@@ -70,7 +90,12 @@ def test_the_study_s_seed_the_arm_and_the_generation_each_make_other_candidates(
         return tuple(values["task.learning_rate"] for values in asked(study, arm, generation))
 
     study = made(proposer)
-    different = {rates(study, "wide", 0), rates(study, "wide", 1), rates(study, "other", 0), rates(made(proposer, seed=2), "wide", 0)}
+    different = {
+        rates(study, "wide", 0),
+        rates(study, "wide", 1),
+        rates(study, "other", 0),
+        rates(made(proposer, seed=2), "wide", 0),
+    }
     assert len(different) == 4
 
 
@@ -99,7 +124,9 @@ def test_random_and_grid_take_no_notice_of_scores(proposer: str) -> None:
 @pytest.mark.parametrize("proposer", ["tpe", "random"])
 @settings(max_examples=10)
 @given(generation=st.integers(0, 10_000), seed=st.integers(0, 2**63 - 1), scored=st.booleans())
-def test_candidates_stay_within_bounds_on_steps_and_have_six_digits(proposer: str, generation: int, seed: int, scored: bool) -> None:
+def test_candidates_stay_within_bounds_on_steps_and_have_six_digits(
+    proposer: str, generation: int, seed: int, scored: bool
+) -> None:
     study = made(proposer, seed=seed)
     told = history(study, "wide", 16) if scored else []
     for values in asked(study, generation=generation, told=told):
@@ -124,7 +151,9 @@ def test_every_proposed_candidate_is_a_run_and_lies_within_the_space_that_it_is_
 
 
 def test_a_step_that_does_not_reach_high_stops_below_it() -> None:
-    study = one_arm({"low": 0.1, "high": 0.25, "step": 0.1}, search={"proposer": "tpe", "budget": 40, "generation": 20})
+    study = one_arm(
+        {"low": 0.1, "high": 0.25, "step": 0.1}, search={"proposer": "tpe", "budget": 40, "generation": 20}
+    )
     plan = plan_of(study)
     end(plan)
     assert {c.values["task.learning_rate"] for c, _ in plan.searched("tuned")} == {0.1, 0.2}
@@ -142,7 +171,9 @@ def test_a_grid_is_every_point_once_over_the_generations() -> None:
     end(plan)
     points = [tuple(c.values.values()) for c, _ in plan.searched("wide")]
     assert len(points) == 40
-    assert set(points) == set(itertools.product([0.01, 0.02, 0.03, 0.04, 0.05], [8, 16, 24, 32], ["float32", "bfloat16"]))
+    assert set(points) == set(
+        itertools.product([0.01, 0.02, 0.03, 0.04, 0.05], [8, 16, 24, 32], ["float32", "bfloat16"])
+    )
 
 
 def test_whole_settings_have_a_grid_without_a_step_and_others_need_one() -> None:

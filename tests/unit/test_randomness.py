@@ -16,7 +16,10 @@ def test_streams_are_the_same_for_ever() -> None:
 
 def test_every_seed_stream_and_place_is_its_own() -> None:
     numbers = {
-        randomness.derive(seed, stream, *place) for seed in (0, 1, 10) for stream in ("a", "b") for place in ((), (0,), (1,), (1, 0))
+        randomness.derive(seed, stream, *place)
+        for seed in (0, 1, 10)
+        for stream in ("a", "b")
+        for place in ((), (0,), (1,), (1, 0))
     }
     assert len(numbers) == 3 * 2 * 4
 

@@ -13,7 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainer.rows import WALL, EndpointRow, EpochRow, from_parquet, from_plain, json_ready, plain, read_table, schema, to_parquet
+from trainer.rows import (
+    WALL,
+    EndpointRow,
+    EpochRow,
+    from_parquet,
+    from_plain,
+    json_ready,
+    plain,
+    read_table,
+    schema,
+    to_parquet,
+)
 
 ROW = EpochRow(
     run_id="00ff",
@@ -36,8 +47,17 @@ ROW = EpochRow(
     images_per_second=100.0,
     ended_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
 )
-ENDPOINT = EndpointRow(run_id="00ff", split="test", keep_ratio=0.05, images=12, accuracy=0.5, loss=1.0, correct=b"\xf0\x30")
-UNEVALUATED = replace(ROW, nonzero_rate=None, nonzero_rate_by_site=None, test_accuracy=None, test_loss=None, dense_test_accuracy=None)
+ENDPOINT = EndpointRow(
+    run_id="00ff", split="test", keep_ratio=0.05, images=12, accuracy=0.5, loss=1.0, correct=b"\xf0\x30"
+)
+UNEVALUATED = replace(
+    ROW,
+    nonzero_rate=None,
+    nonzero_rate_by_site=None,
+    test_accuracy=None,
+    test_loss=None,
+    dense_test_accuracy=None,
+)
 
 
 def test_a_table_gives_back_its_rows_to_the_last_bit() -> None:
@@ -83,7 +103,10 @@ def test_a_table_of_other_columns_is_refused() -> None:
 def test_a_table_of_the_first_version_is_read_with_nulls_where_a_column_is_new() -> None:
     new = ["connections", "active_neurons", "parameters"]
     table = pq.read_table(io.BytesIO(to_parquet(EpochRow, [ROW]))).drop_columns(new)
-    old = pa.schema([field.with_nullable(field.name != "keep_ratio") for field in table.schema], metadata={"schema_version": "1"})
+    old = pa.schema(
+        [field.with_nullable(field.name != "keep_ratio") for field in table.schema],
+        metadata={"schema_version": "1"},
+    )
     kept = io.BytesIO()
     pq.write_table(table.cast(old), kept)
     assert from_parquet(EpochRow, kept.getvalue()) == [ROW]

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sweep.sign_flip import DRAWS, EXACT_PAIRS, SignFlip
+from sweep.statistics.sign_flip import DRAWS, EXACT_PAIRS, SignFlip
 
 IMAGES = 199
 """A prime: no accuracy but 0 and 1 is a float, and sums of images tie where sums of accuracies differ in their last bits."""
@@ -31,7 +31,10 @@ def differences(counts: list[tuple[int, int]]) -> np.ndarray:
 
 def counted(images: list[int]) -> Fraction:
     """The share of all sign patterns whose sum is at least as far from 0 as the one observed."""
-    sums = [abs(sum(sign * d for sign, d in zip(signs, images, strict=True))) for signs in itertools.product((1, -1), repeat=len(images))]
+    sums = [
+        abs(sum(sign * d for sign, d in zip(signs, images, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(images))
+    ]
     return Fraction(sum(value >= abs(sum(images)) for value in sums), len(sums))
 
 
@@ -42,7 +45,9 @@ def counted_by_halves(images: np.ndarray) -> float:
         halves[i % 2] = np.concatenate([halves[i % 2] + image, halves[i % 2] - image])
     observed = abs(int(images.sum()))
     low = np.sort(halves[1])
-    beyond = (len(low) - np.searchsorted(low, observed - halves[0], "left")) + np.searchsorted(low, -observed - halves[0], "right")
+    beyond = (len(low) - np.searchsorted(low, observed - halves[0], "left")) + np.searchsorted(
+        low, -observed - halves[0], "right"
+    )
     return min(1.0, int(beyond.sum()) / 2 ** len(images))
 
 
@@ -75,32 +80,46 @@ def test_a_shift_is_in_the_interval_exactly_where_it_is_not_rejected(
     shifted = [(a - b) * shift_in_images.denominator - shift_in_images.numerator for a, b in counts]
     rejected = counted(shifted) <= alpha
     shift = float(shift_in_images / IMAGES)
-    assert (low - 1e-12 <= shift <= high + 1e-12) is not rejected  # other fractions of an image are farther than this
+    assert (
+        low - 1e-12 <= shift <= high + 1e-12
+    ) is not rejected  # other fractions of an image are farther than this
 
 
 @given(st.one_of(COUNTS, CLOSE), ALPHAS)
 @example([(n, 0) for n in (1, 2, 4, 8, 16)], 0.0625)
-def test_zero_is_in_the_interval_exactly_where_the_p_value_is_above_alpha(counts: list[tuple[int, int]], alpha: float) -> None:
+def test_zero_is_in_the_interval_exactly_where_the_p_value_is_above_alpha(
+    counts: list[tuple[int, int]], alpha: float
+) -> None:
     flips = SignFlip(differences(counts))
     low, high = flips.interval(alpha)
     assert (low <= 0 <= high) is (flips.p_value > alpha)
 
 
 @given(COUNTS, ALPHAS)
-def test_the_interval_ends_at_means_of_some_differences_and_holds_the_gain(counts: list[tuple[int, int]], alpha: float) -> None:
+def test_the_interval_ends_at_means_of_some_differences_and_holds_the_gain(
+    counts: list[tuple[int, int]], alpha: float
+) -> None:
     low, high = SignFlip(differences(counts)).interval(alpha)
     images = [a - b for a, b in counts]
-    means = {sum(some) / len(some) / IMAGES for n in range(1, len(images) + 1) for some in itertools.combinations(images, n)}
+    means = {
+        sum(some) / len(some) / IMAGES
+        for n in range(1, len(images) + 1)
+        for some in itertools.combinations(images, n)
+    }
     for end in (low, high):
         assert math.isinf(end) or min(abs(end - mean) for mean in means) < 1e-12
     assert low - 1e-12 <= sum(images) / len(images) / IMAGES <= high + 1e-12
 
 
 @given(COUNTS, ALPHAS)
-def test_to_swap_candidate_and_baseline_turns_the_interval_around(counts: list[tuple[int, int]], alpha: float) -> None:
+def test_to_swap_candidate_and_baseline_turns_the_interval_around(
+    counts: list[tuple[int, int]], alpha: float
+) -> None:
     one, other = SignFlip(differences(counts)), SignFlip(-differences(counts))
     assert one.p_value == other.p_value
-    assert other.interval(alpha) == pytest.approx(tuple(-end for end in reversed(one.interval(alpha))), abs=1e-12)
+    assert other.interval(alpha) == pytest.approx(
+        tuple(-end for end in reversed(one.interval(alpha))), abs=1e-12
+    )
 
 
 def test_five_pairs_bound_nothing_at_five_percent() -> None:
@@ -113,7 +132,9 @@ def test_the_interval_of_six_pairs_at_five_percent_goes_from_the_least_differenc
 
 
 @pytest.mark.parametrize(("pairs", "p_value"), [(5, 1 / 16), (10, 1 / 512), (20, 1 / 2**19)])
-def test_equal_differences_have_the_least_p_value_and_an_interval_that_is_a_point(pairs: int, p_value: float) -> None:
+def test_equal_differences_have_the_least_p_value_and_an_interval_that_is_a_point(
+    pairs: int, p_value: float
+) -> None:
     flips = SignFlip(np.full(pairs, 0.3) - np.full(pairs, 0.1))
     assert flips.p_value == p_value
     assert flips.interval(0.25) == pytest.approx((0.2, 0.2), abs=1e-15)
@@ -186,7 +207,10 @@ def test_the_interval_inverts_the_test_of_the_same_drawn_flips_too(alpha: float)
     width = high - low
     for end, outward in ((low, -1), (high, 1)):
         for step in (1e-6, 0.02, 0.5):
-            outside, inside = (SignFlip(values - (end + sign * outward * step * width), np.random.default_rng(5)) for sign in (1, -1))
+            outside, inside = (
+                SignFlip(values - (end + sign * outward * step * width), np.random.default_rng(5))
+                for sign in (1, -1)
+            )
             assert outside.p_value <= alpha < inside.p_value
 
 

@@ -52,13 +52,23 @@ def test_key_order_spelling_of_numbers_and_written_out_defaults_do_not_change_th
     other = {
         "seed": 3407.0,
         "policy": {"drop": 1e-2, "ema": 0.90, "step": 0.01, "name": "additive-reset", "floor": 0.01},
-        "task": {**dict(reversed(PUBLISHED["task"].items())), "weight_decay": 0, "epochs": 10.0, "drop_last": False, "endpoints": [1]},
+        "task": {
+            **dict(reversed(PUBLISHED["task"].items())),
+            "weight_decay": 0,
+            "epochs": 10.0,
+            "drop_last": False,
+            "endpoints": [1],
+        },
     }
     assert RunSpec.read(other).run_id == RunSpec.read(PUBLISHED).run_id
 
 
 def test_the_order_of_endpoints_does_not_change_the_id_and_the_endpoints_do() -> None:
-    assert run_spec(endpoints=[0.05, 1]).run_id == run_spec(endpoints=[1, 0.05]).run_id != run_spec(endpoints=[1]).run_id
+    assert (
+        run_spec(endpoints=[0.05, 1]).run_id
+        == run_spec(endpoints=[1, 0.05]).run_id
+        != run_spec(endpoints=[1]).run_id
+    )
 
 
 @given(st.sampled_from(["learning_rate", "weight_decay", "epochs", "train_size"]), st.integers(2, 50))
@@ -77,15 +87,25 @@ def test_a_field_added_later_leaves_the_id_of_older_runs_alone() -> None:
         a: int
         later: str = field(default="plain", metadata={"added": True})
 
-    assert written(read(After, {"a": 1, "later": "plain"})) == written(read(After, {"a": 1})) == written(read(Before, {"a": 1}))
+    assert (
+        written(read(After, {"a": 1, "later": "plain"}))
+        == written(read(After, {"a": 1}))
+        == written(read(Before, {"a": 1}))
+    )
     assert written(read(After, {"a": 1, "later": "new"})) == {"a": 1, "later": "new"}
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"task": {"epoch": 3}}, ["task.epoch  no such setting. Did you mean 'epochs'?", "task takes: data, model, epochs"]),
-        ({"task": {"epochs": "3"}}, ["task.epochs  must be a whole number; it is '3'. Write it without quotes."]),
+        (
+            {"task": {"epoch": 3}},
+            ["task.epoch  no such setting. Did you mean 'epochs'?", "task takes: data, model, epochs"],
+        ),
+        (
+            {"task": {"epochs": "3"}},
+            ["task.epochs  must be a whole number; it is '3'. Write it without quotes."],
+        ),
         ({"task": {"train_size": 0}}, ["task.train_size  must be at least 1; it is 0."]),
         ({"task": {"train_size": "all"}}, ["task.train_size  must be a whole number; it is 'all'."]),
         ({"task": {"epochs": 2.5}}, ["task.epochs  must be a whole number; it is 2.5."]),
@@ -95,7 +115,10 @@ def test_a_field_added_later_leaves_the_id_of_older_runs_alone() -> None:
         ({"task": {"learning_rate": 1e999}}, ["task.learning_rate  must be a finite number; it is inf."]),
         ({"task": {"learning_rate": 10**400}}, ["task.learning_rate  must be a finite number"]),
         ({"task": {"drop_last": 1}}, ["task.drop_last  must be true or false; it is 1."]),
-        ({"task": {"data": "digit"}}, ["task.data  must be one of cifar10, digits, synthetic-cifar", "Did you mean 'digits'?"]),
+        (
+            {"task": {"data": "digit"}},
+            ["task.data  must be one of cifar10, digits, synthetic-cifar", "Did you mean 'digits'?"],
+        ),
         ({"task": {"data": 3}}, ["task.data  must be a text; it is 3."]),
         ({"task": {"model": "wrn-28"}}, ["no such model: 'wrn-28'. Models are named wrn-DEPTH-WIDEN"]),
         ({"task": {"model": "wrn-27-4"}}, ["has depth 27; a wide ResNet's depth is 10, 16, 22, 28"]),
@@ -109,22 +132,39 @@ def test_a_field_added_later_leaves_the_id_of_older_runs_alone() -> None:
         ),
         ({"task": {"validation": 0.0001}}, ["task.validation  holds out no image"]),
         ({"task": {"drop_last": True, "batch_size": 97}}, ["task.drop_last  leaves nothing"]),
-        ({"policy": {"stp": 0.1}}, ["policy.stp  no such setting. Did you mean 'step'?", "additive-reset takes: step, ema, drop"]),
+        (
+            {"policy": {"stp": 0.1}},
+            ["policy.stp  no such setting. Did you mean 'step'?", "additive-reset takes: step, ema, drop"],
+        ),
         ({"policy": {"step": 0}}, ["policy.step  must be above 0 and below 1; it is 0.0."]),
-        ({"policy": {"name": "additive"}}, ["policy.name  must be one of dense, fixed", "Did you mean 'additive-reset'?"]),
+        (
+            {"policy": {"name": "additive"}},
+            ["policy.name  must be one of dense, fixed", "Did you mean 'additive-reset'?"],
+        ),
         ({"policy": {"name": ["dense"]}}, ["policy.name  must be one of dense, fixed"]),
         ({"policy": {"seed": 3}}, ["policy.seed  no such setting."]),
-        ({"policy": {"floor": 0, "at_floor": "hold"}}, ["policy.floor  must be above 0 where at_floor is 'hold'"]),
+        (
+            {"policy": {"floor": 0, "at_floor": "hold"}},
+            ["policy.floor  must be above 0 where at_floor is 'hold'"],
+        ),
         ({"seed": -1}, ["seed  must be at least 0"]),
         ({"seed": 2**63}, ["seed  must be at least 0 and below"]),
         ({"recipe": 2}, ["recipe  must be 1, this trainer's; it is 2."]),
-        ({"polcy": 2}, ["polcy  no such part of a run. Did you mean 'policy'?", "a run takes: task, policy, seed, recipe."]),
+        (
+            {"polcy": 2},
+            [
+                "polcy  no such part of a run. Did you mean 'policy'?",
+                "a run takes: task, policy, seed, recipe.",
+            ],
+        ),
         ({"epochs": 2}, ["epochs  stands at the top; it belongs inside task."]),
         ({"task": {"data": "CIFAR10"}}, ["Did you mean 'cifar10'?"]),
         ({"task": {"model": "WRN-10-1"}}, ["no such model: 'WRN-10-1'. Did you mean 'wrn-10-1'?"]),
     ],
 )
-def test_what_is_wrong_is_named_with_its_path_the_nearest_word_and_the_legal_values(change: dict[str, Any], said: list[str]) -> None:
+def test_what_is_wrong_is_named_with_its_path_the_nearest_word_and_the_legal_values(
+    change: dict[str, Any], said: list[str]
+) -> None:
     values = run_values()
     for key, value in change.items():
         values[key] = {**values[key], **value} if isinstance(value, dict) else value
@@ -149,16 +189,38 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "3", '"text"', "{" * 100_000, "[" * 100_000, '{"seed": NaN}', '{"seed": 1, "seed": 2}', '{"task": []}', "\x00"],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "3",
+        '"text"',
+        "{" * 100_000,
+        "[" * 100_000,
+        '{"seed": NaN}',
+        '{"seed": 1, "seed": 2}',
+        '{"task": []}',
+        "\x00",
+    ],
 )
 def test_text_that_is_no_run_is_an_error_and_never_a_crash(text: str) -> None:
     with pytest.raises(SpecError):
         RunSpec.from_json(text)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_no_value_crashes_the_reader(values: Any) -> None:
-    for whole in (values, {"task": values}, {"task": {"endpoints": values}, "policy": {"name": values}, "seed": values}):
+    for whole in (
+        values,
+        {"task": values},
+        {"task": {"endpoints": values}, "policy": {"name": values}, "seed": values},
+    ):
         with pytest.raises(SpecError):
             RunSpec.read(whole)
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as typed_stats
 
-from sweep.statistics import (
-    NotComparable,
+from sweep.errors import NotComparable
+from sweep.statistics.paired import (
     across_tasks,
     gain_so_far,
     holm,
@@ -34,7 +34,11 @@ SCORE = st.floats(0, 1)
 
 def by_hand(p_values: list[float]) -> list[float]:
     """Holm: the k-th smallest of m times m - k + 1, and never less than a smaller one's."""
-    order, adjusted, least = sorted(range(len(p_values)), key=lambda i: p_values[i]), [0.0] * len(p_values), 0.0
+    order, adjusted, least = (
+        sorted(range(len(p_values)), key=lambda i: p_values[i]),
+        [0.0] * len(p_values),
+        0.0,
+    )
     for k, i in enumerate(order):
         least = max(least, (len(p_values) - k) * p_values[i])
         adjusted[i] = min(1.0, least)
@@ -70,8 +74,12 @@ def test_a_task_without_a_difference_is_a_tie_and_no_win_and_the_last_bits_are_n
     assert found.p_value == pytest.approx(float(stats.wilcoxon([0.03, 0.05, -0.02], method="exact").pvalue))
 
 
-@pytest.mark.parametrize(("comparisons", "alpha", "needed"), [(1, 0.05, 6), (1, 0.5, 6), (2, 0.05, 7), (5, 0.05, 8), (1, 0.01, 8)])
-def test_fewer_tasks_than_could_reject_may_claim_nothing_and_never_fewer_than_six(comparisons: int, alpha: float, needed: int) -> None:
+@pytest.mark.parametrize(
+    ("comparisons", "alpha", "needed"), [(1, 0.05, 6), (1, 0.5, 6), (2, 0.05, 7), (5, 0.05, 8), (1, 0.01, 8)]
+)
+def test_fewer_tasks_than_could_reject_may_claim_nothing_and_never_fewer_than_six(
+    comparisons: int, alpha: float, needed: int
+) -> None:
     for tasks in (needed - 1, needed):
         gains = {str(i): 0.01 * (i + 1) for i in range(tasks)}
         found = across_tasks(gains, alpha=alpha, comparisons=comparisons)
@@ -87,7 +95,9 @@ def test_a_task_without_a_gain_is_named_and_one_task_is_no_sample() -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(2, 6), st.integers(2, 20), st.floats(0.05, 0.95))
-def test_the_two_way_error_is_never_below_that_of_the_seeds(seed: int, seeds: int, images: int, share: float) -> None:
+def test_the_two_way_error_is_never_below_that_of_the_seeds(
+    seed: int, seeds: int, images: int, share: float
+) -> None:
     candidate, baseline = np.random.default_rng(seed).random((2, seeds, images)) < share
     by_seed = candidate.mean(1) - baseline.mean(1)
     assert two_way_standard_error(candidate, baseline) >= float(stats.sem(by_seed)) - 1e-12
@@ -98,7 +108,11 @@ def test_the_two_way_error_is_the_spread_of_the_gain_when_seeds_and_images_are_d
     draw, seeds, images = np.random.default_rng(2), 8, 60
     gains, two_way, by_seeds = [], [], []
     for _ in range(600):
-        ease = draw.normal(0, 1, images) + draw.normal(0, 1.2, (2, 1, images)) + draw.normal(0, 0.3, (2, seeds, 1))
+        ease = (
+            draw.normal(0, 1, images)
+            + draw.normal(0, 1.2, (2, 1, images))
+            + draw.normal(0, 0.3, (2, seeds, 1))
+        )
         candidate, baseline = ease + draw.normal(0, 2.5, (2, seeds, images)) > 0
         gains.append(candidate.mean() - baseline.mean())
         two_way.append(two_way_standard_error(candidate, baseline) ** 2)
@@ -122,10 +136,16 @@ def test_a_gain_of_one_deviation_is_found_as_often_as_the_design_says(pairs: int
     assert power(pairs, 1.0, 0.025) == pytest.approx(known, abs=0.015)
 
 
-@pytest.mark.parametrize(("pairs", "effect", "alpha"), [(3, 2.0, 0.05), (7, 1.0, 0.025), (15, 0.5, 0.05), (15, 0.0, 0.05)])
-def test_the_power_of_the_t_test_is_the_share_of_simulated_experiments_that_reject(pairs: int, effect: float, alpha: float) -> None:
+@pytest.mark.parametrize(
+    ("pairs", "effect", "alpha"), [(3, 2.0, 0.05), (7, 1.0, 0.025), (15, 0.5, 0.05), (15, 0.0, 0.05)]
+)
+def test_the_power_of_the_t_test_is_the_share_of_simulated_experiments_that_reject(
+    pairs: int, effect: float, alpha: float
+) -> None:
     drawn = np.random.default_rng(7).normal(effect, 1, (20_000, pairs))
-    assert power(pairs, effect, alpha, "paired-t") == pytest.approx((stats.ttest_1samp(drawn, 0, axis=1).pvalue <= alpha).mean(), abs=0.012)
+    assert power(pairs, effect, alpha, "paired-t") == pytest.approx(
+        (stats.ttest_1samp(drawn, 0, axis=1).pvalue <= alpha).mean(), abs=0.012
+    )
 
 
 def test_overlap_costs_the_resampled_t_test_the_power_of_pairs_that_are_not_independent() -> None:
@@ -140,17 +160,23 @@ def test_overlap_costs_the_resampled_t_test_the_power_of_pairs_that_are_not_inde
     assert power(10, 1.0, 0.05, "resampled-t") == power(10, 1.0, 0.05, "paired-t")
 
 
-def test_sign_flips_find_nothing_where_they_cannot_reject_and_reject_a_true_null_as_often_as_they_have_p_values() -> None:
+def test_sign_flips_find_nothing_where_they_cannot_reject_and_reject_a_true_null_as_often_as_they_have_p_values() -> (
+    None
+):
     assert power(1, 9.0, 0.5) == power(5, 9.0, 0.05) == 0
     assert power(6, 50.0, 0.05) == 1
-    assert power(8, 0.0, 0.05) == pytest.approx(12 / 256, abs=0.014)  # of 256 flips, 12 are the most that 5 % hold
+    assert power(8, 0.0, 0.05) == pytest.approx(
+        12 / 256, abs=0.014
+    )  # of 256 flips, 12 are the most that 5 % hold
 
 
 # looking on, and planning
 
 
 @given(st.lists(st.tuples(SCORE, SCORE), min_size=2, max_size=30))
-def test_a_gain_is_the_mean_of_the_differences_and_its_error_is_scipy_s(pairs: list[tuple[float, float]]) -> None:
+def test_a_gain_is_the_mean_of_the_differences_and_its_error_is_scipy_s(
+    pairs: list[tuple[float, float]],
+) -> None:
     candidate, baseline = map(list, zip(*pairs, strict=True))
     gain = gain_so_far(candidate, baseline)
     differences = [a - b for a, b in pairs]
@@ -161,15 +187,21 @@ def test_a_gain_is_the_mean_of_the_differences_and_its_error_is_scipy_s(pairs: l
 
 def test_only_pairs_of_which_both_halves_are_there_count() -> None:
     nan = math.nan
-    assert gain_so_far([0.5, nan, 0.75, 0.25], [0.25, 0.5, nan, 0.25]) == gain_so_far([0.5, 0.25], [0.25, 0.25])
+    assert gain_so_far([0.5, nan, 0.75, 0.25], [0.25, 0.5, nan, 0.25]) == gain_so_far(
+        [0.5, 0.25], [0.25, 0.25]
+    )
     assert gain_so_far([0.5, nan], [0.25, 0.5]).mean == 0.25
 
 
 def test_overlapping_splits_make_the_error_of_a_gain_the_corrected_one() -> None:
     candidate, baseline = [0.5, 0.7, 0.4, 0.9], [0.4, 0.65, 0.5, 0.7]
     found = paired_comparison(candidate, baseline, test="resampled-t", overlap=0.25)
-    assert gain_so_far(candidate, baseline, overlap=0.25).standard_error == pytest.approx(found.standard_error)
-    assert gain_so_far(candidate, baseline).standard_error == pytest.approx(found.standard_error / math.sqrt(2))
+    assert gain_so_far(candidate, baseline, overlap=0.25).standard_error == pytest.approx(
+        found.standard_error
+    )
+    assert gain_so_far(candidate, baseline).standard_error == pytest.approx(
+        found.standard_error / math.sqrt(2)
+    )
 
 
 def test_one_pair_has_no_error_and_none_has_no_mean() -> None:
@@ -185,7 +217,10 @@ def test_one_pair_has_no_error_and_none_has_no_mean() -> None:
 @pytest.mark.parametrize("pairs", range(1, 11))
 def test_the_smallest_p_value_is_the_one_found_by_flipping_every_sign(pairs: int) -> None:
     differences = np.arange(1, pairs + 1) / 7
-    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in itertools.product((1, -1), repeat=pairs)]
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=pairs)
+    ]
     assert smallest_p_value(pairs) == sum(value >= differences.sum() - 1e-9 for value in sums) / 2**pairs
 
 
@@ -196,8 +231,12 @@ def test_so_many_pairs_are_needed_as_the_design_says_and_one_fewer_cannot_reject
         assert smallest_p_value(pairs) <= alpha / comparisons < smallest_p_value(pairs - 1)
 
 
-@pytest.mark.parametrize(("pairs", "alpha", "power"), [(5, 0.05, 0.8), (10, 0.05, 0.8), (10, 0.05 / 6, 0.8), (20, 0.01, 0.9)])
-def test_the_minimum_detectable_gain_is_found_as_often_as_it_says(pairs: int, alpha: float, power: float) -> None:
+@pytest.mark.parametrize(
+    ("pairs", "alpha", "power"), [(5, 0.05, 0.8), (10, 0.05, 0.8), (10, 0.05 / 6, 0.8), (20, 0.01, 0.9)]
+)
+def test_the_minimum_detectable_gain_is_found_as_often_as_it_says(
+    pairs: int, alpha: float, power: float
+) -> None:
     """20,000 experiments drawn with that gain; the share has a standard error below 0.003."""
     sd = 0.7
     gain = minimum_detectable_gain(pairs, sd, alpha=alpha, power=power)
@@ -207,7 +246,9 @@ def test_the_minimum_detectable_gain_is_found_as_often_as_it_says(pairs: int, al
     assert found.mean() == pytest.approx(power, abs=0.012)
 
 
-def test_the_minimum_detectable_gain_scales_with_the_deviation_and_approaches_the_normal_s_for_many_pairs() -> None:
+def test_the_minimum_detectable_gain_scales_with_the_deviation_and_approaches_the_normal_s_for_many_pairs() -> (
+    None
+):
     one = minimum_detectable_gain(10, 1.0, alpha=0.05, power=0.8)
     assert minimum_detectable_gain(10, 2.5, alpha=0.05, power=0.8) == pytest.approx(2.5 * one)
     normal = float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / math.sqrt(2000)

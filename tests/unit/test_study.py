@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from sweep import study
-from sweep.contents import Choice, Range
-from sweep.document import RejectStudy
-from sweep.space import grid
-from sweep.study import Candidate, Study, from_identity, load
+from sweep.errors import RejectStudy
+from sweep.study import study
+from sweep.study.contents import Choice, Range
+from sweep.study.files import from_identity, load
+from sweep.study.space import grid
+from sweep.study.study import Candidate, Study
 
 BASE: dict[str, Any] = {
     "description": "two arms and one of them again",
@@ -22,7 +23,11 @@ BASE: dict[str, Any] = {
         "dense": {"policy": {"name": "dense"}},
         "additive": {
             "policy": {"name": "additive-reset", "step": 0.3},
-            "task": {"learning_rate": {"low": 0.03, "high": 0.3, "log": True}, "epochs": {"low": 2, "high": 4}, "momentum": 0.7},
+            "task": {
+                "learning_rate": {"low": 0.03, "high": 0.3, "log": True},
+                "epochs": {"low": 2, "high": 4},
+                "momentum": 0.7,
+            },
             "budget": 4,
         },
         "again": {"repeat": "additive"},
@@ -39,7 +44,10 @@ def made(tmp_path: Path) -> Any:
     """Makes a study of BASE with some parts changed; `confirm={"seeds": 12}` changes that key alone."""
 
     def make(**parts: Any) -> Study:
-        whole = {key: {**value, **parts.get(key, {})} if isinstance(value, dict) else value for key, value in BASE.items()}
+        whole = {
+            key: {**value, **parts.get(key, {})} if isinstance(value, dict) else value
+            for key, value in BASE.items()
+        }
         path = tmp_path / "made.yaml"
         whole |= {key: part for key, part in parts.items() if not isinstance(part, dict) or key not in whole}
         path.write_text(yaml.safe_dump(whole, sort_keys=False))
@@ -50,15 +58,25 @@ def made(tmp_path: Path) -> Any:
 
 def test_a_study_is_what_its_file_says_with_defaults_filled_in(made: Any) -> None:
     it: Study = made()
-    assert (it.name, it.baselines, list(it.arms), it.contents.seed) == ("made", ["dense"], ["dense", "additive", "again"], 1)
-    assert it.searched("additive") == {"task.learning_rate": Range(low=0.03, high=0.3, log=True), "task.epochs": Range(low=2, high=4)}
+    assert (it.name, it.baselines, list(it.arms), it.contents.seed) == (
+        "made",
+        ["dense"],
+        ["dense", "additive", "again"],
+        1,
+    )
+    assert it.searched("additive") == {
+        "task.learning_rate": Range(low=0.03, high=0.3, log=True),
+        "task.epochs": Range(low=2, high=4),
+    }
     assert it.searched("dense") == it.searched("again") == {}
     assert (it.budget("additive"), it.budget("dense"), it.generations("additive")) == (4, 32, [3, 1])
     assert (it.whole("additive", "task.epochs"), it.whole("additive", "task.learning_rate")) == (True, False)
     assert (it.analysis.alpha, it.analysis.test, it.resources.attempts) == (0.05, "sign-flip", 3)
 
 
-def test_every_arm_but_the_baseline_is_tested_in_the_order_of_the_file_unless_a_family_is_named(made: Any) -> None:
+def test_every_arm_but_the_baseline_is_tested_in_the_order_of_the_file_unless_a_family_is_named(
+    made: Any,
+) -> None:
     arms = {"fixed": {"policy": {"name": "fixed", "ratio": 0.2}}}
     assert made(arms=arms).family == ["additive", "fixed"]
     assert made(arms=arms, analysis={"family": ["fixed", "additive"]}).family == ["additive", "fixed"]
@@ -69,10 +87,17 @@ def test_an_a_a_control_is_tested_only_where_the_family_names_it(made: Any) -> N
     assert made(analysis={"family": ["again"]}).family == ["again"]
 
 
-@pytest.mark.parametrize(("finalists", "comparisons"), [(1, 2 * (1 + 1)), (3, 2 * (3 + 3)), (9, 2 * (4 + 4))])
-def test_each_finalist_of_each_arm_in_the_family_is_compared_at_each_endpoint(made: Any, finalists: int, comparisons: int) -> None:
+@pytest.mark.parametrize(
+    ("finalists", "comparisons"), [(1, 2 * (1 + 1)), (3, 2 * (3 + 3)), (9, 2 * (4 + 4))]
+)
+def test_each_finalist_of_each_arm_in_the_family_is_compared_at_each_endpoint(
+    made: Any, finalists: int, comparisons: int
+) -> None:
     """Two endpoints; a repeat has as many finalists as the arm that it repeats; no arm has more than its 4 candidates."""
-    assert made(search={"finalists": finalists}, analysis={"family": ["additive", "again"]}).comparisons == comparisons
+    assert (
+        made(search={"finalists": finalists}, analysis={"family": ["additive", "again"]}).comparisons
+        == comparisons
+    )
 
 
 def test_pools_share_no_seed(made: Any) -> None:
@@ -133,7 +158,12 @@ def test_the_confirmation_trains_on_everything_and_declares_every_endpoint_and_t
 def test_a_candidate_fills_the_arm_which_fills_the_task(made: Any) -> None:
     it: Study = made()
     run = it.run(Candidate("additive", "additive-0-0", VALUES), "confirm", 5)
-    assert (run.task.learning_rate, run.task.epochs, run.task.momentum, run.task.train_size) == (0.1, 3, 0.7, 96)
+    assert (run.task.learning_rate, run.task.epochs, run.task.momentum, run.task.train_size) == (
+        0.1,
+        3,
+        0.7,
+        96,
+    )
     assert (run.policy.name, run.policy.settings["step"]) == ("additive-reset", 0.3)
     assert it.run(Candidate("dense", "dense", {}), "confirm", 5).task.momentum == 0.8
 
@@ -152,7 +182,9 @@ def test_a_searched_policy_setting_is_filled_in(made: Any) -> None:
 
 
 def test_the_ends_of_an_arm_move_one_searched_setting_at_a_time(made: Any) -> None:
-    low, rate, epochs = ({"task.learning_rate": r, "task.epochs": e} for r, e in ((0.03, 2), (0.3, 2), (0.03, 4)))
+    low, rate, epochs = (
+        {"task.learning_rate": r, "task.epochs": e} for r, e in ((0.03, 2), (0.3, 2), (0.03, 4))
+    )
     assert [candidate.values for candidate in made().ends("additive")] == [low, rate, epochs]
 
 
@@ -167,25 +199,36 @@ def test_the_ends_of_an_arm_move_one_searched_setting_at_a_time(made: Any) -> No
         (Choice(choice=["r", "r+ema"]), False, ["r", "r+ema"]),
     ],
 )
-def test_a_grid_is_every_step_up_to_the_upper_end(searched: Range | Choice, whole: bool, values: list[Any]) -> None:
+def test_a_grid_is_every_step_up_to_the_upper_end(
+    searched: Range | Choice, whole: bool, values: list[Any]
+) -> None:
     assert grid(searched, whole) == values
 
 
 def test_the_identity_leaves_out_the_description_and_the_resources(made: Any) -> None:
-    assert made().identity == made(description="other words", resources={"cpus": 2, "gpus": 0.5, "attempts": 9}).identity
+    assert (
+        made().identity
+        == made(description="other words", resources={"cpus": 2, "gpus": 0.5, "attempts": 9}).identity
+    )
 
 
 def test_the_identity_is_the_same_however_a_number_is_written(made: Any) -> None:
-    plain: Study = made(task={"epochs": 40}, arms={"saw": {"policy": {"name": "sawtooth", "step": 0.1, "period": {"low": 2, "high": 5}}}})
+    plain: Study = made(
+        task={"epochs": 40},
+        arms={"saw": {"policy": {"name": "sawtooth", "step": 0.1, "period": {"low": 2, "high": 5}}}},
+    )
     other: Study = made(
-        task={"epochs": 40.0}, arms={"saw": {"policy": {"name": "sawtooth", "step": 1e-1, "period": {"low": 2.0, "high": 5.0}}}}
+        task={"epochs": 40.0},
+        arms={"saw": {"policy": {"name": "sawtooth", "step": 1e-1, "period": {"low": 2.0, "high": 5.0}}}},
     )
     assert json.dumps(other.identity) == json.dumps(plain.identity)
     assert '"epochs": 40,' in json.dumps(plain.identity)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(True, 1), (2.0**60, 2**60 + 1), (0.5, 0), ("1", 1)], ids=["truth", "beyond a float", "half", "text"]
+    ("one", "other"),
+    [(True, 1), (2.0**60, 2**60 + 1), (0.5, 0), ("1", 1)],
+    ids=["truth", "beyond a float", "half", "text"],
 )
 def test_values_that_differ_are_two_identities(made: Any, one: object, other: object) -> None:
     def identity(value: object) -> str:
@@ -202,12 +245,27 @@ def test_values_that_differ_are_two_identities(made: Any, one: object, other: ob
         {"task": {"epochs": 3}},
         {"arms": {"other": {"policy": {"name": "fixed", "ratio": 0.2}}}},
         {"arms": {"again": {"repeat": "dense"}}},
-        *({"search": part} for part in ({"proposer": "tpe"}, {"budget": 5}, {"generation": 2}, {"lag": 0}, {"ladder": [1, 3]})),
+        *(
+            {"search": part}
+            for part in (
+                {"proposer": "tpe"},
+                {"budget": 5},
+                {"generation": 2},
+                {"lag": 0},
+                {"ladder": [1, 3]},
+            )
+        ),
         *({"search": part} for part in ({"validation": 0.5}, {"finalists": 2})),
         *({"confirm": part} for part in ({"seeds": 11}, {"include": []})),
         *(
             {"analysis": part}
-            for part in ({"family": ["again"]}, {"endpoints": [1.0]}, {"curve": []}, {"test": "paired-t"}, {"alpha": 0.1})
+            for part in (
+                {"family": ["again"]},
+                {"endpoints": [1.0]},
+                {"curve": []},
+                {"test": "paired-t"},
+                {"alpha": 0.1},
+            )
         ),
     ],
     ids=str,
@@ -219,7 +277,15 @@ def test_anything_else_is_another_identity(made: Any, change: dict[str, Any]) ->
 def test_a_study_read_back_from_its_identity_has_the_same_runs(made: Any) -> None:
     it: Study = made()
     back = from_identity("made", json.loads(json.dumps(it.identity)))
-    assert (back.identity, back.pools, back.search_seeds, back.family) == (it.identity, it.pools, it.search_seeds, it.family)
+    assert (back.identity, back.pools, back.search_seeds, back.family) == (
+        it.identity,
+        it.pools,
+        it.search_seeds,
+        it.family,
+    )
     for arm, values in (("dense", {}), ("additive", VALUES), ("again", VALUES)):
         for phase in ("search", "confirm"):
-            assert back.run(Candidate(arm, arm, values), phase, 5).run_id == it.run(Candidate(arm, arm, values), phase, 5).run_id
+            assert (
+                back.run(Candidate(arm, arm, values), phase, 5).run_id
+                == it.run(Candidate(arm, arm, values), phase, 5).run_id
+            )

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep import document
-from sweep.document import RejectStudy
-from sweep.study import find, load, schema, shipped
+from sweep.errors import RejectStudy
+from sweep.study import document
+from sweep.study.files import find, load, shipped
+from sweep.study.schema import schema
 from tests.conftest import ROOT
 from tests.unit.test_study import BASE
 
@@ -42,7 +43,9 @@ def test_a_shipped_study_says_in_a_comment_what_each_key_is(path: Path) -> None:
     above = ""
     for line in path.read_text().splitlines():
         if key := re.match(r" *([a-z0-9_-]+):", line):
-            explained[key[1]] = explained.get(key[1], False) or " #" in line or above.lstrip().startswith("#")
+            explained[key[1]] = (
+                explained.get(key[1], False) or " #" in line or above.lstrip().startswith("#")
+            )
         above = line
     assert [key for key, said in explained.items() if not said] == []
 
@@ -103,7 +106,13 @@ def test_a_shipped_study_fits_the_schema(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "key"),
-    [((), "sed"), (("task",), "epoch"), (("search",), "buget"), (("arms", "dense"), "polcy"), (("arms", "dense", "policy"), "stp")],
+    [
+        ((), "sed"),
+        (("task",), "epoch"),
+        (("search",), "buget"),
+        (("arms", "dense"), "polcy"),
+        (("arms", "dense", "policy"), "stp"),
+    ],
 )
 def test_the_schema_refuses_a_key_that_the_study_would_refuse(part: tuple[str, ...], key: str) -> None:
     values = json.loads(json.dumps(BASE))
@@ -115,7 +124,9 @@ def test_the_schema_refuses_a_key_that_the_study_would_refuse(part: tuple[str, .
     assert [key in error.message for error in errors] == [True]
 
 
-def test_a_study_is_found_by_its_path_and_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_is_found_by_its_path_and_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("quickstart").mkdir()  # a folder of that name is no study, and hides none
     Path("mine").write_text("a: 1")
@@ -124,7 +135,9 @@ def test_a_study_is_found_by_its_path_and_by_its_name(tmp_path: Path, monkeypatc
     assert find("mine") == Path("mine")
 
 
-def test_an_unknown_name_is_told_with_the_nearest_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_told_with_the_nearest_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RejectStudy, match=r"^quikstart: no such study\. .* Did you mean 'quickstart'\?$"):
         find("quikstart")
@@ -133,11 +146,29 @@ def test_an_unknown_name_is_told_with_the_nearest_one(tmp_path: Path, monkeypatc
 
 
 WORDS = st.sampled_from(
-    [*BASE, "policy", "name", "dense", "repeat", "low", "high", "log", "step", "choice", "epochs", "additive-reset", ""]
+    [
+        *BASE,
+        "policy",
+        "name",
+        "dense",
+        "repeat",
+        "low",
+        "high",
+        "log",
+        "step",
+        "choice",
+        "epochs",
+        "additive-reset",
+        "",
+    ]
 )
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=5)
 ANY = st.recursive(
-    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=3), inner, max_size=3), max_leaves=8
+    PLAIN,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
 )
 
 
@@ -162,19 +193,31 @@ def test_any_text_is_a_study_or_a_reason(tmp_path_factory: pytest.TempPathFactor
 @settings(max_examples=250)
 @given(
     st.sampled_from(
-        [(), *((key,) for key in BASE), *((key, inner) for key, value in BASE.items() if isinstance(value, dict) for inner in value)]
+        [
+            (),
+            *((key,) for key in BASE),
+            *((key, inner) for key, value in BASE.items() if isinstance(value, dict) for inner in value),
+        ]
     )
     | st.sampled_from([("arms", "additive", key) for key in ("policy", "task", "budget", "repeat")])
-    | st.sampled_from([("arms", "additive", "task", key) for key in ("learning_rate", "epochs", "data", "model", "momentum")])
+    | st.sampled_from(
+        [
+            ("arms", "additive", "task", key)
+            for key in ("learning_rate", "epochs", "data", "model", "momentum")
+        ]
+    )
     | st.sampled_from([("arms", "additive", "policy", key) for key in ("name", "step", "floor")]),
     ANY,
 )
-def test_any_value_anywhere_is_a_study_or_a_reason(tmp_path_factory: pytest.TempPathFactory, place: tuple[str, ...], value: object) -> None:
+def test_any_value_anywhere_is_a_study_or_a_reason(
+    tmp_path_factory: pytest.TempPathFactory, place: tuple[str, ...], value: object
+) -> None:
     whole: Any = {"": json.loads(json.dumps(BASE))}
     inner = whole
     for key in ("", *place)[:-1]:
         inner = inner[key]
     inner[("", *place)[-1]] = value
     check_study_or_reason(
-        tmp_path_factory.getbasetemp() / "value.yaml", json.dumps(whole[""]).replace("NaN", ".nan").replace("Infinity", ".inf")
+        tmp_path_factory.getbasetemp() / "value.yaml",
+        json.dumps(whole[""]).replace("NaN", ".nan").replace("Infinity", ".inf"),
     )

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from sweep.contents import Contents
-from sweep.document import RejectStudy
-from sweep.forecast import play, scattered, warnings
-from sweep.ledger import changes, declaration, growth, identity_hash
-from sweep.plan import Plan
-from sweep.study import Candidate, Study, find, from_declared, load
-from sweep.told import Result, Run
+from sweep.errors import RejectStudy
+from sweep.ledger.ledger import changes, declaration, growth, identity_hash
+from sweep.planning.forecast import play, scattered, warnings
+from sweep.planning.plan import Plan
+from sweep.planning.work import Result, Run
+from sweep.study.contents import Contents
+from sweep.study.files import find, from_declared, load
+from sweep.study.study import Candidate, Study
 from tests.unit.simulated import trained
 from trainer.randomness import uniform
 from trainer.store import unseal
@@ -27,7 +28,11 @@ BASE: dict[str, Any] = {
     "tasks": {"wine": {"data": "wine"}, "digits": {"data": "digits", "train_size": 100, "momentum": 0.6}},
     "arms": {
         "dense": {"policy": {"name": "dense"}},
-        "set": {"policy": {"name": "set", "epsilon": {"low": 1, "high": 5}}, "task": {"learning_rate": RATE, "momentum": 0.7}, "budget": 3},
+        "set": {
+            "policy": {"name": "set", "epsilon": {"low": 1, "high": 5}},
+            "task": {"learning_rate": RATE, "momentum": 0.7},
+            "budget": 3,
+        },
         "narrow": {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "end"}},
         "again": {"repeat": "set"},
     },
@@ -69,20 +74,37 @@ def test_every_arm_is_on_every_task_task_by_task_in_the_order_of_the_file() -> N
     it = study()
     assert list(it.arms) == EXPANDED
     assert it.tasks == ["wine", "digits"]
-    assert [(it.base_of(arm), it.task_of(arm)) for arm in ("set@wine", "dense")] == [("set", "wine"), ("dense", "")]
+    assert [(it.base_of(arm), it.task_of(arm)) for arm in ("set@wine", "dense")] == [
+        ("set", "wine"),
+        ("dense", ""),
+    ]
     assert (it.arms["again@wine"].repeat, it.arms["narrow@digits"].match.arm) == ("set@wine", "set@digits")  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_a_study_without_tasks_has_one_that_is_not_named() -> None:
     whole = changed("tasks", {})
     it = study({**whole, "task": {**whole["task"], "data": "wine"}})
-    assert (it.tasks, list(it.arms), it.baselines, it.baseline_of("set")) == ([""], list(BASE["arms"]), ["dense"], "dense")
-    assert (it.task_of("set"), it.base_of("set"), it.family, it.comparisons) == ("", "set", ["set", "narrow"], 3)
+    assert (it.tasks, list(it.arms), it.baselines, it.baseline_of("set")) == (
+        [""],
+        list(BASE["arms"]),
+        ["dense"],
+        "dense",
+    )
+    assert (it.task_of("set"), it.base_of("set"), it.family, it.comparisons) == (
+        "",
+        "set",
+        ["set", "narrow"],
+        3,
+    )
 
 
 def test_a_task_stands_over_what_every_arm_starts_from_and_an_arm_over_its_task() -> None:
     it = study()
-    runs = {arm: it.run(Candidate(arm, arm, VALUES if "set" in arm else {}), "confirm", 5).task for arm in EXPANDED if "again" not in arm}
+    runs = {
+        arm: it.run(Candidate(arm, arm, VALUES if "set" in arm else {}), "confirm", 5).task
+        for arm in EXPANDED
+        if "again" not in arm
+    }
     assert [task.data for task in runs.values()] == ["wine"] * 3 + ["digits"] * 3
     assert {arm: task.momentum for arm, task in runs.items() if "narrow" not in arm} == {
         "dense@wine": 0.5,
@@ -97,7 +119,11 @@ def test_a_task_stands_over_what_every_arm_starts_from_and_an_arm_over_its_task(
 def test_gains_are_over_the_baseline_of_the_same_task() -> None:
     it = study()
     assert it.baselines == ["dense@wine", "dense@digits"]
-    assert [it.baseline_of(arm) for arm in ("set@wine", "again@digits", "dense@wine")] == ["dense@wine", "dense@digits", "dense@wine"]
+    assert [it.baseline_of(arm) for arm in ("set@wine", "again@digits", "dense@wine")] == [
+        "dense@wine",
+        "dense@digits",
+        "dense@wine",
+    ]
 
 
 def test_the_comparisons_of_all_tasks_finalists_and_endpoints_are_one_family() -> None:
@@ -116,11 +142,16 @@ def test_all_arms_of_all_tasks_share_their_seeds_and_repeats_have_their_own() ->
 
 def test_budgets_finalists_and_generations_are_those_of_the_arm_whatever_the_task() -> None:
     it = study()
-    assert [(it.budget(arm), it.finalists(arm), it.generations(arm)) for arm in ("set@wine", "set@digits")] == [(3, 2, [2, 1])] * 2
+    assert [
+        (it.budget(arm), it.finalists(arm), it.generations(arm)) for arm in ("set@wine", "set@digits")
+    ] == [(3, 2, [2, 1])] * 2
     assert (it.finalists("again@wine"), it.finalists("dense@wine")) == (2, 1)
 
 
-IDENTITIES = {"quickstart": ("8bf3cc9a4518938a", 124, "4750d4b739b77ad8"), "cifar10": ("4dd656be882397ee", 470, "daf942d7c4694f89")}
+IDENTITIES = {
+    "quickstart": ("8bf3cc9a4518938a", 124, "4750d4b739b77ad8"),
+    "cifar10": ("4dd656be882397ee", 470, "daf942d7c4694f89"),
+}
 """Of the shipped studies before there were tasks: the identity, how many runs they have, and a hash of their ids."""
 
 
@@ -159,7 +190,9 @@ def test_a_ledger_keeps_the_order_of_the_tasks_and_gives_the_study_back() -> Non
         (BASE, "arms.narrow.match.at", "start", False),
     ],
 )
-def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(before: dict[str, Any], place: str, value: object, grows: bool) -> None:
+def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
+    before: dict[str, Any], place: str, value: object, grows: bool
+) -> None:
     """More tasks would be more tests of what has been looked at, until one across them holds."""
     one, other = study(before).identity, study(changed(place, value)).identity
     assert changes(one, other)
@@ -170,8 +203,16 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(before: dict[s
     ("place", "value", "told"),
     [
         ("tasks.digits", None, "tasks: has one task: write it under task."),
-        ("tasks.Wine", {"data": "breast-cancer"}, "tasks.Wine: a task's name has small letters, digits, - and _; it is 'Wine'."),
-        ("tasks.more", {"data": "wine"}, "tasks.more: is the same as the task 'wine': its runs would count twice."),
+        (
+            "tasks.Wine",
+            {"data": "breast-cancer"},
+            "tasks.Wine: a task's name has small letters, digits, - and _; it is 'Wine'.",
+        ),
+        (
+            "tasks.more",
+            {"data": "wine"},
+            "tasks.more: is the same as the task 'wine': its runs would count twice.",
+        ),
         ("tasks.wine.momentum", RATE, "tasks.wine.momentum: is searched, and every arm starts from it."),
         ("tasks.wine.validation", 0.2, "tasks.wine.validation: is declared in search.validation."),
         ("tasks.wine.endpoints", [1.0], "tasks.wine.endpoints: is declared in analysis.endpoints."),
@@ -181,11 +222,31 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(before: dict[s
         ("tasks.wine", {}, "tasks.wine.data: is missing"),
         ("tasks.wine", 3, "tasks.wine: must be a mapping; it is 3."),
         ("task.train_size", 1000, "task.train_size: on the task 'wine': asks for 1,000 images"),
-        ("confirm.seeds", 7, "confirm.seeds: an exact sign-flip test of 7 pairs cannot go below p = 0.016, and 6 comparisons"),
-        ("arms.narrow.match.arm", "again", "arms.narrow.match.arm: must be one of the arms dense, set; it is 'again'. An arm is matched"),
-        ("arms.narrow.match.arm", "narrow", "arms.narrow.match.arm: must be one of the arms dense, set; it is 'narrow'."),
-        ("arms.narrow.match.arm", "sett", "arms.narrow.match.arm: must be one of the arms dense, set; it is 'sett'. Did you mean 'set'?"),
-        ("arms.narrow.match.at", "middle", "arms.narrow.match.at: must be 'start' or 'end'; it is 'middle'."),
+        (
+            "confirm.seeds",
+            7,
+            "confirm.seeds: an exact sign-flip test of 7 pairs cannot go below p = 0.016, and 6 comparisons",
+        ),
+        (
+            "arms.narrow.match.arm",
+            "again",
+            "arms.narrow.match.arm: must be one of the arms dense, set; it is 'again'. An arm is matched",
+        ),
+        (
+            "arms.narrow.match.arm",
+            "narrow",
+            "arms.narrow.match.arm: must be one of the arms dense, set; it is 'narrow'.",
+        ),
+        (
+            "arms.narrow.match.arm",
+            "sett",
+            "arms.narrow.match.arm: must be one of the arms dense, set; it is 'sett'. Did you mean 'set'?",
+        ),
+        (
+            "arms.narrow.match.at",
+            "middle",
+            "arms.narrow.match.at: must be 'start' or 'end'; it is 'middle'.",
+        ),
         (
             "arms.narrow.match",
             {"arms": "set"},
@@ -196,12 +257,24 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(before: dict[s
             {"policy": {"name": "dense"}, "match": {"arm": "narrow"}},
             "arms.more.match.arm: must be one of the arms dense, set;",
         ),
-        ("arms.narrow.task", {"model": {"choice": ["mlp-5-5", "mlp-6-6"]}}, "arms.narrow.task.model: cannot be searched: its widths"),
-        ("arms.narrow.task", {"model": "wrn-10-1", "data": "digits"}, "arms.narrow.task.model: 'narrow' is matched by its parameters"),
+        (
+            "arms.narrow.task",
+            {"model": {"choice": ["mlp-5-5", "mlp-6-6"]}},
+            "arms.narrow.task.model: cannot be searched: its widths",
+        ),
+        (
+            "arms.narrow.task",
+            {"model": "wrn-10-1", "data": "digits"},
+            "arms.narrow.task.model: 'narrow' is matched by its parameters",
+        ),
         ("arms.narrow.policy", {"name": "set"}, "arms.narrow.match: has no use beside the policy 'set'"),
         ("arms.again.match", {"arm": "set"}, "arms.again.match: has no use beside repeat"),
         ("arms.narrow.match.settings", [], "arms.narrow.match.settings: must have at least 1; it has 0."),
-        ("arms.narrow.match.settings", "task.momentum", "arms.narrow.match.settings: must be a list; it is 'task.momentum'."),
+        (
+            "arms.narrow.match.settings",
+            "task.momentum",
+            "arms.narrow.match.settings: must be a list; it is 'task.momentum'.",
+        ),
         (
             "arms.narrow.match.settings",
             ["task.momentm"],
@@ -220,17 +293,36 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(before: dict[s
             "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: policy.epsilon, or one of the task; "
             "it is 'epsilon'. Did you mean 'policy.epsilon'?",
         ),
-        ("arms.narrow.match.settings", ["task.momentum", "task.momentum"], "arms.narrow.match.settings.1: 'task.momentum' stands twice."),
-        ("arms.narrow.match.settings", ["task.model"], "arms.narrow.match.settings.0: follows from at: the network has as many"),
-        ("arms.narrow.match.settings", ["task.data"], "arms.narrow.match.settings.0: must not be 'task.data': arms have their test sets"),
+        (
+            "arms.narrow.match.settings",
+            ["task.momentum", "task.momentum"],
+            "arms.narrow.match.settings.1: 'task.momentum' stands twice.",
+        ),
+        (
+            "arms.narrow.match.settings",
+            ["task.model"],
+            "arms.narrow.match.settings.0: follows from at: the network has as many",
+        ),
+        (
+            "arms.narrow.match.settings",
+            ["task.data"],
+            "arms.narrow.match.settings.0: must not be 'task.data': arms have their test sets",
+        ),
         (
             "arms.more",
-            {"policy": {"name": "static-sparse", "epsilon": 3}, "match": {"arm": "set", "settings": ["policy.epsilon"]}},
+            {
+                "policy": {"name": "static-sparse", "epsilon": 3},
+                "match": {"arm": "set", "settings": ["policy.epsilon"]},
+            },
             "arms.more.policy.epsilon: follows from match: it is what 'set' has. Leave it out here.",
         ),
         (
             "arms.more",
-            {"policy": {"name": "dense"}, "task": {"learning_rate": RATE}, "match": {"arm": "set", "settings": ["task.learning_rate"]}},
+            {
+                "policy": {"name": "dense"},
+                "task": {"learning_rate": RATE},
+                "match": {"arm": "set", "settings": ["task.learning_rate"]},
+            },
             "arms.more.task.learning_rate: follows from match: it is what 'set' has.",
         ),
         (
@@ -248,17 +340,26 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(before: dict[s
             },
             "arms.more.budget: has no use: nothing is searched in this arm.",
         ),
-        ("arms.set.task.resample", 0.2, "arms.set.task.resample: decides the test set, which arms have to share to be paired."),
+        (
+            "arms.set.task.resample",
+            0.2,
+            "arms.set.task.resample: decides the test set, which arms have to share to be paired.",
+        ),
     ],
 )
-def test_what_cannot_work_is_told_where_it_is_written(tmp_path: Path, place: str, value: object, told: str) -> None:
+def test_what_cannot_work_is_told_where_it_is_written(
+    tmp_path: Path, place: str, value: object, told: str
+) -> None:
     problems = refused(tmp_path, changed(place, value))
     assert f"  {told}" in problems, problems
     keys = {line.split("  ")[1].split(": ")[0] for line in problems.splitlines() if line.startswith(":")}
     assert keys == {told.split(": ")[0]}, problems  # and nothing else
 
 
-TAKING: dict[str, Any] = {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["policy.epsilon"]}}
+TAKING: dict[str, Any] = {
+    "policy": {"name": "static-sparse"},
+    "match": {"arm": "set", "settings": ["policy.epsilon"]},
+}
 
 
 @pytest.mark.parametrize(
@@ -269,7 +370,9 @@ TAKING: dict[str, Any] = {"policy": {"name": "static-sparse"}, "match": {"arm": 
         ("hihg", 5, "arms.set.policy.epsilon.hihg: no such setting."),
     ],
 )
-def test_what_is_wrong_with_a_setting_that_is_taken_is_told_where_it_is_written(tmp_path: Path, end: str, value: Any, told: str) -> None:
+def test_what_is_wrong_with_a_setting_that_is_taken_is_told_where_it_is_written(
+    tmp_path: Path, end: str, value: Any, told: str
+) -> None:
     values = changed("arms.more", TAKING)
     values["arms"]["set"]["policy"]["epsilon"][end] = value
     problems = refused(tmp_path, values)
@@ -284,7 +387,9 @@ def test_what_this_arm_alone_cannot_do_with_a_setting_it_takes_is_told_at_match(
     values["arms"]["set"]["task"]["dropout"] = {"low": 0.1, "high": 0.5}
     taking = {"policy": {"name": "dense"}, "match": {"arm": "set", "settings": ["task.dropout"]}}
     values["arms"]["more"] = {**taking, "task": {"model": "wrn-10-1"}}
-    assert "  arms.more.match.settings.0: has no use in wrn-10-1; networks that take it are" in refused(tmp_path, values)
+    assert "  arms.more.match.settings.0: has no use in wrn-10-1; networks that take it are" in refused(
+        tmp_path, values
+    )
 
 
 def test_a_match_is_identified_as_ledgers_have_it_from_before_settings_could_be_taken() -> None:
@@ -293,9 +398,16 @@ def test_a_match_is_identified_as_ledgers_have_it_from_before_settings_could_be_
         assert from_declared("made", {"identity": it.identity}).identity == it.identity
         return it.identity["arms"]["narrow"]["match"]
 
-    assert identified({"arm": "set"}) == identified({"arm": "set", "at": "start"}) == {"arm": "set", "at": "start"}
+    assert (
+        identified({"arm": "set"})
+        == identified({"arm": "set", "at": "start"})
+        == {"arm": "set", "at": "start"}
+    )
     assert identified({"arm": "set", "at": "end"}) == {"arm": "set", "at": "end"}
-    assert identified({"arm": "set", "settings": ["task.momentum"]}) == {"arm": "set", "settings": ["task.momentum"]}
+    assert identified({"arm": "set", "settings": ["task.momentum"]}) == {
+        "arm": "set",
+        "settings": ["task.momentum"],
+    }
 
 
 def test_a_setting_that_every_arm_overrides_is_fine_in_a_task() -> None:
@@ -307,18 +419,23 @@ def test_a_setting_that_every_arm_overrides_is_fine_in_a_task() -> None:
 
 @pytest.mark.parametrize(("place", "value"), [("task.resample", 0.25), ("tasks.wine.resample", 0.25)])
 @pytest.mark.parametrize("test", ["sign-flip", "paired-t"])
-def test_splits_that_are_drawn_anew_need_the_test_that_corrects_for_it(tmp_path: Path, place: str, value: float, test: str) -> None:
+def test_splits_that_are_drawn_anew_need_the_test_that_corrects_for_it(
+    tmp_path: Path, place: str, value: float, test: str
+) -> None:
     values = changed(place, value)
     values["analysis"]["test"] = test
     told = refused(tmp_path, values)
     assert (
-        f"analysis.test: must be resampled-t, because each seed draws its test set from the same rows ({place[: -len('.resample')]}" in told
+        f"analysis.test: must be resampled-t, because each seed draws its test set from the same rows ({place[: -len('.resample')]}"
+        in told
     )
     assert f"such pairs are not independent, and {test} would" in told
 
 
 def test_the_corrected_test_needs_splits_that_are_drawn_anew(tmp_path: Path) -> None:
-    assert "is resampled-t, and no task resamples" in refused(tmp_path, changed("analysis.test", "resampled-t"))
+    assert "is resampled-t, and no task resamples" in refused(
+        tmp_path, changed("analysis.test", "resampled-t")
+    )
 
 
 def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples() -> None:
@@ -326,7 +443,9 @@ def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples(
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     it = study(values)
-    assert [it.overlap(arm) for arm in ("dense@wine", "set@wine", "again@wine", "narrow@digits")] == [44 / 134] * 3 + [0.0]
+    assert [it.overlap(arm) for arm in ("dense@wine", "set@wine", "again@wine", "narrow@digits")] == [
+        44 / 134
+    ] * 3 + [0.0]
     values["tasks"]["wine"]["train_size"] = 100
     assert study(values).overlap("dense@wine") == 44 / 100
 
@@ -351,7 +470,10 @@ def test_a_claim_across_tasks_takes_as_many_of_them_as_the_report_will_ask_for()
 
 def test_a_pair_that_is_tested_both_ways_is_one_comparison_twice_and_refused(tmp_path: Path) -> None:
     told = refused(tmp_path, changed("analysis.against", {"set": ["narrow"], "narrow": ["set"]}))
-    assert "analysis.against.narrow.0: is the comparison that 'set' has with 'narrow', with the other sign: leave one of them out." in told
+    assert (
+        "analysis.against.narrow.0: is the comparison that 'set' has with 'narrow', with the other sign: leave one of them out."
+        in told
+    )
     assert study(changed("analysis.against", {"set": ["narrow"]})).comparisons == 10
 
 
@@ -381,7 +503,9 @@ def test_neurons_that_are_never_pruned_are_told() -> None:
     def pruned(start: Any) -> dict[str, Any]:
         return {"npset": {"policy": {"name": "npset-frozen", "epsilon": 2, "start": start}}}
 
-    assert of_arms(pruned(50), epochs=12) == ["arms.npset: its neurons are never pruned: policy.start is 50 of 12 epochs."]
+    assert of_arms(pruned(50), epochs=12) == [
+        "arms.npset: its neurons are never pruned: policy.start is 50 of 12 epochs."
+    ]
     assert len(of_arms(pruned(12), epochs=12)) == 1
     assert of_arms(pruned(11), epochs=12) == of_arms(pruned({"low": 5, "high": 50}), epochs=12) == []
 
@@ -392,7 +516,12 @@ def test_neurons_that_are_never_pruned_are_told() -> None:
         ({"name": "additive-reset", "step": 0.05}, 13, "0.4", "policy.step of 0.075 or more"),
         ({"name": "multiplicative-reset", "decay": 0.9}, 3, "0.81", "policy.decay of 0.3162 or less"),
         ({"name": "sawtooth", "step": 0.1, "period": 4}, 40, "0.7", "policy.step of 0.3 or more"),
-        ({"name": "additive-reset", "step": 0.05, "floor": 0.5}, 40, "0.5", None),  # where the floor is what keeps it up
+        (
+            {"name": "additive-reset", "step": 0.05, "floor": 0.5},
+            40,
+            "0.5",
+            None,
+        ),  # where the floor is what keeps it up
     ],
 )
 def test_a_keep_ratio_that_stays_mild_is_told_with_the_value_that_would_take_it_down(
@@ -403,7 +532,9 @@ def test_a_keep_ratio_that_stays_mild_is_told_with_the_value_that_would_take_it_
     assert line == (f"{mild} For 0.1 it takes {advice}." if advice else mild)
     if advice:
         setting, value = advice.removeprefix("policy.").split(" of ")
-        assert of_arms({"ratio": {"policy": {**policy, setting: float(value.split()[0])}}}, epochs=epochs) == []
+        assert (
+            of_arms({"ratio": {"policy": {**policy, setting: float(value.split()[0])}}}, epochs=epochs) == []
+        )
 
 
 def test_arms_of_which_the_same_is_true_are_told_in_one_line() -> None:

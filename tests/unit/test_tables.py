@@ -32,19 +32,32 @@ Writer = Callable[[Path, list[Any]], None]
 
 
 def write_csv(path: Path, target: list[Any]) -> None:
-    lines = [",".join(map(str, [*map(repr, row.tolist()), mark, value])) for row, mark, value in zip(NUMBERS, MARKED, target, strict=True)]
+    lines = [
+        ",".join(map(str, [*map(repr, row.tolist()), mark, value]))
+        for row, mark, value in zip(NUMBERS, MARKED, target, strict=True)
+    ]
     path.write_text("\n".join([",".join([*INPUT_NAMES, "held", "class"]), *lines]) + "\n")
 
 
 def write_parquet(path: Path, target: list[Any]) -> None:
     inputs = {name: NUMBERS[:, i] for i, name in enumerate(INPUT_NAMES)}
-    pq.write_table(pa.table({**inputs, "held": MARKED.astype(bool), "class": pa.array(target).dictionary_encode()}), path)
+    pq.write_table(
+        pa.table({**inputs, "held": MARKED.astype(bool), "class": pa.array(target).dictionary_encode()}),
+        path,
+    )
 
 
 def write_arff(path: Path, target: list[Any]) -> None:
-    head = ["@relation genes", *(f"@attribute '{name}' numeric" for name in INPUT_NAMES), "@attribute held {0,1}"]
+    head = [
+        "@relation genes",
+        *(f"@attribute '{name}' numeric" for name in INPUT_NAMES),
+        "@attribute held {0,1}",
+    ]
     head += [f"@attribute class {{{','.join(map(str, sorted(set(target))))}}}", "@data"]
-    lines = [",".join(map(str, [*map(repr, row.tolist()), mark, value])) for row, mark, value in zip(NUMBERS, MARKED, target, strict=True)]
+    lines = [
+        ",".join(map(str, [*map(repr, row.tolist()), mark, value]))
+        for row, mark, value in zip(NUMBERS, MARKED, target, strict=True)
+    ]
     path.write_text("\n".join([*head, *lines]) + "\n")
 
 
@@ -53,7 +66,12 @@ def write_mat(path: Path, target: list[Any]) -> None:
     savemat(path, {"X": NUMBERS, "class": column, "held": MARKED[None, :], "other": np.zeros((7, 9))})
 
 
-WRITERS: dict[str, Writer] = {"csv": write_csv, "parquet": write_parquet, "arff": write_arff, "mat": write_mat}
+WRITERS: dict[str, Writer] = {
+    "csv": write_csv,
+    "parquet": write_parquet,
+    "arff": write_arff,
+    "mat": write_mat,
+}
 
 
 @pytest.fixture(params=WRITERS)
@@ -61,12 +79,21 @@ def suffix(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def describe(folder: Path, file: str, capsys: pytest.CaptureFixture[str], *more: str, target: str = "class") -> dict[str, Any]:
+def describe(
+    folder: Path, file: str, capsys: pytest.CaptureFixture[str], *more: str, target: str = "class"
+) -> dict[str, Any]:
     assert data.main([file, "--target", target, "--data-dir", str(folder), *more]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def refused(folder: Path, file: str, capsys: pytest.CaptureFixture[str], *more: str, target: str = "class", code: int = 3) -> str:
+def refused(
+    folder: Path,
+    file: str,
+    capsys: pytest.CaptureFixture[str],
+    *more: str,
+    target: str = "class",
+    code: int = 3,
+) -> str:
     capsys.readouterr()
     assert data.main([file, "--target", target, "--data-dir", str(folder), *more]) == code
     said = capsys.readouterr()
@@ -82,7 +109,9 @@ def write_lines(path: Path, *lines: str) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_every_format_gives_the_same_rows_from_the_same_numbers(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_format_gives_the_same_rows_from_the_same_numbers(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     WRITERS[suffix](tmp_path / f"t.{suffix}", CLASSES.tolist())
     table = table_of(describe(tmp_path, f"t.{suffix}", capsys, "--split", "held"))
     arrays = data.load(table, tmp_path)
@@ -94,25 +123,36 @@ def test_every_format_gives_the_same_rows_from_the_same_numbers(tmp_path: Path, 
     assert arrays.test_labels.tolist() == (CLASSES[25:] - 1).tolist()
 
 
-def test_words_are_classes_in_the_order_of_the_labels(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_are_classes_in_the_order_of_the_labels(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     WRITERS[suffix](tmp_path / f"t.{suffix}", WORDS.tolist())
     given = describe(tmp_path, f"t.{suffix}", capsys, "--split", "held", "--labels", "low", "mid", "high")
     arrays = data.load(table_of(given), tmp_path)
     assert arrays.train_labels.tolist() == (CLASSES[:25] - 1).tolist()
     said = refused(tmp_path, f"t.{suffix}", capsys, "--split", "held")
-    assert "target column 'class' holds words. Say in which order: labels: [high, low, mid] (--labels high low mid)." in said
+    assert (
+        "target column 'class' holds words. Say in which order: labels: [high, low, mid] (--labels high low mid)."
+        in said
+    )
 
 
-def test_a_plain_variable_of_a_mat_need_not_be_named_where_one_matrix_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plain_variable_of_a_mat_need_not_be_named_where_one_matrix_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     savemat(tmp_path / "t.mat", {"X": NUMBERS, "Y": CLASSES[:, None]})
     assert describe(tmp_path, "t.mat", capsys, target="Y")["inputs"] == INPUTS
     savemat(tmp_path / "t.mat", {"X": NUMBERS, "Z": NUMBERS, "Y": CLASSES[:, None]})
-    assert "several matrices fit: say which one in features. (X is 30 x 4, Z is 30 x 4" in refused(tmp_path, "t.mat", capsys, target="Y")
+    assert "several matrices fit: say which one in features. (X is 30 x 4, Z is 30 x 4" in refused(
+        tmp_path, "t.mat", capsys, target="Y"
+    )
     given = describe(tmp_path, "t.mat", capsys, "--features", "Z", target="Y")
     assert given["features"] == "Z"
     assert "has no variable 'W'" in refused(tmp_path, "t.mat", capsys, "--features", "W", target="Y")
     savemat(tmp_path / "t.mat", {"X": NUMBERS.T, "Y": CLASSES[:, None]})
-    assert "no matrix has 30 rows, one for each of 'Y'. (X is 4 x 30" in refused(tmp_path, "t.mat", capsys, target="Y")
+    assert "no matrix has 30 rows, one for each of 'Y'. (X is 4 x 30" in refused(
+        tmp_path, "t.mat", capsys, target="Y"
+    )
 
 
 def test_a_third_of_the_rows_drawn_once_is_the_test_set_where_nothing_else_is_said(
@@ -121,22 +161,35 @@ def test_a_third_of_the_rows_drawn_once_is_the_test_set_where_nothing_else_is_sa
     write_csv(tmp_path / "t.csv", CLASSES.tolist())
     table = table_of(describe(tmp_path, "t.csv", capsys))
     arrays, facts = data.load(table, tmp_path), data.facts(table)
-    assert (facts.image, facts.classes, facts.train, facts.test, facts.standardise) == ((INPUTS + 1, 1, 1), 3, 20, 10, True)
+    assert (facts.image, facts.classes, facts.train, facts.test, facts.standardise) == (
+        (INPUTS + 1, 1, 1),
+        3,
+        20,
+        10,
+        True,
+    )
     assert len(arrays.test_labels) == 10
     every = np.concatenate([arrays.train_images, arrays.test_images])[:, 0, 0, 0]
     assert sorted(every) == sorted(NUMBERS[:, 0].astype(np.float32))
     assert every.tolist() != NUMBERS[:, 0].astype(np.float32).tolist()
-    assert len(data.load(table_of(describe(tmp_path, "t.csv", capsys, "--test", "0.2")), tmp_path).test_labels) == 6
+    assert (
+        len(data.load(table_of(describe(tmp_path, "t.csv", capsys, "--test", "0.2")), tmp_path).test_labels)
+        == 6
+    )
 
 
 @pytest.mark.parametrize("values", [[1, 2, 7], [-1, 0, 1], [0, 5, 10]])
-def test_numbers_of_any_kind_are_classes_in_ascending_order(tmp_path: Path, capsys: pytest.CaptureFixture[str], values: list[int]) -> None:
+def test_numbers_of_any_kind_are_classes_in_ascending_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: list[int]
+) -> None:
     write_csv(tmp_path / "t.csv", [values[c - 1] for c in CLASSES])
     table = table_of(describe(tmp_path, "t.csv", capsys, "--split", "held"))
     assert data.load(table, tmp_path).train_labels.tolist() == (CLASSES[:25] - 1).tolist()
 
 
-def test_the_printed_object_is_what_a_run_takes_and_its_id_is_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_object_is_what_a_run_takes_and_its_id_is_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_csv(tmp_path / "t.csv", CLASSES.tolist())
     assert data.main(["t.csv", "--target", "class", "--data-dir", str(tmp_path)]) == 0
     said = capsys.readouterr()
@@ -149,17 +202,25 @@ def test_the_printed_object_is_what_a_run_takes_and_its_id_is_of_the_file(tmp_pa
     defaults = {"split": None, "labels": None, "constant": "refuse", "features": None, "test_rows": None}
     assert json.loads(spec.to_json())["task"]["data"] == {**given, **defaults}
     assert hash(spec.task.data) == hash(RunSpec.from_json(spec.to_json()).task.data)
-    other = RunSpec.read(run_values({"name": "dense"}, data={**given, "checksum": "0" * 16}, model="mlp-32-32", train_size=None))
+    other = RunSpec.read(
+        run_values(
+            {"name": "dense"}, data={**given, "checksum": "0" * 16}, model="mlp-32-32", train_size=None
+        )
+    )
     assert other.run_id != spec.run_id
 
 
-def test_a_path_that_the_shell_has_completed_is_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_that_the_shell_has_completed_is_understood(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "sub").mkdir()
     write_csv(tmp_path / "sub" / "t.csv", CLASSES.tolist())
     assert describe(tmp_path, str(tmp_path / "sub" / "t.csv"), capsys)["file"] == "sub/t.csv"
 
 
-def test_a_file_that_changed_is_told_by_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_changed_is_told_by_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_csv(tmp_path / "t.csv", CLASSES.tolist())
     given = describe(tmp_path, "t.csv", capsys)
     with pytest.raises(DataError) as caught:
@@ -236,22 +297,32 @@ def test_what_cannot_be_trained_on_is_told_with_file_and_column(
     assert said in text
 
 
-def test_labels_must_name_every_word_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_must_name_every_word_and_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_csv(tmp_path / "t.csv", WORDS.tolist())
     text = refused(tmp_path, "t.csv", capsys, "--labels", "lo", "mid", "high")
     assert "holds 'low' in row 1, which labels does not name. Did you mean 'lo'?" in text
     text = refused(tmp_path, "t.csv", capsys, "--labels", "low", "mid", "high", "top")
     assert "has no row of 'top', which labels names. A class without a row cannot be learnt." in text
     write_csv(tmp_path / "t.csv", CLASSES.tolist())
-    assert "holds numbers; labels is for words." in refused(tmp_path, "t.csv", capsys, "--labels", "1", "2", "3")
+    assert "holds numbers; labels is for words." in refused(
+        tmp_path, "t.csv", capsys, "--labels", "1", "2", "3"
+    )
 
 
-def test_a_target_with_a_word_in_every_row_is_not_listed_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_with_a_word_in_every_row_is_not_listed_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_lines(tmp_path / "t.csv", "a,class", *(f"{i},name{i}" for i in range(200)))
-    assert "holds 200 different words, such as 'name0': are these classes?" in refused(tmp_path, "t.csv", capsys)
+    assert "holds 200 different words, such as 'name0': are these classes?" in refused(
+        tmp_path, "t.csv", capsys
+    )
 
 
-def test_constant_columns_are_dropped_where_that_is_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_constant_columns_are_dropped_where_that_is_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_lines(tmp_path / "t.csv", "a,b,c,class", *(f"{i},3,{-i},{i % 2}" for i in range(9)))
     table = table_of(describe(tmp_path, "t.csv", capsys, "--constant", "drop"))
     assert (table.inputs, table.constant) == (2, "drop")
@@ -259,17 +330,23 @@ def test_constant_columns_are_dropped_where_that_is_declared(tmp_path: Path, cap
     assert np.array_equal(images[:, 0], -images[:, 1])
 
 
-def test_a_split_marks_some_rows_with_1_and_the_others_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_marks_some_rows_with_1_and_the_others_with_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for marks, said in (
         (["0", "1", "2"], "split column 'held' holds 2 in row 3; 1 marks the test rows, 0 the others."),
         (["0", "0", "0"], "split column 'held' holds 0 alone"),
         (["a", "0", "0"], "column 'held' holds 'a' in row 1, which is no number. split takes 0 and 1."),
     ):
-        write_lines(tmp_path / "t.csv", "a,held,class", *(f"{i},{mark},{i % 2}" for i, mark in enumerate(marks)))
+        write_lines(
+            tmp_path / "t.csv", "a,held,class", *(f"{i},{mark},{i % 2}" for i, mark in enumerate(marks))
+        )
         assert said in refused(tmp_path, "t.csv", capsys, "--split", "held")
 
 
-def test_a_file_that_is_not_there_names_the_folder_and_the_nearest_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_there_names_the_folder_and_the_nearest_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_csv(tmp_path / "genes.csv", CLASSES.tolist())
     text = refused(tmp_path, "gens.csv", capsys)
     assert f"gens.csv: not in {tmp_path}, the folder of --data-dir" in text
@@ -285,7 +362,9 @@ def test_a_declared_file_that_is_not_there_is_known_by_its_checksum_and_not_by_a
     table = table_of(describe(tmp_path, "t.csv", capsys))
     (tmp_path / "t.csv").rename(tmp_path / "renamed.csv")
     write_csv(tmp_path / "t1.csv", CLASSES[::-1].tolist())
-    with pytest.raises(DataError, match=r"on every node\. renamed\.csv has the declared checksum: was it renamed\?$"):
+    with pytest.raises(
+        DataError, match=r"on every node\. renamed\.csv has the declared checksum: was it renamed\?$"
+    ):
         data.load(table, tmp_path)
     (tmp_path / "renamed.csv").unlink()
     with pytest.raises(DataError, match=r"on every node\.$"):
@@ -293,21 +372,30 @@ def test_a_declared_file_that_is_not_there_is_known_by_its_checksum_and_not_by_a
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arff", "mat"])
-def test_bytes_that_are_no_file_of_the_kind_are_told_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str) -> None:
+def test_bytes_that_are_no_file_of_the_kind_are_told_as_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
     (tmp_path / f"t.{suffix}").write_bytes(b"\x89PNG and no table at all" * 20)
     assert f"t.{suffix}: cannot be read as .{suffix}: " in refused(tmp_path, f"t.{suffix}", capsys)
 
 
-def test_a_mat_of_version_7_3_says_how_to_save_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mat_of_version_7_3_says_how_to_save_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     (tmp_path / "t.mat").write_bytes(header + b"\x89HDF\r\n\x1a\n" + bytes(400))
-    assert "is of MATLAB's version 7.3, which is HDF5; write it anew with save(FILE, VARIABLES, '-v7')." in refused(
-        tmp_path, "t.mat", capsys
+    assert (
+        "is of MATLAB's version 7.3, which is HDF5; write it anew with save(FILE, VARIABLES, '-v7')."
+        in refused(tmp_path, "t.mat", capsys)
     )
 
 
-def test_an_index_that_pandas_left_in_a_parquet_file_is_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pq.write_table(pa.table({"a": [1, 2], "class": [0, 1], "__index_level_0__": [5, 6]}), tmp_path / "t.parquet")
+def test_an_index_that_pandas_left_in_a_parquet_file_is_no_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pq.write_table(
+        pa.table({"a": [1, 2], "class": [0, 1], "__index_level_0__": [5, 6]}), tmp_path / "t.parquet"
+    )
     assert "is an index of pandas; write the file without" in refused(tmp_path, "t.parquet", capsys)
 
 
@@ -321,11 +409,18 @@ def test_the_command_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFi
             data.main([*arguments, "--data-dir", str(tmp_path)])
         assert caught.value.code == 2
         assert said in capsys.readouterr().err
-    assert "file  must end in .csv, .parquet, .arff, .mat; it is 't.xlsx'. Save it" in refused(tmp_path, "t.xlsx", capsys, code=2)
+    assert "file  must end in .csv, .parquet, .arff, .mat; it is 't.xlsx'. Save it" in refused(
+        tmp_path, "t.xlsx", capsys, code=2
+    )
 
 
-@pytest.mark.parametrize(("name", "rows", "inputs", "classes"), [("breast-cancer", [212, 357], 30, 2), ("wine", [59, 71, 48], 13, 3)])
-def test_the_tables_of_scikit_learn_are_all_there_and_raw(name: str, rows: list[int], inputs: int, classes: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "rows", "inputs", "classes"),
+    [("breast-cancer", [212, 357], 30, 2), ("wine", [59, 71, 48], 13, 3)],
+)
+def test_the_tables_of_scikit_learn_are_all_there_and_raw(
+    name: str, rows: list[int], inputs: int, classes: int
+) -> None:
     from sklearn.datasets import load_breast_cancer, load_wine
 
     arrays, facts = data.load(name), data.facts(name)

@@ -17,7 +17,9 @@ def each() -> list[Found]:
     return [found(seed) for seed in range(1, STUDIES + 1)]
 
 
-def test_where_there_is_no_gain_the_procedure_finds_one_no_more_often_than_alpha_allows(each: list[Found]) -> None:
+def test_where_there_is_no_gain_the_procedure_finds_one_no_more_often_than_alpha_allows(
+    each: list[Found],
+) -> None:
     assert fmean(it.family for it in each) <= band(0.05, STUDIES)[1]
     assert sum(it.any_arm for it in each) > sum(it.family for it in each)
 

@@ -23,7 +23,10 @@ def test_wrn_28_4_has_the_published_parameters_and_sites() -> None:
 
 @pytest.mark.parametrize("ratio", [1.0, 0.3])
 def test_it_computes_what_a_plain_reading_of_the_paper_computes(ratio: float) -> None:
-    ours, plain = WideResNet(16, 2, 10, generator=torch.Generator().manual_seed(1)), PlainWideResNet(16, 2, 10, 3)
+    ours, plain = (
+        WideResNet(16, 2, 10, generator=torch.Generator().manual_seed(1)),
+        PlainWideResNet(16, 2, 10, 3),
+    )
     copy_weights(ours, plain)
     ours.set_keep(ratio)
     plain.set_keep(ratio)
@@ -57,7 +60,15 @@ def test_convolutions_start_from_kaimings_normal(init: str, fan: int) -> None:
 
 def test_sites_know_their_size_and_a_ratio_sets_every_count() -> None:
     model = WideResNet(10, 1, 10, image=(1, 8, 8))
-    assert [site.size for site in model.sites] == [16 * 64, 16 * 64, 16 * 64, 32 * 16, 32 * 16, 64 * 4, 64 * 4]
+    assert [site.size for site in model.sites] == [
+        16 * 64,
+        16 * 64,
+        16 * 64,
+        32 * 16,
+        32 * 16,
+        64 * 4,
+        64 * 4,
+    ]
     model.set_keep(0.3)
     assert [int(site.keep) for site in model.sites] == [keep_count(0.3, site.size) for site in model.sites]
 

@@ -64,7 +64,9 @@ def _build_wrn(task: Settings, image: Image, classes: int, generator: torch.Gene
     from trainer.models.wide_resnet import WideResNet
 
     depth, widen = map(int, task.model.split("-")[1:])
-    return WideResNet(depth, widen, classes, image=image, init=task.init, shortcut=task.shortcut, generator=generator)
+    return WideResNet(
+        depth, widen, classes, image=image, init=task.init, shortcut=task.shortcut, generator=generator
+    )
 
 
 def _build_mlp(task: Settings, image: Image, classes: int, generator: torch.Generator) -> Network:
@@ -74,7 +76,15 @@ def _build_mlp(task: Settings, image: Image, classes: int, generator: torch.Gene
     assert found
     inputs = image[0] * image[1] * image[2]
     scale, share = task.init_scale, task.dropout
-    return Mlp(found[0], classes, inputs=inputs, srelu=found[1], dropout=share, init_scale=scale, generator=generator)
+    return Mlp(
+        found[0],
+        classes,
+        inputs=inputs,
+        srelu=found[1],
+        dropout=share,
+        init_scale=scale,
+        generator=generator,
+    )
 
 
 FAMILIES = {
@@ -105,7 +115,9 @@ def parse(name: str) -> Family:
                 raise ValueError(f"{name!r} {why}")
             return family
     hint = f" Did you mean {name.lower()!r}?" if name != name.lower() and not wrong(name.lower()) else ""
-    raise ValueError(f"no such model: {name!r}.{hint} Models are named {'; '.join(f.form for f in FAMILIES.values())}.")
+    raise ValueError(
+        f"no such model: {name!r}.{hint} Models are named {'; '.join(f.form for f in FAMILIES.values())}."
+    )
 
 
 def wrong(name: str) -> str | None:
@@ -120,7 +132,9 @@ def wrong(name: str) -> str | None:
 def useless(name: str) -> dict[str, str]:
     """The settings of a task that a legal model has no use for, each with the form of those that have."""
     own = parse(name)
-    return {setting: other.form for other in FAMILIES.values() if other is not own for setting in other.takes}
+    return {
+        setting: other.form for other in FAMILIES.values() if other is not own for setting in other.takes
+    }
 
 
 def build(task: Settings, image: Image, classes: int, generator: torch.Generator) -> Network:

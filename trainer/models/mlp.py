@@ -47,7 +47,9 @@ class SReluSite(Site):
 
 def _topk(x: Tensor, keep: Tensor, priority: Tensor | None) -> Tensor:
     """The operators speak of channels and places; a neuron is a channel at one place."""
-    return relu_topk(x[..., None, None], keep, None if priority is None else priority[..., None, None])[..., 0, 0]
+    return relu_topk(x[..., None, None], keep, None if priority is None else priority[..., None, None])[
+        ..., 0, 0
+    ]
 
 
 class Mlp(Network):

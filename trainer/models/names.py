@@ -59,5 +59,7 @@ def _count(sizes: Sequence[int], srelu: bool) -> int:
 def _mlp(name: str) -> tuple[list[int], bool]:
     found = mlp(name)
     if found is None:
-        raise ValueError(f"{name!r} is no fully connected network: mlp-WIDTH-WIDTH-..., as in mlp-1000-1000-1000.")
+        raise ValueError(
+            f"{name!r} is no fully connected network: mlp-WIDTH-WIDTH-..., as in mlp-1000-1000-1000."
+        )
     return found

@@ -19,7 +19,9 @@ class Site(nn.Module):
         """`size` is the number of activations of one sample."""
         super().__init__()
         self.size = size
-        self.register_buffer("keep", torch.tensor(size, dtype=torch.int32), persistent=False)  # a tensor: never compiled in
+        self.register_buffer(
+            "keep", torch.tensor(size, dtype=torch.int32), persistent=False
+        )  # a tensor: never compiled in
         self.at_random = False
         self.nonzero: Tensor | None = None
 

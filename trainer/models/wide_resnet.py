@@ -32,13 +32,17 @@ class NormSite(Site):
 class Block(nn.Module):
     """Two activated convolutions, added to a shortcut; a 1x1 convolution is the shortcut where shapes differ."""
 
-    def __init__(self, inside: int, outside: int, place: int, stride: int, shortcut: Literal["activated", "raw"]) -> None:
+    def __init__(
+        self, inside: int, outside: int, place: int, stride: int, shortcut: Literal["activated", "raw"]
+    ) -> None:
         super().__init__()
         self.site1 = NormSite(inside, place)
         self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
         self.site2 = NormSite(outside, -(-place // stride))
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(inside, outside, 1, stride, bias=False) if inside != outside or stride != 1 else None
+        self.shortcut = (
+            nn.Conv2d(inside, outside, 1, stride, bias=False) if inside != outside or stride != 1 else None
+        )
         self.raw = shortcut == "raw"
 
     def forward(self, x: Tensor) -> Tensor:

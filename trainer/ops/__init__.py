@@ -30,7 +30,12 @@ def _implementation(device: str) -> ModuleType:
     if device == "cpu":
         return cpu
     # the kernels hold instructions that NVIDIA's GPUs have since Ampere
-    able = device == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0) and find_spec("triton")
+    able = (
+        device == "cuda"
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability() >= (8, 0)
+        and find_spec("triton")
+    )
     return import_module("trainer.ops.fused") if able else reference
 
 
@@ -39,7 +44,9 @@ def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
     return _implementation(x.device.type).relu_topk(x, keep, priority)
 
 
-def norm_relu_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None) -> Tensor:
+def norm_relu_topk(
+    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+) -> Tensor:
     """One activation site: RMSNorm over the channels, ReLU, top-k. `priority` ranks the positive activations in place of their value."""
     return _implementation(x.device.type).norm_relu_topk(x, scale, bias, keep, eps, priority)
 

@@ -60,7 +60,10 @@ def _trim(bits: np.ndarray, counts: np.ndarray, channels: int) -> None:
     if (wanted == wanted[0]).all():
         kth = np.partition(found, size - wanted[0], axis=1)[:, size - wanted[0], None]
     else:
-        kth = np.array([[np.partition(row, size - k)[size - k]] for row, k in zip(found, wanted, strict=True)], found.dtype)
+        kth = np.array(
+            [[np.partition(row, size - k)[size - k]] for row, k in zip(found, wanted, strict=True)],
+            found.dtype,
+        )
     stays = found >= kth
     surplus = np.count_nonzero(stays, axis=1) - wanted
     for row in np.flatnonzero(surplus):
@@ -103,7 +106,9 @@ class _ReluTopk(torch.autograd.Function):
 
 class _NormReluTopk(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float, priority: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float, priority: Tensor | None
+    ) -> Tensor:
         full = x.float()
         inverse = full.square().mean(1, keepdim=True).add_(eps).rsqrt_()
         normed = (full * inverse).mul_(scale.view(-1, 1, 1)).add_(bias.view(-1, 1, 1))
@@ -129,7 +134,9 @@ def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
     return cast(Tensor, _ReluTopk.apply(x, keep, priority))
 
 
-def norm_relu_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None) -> Tensor:
+def norm_relu_topk(
+    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+) -> Tensor:
     """See the reference."""
     return cast(Tensor, _NormReluTopk.apply(x, scale, bias, keep, eps, priority))
 

@@ -59,7 +59,12 @@ def _empty(x: Tensor, places: int, norm: bool) -> tuple[Tensor, Tensor, Tensor, 
     """What a site gives, not yet filled."""
     samples = x.shape[0]
     nonzero, edge = (x.new_empty((samples, *more), dtype=torch.int32) for more in ((), (3,)))
-    return torch.empty_like(x), nonzero, x.new_empty((samples, places if norm else 0), dtype=torch.float32), edge
+    return (
+        torch.empty_like(x),
+        nonzero,
+        x.new_empty((samples, places if norm else 0), dtype=torch.float32),
+        edge,
+    )
 
 
 @library.custom_op("trainer::site", mutates_args=())
@@ -75,10 +80,23 @@ def _site(
     constants: dict[str, Any] = {"P": places, "C": channels, "BLOCK_P": block_p, "NORM": norm}
     half = x.dtype == torch.bfloat16
     # every thread takes two neighbouring words at a time, so that there must be so many, and none of them twice
-    if half and priority is None and channels % 2 == 0 and block_c >= 8 and LEAST_WARPS * 64 <= pairs <= RESIDENT_WORDS:
+    if (
+        half
+        and priority is None
+        and channels % 2 == 0
+        and block_c >= 8
+        and LEAST_WARPS * 64 <= pairs <= RESIDENT_WORDS
+    ):
         read, written = _flat(x).view(torch.int32), _flat(out).view(torch.int32)
         arguments = read, scale, bias, keep, stride, written, inverse, edge, nonzero, eps
-        launch(kernels.resident_pairs, (len(x),), *arguments, warps=_warps(pairs), **constants, BLOCK_W=block_c // 2)
+        launch(
+            kernels.resident_pairs,
+            (len(x),),
+            *arguments,
+            warps=_warps(pairs),
+            **constants,
+            BLOCK_W=block_c // 2,
+        )
         return out, nonzero, inverse, edge
     resident = 2 * pairs <= (RESIDENT_WORDS if priority is None else RESIDENT_WORDS // 2)
     if not resident:
@@ -93,7 +111,13 @@ def _site(
 
 @library.custom_op("trainer::site_backward", mutates_args=())
 def _site_backward(
-    grad: Tensor, x: Tensor, scale: Tensor | None, bias: Tensor | None, out: Tensor | None, inverse: Tensor, edge: Tensor
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    out: Tensor | None,
+    inverse: Tensor,
+    edge: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `x`, and of scale and bias as the two rows of a table, in float32. `out` serves as a mask where it is given."""
     norm = scale is not None
@@ -109,19 +133,36 @@ def _site_backward(
     constants = {"P": places, "C": channels, "PLACES": stretch, "BLOCK_P": block_p, "BLOCK_C": block_c}
     flags = {"NORM": norm, "HALF": x.dtype == torch.bfloat16, "MASK": out is not None}
     launch(
-        kernels.backward, grid, _flat(grad), _flat(x), scale, bias, mask, inverse, edge, _flat(x_grad), sums, **constants, **flags, warps=8
+        kernels.backward,
+        grid,
+        _flat(grad),
+        _flat(x),
+        scale,
+        bias,
+        mask,
+        inverse,
+        edge,
+        _flat(x_grad),
+        sums,
+        **constants,
+        **flags,
+        warps=8,
     )
     return x_grad, sums.sum(0)
 
 
 @_site.register_fake
-def _(x: Tensor, scale: Any, bias: Any, keep: Any, eps: Any, priority: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: ARG001
+def _(
+    x: Tensor, scale: Any, bias: Any, keep: Any, eps: Any, priority: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shaped, places, _ = _rows(x, scale is not None)
     return _empty(shaped, places, scale is not None)
 
 
 @_site_backward.register_fake
-def _(grad: Any, x: Tensor, scale: Any, bias: Any, out: Any, inverse: Any, edge: Any) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+def _(
+    grad: Any, x: Tensor, scale: Any, bias: Any, out: Any, inverse: Any, edge: Any
+) -> tuple[Tensor, Tensor]:
     shaped, _, channels = _rows(x, scale is not None)
     return torch.empty_like(shaped), x.new_empty((2, channels), dtype=torch.float32)
 
@@ -145,7 +186,9 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
 _site.register_autograd(_differentiate, setup_context=_remember)
 
 
-def _run(x: Tensor, scale: Tensor | None, bias: Tensor | None, keep: Keep, eps: float, priority: Tensor | None) -> tuple[Tensor, Tensor]:
+def _run(
+    x: Tensor, scale: Tensor | None, bias: Tensor | None, keep: Keep, eps: float, priority: Tensor | None
+) -> tuple[Tensor, Tensor]:
     counts = keep if isinstance(keep, Tensor) else torch.full((1,), keep, device=x.device)
     out, nonzero, _, _ = cast(Any, _site)(x, scale, bias, counts.to(torch.int32).contiguous(), eps, priority)
     return out, nonzero
@@ -158,7 +201,9 @@ def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
     return _run(x, None, None, keep, 0.0, priority)[0]
 
 
-def norm_relu_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None) -> Tensor:
+def norm_relu_topk(
+    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+) -> Tensor:
     """See the reference."""
     if x.dtype not in KERNEL_TYPES:
         return reference.norm_relu_topk(x, scale, bias, keep, eps, priority)

@@ -35,7 +35,9 @@ def _full(bits):
 def _load(pointer, offsets, mask, HALF: tl.constexpr):
     """Elements as float32; `HALF` where they are bfloat16, behind a pointer to 16-bit integers."""
     if HALF:
-        return _full(tl.load(pointer + offsets, mask=mask, other=0).to(tl.uint16, bitcast=True).to(tl.uint32))
+        return _full(
+            tl.load(pointer + offsets, mask=mask, other=0).to(tl.uint16, bitcast=True).to(tl.uint32)
+        )
     else:
         return tl.load(pointer + offsets, mask=mask, other=0.0)
 
@@ -59,7 +61,14 @@ def _pair(low, high):
     if INTERPRETED:
         return (_half(_relu(low)) | (_half(_relu(high)) << 16)) & 0x7FFF7FFF
     else:  # ReLU, rounding and packing are one instruction; NaN comes out without its sign
-        return tl.inline_asm_elementwise("cvt.rn.relu.bf16x2.f32 $0, $1, $2;", "=r,f,f", [high, low], dtype=tl.uint32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(
+            "cvt.rn.relu.bf16x2.f32 $0, $1, $2;",
+            "=r,f,f",
+            [high, low],
+            dtype=tl.uint32,
+            is_pure=True,
+            pack=1,
+        )
 
 
 @triton.jit
@@ -68,13 +77,22 @@ def _lanes(sums):
     if INTERPRETED:
         return ((sums >> 15) & 0x00010001) * 0xFFFF
     else:
-        return tl.inline_asm_elementwise("prmt.b32 $0, $1, $1, 0xBB99;", "=r,r", [sums], dtype=tl.uint32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(
+            "prmt.b32 $0, $1, $1, 0xBB99;", "=r,r", [sums], dtype=tl.uint32, is_pure=True, pack=1
+        )
 
 
 @triton.jit
 def _scaled(normed, scale, bias, channel, real):
-    scales, shifts = tl.load(scale + channel, mask=real, other=0.0), tl.load(bias + channel, mask=real, other=0.0)
-    return tl.fma(normed, tl.broadcast_to(scales[None, :], normed.shape), tl.broadcast_to(shifts[None, :], normed.shape))
+    scales, shifts = (
+        tl.load(scale + channel, mask=real, other=0.0),
+        tl.load(bias + channel, mask=real, other=0.0),
+    )
+    return tl.fma(
+        normed,
+        tl.broadcast_to(scales[None, :], normed.shape),
+        tl.broadcast_to(shifts[None, :], normed.shape),
+    )
 
 
 @triton.jit
@@ -108,12 +126,18 @@ def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzer
     words = tl.load(x + row + offsets, mask=mask, other=0).to(tl.uint32, bitcast=True)
     wanted = tl.load(keep + sample * keep_stride)
     if NORM:
-        low, high = (words << 16).to(tl.float32, bitcast=True), (words & 0xFFFF0000).to(tl.float32, bitcast=True)
+        low, high = (
+            (words << 16).to(tl.float32, bitcast=True),
+            (words & 0xFFFF0000).to(tl.float32, bitcast=True),
+        )
         factor = tl.rsqrt(tl.sum(tl.fma(low, low, high * high), axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
     # 16, which the compiler cannot know: it would hold 64 floats from here to there, where 32 words are enough
     half = (tl.minimum(wanted, 0) + 16).to(tl.uint32)
-    low, high = (words << half).to(tl.float32, bitcast=True), (words & (0xFFFFFFFF << half)).to(tl.float32, bitcast=True)
+    low, high = (
+        (words << half).to(tl.float32, bitcast=True),
+        (words & (0xFFFFFFFF << half)).to(tl.float32, bitcast=True),
+    )
     if NORM:
         real = word < W
         low = _scaled(low * factor[:, None], scale, bias, 2 * word, real)
@@ -126,8 +150,14 @@ def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzer
     if positive > wanted:
         t, at, last = edge_of(keys, x, positive, greatest, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
         # as in count_above, with one more added where a tie survives
-        extra = (2 * word < at).to(tl.uint32) + ((2 * word + 1 < at).to(tl.uint32) << 16) + (0x7FFF - t).to(tl.uint32) * 0x00010001
-        tie = tl.where(word == at >> 1, tl.where((at & 1) == 0, 1, 0x00010000), 0).to(tl.uint32)  # no division: of -1, languages differ
+        extra = (
+            (2 * word < at).to(tl.uint32)
+            + ((2 * word + 1 < at).to(tl.uint32) << 16)
+            + (0x7FFF - t).to(tl.uint32) * 0x00010001
+        )
+        tie = tl.where(word == at >> 1, tl.where((at & 1) == 0, 1, 0x00010000), 0).to(
+            tl.uint32
+        )  # no division: of -1, languages differ
         row_of_tie = tl.where(place <= last, 0xFFFFFFFF, 0).to(tl.uint32)
         keys &= _lanes(keys + extra[None, :] + (tie[None, :] & row_of_tie[:, None]))
     tl.store(out + row + offsets, keys.to(tl.int32, bitcast=True), mask=mask)
@@ -163,16 +193,22 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
         y, offsets, mask = _site(x, scale, bias, inverse, sample, 0, eps, P, C, BLOCK_P, BLOCK_C, NORM, HALF)
         tile = _key(y, BITS16)
         if PRIORITY:
-            tile = tl.where(tile > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0)
+            tile = tl.where(
+                tile > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0
+            )
         positive, greatest = count_above(tile, 0, 1), greatest_key(tile, 1)
     else:
         tile = 0
         positive, greatest = 0, 0
         for start in range(0, P, BLOCK_P):
-            y, offsets, mask = _site(x, scale, bias, inverse, sample, start, eps, P, C, BLOCK_P, BLOCK_C, NORM, HALF)
+            y, offsets, mask = _site(
+                x, scale, bias, inverse, sample, start, eps, P, C, BLOCK_P, BLOCK_C, NORM, HALF
+            )
             key = _key(y, BITS16)
             if PRIORITY:
-                key = tl.where(key > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0)
+                key = tl.where(
+                    key > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0
+                )
             positive += count_above(key, 0, 1)
             greatest = tl.maximum(greatest, greatest_key(key, 1))
             tl.store(scratch + offsets, key, mask=mask)
@@ -180,10 +216,18 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
         tl.debug_barrier()  # what one thread wrote, another may read from here on
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
-        t, at, last = edge_of(tile, keys, positive, greatest, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT)
+        t, at, last = edge_of(
+            tile, keys, positive, greatest, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT
+        )
     channel = tl.arange(0, BLOCK_C)
     if RESIDENT:
-        _store(out, offsets, tl.where(survive(tile, tl.arange(0, BLOCK_P), channel, t, at, last), y, 0.0), mask, HALF)
+        _store(
+            out,
+            offsets,
+            tl.where(survive(tile, tl.arange(0, BLOCK_P), channel, t, at, last), y, 0.0),
+            mask,
+            HALF,
+        )
     else:
         for start in range(0, P, BLOCK_P):
             place = start + tl.arange(0, BLOCK_P)
@@ -206,7 +250,10 @@ def backward(grad, x, scale, bias, out, inverse, edge, x_grad, sums, P: tl.const
     channel = tl.arange(0, BLOCK_C)
     real = channel < C
     t, at, last = tl.load(edge + 3 * sample), tl.load(edge + 3 * sample + 1), tl.load(edge + 3 * sample + 2)
-    scale_sums, bias_sums = tl.zeros((BLOCK_P, BLOCK_C), tl.float32), tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    scale_sums, bias_sums = (
+        tl.zeros((BLOCK_P, BLOCK_C), tl.float32),
+        tl.zeros((BLOCK_P, BLOCK_C), tl.float32),
+    )
     for start in range(part * PLACES, tl.minimum((part + 1) * PLACES, P), BLOCK_P):
         place = start + tl.arange(0, BLOCK_P)
         mask = inside(place[:, None], channel[None, :], P, C, P if P % BLOCK_P == 0 else 0, BLOCK_C)

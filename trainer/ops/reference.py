@@ -38,7 +38,9 @@ def rms_norm(x: Tensor, scale: Tensor, bias: Tensor, eps: float = 1e-10) -> Tens
     return (normed * scale.view(-1, 1, 1) + bias.view(-1, 1, 1)).to(x.dtype)
 
 
-def norm_relu_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None) -> Tensor:
+def norm_relu_topk(
+    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+) -> Tensor:
     """One activation site: RMSNorm, ReLU, top-k."""
     return relu_topk(rms_norm(x, scale, bias, eps), keep, priority)
 

@@ -11,18 +11,26 @@ import triton
 import triton.language as tl
 
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
-COUNT_FOUR = tl.constexpr("{ .reg .b32 bytes; prmt.b32 bytes, $2, $3, 0xFDB9; dp4a.s32.s32 $0, bytes, 0x01010101, 0; mov.b32 $1, 0; }")
+COUNT_FOUR = tl.constexpr(
+    "{ .reg .b32 bytes; prmt.b32 bytes, $2, $3, 0xFDB9; dp4a.s32.s32 $0, bytes, 0x01010101, 0; mov.b32 $1, 0; }"
+)
 
 
 @triton.jit
 def count_above(words, t, LANES: tl.constexpr):
     """How many keys of a tile are greater than `t`, as an int32."""
     if LANES == 2:
-        sums = words + (0x7FFF - t).to(tl.uint32) * 0x00010001  # bits 15 and 31 are set where a key is greater
+        sums = (
+            words + (0x7FFF - t).to(tl.uint32) * 0x00010001
+        )  # bits 15 and 31 are set where a key is greater
         if INTERPRETED:
             return tl.sum(((sums >> 15) & 1) + (sums >> 31)).to(tl.int32)
         else:  # two words at a time: their four bits become bytes of -1, which one instruction adds up
-            return -tl.sum(tl.inline_asm_elementwise(COUNT_FOUR, "=r,=r,r,r", [sums], dtype=tl.int32, is_pure=True, pack=2))
+            return -tl.sum(
+                tl.inline_asm_elementwise(
+                    COUNT_FOUR, "=r,=r,r,r", [sums], dtype=tl.int32, is_pure=True, pack=2
+                )
+            )
     else:
         return tl.sum((words > t).to(tl.int32))
 
@@ -105,8 +113,16 @@ def _threshold(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.cons
         t = tl.minimum(tl.maximum(tl.where(step % 4 == 3, middle, guess), low + 1), high - 1)
         above = _count(tile, keys, t, P, W, BLOCK_P, BLOCK_W, LANES, RESIDENT)
         few, tail = above <= keep, _tail(above, size)
-        low, above_low, low_tail = tl.where(few, low, t), tl.where(few, above_low, above), tl.where(few, low_tail, tail)
-        high, above_high, high_tail = tl.where(few, t, high), tl.where(few, above, above_high), tl.where(few, tail, high_tail)
+        low, above_low, low_tail = (
+            tl.where(few, low, t),
+            tl.where(few, above_low, above),
+            tl.where(few, low_tail, tail),
+        )
+        high, above_high, high_tail = (
+            tl.where(few, t, high),
+            tl.where(few, above, above_high),
+            tl.where(few, tail, high_tail),
+        )
         step += 1
     return high, above_high
 
@@ -147,7 +163,11 @@ def _cut(tile, keys, t, need, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.cons
         last, passed = tl.zeros((), tl.int32), tl.zeros((), tl.int32)
         for start in range(0, P, BLOCK_P):
             here = _here(_words(keys, start, P, W, BLOCK_P, BLOCK_W), word, channel, t, LANES)
-            last += tl.sum(tl.where((here > 0) & (tl.cumsum(here, 0) == rest - passed), start + tl.arange(0, BLOCK_P), 0))
+            last += tl.sum(
+                tl.where(
+                    (here > 0) & (tl.cumsum(here, 0) == rest - passed), start + tl.arange(0, BLOCK_P), 0
+                )
+            )
             passed += tl.sum(here)
     return channel, last
 
@@ -159,7 +179,9 @@ def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constex
 
     For a row with more than `keep` keys above 0; in any other (0, -1, 0) says the same.
     """
-    t, above = _threshold(tile, keys, positive, greatest, keep, P, W, BLOCK_P, BLOCK_W, LANES, HALF, RESIDENT)
+    t, above = _threshold(
+        tile, keys, positive, greatest, keep, P, W, BLOCK_P, BLOCK_W, LANES, HALF, RESIDENT
+    )
     channel, last = positive * 0 - 1, positive * 0
     if above < keep:
         channel, last = _cut(tile, keys, t, keep - above, P, W, BLOCK_P, BLOCK_W, LANES, RESIDENT)
@@ -168,4 +190,6 @@ def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constex
 
 @triton.jit
 def survive(key, place, channel, t, at, last):
-    return key > t - ((channel < at)[None, :] | ((channel == at)[None, :] & (place <= last)[:, None])).to(tl.int32)
+    return key > t - ((channel < at)[None, :] | ((channel == at)[None, :] & (place <= last)[:, None])).to(
+        tl.int32
+    )

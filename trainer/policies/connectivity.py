@@ -34,7 +34,9 @@ class StaticSparse(BasePolicy):
         for i, layer in enumerate(wiring.layers):
             if self._sparse(layer):
                 count = erdos_renyi(self.epsilon, layer.rows, layer.columns)
-                layer.keep(_drawn(count, np.zeros(layer.rows * layer.columns, bool), self._words("connections", i)))
+                layer.keep(
+                    _drawn(count, np.zeros(layer.rows * layer.columns, bool), self._words("connections", i))
+                )
 
     def after_epoch(self, train_accuracy: float) -> None:
         self.epoch += 1
@@ -88,7 +90,9 @@ class NpsetFrozen(StaticSparse):
     def rewire(self, wiring: Wiring) -> None:
         if self.epoch < self.start or (self.epoch - self.start) % self.period:
             return
-        going = {i: self._going(wiring.layers[i]) for i in wiring.hidden}  # all chosen before the first goes, and takes connections along
+        going = {
+            i: self._going(wiring.layers[i]) for i in wiring.hidden
+        }  # all chosen before the first goes, and takes connections along
         for i, neurons in going.items():
             wiring.remove(i, neurons)
 
@@ -146,7 +150,9 @@ def _drawn(count: int, taken: np.ndarray, words: np.random.PCG64) -> np.ndarray:
     found = [np.arange(0)]
     while count:
         # 53 bits: a float has no more
-        places = np.sort(((words.random_raw(count) >> np.uint64(11)) * (len(taken) / 2**53)).astype(np.int64))
+        places = np.sort(
+            ((words.random_raw(count) >> np.uint64(11)) * (len(taken) / 2**53)).astype(np.int64)
+        )
         fresh = ~taken[places]
         fresh[1:] &= places[1:] != places[:-1]
         found.append(places[fresh])
@@ -158,6 +164,8 @@ def _drawn(count: int, taken: np.ndarray, words: np.random.PCG64) -> np.ndarray:
 def _normal(count: int, words: np.random.PCG64) -> np.ndarray:
     """Standard normal numbers, two from two uniform ones."""
     pairs = -(-count // 2)
-    first, second = ((words.random_raw(2 * pairs) >> np.uint64(11)).astype(np.float64) + 0.5).reshape(2, pairs) / 2**53
+    first, second = ((words.random_raw(2 * pairs) >> np.uint64(11)).astype(np.float64) + 0.5).reshape(
+        2, pairs
+    ) / 2**53
     radius = np.sqrt(-2 * np.log(first))
     return np.concatenate([radius * np.cos(2 * np.pi * second), radius * np.sin(2 * np.pi * second)])[:count]

@@ -53,7 +53,9 @@ class KeepRatioPolicy(BasePolicy):
 class Dense(KeepRatioPolicy):
     """No constraint: the baseline."""
 
-    survivors: Survivors = field(default="largest", kw_only=True, metadata=HIDDEN)  # nothing is dropped, so nothing is chosen
+    survivors: Survivors = field(
+        default="largest", kw_only=True, metadata=HIDDEN
+    )  # nothing is dropped, so nothing is chosen
 
     def _move(self, train_accuracy: float) -> None:
         pass
@@ -87,7 +89,10 @@ class Controller(KeepRatioPolicy):
 
     def __post_init__(self) -> None:
         if self.floor == 0 and self.at_floor == "hold":
-            raise SettingError("floor", "must be above 0 where at_floor is 'hold': no activation survives a keep ratio of 0.")
+            raise SettingError(
+                "floor",
+                "must be above 0 where at_floor is 'hold': no activation survives a keep ratio of 0.",
+            )
 
     def _smooth(self, ema: float, train_accuracy: float) -> tuple[float | None, float]:
         """The smoothed accuracy before this epoch (None where the smoothing starts anew) and now."""
@@ -147,7 +152,9 @@ class Sawtooth(KeepRatioPolicy):
         if (self.step is None) == (self.decay is None):
             raise SettingError("step", "exactly one of step and decay must be given.")
         if self._ratio(self.period - 1) <= 0:
-            raise SettingError("period", f"of {self.period} epochs takes the ratio to 0; shorten it or take a smaller step.")
+            raise SettingError(
+                "period", f"of {self.period} epochs takes the ratio to 0; shorten it or take a smaller step."
+            )
 
     def _ratio(self, since_reset: int) -> float:
         ratio = 1 - self.step * since_reset if self.step is not None else (self.decay or 1.0) ** since_reset
@@ -172,4 +179,7 @@ class RandomKeep(KeepRatioPolicy):
         self._move(0.0)
 
     def _move(self, train_accuracy: float) -> None:
-        self.keep_ratio = round(self.low + (self.high - self.low) * randomness.uniform(self.seed, "keep-ratio", self.epoch + 1), 12)
+        self.keep_ratio = round(
+            self.low + (self.high - self.low) * randomness.uniform(self.seed, "keep-ratio", self.epoch + 1),
+            12,
+        )

@@ -60,7 +60,7 @@ if folder := os.environ.get("DIE_ONCE"):
 
     import threading
 
-    from sweep.worker import Worker
+    from sweep.cluster.worker import Worker
 
     set_up, step = Worker.__init__, Worker.step
     made: list[int] = []
@@ -74,7 +74,9 @@ if folder := os.environ.get("DIE_ONCE"):
     def die_when_idle(self: Worker) -> dict[str, Any]:
         report = step(self)
         if report["state"] == "ended":
-            threading.Timer(0.002, die, ["idle"]).start()  # after the answer was given, before the next question
+            threading.Timer(
+                0.002, die, ["idle"]
+            ).start()  # after the answer was given, before the next question
         return report
 
     setattr(Worker, "__init__", die_in_reset)  # noqa: B010  (a plain assignment is an error to the type checker)

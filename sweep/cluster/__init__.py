@@ -1,0 +1,1 @@
+"""The plan's work on a Ray cluster. Nothing else imports Ray."""

@@ -1,0 +1,195 @@
+"""A Ray cluster as it is now: its nodes, the runs that fit on them, and whether each node can do the work. Knows nothing of Tune."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from sweep.errors import AbortSweep
+
+# before Ray is imported, by whoever comes first
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault(
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+)  # what it will do by default; until then it warns
+
+import ray
+from ray import exceptions
+from ray._private import utils
+from ray._private.node import Node
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import sweep
+import trainer
+from sweep.cluster import preflight
+from sweep.study.contents import Resources
+from trainer.data import Data
+from trainer.store import Store
+
+LOCAL_OBJECTS = 100 * 2**20
+"""Bytes of the object store of a cluster of our own: nothing larger than a report is sent."""
+ANSWER_SECONDS = 120.0
+IDLE_SECONDS = 30
+"""How long Ray's first processes wait for work. By default they end after a second in which Tune has reserved their room."""
+
+
+class Cluster:
+    """Connected from construction to exit. Without an address it is this machine's, and ends with this process.
+
+    `early` names modules that the processes of a cluster of our own import before they are given work.
+    """
+
+    def __init__(self, address: str | None, resources: Resources, early: Sequence[str] = ()) -> None:
+        self.address, self.resources = address, resources
+        self._names: dict[str, str] = {}
+        self._blockers: dict[str, list[Any]] = {}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        setattr(utils, "set_sigterm_handler", _nothing)  # noqa: B010  (Ray's own exits with 15)
+        try:
+            if address:
+                ray.init(address=address, runtime_env={"py_modules": [trainer, sweep]}, **quiet)
+            else:
+                _start_here(resources, early, quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise AbortSweep(
+                f"no Ray cluster at {address}: {reason}" if address else f"Ray does not start here: {reason}"
+            ) from error
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.shutdown()
+
+    def name(self, node: str) -> str:
+        """A node's name for people."""
+        if node not in self._names:
+            self._alive()
+        return self._names.get(node, node[:8])
+
+    def slots(self, avoided: set[str]) -> int:
+        """Runs that may be under way at once."""
+        room = sum(self._room(node) for node in self._alive() if node["NodeID"] not in avoided)
+        return min(room, self.resources.workers or room)
+
+    def keep_away(self, node: str, avoided: set[str]) -> bool:
+        """Take a node's room, so that no attempt finds any there. Whether that was done: the last node stays in use."""
+        alive = self._alive()
+        if not any(self._room(other) for other in alive if other["NodeID"] not in avoided):
+            return False
+        holding = NodeAffinitySchedulingStrategy(node, soft=False)
+        blocker = ray.remote(_Blocker).options(  # type: ignore[attr-defined]
+            num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, scheduling_strategy=holding
+        )
+        room = sum(self._room(it) for it in alive if it["NodeID"] == node)
+        self._blockers[node] = [blocker.remote() for _ in range(room)]
+        return True
+
+    def examine(self, store: Store, data: list[Data], data_dir: Path) -> None:
+        """Refuse, by name, nodes that could not do the work or would do it differently."""
+        if not self.slots(set()):
+            told = "; ".join(
+                f"{self.name(n['NodeID'])} has {_resource(n, 'CPU'):g} CPUs, {_resource(n, 'GPU'):g} GPUs"
+                for n in self._alive()
+            )
+            wanted = f"{self.resources.cpus} CPUs and {self.resources.gpus:g} GPUs"
+            raise AbortSweep(
+                f"No node has room for a run, which takes {wanted} (resources in the study): {told or 'there is none'}."
+            )
+        note = f"preflight/{secrets.token_hex(4)}"
+        store.write(note, b"")
+        try:
+            here = preflight.probe(store.where(), data, str(data_dir), 0.0, note)
+            answers = {"this machine": here}
+            if self.address:
+                answers = self._ask_nodes(
+                    store, (store.where(), data, str(data_dir), self.resources.gpus, note)
+                )
+            if problems := preflight.compare(here, answers):
+                raise AbortSweep("\n".join(problems))
+        finally:
+            for name in store.names("preflight"):
+                store.delete(name)
+
+    def _ask_nodes(self, store: Store, question: tuple[Any, ...]) -> dict[str, dict[str, Any]]:
+        asked: dict[str, Any] = {}
+        for node in self._alive():
+            if self._room(node):
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                probe = ray.remote(preflight.probe).options(
+                    num_cpus=0, num_gpus=min(self.resources.gpus, 1), scheduling_strategy=there
+                )
+                asked[self.name(node["NodeID"])] = probe.remote(*question)
+        answers: dict[str, dict[str, Any]] = {}
+        for name, answer in asked.items():
+            try:
+                facts = answers[name] = cast("dict[str, Any]", ray.get(answer, timeout=ANSWER_SECONDS))
+            except exceptions.RayError as error:
+                raise AbortSweep(
+                    f"node {name} did not answer: {str(error).strip().splitlines()[0]}"
+                ) from error
+            if facts["answer"] and facts["answer"] not in store.names("preflight"):
+                facts["problems"].append(
+                    f"what it writes in {store.where()} is not seen by the driver: the store must be the same everywhere."
+                )
+        return answers
+
+    def _alive(self) -> list[dict[str, Any]]:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        self._names |= {
+            node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})" for node in nodes
+        }
+        return nodes
+
+    def _room(self, node: dict[str, Any]) -> int:
+        """Runs that fit on a node."""
+        share, gpus = self.resources.gpus, _resource(node, "GPU")
+        on_gpus = (
+            math.inf if not share else gpus // share if share >= 1 else gpus * math.floor(1 / share + 1e-9)
+        )
+        return int(min(_resource(node, "CPU") // self.resources.cpus, on_gpus))
+
+
+class _Blocker:
+    """Holds a slot."""
+
+
+def _start_here(resources: Resources, early: Sequence[str], quiet: dict[str, Any]) -> None:
+    """Start a cluster of our own, without the services that nobody asks there; decision 15 has their cost."""
+
+    def no_dashboard(node: Any, **_: Any) -> None:
+        node._webui_url = ""
+
+    for service, instead in (("api_server", no_dashboard), ("monitor", _nothing), ("log_monitor", _nothing)):
+        setattr(Node, f"start_{service}", instead)
+    # the dashboard's packages count as missing, so that its agent does without them as well
+    sys.modules["ray.dashboard.optional_deps"] = None  # type: ignore[assignment]
+    # Ray begins one process for each core. They import early where every one of them may have a run.
+    most = resources.workers or math.inf
+    every = resources.cpus == 1 and not resources.gpus and most >= (os.cpu_count() or 1)
+    system: dict[str, Any] = {"idle_worker_killing_time_threshold_ms": 1000 * IDLE_SECONDS}
+    system |= {"preload_python_modules": list(early)} if every else {}
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=LOCAL_OBJECTS,
+        _system_config=system,
+        **quiet,
+    )
+
+
+def _nothing(_: Any) -> None:
+    pass
+
+
+def _resource(node: dict[str, Any], kind: str) -> float:
+    return node["Resources"].get(kind, 0.0)

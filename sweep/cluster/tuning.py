@@ -1,0 +1,168 @@
+"""What Tune is given: an actor's hands, and whom to ask, tell and stop by. The driver decides; nothing is decided here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+from ray.tune import TuneError as TuneError
+from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.search import Searcher
+
+from sweep.cluster.worker import Job, Worker
+
+if TYPE_CHECKING:
+    from sweep.cluster.driver import Driver
+
+
+class _Attempt(tune.Trainable):
+    """An actor's hands. Setting up and resetting only remember: all that can fail is in `step`, where it is told and not raised."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.worker, self.failed = Worker(Job(**config["job"])), False
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self.failed:
+            os._exit(
+                1
+            )  # a process in which an attempt failed is not used again: nobody knows what state it is in
+        report = self.worker.step()
+        self.failed = report["state"] == "failed"
+        report["node"] = ray.get_runtime_context().get_node_id()
+        return {"report": json.dumps(report), "done": report["state"] == "ended"}
+
+    def cleanup(self) -> None:
+        self.worker.stop()
+
+
+class Asking(Searcher):
+    """Tune asks for the next attempt."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self.driver = driver
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        return True  # the slots are counted by the driver, which sees nodes come and go
+
+    def suggest(self, trial_id: str) -> Any:
+        return self.driver.guarded(lambda: self.driver.hand_out(trial_id)) or (
+            Searcher.FINISHED if self.driver.error else None
+        )
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        pass
+
+
+class Hearing(tune.Callback):
+    """Tune tells what happens to attempts."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.driver.begin(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.driver.guarded(lambda: self.driver.heard(trial.trial_id, json.loads(result["report"])))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.driver.guarded(lambda: self.driver.lost(trial.trial_id, _reason(trial)))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.driver.guarded(self.driver.tend)
+
+
+class Stopping(tune.Stopper):
+    """Ends each attempt at its next report, which lets it keep its last epoch; all of them at once when that takes too long."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.driver.stopping
+
+    def stop_all(self) -> bool:
+        return self.driver.out_of_patience()
+
+
+def fit(driver: Driver, name: str, folder: str) -> None:
+    """Let Tune carry the driver's attempts until there are no more. What Tune writes goes to `folder`; nobody reads it."""
+    if not driver.cluster.address:
+        # Tune asks for variables in its actors' processes. On this machine they have them already, and without that
+        # request Ray takes the processes that it began at its start.
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    tune.Tuner(
+        tune.with_resources(_Attempt, {"cpu": driver.resources.cpus, "gpu": driver.resources.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=Asking(driver),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=folder,
+            verbose=0,
+            callbacks=[Hearing(driver)],
+            stop=Stopping(driver),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            log_to_file=False,
+        ),
+    ).fit()
+
+
+_controller: Any = TuneController
+_reuse: Callable[[Any, Any], bool] = _controller._maybe_reuse_cached_actor
+
+
+def _reuse_where_none_is_starting(tune: Any, trial: Any) -> bool:
+    """Give a free process to the attempt that has none, and not to one whose own process is starting.
+
+    Tune throws the starting one away, each time: of runs shorter than a process's start one is under way at a time.
+    """
+    pending, having = tune._pending_trials, tune._trial_to_actor
+    return not (trial in having and any(it not in having for it in pending)) and _reuse(tune, trial)
+
+
+_controller._maybe_reuse_cached_actor = _reuse_where_none_is_starting
+
+
+def name_of(trial: Any) -> str:
+    """An attempt's name, and its folder's: nothing of its configuration, which is long."""
+    return trial.trial_id
+
+
+def _reason(trial: Any) -> str:
+    """Why a process is gone, as far as Ray can tell."""
+    text = ""
+    with suppress(OSError):
+        text = Path(trial.local_path, "error.txt").read_text()
+    for sign, reason in _SIGNS.items():
+        if sign in text:
+            return reason
+    return "its process ended: it was killed, or ran out of memory."
+
+
+_SIGNS = {
+    "node was dead": "its node is gone.",
+    "node has died": "its node is gone.",
+    "node died": "its node is gone.",
+    "OutOfMemory": "it was ended because its node was out of memory.",
+    "memory pressure": "it was ended because its node was out of memory.",
+}

@@ -1,0 +1,350 @@
+"""What a study would do, before it does it: counts, hours, power and warnings."""
+
+from __future__ import annotations
+
+import math
+import operator
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweep.errors import RejectStudy
+from sweep.estimate import measured
+from sweep.estimate.measured import Pace, Results
+from sweep.format import duration
+from sweep.gains.comparisons import Look, first_place, seeds_with
+from sweep.gains.looks import accepted_looks, looks_at
+from sweep.ledger.ledger import Ledger
+from sweep.planning.forecast import forecast, warnings
+from sweep.planning.plan import Plan
+from sweep.planning.work import Phase
+from sweep.statistics.paired import minimum_detectable_gain, power, smallest_p_value
+from sweep.study.study import Study
+from trainer.data import DataError
+from trainer.spec import RunSpec
+
+POWER = 0.8
+HOPELESS, EVEN = 0.1, 0.5
+"""Chances to find a gain of one standard deviation: under the first it is warned, and told with how many seeds it is the second."""
+SD = "the standard deviation of the differences within pairs"
+MOST_SEEDS = 200
+"""That are tried to find that number."""
+PHASES: tuple[Phase, ...] = ("search", "confirm")
+CALIBRATION_SECONDS = 6.0
+WORTH_SAYING = 0.95
+"""The share of the planned GPU-hours under which another packing of the runs is told."""
+FIXED_SECONDS, RUN_SECONDS = 9.0, 0.3
+"""What a sweep takes beside its runs, for its start and its end on one machine, and a run beside its epochs: to be
+set up, evaluated, committed, and followed by the next. `benchmarks.sweep` measures the first; decision 15 says how
+rough the second is."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Counts are of the whole study; `runs_left` is what `run` would still do."""
+
+    study: str
+    runs: dict[str, dict[str, int]]
+    """By arm and phase."""
+    epochs: int
+    runs_done: int
+    runs_left: int
+    slots: int
+    utilisation: float
+    seconds_per_epoch: float | None
+    seconds_from: str
+    seconds_left: float | None
+    """Wall time on these slots, the start and the end of the sweep included."""
+    gpu_hours_left: float | None
+    """None where a run takes no GPU, or where there is nothing to tell by."""
+    assumed: str
+    """What the times take for granted beyond the measurement, for people."""
+    faster: list[str]
+    """Packings of the runs that were measured to take fewer GPU-hours than the study's own, for people."""
+    pairs: int
+    """That are tested: after a look, those of the seeds that were added since."""
+    comparisons: int
+    smallest_p: float
+    detectable_sd: float
+    """The gain that one comparison finds with 80 % power, in standard deviations of the pair differences, at the strictest step of Holm;
+    where splits are drawn anew, on the task on which they overlap most."""
+    power_at_one_sd: float
+    """The chance that this comparison finds a gain of one such standard deviation."""
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path, gpu: str | None = None) -> Planned:
+        """Reads the ledger, if there is one. Where it holds no run to measure by, a results file tells (of `gpu`, or of the GPU here), or
+        else a few seconds of training here."""
+        grown = ledger.check(study, extend=True)
+        ledger.load(keep=False)
+        looks = accepted_looks(ledger, study)
+        whole = forecast(Plan(study, {}, {}), slots)
+        plan = Plan(study, ledger.results, ledger.proposals())
+        done = plan.finished.total()
+        gpus = study.resources.gpus
+        held = max(gpus, 1 / study.resources.sharing)  # where `gpus` is 0.75 nobody has the rest of it
+        benchmarks = measured.read(measured.RESULTS) if gpus else Results([], [])
+        pace = _pace(study, ledger, benchmarks, gpu, data_dir)
+        per_epoch = pace.seconds
+        rest = forecast(
+            plan, slots, lambda run: run_seconds(run.spec, per_epoch) if per_epoch else run.spec.task.epochs
+        )
+        hours = rest.epochs * per_epoch * held / 3600 if per_epoch and gpus else None
+        runs: dict[str, dict[str, int]] = {
+            arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]}
+            for arm in study.arms
+        }
+        pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.tested)
+        comparisons, alpha, test = study.comparisons, study.analysis.alpha, study.analysis.test
+        overlap = max(study.overlap(arm) for arm in study.tested)
+        one_sd = power(pairs, 1.0, alpha / comparisons, test, overlap)
+        return cls(
+            study=study.name,
+            runs={arm: dict(counts) for arm, counts in runs.items()},
+            epochs=whole.epochs,
+            runs_done=done,
+            runs_left=rest.runs.total(),
+            slots=slots,
+            utilisation=rest.utilisation,
+            seconds_per_epoch=per_epoch,
+            seconds_from=pace.source,
+            seconds_left=rest.makespan + (FIXED_SECONDS if rest.makespan else 0) if per_epoch else None,
+            gpu_hours_left=hours,
+            assumed=pace.assumed,
+            faster=list(_faster(hours, pace, rest.epochs)),
+            pairs=pairs,
+            comparisons=comparisons,
+            smallest_p=smallest_p_value(pairs) if test == "sign-flip" else 0.0,
+            detectable_sd=minimum_detectable_gain(
+                pairs, math.sqrt(1 + pairs * overlap), alpha=alpha / comparisons, power=POWER
+            ),
+            power_at_one_sd=one_sd,
+            warnings=[
+                *_growth(grown, study.confirm.seeds - pairs),
+                *_hopeless(study, pairs, one_sd, overlap, looks_at(ledger, study, more=True)),
+                *warnings(study),
+                *benchmarks.damaged,
+            ],
+        )
+
+
+def run_seconds(spec: RunSpec, per_epoch: float) -> float:
+    """How long a run keeps its slot."""
+    return spec.task.epochs * per_epoch + RUN_SECONDS
+
+
+def _growth(grown: list[str], seen: int) -> Iterator[str]:
+    if grown:
+        yield f"the study grew since it was begun ({'; '.join(grown)}); `run --extend` accepts that."
+    if seen:
+        yield f"the first {seen} seeds have been seen: only those after them are tested. What they said stays in the report."
+
+
+def _faster(hours: float | None, pace: Pace, epochs: int) -> Iterator[str]:
+    """A line about each packing that saves hours worth speaking of."""
+    for how, seconds in pace.packings.items():
+        if hours and (others := epochs * seconds / 3600) < WORTH_SAYING * hours:
+            yield f"{how}: about {_rounded(others)} GPU-hours"
+
+
+def _hopeless(study: Study, pairs: int, one_sd: float, overlap: float, if_more: list[Look]) -> Iterator[str]:
+    """A plan whose comparisons will find next to nothing, and how many seeds would do, where some number does."""
+    if one_sd >= HOPELESS:
+        return
+    alpha, test = study.analysis.alpha / study.comparisons, study.analysis.test
+    enough = next(
+        (
+            more
+            for more in range(pairs + 1, MOST_SEEDS + 1)
+            if power(more, 1.0, alpha, test, overlap) >= EVEN
+        ),
+        None,
+    )
+    advice = ""
+    if enough is not None:
+        seeds = seeds_with(study, if_more, lambda arm: enough if arm in study.tested else 0)
+        advice = f" Write confirm.seeds: {seeds} for a chance of {EVEN:.0%}."
+    yield (
+        f"the comparison will find next to nothing: {pairs} pairs find a true gain of one SD ({SD}) with a chance of {one_sd:.0%}.{advice}"
+    )
+
+
+def shown_plan(study: Study, planned: Planned) -> RenderableType:
+    """For people."""
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for name in ("arm", "searched", "search runs", "confirm runs"):
+        table.add_column(name, justify="left" if name in ("arm", "searched") else "right")
+    for arm, runs in planned.runs.items():
+        shown = arm + (" (baseline)" if arm in study.baselines else "")
+        table.add_row(shown, _filled_in(study, arm), str(runs["search"] or "-"), str(runs["confirm"]))
+    total = planned.runs_done + planned.runs_left
+    share = study.resources.gpus
+    gpus = f" on {math.ceil(planned.slots / study.resources.sharing * max(share, 1))} GPUs" if share else ""
+    hours = (
+        f"; about {_rounded(planned.gpu_hours_left)} GPU-hours" if planned.gpu_hours_left is not None else ""
+    )
+    lines = [
+        f"{total} runs, {planned.epochs:,} epochs; {planned.runs_done} runs are done.",
+        f"{planned.slots} at once{gpus}, {planned.utilisation:.0%} busy; time: {duration(planned.seconds_left)}{hours} "
+        f"({planned.seconds_from}).",
+        *([f"Assumed: {planned.assumed}."] if planned.assumed else []),
+        *(f"Faster by the same measurement: {line}." for line in planned.faster),
+        f"{planned.comparisons} comparisons of {planned.pairs} pairs ({study.analysis.test}, Holm at {study.analysis.alpha:g}), at r = "
+        + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)
+        + ".",
+        f"A true gain of {planned.detectable_sd:.2f} SD is found with a chance of {POWER:.0%}, one of 1 SD with "
+        f"{planned.power_at_one_sd:.0%}. (SD: {SD}. Counted for the comparison that Holm holds to the strictest level.)",
+    ]
+    parts: list[RenderableType] = [table, *map(Text, lines)]
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]
+    return Group(*parts)
+
+
+def _filled_in(study: Study, arm: str) -> str:
+    """What of an arm is not in the study's file."""
+    it = study.arms[arm]
+    if it.repeat:
+        return f"as {study.base_of(it.repeat)}, on other seeds"
+    settings = [", ".join(key.split(".", 1)[1] for key in study.searched(arm))]
+    if it.match:
+        other, taken = (
+            study.base_of(it.match.arm),
+            [setting.split(".", 1)[1] for setting in it.match.settings],
+        )
+        settings += (
+            [f"{', '.join(taken)} as {other}'s finalist has {'it' if len(taken) == 1 else 'them'}"]
+            if taken
+            else []
+        )
+        settings += (
+            [f"as many parameters as {other} has at the {it.match.counted}"] if it.match.counted else []
+        )
+    return "; ".join(filter(None, settings)) or "-"
+
+
+def _rounded(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _pace(study: Study, ledger: Ledger, benchmarks: Results, gpu: str | None, data_dir: Path) -> Pace:
+    """By all the runs that are done; else by one run of the first tested arm on each task, as if those of every other arm took as long."""
+    if gpu is not None and not study.resources.gpus:
+        raise RejectStudy(
+            [
+                f"--gpu {gpu}: the runs of {study.name} take no GPU; resources.gpus in the study says what a run takes."
+            ]
+        )
+    asked = (
+        None if gpu is None else benchmarks.device(gpu)
+    )  # before all else: a slip is told whether or not the name is needed
+    epochs = sum(result.epochs for result in ledger.results.values())
+    if epochs:
+        return Pace(
+            sum(result.seconds for result in ledger.results.values()) / epochs,
+            f"measured on {len(ledger.results)} runs",
+        )
+    first = study.base_of(study.family[0])
+    arms = (
+        study.baselines
+        if study.arms[study.family[0]].repeat
+        else [arm for arm in study.family if study.base_of(arm) == first]
+    )
+    specs = [study.run(study.ends(arm)[0], "confirm", 0) for arm in arms]
+    if study.resources.gpus:
+        return _together([_gpu_pace(study, spec, benchmarks, asked, data_dir) for spec in specs], specs)
+    return _together([_tried(study, spec, data_dir) for spec in specs], specs)
+
+
+def _together(paces: list[Pace], specs: list[RunSpec]) -> Pace:
+    """Average the pace over all tasks, weighted by epochs; every task has equally many runs."""
+    if unknown := [pace for pace in paces if pace.seconds is None]:
+        return unknown[0]
+
+    def mean(seconds: Iterable[float]) -> float:
+        epochs = [spec.task.epochs for spec in specs]
+        return math.fsum(map(operator.mul, seconds, epochs)) / sum(epochs)
+
+    everywhere = [how for how in paces[0].packings if all(how in pace.packings for pace in paces)]
+    return Pace(
+        mean(pace.seconds or 0.0 for pace in paces),
+        _listed(pace.source for pace in paces),
+        _listed(pace.assumed for pace in paces),
+        {how: mean(pace.packings[how] for pace in paces) for how in everywhere},
+    )
+
+
+def _listed(words: Iterable[str]) -> str:
+    """Each once, in order; nothing of what is empty."""
+    return "; ".join(dict.fromkeys(filter(None, words)))
+
+
+def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, asked: str | None, data_dir: Path) -> Pace:
+    sharing = study.resources.sharing
+    if asked and (pace := benchmarks.pace(asked, spec.task, sharing)):
+        return pace
+    here = device_here()
+    if here and asked in (None, here):  # what another GPU takes, a try on this one does not tell
+        return benchmarks.pace(here, spec.task, sharing) or _tried(study, spec, data_dir)
+    if asked:
+        return Pace(
+            None,
+            f"what was measured on {asked} does not fit this study: run `sweep plan` on a machine that has one",
+        )
+    fitting = sorted({it.device for it in benchmarks.measured if it.pace(spec.task, sharing)})
+    known = f", or give --gpu one that was measured: {', '.join(fitting)}" if fitting else ""
+    what = "no run to measure by, and no GPU here to try one on"
+    ways = f"run `{measured.COMMAND}` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
+    return Pace(None, f"{what}: {ways}{known}")
+
+
+def device_here() -> str | None:
+    """The GPU of this machine, by the name that a results file has for it."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def _tried(study: Study, spec: RunSpec, data_dir: Path) -> Pace:
+    gpus, sharing = study.resources.gpus, study.resources.sharing
+    try:
+        seconds = calibrate(spec, study.resources.cpus, "cuda" if gpus else "cpu", data_dir)
+    except DataError:
+        more = f": fetch it, or run `{measured.COMMAND}` in a checkout, which needs none" if gpus else ""
+        return Pace(None, f"no run to measure by, and no data here to try one on{more}")
+    alone = (
+        f"{sharing} runs that share a GPU are each as fast as the one that was tried, which had it to itself"
+        if sharing > 1
+        else ""
+    )
+    return Pace(seconds, "estimated by a few seconds of training here", alone)
+
+
+def calibrate(spec: RunSpec, threads: int, device: str, data_dir: Path) -> float:
+    """Seconds of an epoch on this machine: of whole epochs where some fit in the time, else from its batches alone."""
+    import torch
+
+    from trainer.training import Training
+
+    before: Any = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    training = Training(spec, device=device, data_dir=data_dir)
+    steps = training.steps()
+    next(steps)  # the first batch pays for what is made once
+    start, batches = time.perf_counter(), 0
+    for row in steps:
+        batches += row is None
+        # a GPU is not waited for after a batch, and its first epoch pays for what is recorded
+        enough = len(training.rows) >= 2 if device == "cuda" else training.rows or batches >= 3
+        if time.perf_counter() - start > CALIBRATION_SECONDS and enough:
+            break
+    spent = time.perf_counter() - start
+    torch.set_num_threads(before)
+    rows = training.rows[1:] or training.rows
+    return sum(row.seconds for row in rows) / len(rows) if rows else spent / batches * training.batches

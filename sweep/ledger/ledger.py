@@ -1,0 +1,303 @@
+"""The study's folder around its run folders: the study as declared, the candidates proposed, the index of results, and failures.
+
+    study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json  looks/<pairs>-<hash>.json
+    runs/<run_id>/...                       failures/<run_id>.json
+
+Everything but the index is the truth; the index is what was read from the run folders, and is read anew where it does not fit them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sweep.errors import ChangedStudy, DamagedLedger
+from sweep.ledger.results import from_plain, result_of
+from sweep.planning.work import Failure, Proposal, Result
+from sweep.study.contents import Contents, Values
+from sweep.study.study import Study
+from trainer.run_folder import DamagedRun, RunFolder
+from trainer.settings import SpecError
+from trainer.spec import RunSpec
+from trainer.store import digest, open_store, seal, unseal
+
+READERS = 16
+"""Run folders read side by side; on an object store each read is a round trip."""
+
+
+class Ledger:
+    """A study's folder in a place: a local folder or an object store's URL. `say` is told what a person should know."""
+
+    def __init__(self, place: str, study: str, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.study = study
+        self.store, self.runs_place = (
+            open_store(f"{place.rstrip('/')}/{study}"),
+            f"{place.rstrip('/')}/{study}/runs",
+        )
+        self.runs = open_store(self.runs_place)
+        self.results: dict[str, Result] = {}
+        self.damaged: dict[str, str] = {}
+        """Finished runs whose files cannot be trusted, with the reason."""
+        self._stamps: dict[str, str] = {}
+        self._failed: set[str] = set()
+
+    # the study
+
+    def declared(self) -> dict[str, Any] | None:
+        """What study.json holds: identity, hash and extensions; None where the ledger is not begun."""
+        return self._sealed("study.json")
+
+    def check(self, study: Study, extend: bool) -> list[str]:
+        """How the study grew since the ledger was begun; ChangedStudy where that is not accepted, or where it did not only grow."""
+        before = self.declared()
+        if before is None or before["identity"] == study.identity:
+            return []
+        lines = changes(before["identity"], study.identity)
+        grows = all(growth(before["identity"], study.identity))
+        if grows and extend:
+            return lines
+        hint = (
+            "It grew. --extend accepts that and records it."
+            if grows
+            else "Only growth can be accepted (more seeds, budget, finalists or arms). Give the changed study another name: copy the file."
+        )
+        begun = f"{study.name} is not the study that {self.store.where('study.json')} was begun with:"
+        raise ChangedStudy("\n".join([begun, *(f"  {line}" for line in lines), hint]))
+
+    def declare(self, study: Study, extend: bool, results_seen: int) -> None:
+        """Begin the ledger with this study, or see that it is the one it was begun with, or record how it grew."""
+        grown, before = self.check(study, extend), self.declared()
+        if before is None:
+            if self._has_work():
+                where = self.store.where("study.json")
+                raise DamagedLedger(
+                    f"{where} is missing, and there are runs. `sweep doctor` can write it anew."
+                )
+            self.store.create("study.json", declaration(study, []))
+        elif grown:
+            extension = {"at": now(), "changes": grown, "confirmed_before": results_seen}
+            self.store.write("study.json", declaration(study, [*before["extensions"], extension]))
+            self.say("extended: " + "; ".join(grown))
+        elif before.get("description", "") != study.contents.description:  # it may change at any time
+            self.store.write("study.json", declaration(study, before["extensions"]))
+
+    # proposals
+
+    def proposals(self) -> dict[tuple[str, int], list[Values]]:
+        """Every generation that was recorded."""
+        found: dict[tuple[str, int], list[Values]] = {}
+        for name in self.store.names("generations"):
+            if match := re.fullmatch(r"generations/(.+)-(\d+)\.json", name):
+                body = self._sealed(name)
+                assert body is not None
+                found[match[1], int(match[2])] = body["candidates"]
+        return found
+
+    def record(self, study: Study, due: Proposal, values: list[Values]) -> list[Values]:
+        """Keep a generation, with the scores it was proposed from; the one that stands, where another driver was first."""
+        name = f"generations/{due.arm}-{due.generation}.json"
+        history = [{"values": v, "score": score, "seeds": seeds} for v, score, seeds in due.history]
+        body = {
+            "study": identity_hash(study),
+            "arm": due.arm,
+            "generation": due.generation,
+            "candidates": values,
+            "proposed_from": history,
+        }
+        self.store.create(name, seal(body))
+        standing = self._sealed(name)
+        assert standing is not None
+        return standing["candidates"]
+
+    # results
+
+    def load(self, *, keep: bool = True) -> None:
+        """Learn what every finished run gave, from the index where it fits, and from the runs' own files elsewhere.
+
+        With `keep` the index is written anew where it lacked something; a reader beside the driver leaves that to the driver.
+        """
+        known: dict[str, tuple[str, Result]] = {}
+        try:
+            runs = unseal(self.store.read("index.json"))["runs"]
+            known = {run_id: (stamp, from_plain(values)) for run_id, (stamp, values) in runs.items()}
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError):
+            self.say(
+                f"damaged: {self.store.where('index.json')}. It is only a summary; it is made anew from the runs."
+            )
+        stamps = {
+            name.split("/")[0]: stamp
+            for name, stamp in self.runs.stamps().items()
+            if name.endswith("/outcome.json")
+        }
+        self._stamps = {run_id: stamp for run_id, (stamp, _) in known.items() if stamps.get(run_id) == stamp}
+        self.results, self.damaged = {run_id: known[run_id][1] for run_id in self._stamps}, {}
+        unread = [run_id for run_id in stamps if run_id not in self.results]
+        with ThreadPoolExecutor(READERS) as readers:
+            for run_id, found in zip(unread, readers.map(self._result, unread), strict=True):
+                if isinstance(found, Result):
+                    self.results[run_id], self._stamps[run_id] = found, stamps[run_id]
+                else:
+                    self.damaged[run_id] = found
+        if keep and (unread or known.keys() != self.results.keys()):
+            self.write_index()
+
+    def add(self, run_id: str, result: Result) -> None:
+        """A run that finished now."""
+        self.results[run_id] = result
+        if f"failures/{run_id}.json" in self._failed:
+            self.store.delete(f"failures/{run_id}.json")
+
+    def write_index(self) -> None:
+        """Keep what is known, for the next to start quickly."""
+        for run_id in self.results.keys() - self._stamps.keys():
+            if stamp := self.runs.stamps(run_id).get(
+                f"{run_id}/outcome.json"
+            ):  # else its folder was moved away since
+                self._stamps[run_id] = stamp
+        runs = {run_id: [stamp, asdict(self.results[run_id])] for run_id, stamp in self._stamps.items()}
+        self.store.write("index.json", seal({"runs": runs}))
+
+    def _result(self, run_id: str) -> Result | str:
+        where = self.runs.where(f"{run_id}/spec.json")
+        try:
+            spec = RunSpec.from_json(self.runs.read(f"{run_id}/spec.json").decode())
+            if spec.run_id != run_id:
+                return f"{where} is damaged: it is another run's. `sweep doctor` can write it anew."
+            folder = RunFolder(self.runs, spec, self.say)
+            outcome = folder.outcome()
+            assert outcome is not None
+            return result_of(folder, outcome)
+        except (SpecError, FileNotFoundError, UnicodeDecodeError) as error:
+            return f"{where} is damaged or missing: {error}. `sweep doctor` can write it anew."
+        except (DamagedRun, ValueError) as error:
+            return str(error)
+
+    # failures
+
+    def fail(self, run_id: str, failure: Failure, log: list[str]) -> None:
+        """Record that a run could not be finished, until it is."""
+        self.store.write(f"failures/{run_id}.json", seal({**asdict(failure), "log": log[-20:], "at": now()}))
+        self._failed.add(f"failures/{run_id}.json")
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """Runs that were tried and are not finished, with reason, node, attempts and the log's last lines."""
+        found: dict[str, dict[str, Any]] = {}
+        self._failed = set(self.store.names("failures"))
+        for name in self._failed:
+            run_id = name.removeprefix("failures/").removesuffix(".json")
+            with suppress(FileNotFoundError, DamagedLedger):
+                if run_id not in self.results and (body := self._sealed(name)):
+                    found[run_id] = body
+        return found
+
+    # looks
+
+    def look(self, pairs: int, arms: list[str]) -> None:
+        """Record that the comparisons of these arms over so many pairs were shown; the first time counts."""
+        body = {"pairs": pairs, "arms": arms, "at": now()}
+        self.store.create(f"looks/{pairs}-{digest(' '.join(arms).encode())[:8]}.json", seal(body))
+
+    def looks(self) -> list[dict[str, Any]]:
+        """Every one of them, in the order of time."""
+        found = [body for name in self.store.names("looks") if (body := self._sealed(name))]
+        return sorted(found, key=lambda body: (body["at"], body["pairs"]))
+
+    def _has_work(self) -> bool:
+        return any(name.startswith(("runs/", "generations/")) for name in self.store.names())
+
+    def _sealed(self, name: str) -> dict[str, Any] | None:
+        try:
+            return unseal(self.store.read(name))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DamagedLedger(
+                f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. `sweep doctor` says whether it can be rebuilt; "
+                "else restore it from a backup."
+            ) from error
+
+
+def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
+    """The content of study.json. The names of arms and tasks stand apart: sealing sorts keys, and people wrote them in an order."""
+    identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.contents.arms)}
+    if study.contents.tasks:
+        identity["tasks"] = list(study.contents.tasks)
+    return seal({**identity, "description": study.contents.description, "extensions": extensions})
+
+
+def identity_hash(study: Study) -> str:
+    """Of everything that decides what is measured and compared."""
+    return digest(seal(study.identity))[:16]
+
+
+def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted keys."""
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from flat(part, f"{place}.{key}" if place else str(key))
+    else:
+        yield place, value
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Every key that differs, as a line."""
+    old, new = dict(flat(before)), dict(flat(after))
+    return [_change(key, old, new) for key in _differing(old, new)]
+
+
+def growth(before: dict[str, Any], after: dict[str, Any]) -> list[bool]:
+    """For each of `changes`, whether it only adds to the study."""
+    old, new = dict(flat(before)), dict(flat(after))
+    return [_grows(key, before, after, old, new) for key in _differing(old, new)]
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [
+        key
+        for key in [*old, *(key for key in new if key not in old)]
+        if old.get(key, old) != new.get(key, new)
+    ]
+
+
+def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
+    match key in old, key in new:
+        case True, True:
+            return f"{key}: {old[key]} -> {new[key]}"
+        case True, False:
+            return f"{key}: {old[key]} is gone"
+        case _:
+            return f"{key}: {new[key]} is new"
+
+
+_MORE = re.compile(r"confirm\.seeds|search\.budget|search\.finalists|arms\.[^.]+\.budget")
+
+
+def _grows(
+    key: str, before: dict[str, Any], after: dict[str, Any], old: dict[str, Any], new: dict[str, Any]
+) -> bool:
+    if key.startswith("arms.") and key.split(".")[1] not in before["arms"]:
+        return True
+    if _MORE.fullmatch(key):
+        budget = (
+            "search.budget" if key.startswith("arms.") else key
+        )  # an arm that names none has the search's
+        was, now = (it.get(key) or it.get(budget) for it in (old, new))
+        return isinstance(was, int) and isinstance(now, int) and now > was
+    return key == "analysis.family" and set(_family(before)) <= set(_family(after))
+
+
+def _family(identity: dict[str, Any]) -> list[str]:
+    return Contents.model_validate(identity).family
+
+
+def now() -> str:
+    """The time, for records."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""What comes next. Pure: no Ray, no disk, no clock."""

@@ -1,0 +1,397 @@
+"""Everything that can be wrong with a study, found at once: its shape, its names and ranges, and what the trainer itself would refuse."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from sweep.statistics.paired import pairs_needed, smallest_p_value
+from sweep.study import space
+from sweep.study.contents import DECLARED_ELSEWHERE, NAME, Arm, Choice, Contents, Range, Values, is_searched
+from sweep.study.document import Place, Problem
+from sweep.study.shape import shape_problems
+from sweep.study.tasks import match_problems, resampling_problems, source, task_problems
+from trainer.policies import POLICIES
+from trainer.settings import Problem as SpecProblem
+from trainer.settings import SpecError, nearest
+from trainer.spec import RunSpec
+
+MOST_VALUES = 10_000
+"""Of a searched setting with a step."""
+MOST_EPOCHS = 1_000_000
+T = TypeVar("T")
+_ELSEWHERE: dict[str, Place] = {
+    f"task.{key}": tuple(place.split(".")) for key, place in DECLARED_ELSEWHERE.items()
+}
+
+
+def check(values: dict[str, Any]) -> tuple[Contents | None, list[Problem]]:
+    """A study's contents, and what is wrong with them: all of it, though one part may not even have the right shape."""
+    try:
+        contents = Contents.model_validate(values)
+    except ValidationError as error:
+        return None, _once(_misshapen(values, list(shape_problems(error))))
+    problems = list(_problems(contents))
+    if not {_part(place)[0] for place, _ in problems} & {
+        "arms",
+        "tasks",
+        "analysis",
+    }:  # else it is not yet clear what is compared
+        problems += _design_problems(contents)
+    return contents, _once(problems)
+
+
+def _misshapen(values: dict[str, Any], misshapen: list[Problem]) -> list[Problem]:
+    """What is wrong with a study of which some parts cannot be read: those, and what can be said of the others."""
+    broken = {_part(place) for place, _ in misshapen}
+    arms = values.get("arms")
+    if not isinstance(arms, dict) or broken & {("arms",), ("task",), ("tasks",)}:
+        return misshapen
+    sound = {
+        key: value for key, value in values.items() if key in Contents.model_fields and (key,) not in broken
+    }
+    sound["arms"] = {
+        name: {"policy": {"name": "dense"}} if ("arms", name) in broken else arm
+        for name, arm in arms.items()
+    }
+    try:
+        contents = Contents.model_validate({"analysis": {"baseline": ""}, **sound})
+    except ValidationError as error:  # pydantic counts the arms only once each of them is well-formed
+        return [*misshapen, *shape_problems(error)]
+    if ("search",) in broken:  # then nothing is known of what it holds out
+        contents = contents.model_copy(
+            update={"search": contents.search.model_copy(update={"validation": 0.0})}
+        )
+    return [
+        *misshapen,
+        *((place, reason) for place, reason in _problems(contents) if _part(place) not in broken),
+    ]
+
+
+def _part(place: Place) -> Place:
+    """What can be looked at by itself: an arm, or a key of the whole study."""
+    return place[: 2 if place[:1] == ("arms",) else 1]
+
+
+def _once(problems: list[Problem]) -> list[Problem]:
+    """Without what follows from another one: a key that is missing because it is misspelt."""
+    meant = {
+        (*place[:-1], word)
+        for place, reason in problems
+        for word in re.findall(r"^no such setting\. Did you mean '(.+)'\?", reason)
+    }
+    return [
+        (place, reason)
+        for place, reason in problems
+        if not (place in meant and reason.startswith("is missing"))
+    ]
+
+
+def _problems(contents: Contents) -> Iterator[Problem]:
+    """What is wrong with a study whose parts are well-formed."""
+    yield from task_problems(contents)
+    for name, arm in contents.arms.items():
+        told = [(("arms", name, *place), reason) for place, reason in _arm_problems(contents, name, arm)]
+        yield from told
+        if "name" in arm.policy and not is_searched("policy.name", arm.policy["name"]):
+            wrong = {place for place, _ in told if len(place) > 2}
+            if any(place[2:4] == ("match", "settings") for place in wrong):
+                continue  # what the policy lacks is then not clear
+            more = _spec_problems(contents, name, arm)
+            yield from (
+                (place, reason) for place, reason in more if not any(place[:n] in wrong for n in range(3, 6))
+            )
+    yield from _analysis_problems(contents)
+    yield from resampling_problems(contents)
+    ladder = contents.search.ladder
+    if any(after <= before for before, after in itertools.pairwise(ladder)):
+        yield ("search", "ladder"), f"must rise from rung to rung; it is {ladder}."
+    if twice := _twice(contents.confirm.include):
+        yield ("confirm", "include"), f"names {twice[0]} twice."
+    if len(contents.confirm.include) > contents.confirm.seeds:
+        yield (
+            ("confirm", "include"),
+            f"names {len(contents.confirm.include)} seeds; confirm.seeds is {contents.confirm.seeds}.",
+        )
+    gpus = contents.resources.gpus
+    if gpus > 1 and gpus != int(gpus):
+        yield ("resources", "gpus"), f"above 1 it must be whole; it is {gpus:g}."
+
+
+def _analysis_problems(contents: Contents) -> Iterator[Problem]:
+    arms, analysis = list(contents.arms), contents.analysis
+    if analysis.baseline not in arms:
+        yield (
+            ("analysis", "baseline"),
+            f"must be one of the arms {', '.join(arms)}; it is {analysis.baseline!r}.{nearest(analysis.baseline, arms)}",
+        )
+    elif contents.arms[analysis.baseline].repeat:
+        yield ("analysis", "baseline"), "must be an arm of its own, and not another one's repeat."
+    for i, arm in enumerate(analysis.family or []):
+        if arm == analysis.baseline:
+            yield (
+                ("analysis", "family", i),
+                f"{arm!r} is the baseline; it is what the others are compared with.",
+            )
+        elif arm not in arms:
+            yield (
+                ("analysis", "family", i),
+                f"must be one of the arms {', '.join(arms)}; it is {arm!r}.{nearest(arm, arms)}",
+            )
+    yield from _against_problems(contents)
+    if analysis.family == []:
+        yield (
+            ("analysis", "family"),
+            "is empty: nothing would be tested. Leave it out to test every arm but the repeats.",
+        )
+    elif analysis.family is None and not contents.family:
+        yield (
+            ("analysis", "family"),
+            "is left out, and every arm but the baseline is a repeat: nothing would be tested. Name one.",
+        )
+    for key, ratios in (
+        ("family", analysis.family or []),
+        ("endpoints", analysis.endpoints),
+        ("curve", analysis.curve),
+    ):
+        if twice := _twice(ratios):
+            yield ("analysis", key), f"names {twice[0]} twice."
+
+
+def _against_problems(contents: Contents) -> Iterator[Problem]:
+    arms, baseline = list(contents.arms), contents.analysis.baseline
+    told: set[tuple[str, str]] = set()
+    for arm, others in contents.analysis.against.items():
+        place: Place = ("analysis", "against", arm)
+        if arm not in arms:
+            yield place, f"must be one of the arms {', '.join(arms)}; it is {arm!r}.{nearest(arm, arms)}"
+        elif contents.arms[arm].repeat:
+            yield place, f"{arm!r} only repeats another arm; name that one."
+        if not others:
+            yield place, "names no arm to be tested over."
+        if twice := _twice(others):
+            yield place, f"names {twice[0]} twice."
+            continue
+        for i, other in enumerate(others):
+            if other not in arms:
+                yield (
+                    (*place, i),
+                    f"must be one of the arms {', '.join(arms)}; it is {other!r}.{nearest(other, arms)}",
+                )
+            elif other == baseline:
+                yield (*place, i), f"{other!r} is the baseline; gains over it are those of analysis.family."
+            elif other == arm:
+                yield (*place, i), "is the arm itself."
+            elif contents.arms[other].repeat:
+                yield (*place, i), f"{other!r} only repeats another arm; name that one."
+            elif (other, arm) in told:
+                yield (
+                    (*place, i),
+                    f"is the comparison that {other!r} has with {arm!r}, with the other sign: leave one of them out.",
+                )
+            told.add((arm, other))
+
+
+def _design_problems(contents: Contents) -> Iterator[Problem]:
+    """Why a study that could run should not: its confirmation could not find anything."""
+    pairs, comparisons, alpha = contents.confirm.seeds, contents.comparisons, contents.analysis.alpha
+    if pairs < 2:
+        yield ("confirm", "seeds"), f"a paired test needs at least 2; it is {pairs}."
+    elif contents.analysis.test == "sign-flip" and smallest_p_value(pairs) > alpha / comparisons:
+        yield (
+            ("confirm", "seeds"),
+            f"an exact sign-flip test of {pairs} pairs cannot go below p = {smallest_p_value(pairs):.2g}, and {comparisons} "
+            f"comparisons under Holm at {alpha:g} need {alpha / comparisons:.2g}. "
+            f"It takes at least {pairs_needed(comparisons, alpha)} seeds, or a smaller family.",
+        )
+
+
+def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
+    if not NAME.fullmatch(name):
+        yield (), f"an arm's name has small letters, digits, - and _; it is {name!r}."
+        return
+    if arm.repeat is not None:
+        others = [other for other, it in contents.arms.items() if not it.repeat]
+        if arm.repeat not in others:
+            yield (
+                ("repeat",),
+                f"must be one of the arms {', '.join(others)}; it is {arm.repeat!r}.{nearest(arm.repeat, others)}",
+            )
+        for key in sorted(arm.model_fields_set - {"repeat"}):
+            yield (key,), f"has no use beside repeat: the arm takes everything from {arm.repeat!r}."
+        return
+    yield from match_problems(contents, name, arm)
+    if "name" not in arm.policy:
+        yield (
+            ("policy",) if arm.policy else (),
+            f"needs a {'name' if arm.policy else 'policy'}: {', '.join(POLICIES)}.",
+        )
+        return
+    for key in DECLARED_ELSEWHERE:
+        if key in arm.task:
+            yield ("task", key), f"is declared in {DECLARED_ELSEWHERE[key]}."
+    if is_searched("policy.name", arm.policy["name"]):
+        yield ("policy", "name"), "cannot be searched; write an arm for each policy."
+        return
+    searched = arm.open_settings
+    if arm.budget and not searched:
+        yield ("budget",), "has no use: nothing is searched in this arm."
+    understood: dict[str, Range | Choice] = {}
+    for setting, written in searched.items():
+        place = tuple(setting.split(".", 1))
+        try:
+            understood[setting] = space.distribution(written)
+        except ValidationError as error:
+            yield from shape_problems(error, place, Choice if "choice" in written else Range)
+        else:
+            yield from (
+                (place, reason) for reason in _range_problems(contents, arm, setting, understood[setting])
+            )
+    if contents.search.proposer == "grid" and searched and len(understood) == len(searched):
+        points = [space.points(it, space.is_whole(arm, setting)) for setting, it in understood.items()]
+        budget = arm.budget or contents.search.budget
+        if all(0 < count <= MOST_VALUES for count in points) and math.prod(points) != budget:
+            yield ("budget",), f"must be {math.prod(points)}, the points of this arm's grid; it is {budget}."
+
+
+def _range_problems(contents: Contents, arm: Arm, setting: str, searched: Range | Choice) -> Iterator[str]:
+    if isinstance(searched, Choice):
+        if twice := _twice([(isinstance(value, bool), value) for value in searched.choice]):
+            yield f"names {twice[0][1]!r} twice."
+        return
+    if not searched.low < searched.high:
+        yield f"low must be below high; they are {searched.low:g} and {searched.high:g}."
+    if searched.log and searched.low <= 0:
+        yield f"with log, low must be above 0; it is {searched.low:g}."
+    if searched.log and searched.step:
+        yield "takes log or step, not both."
+    ends = [searched.low, searched.high, searched.step or 1.0]
+    if space.is_whole(arm, setting) and any(end != int(end) for end in ends):
+        yield "takes whole numbers; low, high and step must be whole."
+    points = space.points(searched, space.is_whole(arm, setting))
+    if contents.search.proposer == "grid" and not points and searched.low < searched.high:
+        yield "needs a step, or a choice, for the proposer 'grid'."
+    if points > MOST_VALUES and (searched.step or contents.search.proposer == "grid"):
+        yield f"has more than {MOST_VALUES:,} values; take a larger step."
+
+
+def _spec_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
+    """What the trainer says of the arm, on every task."""
+    tasks = contents.tasks or {"": {}}
+    found = {
+        task: dict(_refused_at(contents, name, arm, task, settings)) for task, settings in tasks.items()
+    }
+    for task, problems in found.items():
+        for place, reason in problems.items():
+            if place[0] == "tasks" or all(other.get(place) == reason for other in found.values()):
+                yield place, reason
+            elif reason.startswith("is missing") and place[0] == "task":
+                yield ("tasks", task, *place[1:]), reason
+            else:
+                yield place, f"on the task {task!r}: {reason}"
+
+
+def _refused_at(
+    contents: Contents, name: str, arm: Arm, task_name: str, settings: Values
+) -> Iterator[Problem]:
+    """What it says on one task, at the ends of everything searched; told where the setting is written."""
+    written = {**contents.task, **settings}
+    misplaced = {
+        f"task.{key}"
+        for key, value in written.items()
+        if is_searched(f"task.{key}", value) or key in DECLARED_ELSEWHERE
+    }  # told already
+    task = {key: value for key, value in written.items() if f"task.{key}" not in misplaced}
+    searched: dict[str, Range | Choice] = {}
+    unclear = misplaced - set(_ELSEWHERE)
+    for setting, written in arm.open_settings.items():
+        try:
+            searched[setting] = space.distribution(written)
+        except ValidationError:
+            unclear.add(setting)  # told already
+    taken, told = _taken(contents, name, arm, task), set[str]()
+    if taken and (found_in := source(contents, name, arm)):
+        told = {reason for _, reason in _refused_at(contents, *found_in, task_name, settings)}
+    unclear |= {setting for setting, it in taken.items() if it is None}
+    endpoints = list(dict.fromkeys([*contents.analysis.endpoints, *contents.analysis.curve]))
+    found: dict[Place, str] = {}
+    for values in space.extremes(arm, {**searched, **{setting: it for setting, it in taken.items() if it}}):
+        filled = space.filled(task, arm, values)
+        for setting in unclear:
+            part, key = setting.split(".", 1)
+            filled[part].pop(key, None)
+        filled["task"] |= {
+            "validation": contents.search.validation if searched else 0.0,
+            "endpoints": endpoints,
+        }
+        for problem in _refused({**filled, "seed": 0}):
+            if problem.path in taken:
+                assert arm.match
+                if (
+                    problem.path not in unclear and problem.reason not in told
+                ):  # else the other arm is where it is told
+                    found.setdefault(
+                        ("arms", name, "match", "settings", arm.match.settings.index(problem.path)),
+                        problem.reason,
+                    )
+            elif problem.path not in unclear:
+                place = _where(name, arm, problem, searched, values)
+                own = len(place) > 1 and place[0] == "task" and place[1] in settings
+                found.setdefault(("tasks", task_name, *place[1:]) if own else place, problem.reason)
+    yield from found.items()
+
+
+def _taken(contents: Contents, name: str, arm: Arm, task: Values) -> dict[str, Range | Choice | None]:
+    """What the settings may be that an arm takes from another one; None where that cannot be told, for a reason that is told already."""
+    found: dict[str, Range | Choice | None] = {}
+    other = source(contents, name, arm)
+    wrong = {
+        place[2] for place, _ in match_problems(contents, name, arm) if place[:2] == ("match", "settings")
+    }
+    for setting in [it for i, it in enumerate(arm.match.settings if arm.match else []) if i not in wrong]:
+        try:
+            found[setting] = space.possible(task, other[1], setting) if other else None
+        except ValidationError:
+            found[setting] = None
+    return found
+
+
+def _refused(run: dict[str, Any]) -> Iterable[SpecProblem]:
+    try:
+        epochs = RunSpec.read(run).task.epochs
+    except SpecError as error:
+        return error.problems
+    return (
+        [SpecProblem("task.epochs", f"must be at most {MOST_EPOCHS:,}; it is {epochs:,}.")]
+        if epochs > MOST_EPOCHS
+        else []
+    )
+
+
+def _where(
+    name: str, arm: Arm, problem: SpecProblem, searched: dict[str, Range | Choice], values: Values
+) -> Place:
+    """Where a setting that the trainer refused is written."""
+    part, *keys = problem.path.split(".")
+    if problem.path in _ELSEWHERE:
+        return _ELSEWHERE[problem.path]
+    if part == "task" and not (keys and keys[0] in arm.task):
+        return ("task", *keys)
+    place = ("arms", name, part, *keys)
+    if problem.path not in searched or problem.reason.startswith("no such setting"):
+        return place
+    it, value = searched[problem.path], values[problem.path]
+    if isinstance(it, Choice):
+        return (*place, "choice", it.choice.index(value))
+    return (*place, "low" if value == it.low else "high")
+
+
+def _twice(values: Iterable[T]) -> list[T]:
+    """What stands in a list more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]

@@ -1,0 +1,1 @@
+"""A study as Parquet, with a data dictionary and a notebook."""

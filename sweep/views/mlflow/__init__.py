@@ -1,0 +1,1 @@
+"""A study as MLflow shows it. Nothing else imports MLflow."""

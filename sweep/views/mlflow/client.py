@@ -1,0 +1,248 @@
+"""The only room that imports MLflow: an experiment's runs by a key of ours, so that whatever is done twice is done once.
+
+A run is looked for before it is made; after any error all is looked for again, and of several runs with one key the smallest id stays.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sweep.errors import TrackerDown
+
+os.environ |= {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a create that is repeated after a lost answer makes a second run; we look first
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+}
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
+
+import logging
+import tempfile
+import textwrap
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from sweep.views.mlflow.following import shown_uri
+from sweep.views.mlflow.points import Point
+from trainer.store import StoreError, open_store
+
+MOST_METRICS, MOST_WORDS = 1000 - 2 * 100, 100
+"""In one request: MLflow takes 1,000 things in all, at most 100 of them parameters and 100 tags."""
+TAG_LENGTH, EXPERIMENT_TAG_LENGTH = 5000, 20_000
+KEY, OWNER, NAME = "sweep.key", "sweep.ledger", "mlflow.runName"
+SQLITE = "sqlite:///"
+EPOCH_ZERO_MS, STEP_MS = 1_600_000_000_000, 60_000
+"""A point's time follows from its step: with another time it would be another point."""
+
+
+@dataclass
+class TrackedRun:
+    """A run as MLflow has it."""
+
+    id: str
+    status: str
+    tags: dict[str, str]
+    params: set[str] = field(default_factory=set)
+
+
+class Experiment:
+    """One experiment. Opened lazily, and anew after an error."""
+
+    def __init__(self, uri: str, name: str, owner: str, artifacts: str | None) -> None:
+        """`owner` is the ledger that the experiment shows; `artifacts` where its files go, or None to leave that to a server."""
+        self.uri, self.name, self.owner, self.artifacts = uri, name, owner, artifacts
+        self.id = ""
+        self.tags: dict[str, str] = {}
+        self.runs: dict[str, TrackedRun] = {}
+        self.writes = self.points = 0
+        self._client: MlflowClient | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own."""
+        if self._client is None:
+            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            logging.getLogger("alembic").setLevel(logging.ERROR)
+            _begin_database(self.uri)
+            self._client = MlflowClient(self.uri)
+        return self._client
+
+    @property
+    def where(self) -> str:
+        """The address without its password."""
+        return shown_uri(self.uri)
+
+    @contextmanager
+    def errors(self) -> Generator[None]:
+        """Whatever goes wrong with the tracker, as one kind of error; what is known is then looked for again."""
+        try:
+            yield
+        except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
+            self.id = ""
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise TrackerDown(
+                f"MLflow at {self.where}: {textwrap.shorten(first, 300, placeholder=' ...')}"
+            ) from error
+
+    def open(self) -> None:
+        """Find or make the experiment, and learn what is in it; of doubles only the run with the smallest id stays."""
+        if not self.id:
+            self._find()
+        self.runs.clear()
+        for found in sorted(self._listed(), key=lambda run: run.info.run_id):
+            key = found.data.tags.get(KEY)
+            if key in self.runs:
+                self.delete_id(found.info.run_id)
+            elif key:
+                self.runs[key] = TrackedRun(
+                    found.info.run_id, found.info.status, dict(found.data.tags), set(found.data.params)
+                )
+
+    def _find(self) -> None:
+        names = [
+            self.name,
+            f"{self.name} @ {self.owner}",
+        ]  # another ledger has a study of this name in the same MLflow
+        for name in names:
+            found = self.client.get_experiment_by_name(name)
+            ours = found is not None and found.tags.get(OWNER) == self.owner
+            if found and OWNER in found.tags and (ours or self._beside_ledger()):
+                if found.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(found.experiment_id)
+                if ours:
+                    self.id, self.tags = found.experiment_id, dict(found.tags)
+                    return
+                # moved or copied with the ledger: it still keeps its files at the old place
+                self.client.rename_experiment(
+                    found.experiment_id, f"{name} before it was moved ({found.experiment_id})"
+                )
+                self.client.delete_experiment(found.experiment_id)
+                found = None
+            if found is None:
+                self.id, self.tags = (
+                    self.client.create_experiment(name, self.artifacts, {OWNER: self.owner}),
+                    {},
+                )
+                return
+        raise TrackerDown(
+            f"MLflow at {self.where}: the experiments {' and '.join(map(repr, names))} belong to other ledgers. Rename one there."
+        )
+
+    def _beside_ledger(self) -> bool:
+        """Whether the database lies in the ledger's own folder, where no other ledger has a study of this name."""
+        return (
+            self.uri.startswith(SQLITE)
+            and Path(self.uri.removeprefix(SQLITE)).absolute().parent == Path(self.owner).parent
+        )
+
+    def _listed(self) -> Iterator[Any]:
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def ensure(self, key: str, name: str, start_ms: int | None, tags: Mapping[str, str]) -> TrackedRun:
+        """The run with this key, made where there is none."""
+        if run := self.runs.get(key):
+            return run
+        whole = {KEY: key, NAME: name, **tags}
+        made = self.client.create_run(self.id, start_time=start_ms, tags=whole, run_name=name)
+        self.writes += 1
+        self.runs[key] = TrackedRun(made.info.run_id, "RUNNING", whole)
+        return self.runs[key]
+
+    def send(
+        self,
+        run: TrackedRun,
+        points: Iterable[Point] = (),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Metric points, and with the last of them parameters and tags that are not there yet: a tag may say what was sent."""
+        metrics = [Metric(it.key, it.value, EPOCH_ZERO_MS + it.step * STEP_MS, it.step) for it in points]
+        new = [Param(key, str(value)) for key, value in (params or {}).items() if key not in run.params]
+        changed = [
+            RunTag(key, value[:TAG_LENGTH])
+            for key, value in (tags or {}).items()
+            if run.tags.get(key) != value[:TAG_LENGTH]
+        ]
+        assert max(len(new), len(changed)) <= MOST_WORDS
+        while len(metrics) > MOST_METRICS:
+            self._log(run, metrics[:MOST_METRICS])
+            metrics = metrics[MOST_METRICS:]
+        if metrics or new or changed:
+            self._log(run, metrics, new, changed)
+        run.params |= {param.key for param in new}
+        run.tags |= {tag.key: tag.value for tag in changed}
+
+    def _log(
+        self,
+        run: TrackedRun,
+        metrics: list[Metric],
+        params: Sequence[Param] = (),
+        tags: Sequence[RunTag] = (),
+    ) -> None:
+        self.client.log_batch(run.id, metrics, params, tags)
+        self.writes, self.points = self.writes + 1, self.points + len(metrics)
+
+    def status(self, run: TrackedRun, status: str, end_ms: int | None) -> None:
+        """Say how a run stands."""
+        if run.status == status:
+            return
+        if status == "RUNNING":
+            self.client.update_run(run.id, status)
+        else:
+            self.client.set_terminated(run.id, status, end_ms)
+        run.status = status
+        self.writes += 1
+
+    def text(self, run: TrackedRun, name: str, content: str) -> None:
+        """A file of a run."""
+        self.client.log_text(run.id, content, name)
+        self.writes += 1
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """The experiment's own tags."""
+        for key, value in ((key, value[:EXPERIMENT_TAG_LENGTH]) for key, value in tags.items()):
+            if self.tags.get(key) != value:
+                self.client.set_experiment_tag(self.id, key, value)
+                self.tags[key] = value
+                self.writes += 1
+
+    def delete(self, key: str) -> None:
+        """Remove the run with a key."""
+        self.delete_id(self.runs.pop(key).id)
+
+    def delete_id(self, run_id: str) -> None:
+        """Remove a run; its children stay."""
+        self.client.delete_run(run_id)
+        self.writes += 1
+
+
+def _begin_database(uri: str) -> None:
+    """A new SQLite database appears whole or not at all: making its tables takes seconds, and half of them MLflow cannot mend."""
+    file = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or "?" in uri or file.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "mlflow.db"
+        MlflowClient(f"{SQLITE}{made}").search_experiments(max_results=1)
+        try:
+            open_store(file.parent).create(file.name, made.read_bytes())
+        except StoreError as error:
+            raise TrackerDown(str(error)) from error
