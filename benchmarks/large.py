@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.machine import describe
 from sweep.ledger.ledger import declaration
+from sweep.study.arms import Candidate
 from sweep.study.contents import Contents
-from sweep.study.study import Candidate, Study
+from sweep.study.study import Study
 from trainer.rows import EndpointRow, EpochRow, schema
 from trainer.store import digest, seal
 
@@ -52,7 +53,7 @@ def make(folder: Path, study: Study) -> None:
     root.mkdir(parents=True)
     (root / "study.json").write_bytes(declaration(study, []))
     for arm in study.arms:
-        for seed in study.pools[arm]:
+        for seed in study.arms[arm].seeds:
             spec = study.run(Candidate(arm, arm, {}), "confirm", seed)
             run = root / "runs" / spec.run_id
             (run / "attempt-1").mkdir(parents=True)

@@ -22,8 +22,9 @@ from sweep.planning.forecast import play, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.work import Proposal, Result, Run
+from sweep.study.arms import Candidate
 from sweep.study.contents import Contents, Values
-from sweep.study.study import Candidate, Study
+from sweep.study.study import Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 
@@ -140,7 +141,7 @@ def traced() -> dict[str, list[float]]:
 def result_bytes() -> float:
     """What one result takes; a driver holds them all the same."""
     plan = Plan(Study("plan", contents()), {}, {})
-    runs = list(iter(lambda: plan.next(0.0), None))
+    runs = list(iter(lambda: plan.queue.next(0.0), None))
     tracemalloc.start()
     kept = [result(run) for run in runs]
     size = tracemalloc.get_traced_memory()[0]

@@ -27,8 +27,9 @@ from sweep.planning.forecast import play
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.work import Result, Run
+from sweep.study.arms import Candidate
 from sweep.study.contents import Contents, Values
-from sweep.study.study import Candidate, Study
+from sweep.study.study import Study
 from trainer.randomness import uniform
 
 RESULTS = Path(__file__).parent / "results"

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from sweep.study import files as studies
-from sweep.study.study import Candidate
+from sweep.study.arms import Candidate
 from trainer.spec import RunSpec
 
 CORES = 2
@@ -36,6 +36,6 @@ def specs(path: Path) -> dict[str, list[RunSpec]]:
     """Every run of the study, by arm."""
     study = studies.load(path)
     return {
-        arm: [study.run(Candidate(arm, arm, {}), "confirm", seed) for seed in study.pools[arm]]
+        arm: [study.run(Candidate(arm, arm, {}), "confirm", seed) for seed in study.arms[arm].seeds]
         for arm in study.arms
     }

@@ -26,8 +26,9 @@ from sweep.planning.forecast import play
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.work import Result
+from sweep.study.arms import Candidate
 from sweep.study.contents import Contents
-from sweep.study.study import Candidate, Study
+from sweep.study.study import Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 

@@ -24,7 +24,8 @@ from typing import Any
 from benchmarks.large import make, study
 from benchmarks.machine import RESULTS, describe
 from sweep.ledger.ledger import Ledger
-from sweep.study.study import Candidate, Study
+from sweep.study.arms import Candidate
+from sweep.study.study import Study
 from sweep.views.mlflow.client import Experiment
 from sweep.views.mlflow.following import follow
 from sweep.views.mlflow.view import View
@@ -125,7 +126,7 @@ def behind(uri: str, whole: Path, folder: Path, made: Study) -> list[float]:
     follower.start()
     kept: dict[str, float] = {}
     for arm in made.arms:
-        for seed in made.pools[arm]:
+        for seed in made.arms[arm].seeds:
             run_id = made.run(Candidate(arm, arm, {}), "confirm", seed).run_id
             shutil.copytree(whole / made.name / "runs" / run_id, growing / made.name / "runs" / f".{run_id}")
             (growing / made.name / "runs" / f".{run_id}").rename(growing / made.name / "runs" / run_id)

@@ -1,6 +1,6 @@
 """`python -m sweep` is `sweep`."""
 
-from sweep.cli.sweeping import main
+from sweep.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -23,6 +23,13 @@ class RejectStudy(ValueError):
         super().__init__("\n".join([*shown, *([f"... and {more} more."] if more else [])]))
 
 
+class NothingBegun(RejectStudy):
+    """The ledger holds no study yet; `sweep run` begins it."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__([f"{where} holds no study yet."])
+
+
 class ChangedStudy(ValueError):
     """The study is not the one that its ledger was begun with; the message shows the difference."""
 

@@ -57,7 +57,7 @@ def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
     ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
     ledger.failures()
     for run_id, reason in ledger.damaged.items():
-        plan.damage(run_id, reason)
+        plan.queue.damage(run_id, reason)
     return plan
 
 
@@ -70,7 +70,7 @@ def drive(study: Study, place: str | Path, said: list[str] | None = None, most: 
     while not plan.over and done != most:
         while due := plan.wanted():
             plan.propose(due.arm, due.generation, ledger.record(study, due, propose(study, due)))
-        if not (run := plan.next(0.0)):
+        if not (run := plan.queue.next(0.0)):
             break
         last = work(Worker(job_of(ledger.runs_place, run.spec, keep_weights=run.phase == "confirm")))[-1]
         said += last["said"]
@@ -79,9 +79,9 @@ def drive(study: Study, place: str | Path, said: list[str] | None = None, most: 
             ledger.add(run.run_id, result)
             plan.finish(run.run_id, result)
             done += 1
-        elif not plan.lose(
+        elif not plan.queue.lose(
             run.run_id, Failure(last["reason"], damaged=last["damaged"]), blame=last["blame"]
         ):
-            ledger.fail(run.run_id, plan.failed[run.run_id], last["log"])
+            ledger.fail(run.run_id, plan.queue.failed[run.run_id], last["log"])
     ledger.write_index()
     return plan

@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 
 from sweep.ledger.ledger import Ledger
 from sweep.views.mlflow.client import KEY, OWNER, Experiment
-from sweep.views.mlflow.following import artifacts_of
+from sweep.views.mlflow.address import artifacts_of
 from sweep.views.mlflow.view import View
 from tests.sweeps import environment
 from trainer.rows import EpochRow, from_parquet, to_parquet

@@ -13,12 +13,6 @@ from typing import Any, cast
 
 from sweep.errors import AbortSweep
 
-# before Ray is imported, by whoever comes first
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-)  # what it will do by default; until then it warns
-
 import ray
 from ray import exceptions
 from ray._private import utils

@@ -1,13 +1,13 @@
-"""What Tune is given: an actor's hands, and whom to ask, tell and stop by. The driver decides; nothing is decided here."""
+"""What Tune is given: an actor's hands, and whom to ask, tell and stop by. Nothing is decided here."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import ray
 from ray import tune
@@ -16,14 +16,28 @@ from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import Searcher
 
+from sweep.cluster.reports import Failed, Report, from_json, to_json
 from sweep.cluster.worker import Job, Worker
 
-if TYPE_CHECKING:
-    from sweep.cluster.driver import Driver
+
+class Driver(Protocol):
+    """Whoever decides: asked for attempts, and told what comes of them."""
+
+    error: Exception | None
+
+    @property
+    def stopping(self) -> bool: ...
+    def hand_out(self, trial: str) -> Job | str | None: ...
+    def begin(self, trial: Any) -> None: ...
+    def heard(self, trial: str, report: Report) -> None: ...
+    def lost(self, trial: str, reason: str) -> None: ...
+    def tend(self) -> None: ...
+    def out_of_patience(self) -> bool: ...
+    def guarded(self, call: Callable[[], Any]) -> Any: ...
 
 
 class _Attempt(tune.Trainable):
-    """An actor's hands. Setting up and resetting only remember: all that can fail is in `step`, where it is told and not raised."""
+    """An actor's hands. Setting up and resetting only remember; all that can fail is in `step`, which reports it."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.worker, self.failed = Worker(Job(**config["job"])), False
@@ -34,13 +48,11 @@ class _Attempt(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self.failed:
-            os._exit(
-                1
-            )  # a process in which an attempt failed is not used again: nobody knows what state it is in
+            os._exit(1)  # a process in which an attempt failed is not used again: nobody knows what state it is in
         report = self.worker.step()
-        self.failed = report["state"] == "failed"
-        report["node"] = ray.get_runtime_context().get_node_id()
-        return {"report": json.dumps(report), "done": report["state"] == "ended"}
+        self.failed = isinstance(report, Failed)
+        text = to_json(report, ray.get_runtime_context().get_node_id())
+        return {"report": text, "done": report.state == "ended"}
 
     def cleanup(self) -> None:
         self.worker.stop()
@@ -57,9 +69,10 @@ class Asking(Searcher):
         return True  # the slots are counted by the driver, which sees nodes come and go
 
     def suggest(self, trial_id: str) -> Any:
-        return self.driver.guarded(lambda: self.driver.hand_out(trial_id)) or (
-            Searcher.FINISHED if self.driver.error else None
-        )
+        job = self.driver.guarded(lambda: self.driver.hand_out(trial_id))
+        if isinstance(job, Job):
+            return {"job": asdict(job)}
+        return job or (Searcher.FINISHED if self.driver.error else None)
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         pass
@@ -77,7 +90,7 @@ class Hearing(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self.driver.guarded(lambda: self.driver.heard(trial.trial_id, json.loads(result["report"])))
+        self.driver.guarded(lambda: self.driver.heard(trial.trial_id, from_json(result["report"])))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.driver.guarded(lambda: self.driver.lost(trial.trial_id, _reason(trial)))
@@ -99,14 +112,18 @@ class Stopping(tune.Stopper):
         return self.driver.out_of_patience()
 
 
-def fit(driver: Driver, name: str, folder: str) -> None:
-    """Let Tune carry the driver's attempts until there are no more. What Tune writes goes to `folder`; nobody reads it."""
-    if not driver.cluster.address:
+def fit(driver: Driver, name: str, folder: str, *, cpus: int, gpus: float, shared: bool) -> None:
+    """Let Tune carry the driver's attempts until there are no more. Nobody reads what Tune writes to `folder`.
+
+    An attempt takes `cpus` and `gpus`; `shared` says that the cluster is not this process's own.
+    """
+    mend_tune()
+    if not shared:
         # Tune asks for variables in its actors' processes. On this machine they have them already, and without that
         # request Ray takes the processes that it began at its start.
         class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
     tune.Tuner(
-        tune.with_resources(_Attempt, {"cpu": driver.resources.cpus, "gpu": driver.resources.gpus}),
+        tune.with_resources(_Attempt, {"cpu": cpus, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             search_alg=Asking(driver),
             num_samples=-1,
@@ -127,20 +144,22 @@ def fit(driver: Driver, name: str, folder: str) -> None:
     ).fit()
 
 
-_controller: Any = TuneController
-_reuse: Callable[[Any, Any], bool] = _controller._maybe_reuse_cached_actor
-
-
-def _reuse_where_none_is_starting(tune: Any, trial: Any) -> bool:
+def mend_tune() -> None:
     """Give a free process to the attempt that has none, and not to one whose own process is starting.
 
     Tune throws the starting one away, each time: of runs shorter than a process's start one is under way at a time.
     """
-    pending, having = tune._pending_trials, tune._trial_to_actor
-    return not (trial in having and any(it not in having for it in pending)) and _reuse(tune, trial)
+    controller: Any = TuneController
+    reuse: Callable[[Any, Any], bool] = controller._maybe_reuse_cached_actor
+    if reuse.__name__ == "_reuse_where_none_is_starting":
+        return
 
+    def _reuse_where_none_is_starting(tune: Any, trial: Any) -> bool:
+        pending, having = tune._pending_trials, tune._trial_to_actor
+        waits_for_its_own = trial in having and any(other not in having for other in pending)
+        return not waits_for_its_own and reuse(tune, trial)
 
-_controller._maybe_reuse_cached_actor = _reuse_where_none_is_starting
+    controller._maybe_reuse_cached_actor = _reuse_where_none_is_starting
 
 
 def name_of(trial: Any) -> str:

@@ -7,10 +7,11 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweep.cluster.reports import Began, Ended, Failed, Report, Training
 from sweep.ledger.results import result_of
 from trainer.data import Data, DataError, load
 from trainer.run_folder import DamagedRun, Superseded
@@ -44,18 +45,19 @@ _placed: dict[tuple[Data, str], Any] = {}
 
 
 class Worker:
-    """Call `step` until its report says that the attempt ended."""
+    """Works on one attempt. Call `step` until its report says that the attempt ended."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.said = job, list[str]()
+        self.job = job
         self.attempt: Any = None
-        self._work: Iterator[dict[str, Any]] | None = None
+        self._said: list[str] = []
+        self._work: Iterator[Report] | None = None
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> Report:
         """Work for a while. The first report comes at once and says where this process is."""
         if self._work is None:
             self._work = self._train()
-            return self._report("began", pid=os.getpid())
+            return Began(run_id=self.job.run_id, said=self._lines(), pid=os.getpid())
         try:
             return next(self._work)
         except (DataError, StoreError) as error:
@@ -64,45 +66,40 @@ class Worker:
             return self._failed(str(error), damaged=True)
         except Superseded as error:
             return self._failed(str(error), blame=False)
-        except (
-            BaseException
-        ) as error:  # whatever it is, the sweep hears of it from here, and not from a process that fell
-            return self._failed(
-                f"{type(error).__name__}: {str(error).strip() or 'no message'}",
-                trace=traceback.format_exc().rstrip(),
-            )
+        except BaseException as error:  # the sweep hears of it from here, and not from a process that fell
+            reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+            return self._failed(reason, trace=traceback.format_exc().rstrip())
 
     def stop(self) -> None:
-        """Keep the last whole epoch; for when the cluster takes the worker away before the attempt has ended."""
+        """Keep the last whole epoch: the cluster takes the worker away before the attempt has ended."""
         if self.attempt and not self.attempt.outcome:
-            with suppress(
-                StoreError, Superseded
-            ):  # nobody listens any more; the next attempt goes on from what is kept
+            # nobody listens any more; the next attempt goes on from what is kept
+            with suppress(StoreError, Superseded):
                 self.attempt.commit()
                 self.attempt.say("stopped; what was trained is kept")
                 self.attempt.close()
 
-    def _train(self) -> Iterator[dict[str, Any]]:
+    def _train(self) -> Iterator[Report]:
         import torch
 
         from trainer.attempt import Attempt
         from trainer.engine import place
-        from trainer.training import Training
+        from trainer.training import Training as OneRun
 
         job, spec = self.job, RunSpec.from_json(self.job.spec)
         torch.set_num_threads(job.threads)
         device, data = torch.device(job.device), spec.task.data
 
-        def train() -> Training:
+        def train() -> OneRun:
             if (data, job.data_dir) not in _placed:
                 _placed[data, job.data_dir] = place(load(data, Path(job.data_dir)), device)
-            return Training(spec, device=device, images=_placed[data, job.data_dir])
+            return OneRun(spec, device=device, images=_placed[data, job.data_dir])
 
         attempt = self.attempt = Attempt(
             open_store(job.place),
             spec,
             train,
-            show=self.said.append,
+            show=self._said.append,
             commit_seconds=job.commit_seconds,
             keep_weights=job.keep_weights,
         )
@@ -113,30 +110,25 @@ class Worker:
             if time.monotonic() - reported >= STEP_SECONDS:
                 reported = time.monotonic()
                 done = len(attempt.training.rows) + attempt.training.batch / attempt.training.batches
-                yield self._report("training", epochs=done, loss=row.train_loss if row else None)
+                loss = row.train_loss if row else None
+                yield Training(run_id=job.run_id, said=self._lines(), epochs=done, loss=loss)
         assert attempt.outcome is not None
         if hasattr(attempt, "training"):
             # The attempt and its folder refer to each other. The next run would have to collect garbage to get the engine.
             del attempt.training
-        yield self._report("ended", result=asdict(result_of(attempt.folder, attempt.outcome)))
+        yield Ended(run_id=job.run_id, said=self._lines(), result=result_of(attempt.folder, attempt.outcome))
 
-    def _failed(
-        self,
-        reason: str,
-        *,
-        trace: str = "",
-        damaged: bool = False,
-        machine: bool = False,
-        blame: bool = True,
-    ) -> dict[str, Any]:
-        log = self.attempt.log if self.attempt else self.said
+    def _failed(self, reason: str, *, trace: str = "", **why: bool) -> Failed:
+        log = self.attempt.log if self.attempt else self._said
         log += [trace] if trace else []
         if self.attempt and not self.attempt.outcome:
             with suppress(StoreError):
                 self.attempt.close()
         tail = "\n".join(log).splitlines()[-LOG_LINES:]
-        return self._report("failed", reason=reason, log=tail, damaged=damaged, machine=machine, blame=blame)
+        return Failed(run_id=self.job.run_id, said=self._lines(), reason=reason, log=tail, **why)
 
-    def _report(self, state: str, **more: Any) -> dict[str, Any]:
-        said, self.said = self.said, []
-        return {"run_id": self.job.run_id, "state": state, "said": said, **more}
+    def _lines(self) -> list[str]:
+        """What was said since the last report."""
+        lines = list(self._said)
+        self._said.clear()
+        return lines

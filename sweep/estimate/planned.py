@@ -18,14 +18,15 @@ from sweep.errors import RejectStudy
 from sweep.estimate import measured
 from sweep.estimate.measured import Pace, Results
 from sweep.format import duration
-from sweep.gains.comparisons import Look, first_place, seeds_with
 from sweep.gains.looks import accepted_looks, looks_at
+from sweep.gains.seeds import first_place, seeds_with
+from sweep.gains.rows import Look
 from sweep.ledger.ledger import Ledger
 from sweep.planning.forecast import forecast, warnings
 from sweep.planning.plan import Plan
-from sweep.planning.work import Phase
 from sweep.statistics.paired import minimum_detectable_gain, power, smallest_p_value
-from sweep.study.study import Study
+from sweep.study.arms import Phase
+from sweep.study import ResolvedArm, Study
 from trainer.data import DataError
 from trainer.spec import RunSpec
 
@@ -103,7 +104,7 @@ class Planned:
         }
         pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.tested)
         comparisons, alpha, test = study.comparisons, study.analysis.alpha, study.analysis.test
-        overlap = max(study.overlap(arm) for arm in study.tested)
+        overlap = max(study.arms[arm].overlap for arm in study.tested)
         one_sd = power(pairs, 1.0, alpha / comparisons, test, overlap)
         return cls(
             study=study.name,
@@ -183,7 +184,7 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
         table.add_column(name, justify="left" if name in ("arm", "searched") else "right")
     for arm, runs in planned.runs.items():
         shown = arm + (" (baseline)" if arm in study.baselines else "")
-        table.add_row(shown, _filled_in(study, arm), str(runs["search"] or "-"), str(runs["confirm"]))
+        table.add_row(shown, _filled_in(study.arms[arm]), str(runs["search"] or "-"), str(runs["confirm"]))
     total = planned.runs_done + planned.runs_left
     share = study.resources.gpus
     gpus = f" on {math.ceil(planned.slots / study.resources.sharing * max(share, 1))} GPUs" if share else ""
@@ -207,26 +208,20 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
     return Group(*parts)
 
 
-def _filled_in(study: Study, arm: str) -> str:
+def _filled_in(arm: ResolvedArm) -> str:
     """What of an arm is not in the study's file."""
-    it = study.arms[arm]
-    if it.repeat:
-        return f"as {study.base_of(it.repeat)}, on other seeds"
-    settings = [", ".join(key.split(".", 1)[1] for key in study.searched(arm))]
-    if it.match:
-        other, taken = (
-            study.base_of(it.match.arm),
-            [setting.split(".", 1)[1] for setting in it.match.settings],
-        )
-        settings += (
-            [f"{', '.join(taken)} as {other}'s finalist has {'it' if len(taken) == 1 else 'them'}"]
-            if taken
-            else []
-        )
-        settings += (
-            [f"as many parameters as {other} has at the {it.match.counted}"] if it.match.counted else []
-        )
-    return "; ".join(filter(None, settings)) or "-"
+    if arm.repeats:
+        return f"as {arm.repeats.base}, on other seeds"
+    parts = [", ".join(setting.split(".", 1)[1] for setting in arm.searched)]
+    if arm.match and arm.follows:
+        other, taken = arm.follows.base, [setting.split(".", 1)[1] for setting in arm.match.settings]
+        if taken:
+            parts.append(
+                f"{', '.join(taken)} as {other}'s finalist has {'it' if len(taken) == 1 else 'them'}"
+            )
+        if arm.match.counted:
+            parts.append(f"as many parameters as {other} has at the {arm.match.counted}")
+    return "; ".join(filter(None, parts)) or "-"
 
 
 def _rounded(hours: float) -> str:
@@ -250,13 +245,13 @@ def _pace(study: Study, ledger: Ledger, benchmarks: Results, gpu: str | None, da
             sum(result.seconds for result in ledger.results.values()) / epochs,
             f"measured on {len(ledger.results)} runs",
         )
-    first = study.base_of(study.family[0])
+    first = study.arms[study.family[0]].base
     arms = (
         study.baselines
-        if study.arms[study.family[0]].repeat
-        else [arm for arm in study.family if study.base_of(arm) == first]
+        if study.arms[study.family[0]].repeats
+        else [arm for arm in study.family if study.arms[arm].base == first]
     )
-    specs = [study.run(study.ends(arm)[0], "confirm", 0) for arm in arms]
+    specs = [study.run(study.arms[arm].ends[0], "confirm", 0) for arm in arms]
     if study.resources.gpus:
         return _together([_gpu_pace(study, spec, benchmarks, asked, data_dir) for spec in specs], specs)
     return _together([_tried(study, spec, data_dir) for spec in specs], specs)

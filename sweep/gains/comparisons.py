@@ -1,30 +1,29 @@
-"""The comparisons of a study: which candidate is held against which, over which pairs, and what the declared test says. Pure.
+"""The comparisons of a study: which candidate is held against which, over which pairs, and what the test says. Pure.
 
-Nothing here is tested over fewer pairs than were declared: a comparison that lacks one is incomplete, and says what it lacks.
+Nothing is tested over fewer pairs than were declared: a comparison that lacks one is incomplete and says what it lacks.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
 
 import numpy as np
 
-from sweep.errors import RejectStudy
+from sweep.gains.seeds import first_place
+from sweep.gains.rows import Compared, Look
 from sweep.planning.plan import Plan
-from sweep.planning.work import Result
-from sweep.statistics.paired import (
+from sweep.planning.work import Failure, Result
+from sweep.statistics import (
+    Comparison,
     gain_so_far,
     holm,
     minimum_detectable_gain,
     paired_comparison,
-    pairs_needed,
     two_way_standard_error,
 )
-from sweep.study.study import Candidate, Study
+from sweep.study import Candidate, ResolvedArm, Study
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import Dense, KeepRatioPolicy
 
@@ -34,90 +33,30 @@ Correct = Callable[[str, float], np.ndarray | None]
 
 
 @dataclass(frozen=True)
-class Look:
-    """A whole comparison that was computed and could be seen: of these arms, over so many pairs."""
+class Half:
+    """One side of the pairs: a finalist of an arm, with its confirmation runs by place in the pool."""
 
-    at: str
-    pairs: int
-    arms: list[str]
+    arm: ResolvedArm
+    candidate: Candidate | None
+    """None while the arm's search is under way."""
+    results: Mapping[int, Result]
+    failed: Mapping[str, Failure]
 
+    def run_id(self, place: int) -> str:
+        assert self.candidate
+        return self.arm.run(self.candidate.values, "confirm", self.arm.seeds[place]).run_id
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One candidate held against one reference at one keep ratio. Accuracies and gains are shares, not points."""
+    def missing(self, places: Iterable[int]) -> list[str]:
+        """What it lacks to be compared over these places."""
+        if self.candidate is None:
+            return [f"{self.arm.name}: its search is under way"]
+        return [self._why(self.candidate, place) for place in places if place not in self.results]
 
-    arm: Annotated[str, "of the study"]
-    task: Annotated[str, "that both are run on; empty where the study lists no tasks"]
-    candidate: Annotated[str | None, "the arm's finalist; null while its search is under way"]
-    reference_arm: Annotated[str, "the arm it is held against"]
-    reference: Annotated[str | None, "that arm's first finalist; null while its search is under way"]
-    keep_ratio: Annotated[float, "of the final weights that are compared"]
-    role: Annotated[
-        str,
-        "family: tested, under the correction; control: shown, not tested; repeat: the baseline's or an arm's own null",
-    ]
-    state: Annotated[
-        str, "complete, or incomplete: then there is no test, and the gain is that of the pairs so far"
-    ]
-    missing: Annotated[list[str], "what an incomplete comparison lacks"]
-    pairs: Annotated[int, "seeds that both have, among those compared"]
-    overlap: Annotated[
-        float,
-        "test rows over rows trained on, where each seed draws its own test rows; 0 where all have the same",
-    ]
-    first_place: Annotated[
-        int,
-        "place in the pool of the first seed that is compared; more than 0 after a look: seeds added then are tested alone",
-    ]
-    accuracy: Annotated[float | None, "mean over the pairs, of the candidate"]
-    reference_accuracy: Annotated[float | None, "mean over the pairs, of the reference"]
-    parameters: Annotated[
-        float | None,
-        "of the candidate's networks at the end of their runs, mean over the pairs; null where unknown",
-    ]
-    reference_parameters: Annotated[float | None, "of the reference's"]
-    gain: Annotated[float | None, "mean difference over the pairs"]
-    standard_error: Annotated[
-        float | None,
-        "of the gain, over the pairs; with what overlapping splits add, where each seed draws its own",
-    ]
-    two_way_standard_error: Annotated[
-        float | None,
-        "of the gain, were other seeds and other test images drawn; null where each seed has its own test images",
-    ]
-    ci_low: Annotated[float | None, "lower end of the interval that inverts the declared test at alpha"]
-    ci_high: Annotated[float | None, "its upper end"]
-    family_low: Annotated[
-        float | None,
-        "lower end at alpha over the comparisons of the family: all such intervals hold together",
-    ]
-    family_high: Annotated[float | None, "its upper end"]
-    p_value: Annotated[float | None, "of the declared test, by itself"]
-    p_error: Annotated[float | None, "Monte Carlo standard error of p_value; 0 where it is exact"]
-    p_holm: Annotated[
-        float | None, "corrected over the family; null outside it and until all of it is complete"
-    ]
-    effect_size: Annotated[
-        float | None, "gain over the standard deviation of the differences, corrected for few pairs"
-    ]
-    welch_p_value: Annotated[
-        float | None, "Welch's t test, as if seeds were no pairs: beside, for sensitivity"
-    ]
-    wilcoxon_p_value: Annotated[float | None, "Wilcoxon's signed-rank test: beside, for sensitivity"]
-    correlation: Annotated[float | None, "of the two halves of the pairs"]
-    detectable_gain: Annotated[
-        float | None,
-        "the gain that these pairs would find with 80 % power at the strictest step of the correction",
-    ]
-    diverged: Annotated[int, "diverged runs of the candidate among the pairs; they score 0"]
-    collapsed: Annotated[
-        int, "collapsed runs of the candidate: their final training loss is that of a guess"
-    ]
-    reference_diverged: Annotated[int, "diverged runs of the reference"]
-    reference_collapsed: Annotated[int, "collapsed runs of the reference"]
-    pairs_without: Annotated[int, "pairs in which neither half diverged or collapsed"]
-    gain_without: Annotated[float | None, "mean difference over those"]
-    standard_error_without: Annotated[float | None, "its standard error"]
+    def _why(self, candidate: Candidate, place: int) -> str:
+        run_id = self.run_id(place)
+        failure = self.failed.get(run_id)
+        why = f"failed: {failure.reason}" if failure else "has not finished"
+        return f"{candidate.name}, confirm seed {self.arm.seeds[place]} (run {run_id}) {why}"
 
 
 def comparisons(
@@ -131,249 +70,61 @@ def comparisons(
 
     `seeds` asks for what was there when the study had so many.
     """
-    study = plan.study
-    upto = seeds or study.confirm.seeds
-    found = [row for reference in references(study) for row in _over(plan, reference, looks, upto, correct)]
+    study, halves = plan.study, _halves(plan)
+    found: list[Compared] = []
+    for reference in references(study):
+        for candidate, against, places in _pairings(
+            study, halves, reference, looks, seeds or study.confirm.seeds
+        ):
+            for ratio in study.analysis.endpoints:
+                found.append(_compared(study, candidate, against, ratio, places, correct))
     family = [i for i, row in enumerate(found) if row.role == "family"]
-    p_values = [found[i].p_value for i in family]
-    if p_values and all(p is not None for p in p_values) and len(family) == study.comparisons:
-        for i, p in zip(family, holm([p for p in p_values if p is not None]), strict=True):
+    p_values = [p for i in family if (p := found[i].p_value) is not None]
+    if p_values and len(p_values) == len(family) == study.comparisons:
+        for i, p in zip(family, holm(p_values), strict=True):
             found[i] = replace(found[i], p_holm=p)
     return found
 
 
-def references(study: Study) -> list[str]:
-    """Task by task the baseline, and what else its arms are held against.
+def references(study: Study) -> list[ResolvedArm]:
+    """What arms are held against: task by task the baseline, and then some others.
 
-    Those are the other arms with its policy (as published where the baseline was tuned, or a dense network of another arm's size), and
-    those that `analysis.against` names.
+    Those are the arms with the baseline's policy (as published where the baseline was tuned, or a dense network of
+    another arm's size), and those that `analysis.against` names.
     """
-    found: list[str] = []
-    for baseline in study.baselines:
-        own = {
-            arm: it
-            for arm, it in study.arms.items()
-            if study.task_of(arm) == study.task_of(baseline) and not it.repeat
-        }
-        named = {arm for arm in own if any(study.is_tested(other, arm) for other in own)}
-        found += [
-            baseline,
-            *(
-                a
-                for a, it in own.items()
-                if a != baseline and (a in named or it.policy == own[baseline].policy)
-            ),
+    found: list[ResolvedArm] = []
+    for name in study.baselines:
+        baseline = study.arms[name]
+        own = [arm for arm in study.arms.values() if arm.task == baseline.task and not arm.repeats]
+        others = [
+            arm
+            for arm in own
+            if arm is not baseline
+            and (
+                any(other.is_tested_over(arm) for other in own)
+                or arm.written.policy == baseline.written.policy
+            )
         ]
+        found += [baseline, *others]
     return found
 
 
 def keep_ratios(study: Study) -> bool:
-    """Whether it matters at which keep ratio a network is read: where several are measured, or a policy moves it."""
-    moved = [
-        cls
-        for it in study.arms.values()
-        if not it.repeat and (cls := POLICIES[str(it.policy["name"])]) is not Dense
-    ]
+    """Whether the keep ratio at which a network is read matters: several are measured, or a policy moves it."""
+    own = [arm for arm in study.arms.values() if not arm.repeats]
+    policies = {POLICIES[str(arm.written.policy["name"])] for arm in own} - {Dense}
     measured = {*study.analysis.endpoints, *study.analysis.curve}
-    return len(measured) > 1 or any(issubclass(cls, KeepRatioPolicy) for cls in moved)
+    return len(measured) > 1 or any(issubclass(policy, KeepRatioPolicy) for policy in policies)
 
 
 def earlier(plan: Plan, looks: Sequence[Look], correct: Correct) -> dict[int, list[Compared]]:
-    """What the tests said at the looks before this one, by the number of seeds there were; each had its own chance of a false gain."""
+    """What the tests said at earlier looks, by the number of seeds there were; each could find a false gain."""
     sizes = sorted({look.pairs for look in looks if look.pairs < plan.study.confirm.seeds})
-    whole = {size: comparisons(plan, looks=looks, correct=correct, seeds=size) for size in sizes}
+    rows = {size: comparisons(plan, looks=looks, correct=correct, seeds=size) for size in sizes}
     return {
-        size: [row for row in rows if row.role == "family" and row.candidate] for size, rows in whole.items()
+        size: [row for row in found if row.role == "family" and row.candidate]
+        for size, found in rows.items()
     }
-
-
-def _over(
-    plan: Plan, reference: str, looks: Sequence[Look], upto: int, correct: Correct
-) -> Iterator[Compared]:
-    study, primary = plan.study, reference in plan.study.baselines
-    against = (plan.finalists(reference) or [None])[0]
-    for arm, it in study.arms.items():
-        if study.task_of(arm) != study.task_of(reference) or (
-            not primary and (it.repeat or arm == reference)
-        ):
-            continue
-        ranked = plan.finalists(arm) or [None] * study.finalists(arm)
-        for rank, candidate in enumerate(ranked):
-            if arm == reference and rank == 0:
-                continue
-            role = "family" if study.is_tested(arm, reference) else "repeat" if it.repeat else "control"
-            for ratio in study.analysis.endpoints:
-                places = range(first_place(study, arm, looks, upto), upto)
-                yield _compared(plan, arm, candidate, reference, against, ratio, role, places, correct)
-
-
-def first_place(study: Study, arm: str, looks: Iterable[Look], seeds: int | None = None) -> int:
-    """The place of the first seed that may still be tested: those that a look at fewer seeds has seen had their test."""
-    return max(
-        (look.pairs for look in looks if arm in look.arms and look.pairs < (seeds or study.confirm.seeds)),
-        default=0,
-    )
-
-
-def _compared(
-    plan: Plan,
-    arm: str,
-    candidate: Candidate | None,
-    reference: str,
-    against: Candidate | None,
-    ratio: float,
-    role: str,
-    places: range,
-    correct: Correct,
-) -> Compared:
-    halves = [_results(plan, side) for side in (candidate, against)]
-    both = [place for place in places if all(place in half for half in halves)]
-    pairs = [(halves[0][place], halves[1][place]) for place in both]
-    scores = [[half.score("test", ratio) for half in side] for side in zip(*pairs, strict=True)] or [[], []]
-    whole = [pair for pair in pairs if all(half.outcome == "completed" for half in pair)]
-    overlap = plan.study.overlap(arm)
-    so_far = gain_so_far(*scores, overlap=overlap)
-    without = gain_so_far(
-        *([pair[i].score("test", ratio) for pair in whole] for i in (0, 1)), overlap=overlap
-    )
-    missing = [
-        line
-        for side, half in zip((candidate, against), halves, strict=True)
-        for line in _missing(plan, side, half, places)
-    ]
-    if candidate is None or against is None:
-        missing = [
-            f"{name}: its search is under way"
-            for name, side in ((arm, candidate), (reference, against))
-            if side is None
-        ]
-    tested: dict[str, Any] = {}
-    if not missing:
-        # the two-way error is of a table of seeds by images: there is none where each seed has its own test images
-        tested = _tested(
-            plan,
-            scores,
-            overlap,
-            None if overlap else _bits(plan, [candidate, against], both, ratio, correct),
-        )
-    counts = [
-        {outcome: sum(pair[i].outcome == outcome for pair in pairs) for outcome in ("diverged", "collapsed")}
-        for i in (0, 1)
-    ]
-    return Compared(
-        arm=arm,
-        task=plan.study.task_of(arm),
-        candidate=candidate and candidate.name,
-        reference_arm=reference,
-        reference=against and against.name,
-        keep_ratio=ratio,
-        role=role,
-        state="incomplete" if missing else "complete",
-        missing=missing,
-        pairs=len(pairs),
-        overlap=overlap,
-        first_place=places.start,
-        accuracy=_mean(scores[0]),
-        reference_accuracy=_mean(scores[1]),
-        parameters=_parameters([pair[0] for pair in pairs]),
-        reference_parameters=_parameters([pair[1] for pair in pairs]),
-        gain=_known(so_far.mean),
-        standard_error=_known(so_far.standard_error),
-        **{name: tested.get(name) for name in _TESTED},
-        p_holm=None,
-        diverged=counts[0]["diverged"],
-        collapsed=counts[0]["collapsed"],
-        reference_diverged=counts[1]["diverged"],
-        reference_collapsed=counts[1]["collapsed"],
-        pairs_without=without.pairs,
-        gain_without=_known(without.mean),
-        standard_error_without=_known(without.standard_error),
-    )
-
-
-_FROM_TEST = (
-    "ci_low",
-    "ci_high",
-    "family_low",
-    "family_high",
-    "p_value",
-    "p_error",
-    "effect_size",
-    "welch_p_value",
-    "wilcoxon_p_value",
-    "correlation",
-)
-_TESTED = (*_FROM_TEST, "two_way_standard_error", "detectable_gain")
-
-
-def _tested(
-    plan: Plan, scores: list[list[float]], overlap: float, bits: list[np.ndarray] | None
-) -> dict[str, float | None]:
-    """What is said of a complete comparison alone."""
-    analysis, count = plan.study.analysis, plan.study.comparisons
-    found = paired_comparison(
-        *scores, alpha=analysis.alpha, test=analysis.test, comparisons=count, overlap=overlap
-    )
-    deviation = found.standard_error * math.sqrt(found.pairs)
-    detectable = minimum_detectable_gain(found.pairs, deviation, alpha=analysis.alpha / count, power=POWER)
-    return {
-        # infinite ends of an interval are said as they are: the test could not reject any gain on that side
-        **{name: None if math.isnan(value := getattr(found, name)) else value for name in _FROM_TEST},
-        "two_way_standard_error": _known(two_way_standard_error(*bits)) if bits else None,
-        "detectable_gain": detectable,
-    }
-
-
-def _bits(
-    plan: Plan, sides: list[Candidate | None], places: list[int], ratio: float, correct: Correct
-) -> list[np.ndarray] | None:
-    """Correctness by seed and image for both sides; None where a run's was not kept, as a diverged one's is not."""
-    found: list[np.ndarray] = []
-    for side in sides:
-        assert side
-        rows = [
-            correct(plan.study.run(side, "confirm", plan.study.pools[side.arm][place]).run_id, ratio)
-            for place in places
-        ]
-        if any(row is None for row in rows):
-            return None
-        found.append(np.stack([row for row in rows if row is not None]))
-    return found
-
-
-def _results(plan: Plan, candidate: Candidate | None) -> Mapping[int, Result]:
-    if candidate is None:
-        return {}
-    return plan.confirmed(candidate.arm)[
-        [it.name for it in plan.finalists(candidate.arm)].index(candidate.name)
-    ]
-
-
-def _missing(
-    plan: Plan, candidate: Candidate | None, half: Mapping[int, Result], places: Iterable[int]
-) -> Iterator[str]:
-    if candidate is None:
-        return
-    for place in places:
-        if place not in half:
-            seed = plan.study.pools[candidate.arm][place]
-            run_id = plan.study.run(candidate, "confirm", seed).run_id
-            why = f"failed: {plan.failed[run_id].reason}" if run_id in plan.failed else "has not finished"
-            yield f"{candidate.name}, confirm seed {seed} (run {run_id}) {why}"
-
-
-def _mean(scores: list[float]) -> float | None:
-    return math.fsum(scores) / len(scores) if scores else None
-
-
-def _parameters(results: list[Result]) -> float | None:
-    """At the end of the runs; the ledgers of before do not know."""
-    known = [float(it.parameters_end) for it in results if it.parameters_end]
-    return _mean(known) if len(known) == len(results) else None
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def seen(rows: Sequence[Compared]) -> list[str]:
@@ -381,48 +132,143 @@ def seen(rows: Sequence[Compared]) -> list[str]:
     return sorted({row.arm for row in rows if row.p_value is not None})
 
 
-def refuse_what_cannot_reject(
-    study: Study, looks: Sequence[Look], if_more: Sequence[Look] = (), begun: int | None = None
-) -> None:
-    """RejectStudy where the seeds after a look are too few to be tested alone; it names a number that is accepted.
-
-    `if_more` are the looks there would be with more seeds; `begun` is how many seeds the ledger has now.
-    """
-    seeds = study.confirm.seeds
-    for arm in study.arms:
-        first, needed = first_place(study, arm, looks), pairs_that_reject(study, arm)
-        if first and seeds - first < needed:
-            enough = seeds_with(study, [*looks, *if_more], lambda arm: pairs_that_reject(study, arm))
-            stay = ""
-            if (
-                begun
-                and begun < seeds
-                and all(
-                    begun - first_place(study, it, looks, begun) >= pairs_that_reject(study, it)
-                    for it in study.arms
-                )
-            ):
-                stay = f", or stay at the {begun} that it has"
-            raise RejectStudy(
-                [
-                    f"{study.name}: confirm.seeds: the first {first} seeds of {arm!r} were compared already, "
-                    f"and seeds that are added after a look are tested alone: {seeds - first} of them cannot "
-                    f"reject anything, {needed} can. "
-                    f"Ask for {enough} seeds or more{stay}."
-                ]
-            )
+def _halves(plan: Plan) -> dict[str, list[Half]]:
+    """Every arm's finalists with their runs; an arm whose search is under way has as many without a candidate."""
+    failed = plan.queue.failed
+    found: dict[str, list[Half]] = {}
+    for name, arm in plan.study.arms.items():
+        finalists = zip(plan.finalists(name), plan.confirmed(name), strict=True)
+        found[name] = [Half(arm, candidate, results, failed) for candidate, results in finalists]
+        found[name] = found[name] or [Half(arm, None, {}, failed) for _ in range(arm.finalists)]
+    return found
 
 
-def pairs_that_reject(study: Study, arm: str) -> int:
-    """The least pairs of an arm that could show a gain; two where nothing of it is tested, or by a t test."""
-    exact = arm in study.tested and study.analysis.test == "sign-flip"
-    return pairs_needed(study.comparisons, study.analysis.alpha) if exact else 2
+def _pairings(
+    study: Study, halves: Mapping[str, list[Half]], reference: ResolvedArm, looks: Sequence[Look], seeds: int
+) -> Iterator[tuple[Half, Half, range]]:
+    """What is held against a reference's first finalist, and the places in the pool that are compared."""
+    against = halves[reference.name][0]
+    for arm in study.arms.values():
+        if arm.task != reference.task or (
+            reference.role != "baseline" and (arm.repeats or arm is reference)
+        ):
+            continue
+        places = range(first_place(study, arm.name, looks, seeds), seeds)
+        for candidate in halves[arm.name]:
+            if candidate is not against:
+                yield candidate, against, places
 
 
-def seeds_with(study: Study, looks: Sequence[Look], pairs: Callable[[str], int]) -> int:
-    """The least number of seeds, above the study's, with which every arm has so many pairs that no look has seen."""
-    return next(
-        seeds
-        for seeds in itertools.count(study.confirm.seeds + 1)
-        if all(seeds - first_place(study, arm, looks, seeds) >= pairs(arm) for arm in study.arms)
+def _compared(
+    study: Study, candidate: Half, against: Half, ratio: float, places: range, correct: Correct
+) -> Compared:
+    arm, halves = candidate.arm, (candidate, against)
+    both = [place for place in places if all(place in half.results for half in halves)]
+    pairs = [(candidate.results[place], against.results[place]) for place in both]
+    sound = [pair for pair in pairs if all(result.outcome == "completed" for result in pair)]
+    scores, without = _scores(pairs, ratio), _scores(sound, ratio)
+    so_far, gain_without = (
+        gain_so_far(*scores, overlap=arm.overlap),
+        gain_so_far(*without, overlap=arm.overlap),
     )
+    # while a search is under way, what the other side lacks is not yet of interest
+    searching = [half for half in halves if half.candidate is None]
+    missing = [line for half in searching or halves for line in half.missing(places)]
+    tested = None if missing else _tested(study, scores, arm.overlap)
+    # the two-way error is of a table of seeds by images: there is none where each seed has its own test images
+    bits = None if missing or arm.overlap else _bits(halves, both, ratio, correct)
+    return Compared(
+        arm=arm.name,
+        task=arm.task,
+        candidate=candidate.candidate and candidate.candidate.name,
+        reference_arm=against.arm.name,
+        reference=against.candidate and against.candidate.name,
+        keep_ratio=ratio,
+        role="family" if arm.is_tested_over(against.arm) else "repeat" if arm.repeats else "control",
+        state="incomplete" if missing else "complete",
+        missing=missing,
+        pairs=len(pairs),
+        overlap=arm.overlap,
+        first_place=places.start,
+        accuracy=_mean(scores[0]),
+        reference_accuracy=_mean(scores[1]),
+        parameters=_parameters([pair[0] for pair in pairs]),
+        reference_parameters=_parameters([pair[1] for pair in pairs]),
+        gain=_finite(so_far.mean),
+        standard_error=_finite(so_far.standard_error),
+        two_way_standard_error=_finite(two_way_standard_error(*bits)) if bits else None,
+        # infinite ends of an interval are said as they are: the test could not reject any gain on that side
+        ci_low=_number(tested and tested.ci_low),
+        ci_high=_number(tested and tested.ci_high),
+        family_low=_number(tested and tested.family_low),
+        family_high=_number(tested and tested.family_high),
+        p_value=_number(tested and tested.p_value),
+        p_error=_number(tested and tested.p_error),
+        p_holm=None,
+        effect_size=_number(tested and tested.effect_size),
+        welch_p_value=_number(tested and tested.welch_p_value),
+        wilcoxon_p_value=_number(tested and tested.wilcoxon_p_value),
+        correlation=_number(tested and tested.correlation),
+        detectable_gain=_detectable(study, tested) if tested else None,
+        diverged=_ended(pairs, 0, "diverged"),
+        collapsed=_ended(pairs, 0, "collapsed"),
+        reference_diverged=_ended(pairs, 1, "diverged"),
+        reference_collapsed=_ended(pairs, 1, "collapsed"),
+        pairs_without=gain_without.pairs,
+        gain_without=_finite(gain_without.mean),
+        standard_error_without=_finite(gain_without.standard_error),
+    )
+
+
+def _scores(pairs: Sequence[tuple[Result, Result]], ratio: float) -> list[list[float]]:
+    """The test accuracies of the candidate and of the reference, pair by pair."""
+    return [[pair[side].score("test", ratio) for pair in pairs] for side in (0, 1)]
+
+
+def _ended(pairs: Sequence[tuple[Result, Result]], side: int, outcome: str) -> int:
+    return sum(pair[side].outcome == outcome for pair in pairs)
+
+
+def _tested(study: Study, scores: list[list[float]], overlap: float) -> Comparison:
+    """What the declared test says of a complete comparison."""
+    analysis = study.analysis
+    return paired_comparison(
+        *scores, alpha=analysis.alpha, test=analysis.test, comparisons=study.comparisons, overlap=overlap
+    )
+
+
+def _detectable(study: Study, found: Comparison) -> float:
+    deviation = found.standard_error * math.sqrt(found.pairs)
+    alpha = study.analysis.alpha / study.comparisons
+    return minimum_detectable_gain(found.pairs, deviation, alpha=alpha, power=POWER)
+
+
+def _bits(
+    halves: Iterable[Half], places: list[int], ratio: float, correct: Correct
+) -> list[np.ndarray] | None:
+    """Correctness by seed and image for both sides; None where a run's was not kept, as a diverged one's is not."""
+    found: list[np.ndarray] = []
+    for half in halves:
+        rows = [row for place in places if (row := correct(half.run_id(place), ratio)) is not None]
+        if len(rows) < len(places):
+            return None
+        found.append(np.stack(rows))
+    return found
+
+
+def _mean(scores: list[float]) -> float | None:
+    return math.fsum(scores) / len(scores) if scores else None
+
+
+def _parameters(results: list[Result]) -> float | None:
+    """The mean size of the networks at the end of the runs; None where one is unknown, as in ledgers of before."""
+    known = [float(result.parameters_end) for result in results if result.parameters_end]
+    return _mean(known) if len(known) == len(results) else None
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,15 +1,15 @@
-"""Which gains people have seen: after that, seeds that are added are tested alone."""
+"""Which gains people have seen: seeds that are added after a look are tested alone."""
 
 from __future__ import annotations
 
-from sweep.gains.comparisons import Look, refuse_what_cannot_reject
+from sweep.gains.seeds import refuse_what_cannot_reject
+from sweep.gains.rows import Look
 from sweep.ledger.ledger import Ledger, now
 from sweep.planning.plan import Plan
-from sweep.study import files as studies
-from sweep.study.study import Study
+from sweep.study import Study, from_declared
 
-SHOWN = 2
-"""Pairs with which a gain has a standard error, and so can be judged by eye."""
+ENOUGH_TO_SEE = 2
+"""So many pairs give a gain its standard error, and so can be judged by eye."""
 
 
 def accepted_looks(ledger: Ledger, study: Study) -> list[Look]:
@@ -21,7 +21,7 @@ def accepted_looks(ledger: Ledger, study: Study) -> list[Look]:
 
 
 def looks_at(ledger: Ledger, study: Study, *, more: bool = False) -> list[Look]:
-    """Every look so far. A study that now asks for more seeds adds one: the gains of the earlier ones were on show while they came in.
+    """Every look so far. A study that now asks for more seeds adds one: the earlier gains were on show as they came.
 
     The ledger has to be loaded. `more` takes the study for one that asks for more seeds.
     """
@@ -29,21 +29,19 @@ def looks_at(ledger: Ledger, study: Study, *, more: bool = False) -> list[Look]:
     declared = ledger.declared()
     if declared is None:
         return found
-    before = studies.from_declared(study.name, declared)
-    if (more or before.confirm.seeds < study.confirm.seeds) and (
-        arms := _shown(Plan(before, ledger.results, ledger.proposals()))
-    ):
+    before = from_declared(study.name, declared)
+    grows = more or before.confirm.seeds < study.confirm.seeds
+    if grows and (arms := _on_show(Plan(before, ledger.results, ledger.proposals()))):
         found.append(Look(now(), before.confirm.seeds, arms))
     return found
 
 
-def _shown(plan: Plan) -> list[str]:
+def _on_show(plan: Plan) -> list[str]:
     """The arms with a gain that could be judged."""
-    study = plan.study
-    bases = {baseline: (plan.confirmed(baseline) or [{}])[0].keys() for baseline in study.baselines}
-    arms = {arm: bases[study.baseline_of(arm)] for arm in study.arms if arm not in bases}
-    return sorted(
-        arm
-        for arm, base in arms.items()
-        if any(len(results.keys() & base) >= SHOWN for results in plan.confirmed(arm))
-    )
+    bases = {name: (plan.confirmed(name) or [{}])[0].keys() for name in plan.study.baselines}
+    others = [arm for arm in plan.study.arms.values() if arm.name not in bases]
+
+    def can_be_judged(arm: str, baseline: str) -> bool:
+        return any(len(results.keys() & bases[baseline]) >= ENOUGH_TO_SEE for results in plan.confirmed(arm))
+
+    return sorted(arm.name for arm in others if can_be_judged(arm.name, arm.baseline))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.gains.comparisons import Look, first_place
+from sweep.gains.seeds import first_place
+from sweep.gains.rows import Look
 from sweep.planning.plan import Plan
-from sweep.planning.work import Phase, Result
+from sweep.planning.work import Result
 from sweep.statistics.paired import Gain, gain_so_far
+from sweep.study.arms import Candidate, Phase
 
 
 @dataclass(frozen=True)
@@ -55,78 +57,82 @@ def overview(
     epochs: Mapping[str, float],
     looks: Sequence[Look] = (),
 ) -> Overview:
-    """`expected` has the runs there will be in all, `epochs` how far those under way are; gains are of the seeds after the last look."""
-    study = plan.study
-    ratios = study.analysis.endpoints
-    bases = {baseline: (plan.confirmed(baseline) or [{}])[0] for baseline in study.baselines}
-    running = Counter(run.arm for run, _ in plan.running.values())
-    failed = Counter(arm for run_id in plan.failed for arm in plan.arms_of(run_id))
-    arms: list[ArmView] = []
-    for arm in study.arms:
-        finalists = plan.finalists(arm)
-        base, overlap = bases[study.baseline_of(arm)], study.overlap(arm)
-        places = range(first_place(study, arm, looks), study.confirm.seeds)
-        confirmed: list[dict[int, Result]] = plan.confirmed(arm) or [{}]
-        for rank, results in enumerate(confirmed):
+    """How far a plan is.
+
+    `expected` has the runs there will be in all, and `epochs` how far those under way are. Gains are of the seeds
+    after the last look.
+    """
+    finished = plan.finished.total()
+    return Overview(
+        arms=list(_arm_views(plan, expected, looks)),
+        done=finished,
+        total=max(sum(expected.values()), finished),
+        running=len(plan.queue.running),
+        failed=len(plan.queue.failed),
+        seconds_spent=math.fsum(result.seconds for result in plan.results.values()),
+        seconds_left=_seconds_left(plan, expected, epochs),
+    )
+
+
+def _arm_views(
+    plan: Plan, expected: Mapping[tuple[Phase, str], int], looks: Sequence[Look]
+) -> Iterator[ArmView]:
+    study, ratios = plan.study, plan.study.analysis.endpoints
+    running = Counter(run.arm for run in plan.queue.running.values())
+    failed = Counter(arm for run_id in plan.queue.failed for arm in plan.arms_of(run_id))
+    for name, arm in study.arms.items():
+        base = (plan.confirmed(arm.baseline) or [{}])[0]
+        places = range(first_place(study, name, looks), study.confirm.seeds)
+        confirmed: list[dict[int, Result]] = plan.confirmed(name) or [{}]
+        finalists: list[Candidate | None] = [*plan.finalists(name)] or [None]
+        for rank, (candidate, results) in enumerate(zip(finalists, confirmed, strict=True)):
             first = rank == 0
             outcomes = Counter(result.outcome for result in results.values())
-            arms.append(
-                ArmView(
-                    arm=arm,
-                    candidate=finalists[rank].name if finalists else None,
-                    settings=finalists[rank].values if finalists else {},
-                    search_done=plan.finished["search", arm] if first else 0,
-                    search_total=expected.get(("search", arm), 0) if first else 0,
-                    confirm_done=len(results),
-                    confirm_total=study.confirm.seeds,
-                    running=running[arm] if first else 0,
-                    failed=failed[arm] if first else 0,
-                    diverged=outcomes["diverged"],
-                    collapsed=outcomes["collapsed"],
-                    endpoints={f"{ratio:g}": _mean(_scores(results, ratio)) for ratio in ratios},
-                    gains={}
-                    if arm in bases and first
-                    else {f"{r:g}": _gain(places, results, base, r, overlap) for r in ratios},
-                )
+            is_baseline = first and arm.role == "baseline"
+            gains = {f"{r:g}": _gain(places, results, base, r, arm.overlap) for r in ratios}
+            yield ArmView(
+                arm=name,
+                candidate=candidate.name if candidate else None,
+                settings=candidate.values if candidate else {},
+                search_done=plan.finished["search", name] if first else 0,
+                search_total=expected.get(("search", name), 0) if first else 0,
+                confirm_done=len(results),
+                confirm_total=study.confirm.seeds,
+                running=running[name] if first else 0,
+                failed=failed[name] if first else 0,
+                diverged=outcomes["diverged"],
+                collapsed=outcomes["collapsed"],
+                endpoints={f"{ratio:g}": _mean_accuracy(results, ratio) for ratio in ratios},
+                gains={} if is_baseline else gains,
             )
-    done, total = plan.finished.total(), max(sum(expected.values()), plan.finished.total())
-    spent = math.fsum(result.seconds for result in plan.results.values())
-    return Overview(
-        arms, done, total, len(plan.running), len(plan.failed), spent, _seconds_left(plan, expected, epochs)
-    )
 
 
 def _seconds_left(
     plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float]
 ) -> float | None:
-    """By the pace on each task so far; on one that has none yet, by that of all."""
-    study = plan.study
+    """The rest at the pace of each task so far; a task that has no finished run goes by that of all."""
+    study, running = plan.study, plan.queue.running
     if not plan.epochs:
         return None
-    pace: dict[str, float] = {}
-    for task in study.tasks:
-        own = [arm for arm in study.arms if study.task_of(arm) == task and plan.epochs[arm]] or list(
-            plan.epochs
-        )
-        pace[task] = math.fsum(plan.seconds[arm] for arm in own) / sum(plan.epochs[arm] for arm in own)
-    lengths = {
-        task: study.task(baseline).epochs
-        for task, baseline in zip(study.tasks, study.baselines, strict=True)
-    }
-    left = dict.fromkeys(study.tasks, 0.0)
-    for (phase, arm), count in expected.items():
-        left[study.task_of(arm)] += (count - plan.finished[phase, arm]) * lengths[study.task_of(arm)]
+    left = {task: 0.0 for task in study.tasks}
+    for (phase, name), count in expected.items():
+        arm = study.arms[name]
+        left[arm.task] += (count - plan.finished[phase, name]) * study.arms[arm.baseline].trained.epochs
     for run_id, done in epochs.items():
-        if run_id in plan.running:
-            left[study.task_of(plan.running[run_id][0].arm)] -= done
-    return math.fsum(max(0.0, left[task]) * pace[task] for task in study.tasks)
+        if run_id in running:
+            left[study.arms[running[run_id].arm].task] -= done
+    return math.fsum(max(0.0, left[task]) * _pace(plan, task) for task in study.tasks)
 
 
-def _scores(results: Mapping[int, Result], ratio: float) -> list[float]:
-    return [result.score("test", ratio) for result in results.values()]
+def _pace(plan: Plan, task: str) -> float:
+    """Seconds of an epoch so far."""
+    own = [name for name, arm in plan.study.arms.items() if arm.task == task and plan.epochs[name]]
+    own = own or list(plan.epochs)
+    return math.fsum(plan.seconds[arm] for arm in own) / sum(plan.epochs[arm] for arm in own)
 
 
-def _mean(scores: list[float]) -> float | None:
+def _mean_accuracy(results: Mapping[int, Result], ratio: float) -> float | None:
+    scores = [result.score("test", ratio) for result in results.values()]
     return math.fsum(scores) / len(scores) if scores else None
 
 

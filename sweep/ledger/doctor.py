@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.errors import DamagedLedger
+from sweep.errors import NothingBegun
 from sweep.ledger.lease import SILENT_SECONDS, Lease
 from sweep.ledger.ledger import Ledger, declaration, identity_hash
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.work import Proposal
+from sweep.study.arms import Candidate
 from sweep.study.contents import Values
 from sweep.study.files import from_declared
-from sweep.study.study import Candidate, Study
+from sweep.study.study import Study
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
@@ -41,7 +42,7 @@ class Finding:
 def examine(study: Study, ledger: Ledger, wait_seconds: float = SILENT_SECONDS) -> list[Finding]:
     """Everything that is wrong, after repair. It drives the study meanwhile; Held where somebody else does."""
     if not any(re.match(r"study\.json|runs/|generations/", name) for name in ledger.store.names()):
-        raise DamagedLedger(f"{ledger.store.where()} holds no study.")
+        raise NothingBegun(ledger.store.where())
     leases = [name for name in ledger.store.names("lease") if _unsealed(ledger.store, name) is None]
     lease = Lease(ledger.store, ledger.say)
     lease.acquire(wait_seconds)
@@ -152,7 +153,7 @@ def _specs(study: Study, plan: Plan) -> Iterator[RunSpec]:
         for candidate, scores in plan.searched(arm):
             yield from (study.run(candidate, "search", seed) for seed in study.search_seeds[: len(scores)])
         for candidate in plan.finalists(arm):
-            yield from (study.run(candidate, "confirm", seed) for seed in study.pools[arm])
+            yield from (study.run(candidate, "confirm", seed) for seed in study.arms[arm].seeds)
 
 
 def _run(ledger: Ledger, run_id: str, known: RunSpec | None) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sweep.errors import ChangedStudy, DamagedLedger
+from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
 from sweep.ledger.results import from_plain, result_of
 from sweep.planning.work import Failure, Proposal, Result
 from sweep.study.contents import Contents, Values
@@ -52,6 +52,13 @@ class Ledger:
     def declared(self) -> dict[str, Any] | None:
         """What study.json holds: identity, hash and extensions; None where the ledger is not begun."""
         return self._sealed("study.json")
+
+    def begun(self) -> dict[str, Any]:
+        """What study.json holds; NothingBegun where the ledger is not begun."""
+        declared = self.declared()
+        if declared is None:
+            raise NothingBegun(self.store.where())
+        return declared
 
     def check(self, study: Study, extend: bool) -> list[str]:
         """How the study grew since the ledger was begun; ChangedStudy where that is not accepted, or where it did not only grow."""

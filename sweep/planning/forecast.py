@@ -11,8 +11,9 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from sweep.planning.plan import Plan
-from sweep.planning.work import Phase, Proposal, Result, Run
+from sweep.planning.work import Proposal, Result, Run
 from sweep.statistics.paired import tasks_needed
+from sweep.study.arms import Phase
 from sweep.study.contents import Choice, Range, Values
 from sweep.study.space import grid
 from sweep.study.study import Study
@@ -57,7 +58,7 @@ def play(
     while True:
         while due := plan.wanted():
             plan.propose(due.arm, due.generation, propose(plan.study, due))
-        while len(busy) < slots and (run := plan.next(now)):
+        while len(busy) < slots and (run := plan.queue.next(now)):
             played.runs[run.phase, run.arm] += 1
             played.epochs += run.spec.task.epochs
             played.busy += seconds(run)
@@ -82,13 +83,13 @@ def scattered(study: Study, due: Proposal) -> list[Values]:
     def value(setting: str, it: Range | Choice, i: int) -> object:
         share = uniform(study.contents.seed, f"forecast-{due.arm}-{setting}", due.generation, i)
         if isinstance(it, Choice) or it.step:
-            points = grid(it, study.whole(due.arm, setting))
+            points = grid(it, study.arms[due.arm].takes_whole_numbers(setting))
             return points[int(share * len(points))]
         drawn = it.low + share * (it.high - it.low)
-        return int(drawn) if study.whole(due.arm, setting) else drawn
+        return int(drawn) if study.arms[due.arm].takes_whole_numbers(setting) else drawn
 
     return [
-        {setting: value(setting, it, i) for setting, it in study.searched(due.arm).items()}
+        {setting: value(setting, it, i) for setting, it in study.arms[due.arm].searched.items()}
         for i in range(due.size)
     ]
 
@@ -116,22 +117,24 @@ def _warnings(study: Study) -> Iterator[str]:
         )
     found: defaultdict[str, list[str]] = defaultdict(list)
     for arm, it in study.arms.items():
-        for reason in () if it.repeat else _of_arm(study, arm):
+        for reason in () if it.repeats else _of_arm(study, arm):
             found[reason].append(arm)
     for reason, arms in found.items():
-        several = len({study.base_of(arm) for arm in arms}) > 1
+        several = len({study.arms[arm].base for arm in arms}) > 1
         yield f"{_named(study, arms)}: {reason.format(its='their' if several else 'its')}"
-    budgets = {study.base_of(arm): study.budget(arm) for arm in study.arms if study.searched(arm)}
+    budgets = {
+        study.arms[arm].base: study.arms[arm].budget for arm in study.arms if study.arms[arm].searched
+    }
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())
         yield f"the searched arms have different budgets ({told}): the one with more is favoured."
-    if budgets and not study.searched(study.baselines[0]):
+    if budgets and not study.arms[study.baselines[0]].searched:
         yield f"the baseline {study.analysis.baseline!r} is not searched and other arms are: part of their gain may be the tuning."
 
 
 def _of_arm(study: Study, arm: str) -> Iterator[str]:
     """What is said of one arm on one task, with {its} for whose it is: of several it is told in one line."""
-    specs = [study.run(candidate, "confirm", 0) for candidate in study.ends(arm)]
+    specs = [study.run(candidate, "confirm", 0) for candidate in study.arms[arm].ends]
     lowest, spec = min(((lowest_ratio(spec), spec) for spec in specs), key=lambda it: it[0])
     if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
         epochs = spec.task.epochs
@@ -150,15 +153,19 @@ def _of_arm(study: Study, arm: str) -> Iterator[str]:
     if starts and min(starts) >= epochs:
         yield f"{{its}} neurons are never pruned: policy.start is {min(starts)} of {epochs} epochs."
     search = study.search
-    if search.proposer == "tpe" and study.searched(arm) and len(study.generations(arm)) <= search.lag + 1:
+    if (
+        search.proposer == "tpe"
+        and study.arms[arm].searched
+        and len(study.arms[arm].generations) <= search.lag + 1
+    ):
         yield "all {its} candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
 
 
 def _named(study: Study, arms: list[str]) -> str:
     """Arms as they are called in the file; those of which it is true on some tasks alone, with the task."""
-    bases = Counter(study.base_of(arm) for arm in arms)
+    bases = Counter(study.arms[arm].base for arm in arms)
     shown = dict.fromkeys(
-        base if bases[base := study.base_of(arm)] == len(study.tasks) else arm for arm in arms
+        base if bases[base := study.arms[arm].base] == len(study.tasks) else arm for arm in arms
     )
     return ", ".join(f"arms.{name}" for name in shown)
 

@@ -24,13 +24,13 @@ STARTUP = 4
 def propose(study: Study, due: Proposal) -> list[Values]:
     """The candidates of a generation. Optuna is built anew from the scores each time, so that nothing else can matter."""
     searched = dict(
-        sorted(study.searched(due.arm).items())
+        sorted(study.arms[due.arm].searched.items())
     )  # the order in which a study is written must not matter
     if study.search.proposer == "grid":
         points = itertools.product(
-            *(grid(it, study.whole(due.arm, setting)) for setting, it in searched.items())
+            *(grid(it, study.arms[due.arm].takes_whole_numbers(setting)) for setting, it in searched.items())
         )
-        start = sum(study.generations(due.arm)[: due.generation])
+        start = sum(study.arms[due.arm].generations[: due.generation])
         return [
             dict(zip(searched, point, strict=True))
             for point in itertools.islice(points, start, start + due.size)
@@ -49,7 +49,8 @@ def propose(study: Study, due: Proposal) -> list[Values]:
         )
         memory = optuna.create_study(sampler=sampler, direction="maximize")
         space = {
-            setting: _distribution(it, study.whole(due.arm, setting)) for setting, it in searched.items()
+            setting: _distribution(it, study.arms[due.arm].takes_whole_numbers(setting))
+            for setting, it in searched.items()
         }
         for values, score, _ in due.history:
             memory.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=score))
@@ -87,13 +88,16 @@ def importances(study: Study, arm: str, told: Sequence[tuple[Values, float]]) ->
 
     Empty where there is too little to tell: fewer than STARTUP candidates, or all of one score.
     """
-    searched = dict(sorted(study.searched(arm).items()))
+    searched = dict(sorted(study.arms[arm].searched.items()))
     if len(told) < STARTUP or len({score for _, score in told}) < 2:
         return {}
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {setting: _distribution(it, study.whole(arm, setting)) for setting, it in searched.items()}
+    space = {
+        setting: _distribution(it, study.arms[arm].takes_whole_numbers(setting))
+        for setting, it in searched.items()
+    }
     memory = optuna.create_study(direction="maximize")
     for values, score in told:  # a matched arm's values also have its network
         params = {setting: values[setting] for setting in searched}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sweep.study.arms import Candidate, Phase
 from sweep.study.contents import Values
-from sweep.study.study import Candidate
 from trainer.spec import RunSpec
-
-Phase = Literal["search", "confirm"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,10 @@ class Result:
     """Of its network in the first epoch; 0 where its tables do not say, being older."""
     parameters_end: int = 0
     """In the last epoch."""
+
+    def parameters(self, at: Literal["start", "end"]) -> int:
+        """The size of its network at the start or the end; 0 where that is unknown."""
+        return self.parameters_start if at == "start" else self.parameters_end
 
     def score(self, split: Literal["validation", "test"], ratio: float) -> float:
         """Accuracy at an endpoint by the declared rule: a diverged run scores 0, and any other what it measured, a collapsed one too."""

@@ -1,5 +1,7 @@
 """A study: one YAML file, everything that can be wrong with it, and the seeds, arms and runs that follow. Knows no engine."""
 
+from sweep.study.arms import Candidate as Candidate
+from sweep.study.arms import ResolvedArm as ResolvedArm
 from sweep.study.contents import Values as Values
 from sweep.study.files import find as find
 from sweep.study.files import from_declared as from_declared
@@ -7,5 +9,4 @@ from sweep.study.files import from_identity as from_identity
 from sweep.study.files import load as load
 from sweep.study.files import shipped as shipped
 from sweep.study.schema import schema as schema
-from sweep.study.study import Candidate as Candidate
 from sweep.study.study import Study as Study

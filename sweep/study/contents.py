@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_serializer
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """Of a study, an arm and a task."""
-ON = "@"
-"""Between an arm and the task that it is run on; no name has it."""
 Values = dict[str, Any]
 """What a candidate fills in: `task.learning_rate` or `policy.step` to its value."""
 Count = Annotated[int, Field(ge=1, le=10_000)]
@@ -101,12 +99,9 @@ class Arm(Part):
         """Those of them that are searched."""
         return {setting: value for setting, value in self.written.items() if is_searched(setting, value)}
 
-    def on(self, task: str, settings: Values) -> Arm:
-        """This arm on a task with settings of its own, over which the arm's own stand."""
-        match = self.match and self.match.model_copy(update={"arm": f"{self.match.arm}{ON}{task}"})
-        if self.repeat:
-            return self.model_copy(update={"repeat": f"{self.repeat}{ON}{task}"})
-        return self.model_copy(update={"task": {**settings, **self.task}, "match": match})
+    def on(self, settings: Values) -> Arm:
+        """This arm on a task that has settings of its own, over which the arm's stand."""
+        return self.model_copy(update={"task": {**settings, **self.task}})
 
 
 def is_searched(setting: str, value: object) -> bool:
@@ -210,17 +205,6 @@ class Contents(Part):
     confirm: Confirm = Confirm()
     analysis: Analysis
     resources: Resources = Resources()
-
-    @property
-    def expanded(self) -> dict[str, Arm]:
-        """Every arm on every task, task by task, under names such as `set@wine`; the arms as they are where no tasks are listed."""
-        if not self.tasks:
-            return self.arms
-        return {
-            f"{name}{ON}{task}": arm.on(task, settings)
-            for task, settings in self.tasks.items()
-            for name, arm in self.arms.items()
-        }
 
     @property
     def family(self) -> list[str]:

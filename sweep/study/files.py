@@ -80,12 +80,12 @@ def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, place))}: {reason}" for place, reason in shape_problems(error)]
     else:
-        for arm in [arm for arm, it in study.arms.items() if not it.repeat]:
+        for arm in [arm for arm, it in study.arms.items() if not it.repeats]:
             try:
-                for candidate in study.ends(arm):
+                for candidate in study.arms[arm].ends:
                     study.run(candidate, "confirm", 0)
             except SpecError as error:
-                problems += [f"arms.{study.base_of(arm)}: {problem}" for problem in error.problems]
+                problems += [f"arms.{study.arms[arm].base}: {problem}" for problem in error.problems]
         if not problems:
             return study
     raise RejectStudy(

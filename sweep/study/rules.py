@@ -15,8 +15,9 @@ from sweep.statistics.paired import pairs_needed, smallest_p_value
 from sweep.study import space
 from sweep.study.contents import DECLARED_ELSEWHERE, NAME, Arm, Choice, Contents, Range, Values, is_searched
 from sweep.study.document import Place, Problem
+from sweep.study.matching import match_problems, source
 from sweep.study.shape import shape_problems
-from sweep.study.tasks import match_problems, resampling_problems, source, task_problems
+from sweep.study.tasks import resampling_problems, task_problems
 from trainer.policies import POLICIES
 from trainer.settings import Problem as SpecProblem
 from trainer.settings import SpecError, nearest

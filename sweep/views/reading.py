@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from sweep.errors import RejectStudy
-from sweep.gains.comparisons import Compared, Look, comparisons, seen
+from sweep.gains.comparisons import comparisons, seen
+from sweep.gains.rows import Compared, Look
 from sweep.ledger.ledger import READERS, Ledger
 from sweep.planning.plan import Plan
 from sweep.planning.work import Cohort, Failure, Result
@@ -36,20 +37,17 @@ class Reading:
     """A study as it stands in its ledger at this moment."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """RejectStudy where nothing was begun there."""
+        """NothingBegun where there is no study."""
         self.ledger, self.name = ledger, ledger.study
-        declared = ledger.declared()
-        if declared is None:
-            raise RejectStudy([f"{ledger.store.where()} holds no study yet. `sweep run` begins it."])
-        self.declared: dict[str, Any] = declared
-        self.study: Study = studies.from_declared(self.name, declared)
+        self.declared: dict[str, Any] = ledger.begun()
+        self.study: Study = studies.from_declared(self.name, self.declared)
         ledger.load(keep=False)
         self.plan = Plan(self.study, ledger.results, ledger.proposals())
         self.failures = ledger.failures()
         for run_id, reason in ledger.damaged.items():
-            self.plan.damage(run_id, reason)
+            self.plan.queue.damage(run_id, reason)
         for run_id, failure in self.failures.items():
-            self.plan.failed.setdefault(
+            self.plan.queue.failed.setdefault(
                 run_id,
                 Failure(failure["reason"], failure["node"], failure["attempts"], what=failure["what"]),
             )
@@ -65,7 +63,7 @@ class Reading:
             pool = (
                 self.study.search_seeds
                 if cohort.phase == "search"
-                else self.study.pools[cohort.candidate.arm]
+                else self.study.arms[cohort.candidate.arm].seeds
             )
             for place, run_id in enumerate(cohort.runs):
                 if run_id not in found:
@@ -126,7 +124,7 @@ class RunFiles:
         """completed, collapsed, diverged, failed, or unfinished."""
         if result := self.result:
             return result.outcome
-        return "failed" if self.run_id in self.reading.plan.failed else "unfinished"
+        return "failed" if self.run_id in self.reading.plan.queue.failed else "unfinished"
 
     def endpoints(self) -> pa.Table | None:
         """The final weights' figures; None where the run has not come to them."""

@@ -45,7 +45,7 @@ def test_the_link_opens_the_gains_best_first_with_the_seeds_below(
     page.locator(
         f"[row-id='tag.shown_as.{shown_as}'] [col-id='attributes.`Run Name`'] span[role=button]"
     ).first.click()
-    for seed in reading.study.pools[arm]:
+    for seed in reading.study.arms[arm].seeds:
         expect(page.get_by_text(f"{first} seed {seed}").first).to_be_visible()
 
 

@@ -59,7 +59,7 @@ def half_done_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drive(study, root, most=FINISHED)
     ledger = Ledger(str(root), study.name, print)
     plan = begin(study, ledger)
-    run, other = plan.next(0.0), plan.next(0.0)
+    run, other = plan.queue.next(0.0), plan.queue.next(0.0)
     assert run
     assert other
     ledger.fail(other.run_id, Failure("no such luck", attempts=3), ["a line"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sweep.errors import DamagedLedger, Held
+from sweep.errors import DamagedLedger, Held, NothingBegun
 from sweep.ledger.doctor import Finding, examine
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
@@ -258,7 +258,7 @@ def test_a_sweep_that_a_living_driver_holds_is_refused_and_not_touched(half_done
 
 
 def test_where_there_is_no_study_that_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DamagedLedger, match="holds no study"):
+    with pytest.raises(NothingBegun, match="holds no study yet"):
         examined(tmp_path)
     assert not list(tmp_path.iterdir())
 

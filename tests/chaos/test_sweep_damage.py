@@ -32,7 +32,9 @@ def run(store: Path) -> tuple[Plan | None, str]:
         return None, "\n".join([*said, str(error)])
     finally:
         lease.release()
-    return plan, "\n".join([*said, *(failure.reason for failure in plan.failed.values() if failure.damaged)])
+    return plan, "\n".join(
+        [*said, *(failure.reason for failure in plan.queue.failed.values() if failure.damaged)]
+    )
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -48,7 +50,7 @@ def test_a_sweep_with_a_damaged_file_goes_on_to_the_same_end_or_names_it(
         assert str(path) in said
         assert path.read_bytes() == damaged  # for a person to look at
         assert plan is None or (
-            plan.failed and not plan.complete and all(it.damaged for it in plan.failed.values())
+            plan.queue.failed and not plan.complete and all(it.damaged for it in plan.queue.failed.values())
         )
     else:
         assert plan is not None
@@ -71,7 +73,7 @@ def test_without_an_index_nothing_is_believed_that_its_own_files_do_not_show(
     assert plan is not None
     if kind in ("an outcome", "a finished run's spec"):
         assert str(path) in said
-        assert [it.damaged for it in plan.failed.values()] == [True]
+        assert [it.damaged for it in plan.queue.failed.values()] == [True]
         assert not plan.complete
     else:  # the copy beside it is whole
         assert plan.complete
@@ -86,7 +88,7 @@ def test_with_a_damaged_index_a_damaged_outcome_is_still_named(how: str, half_do
     plan, said = run(half_done)
     assert str(path) in said
     assert plan is not None
-    assert plan.failed
+    assert plan.queue.failed
     assert not plan.complete
 
 
@@ -101,7 +103,7 @@ def test_with_both_copies_of_a_table_damaged_and_no_index_the_table_is_named(
     plan, said = run(half_done)
     assert str(paths[0]) in said
     assert plan is not None
-    assert [it.damaged for it in plan.failed.values()] == [True]
+    assert [it.damaged for it in plan.queue.failed.values()] == [True]
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -115,7 +117,7 @@ def test_with_every_checkpoint_of_a_run_damaged_it_is_not_begun_anew_and_all_of_
         damage(path, how)
     plan, said = run(half_done)
     assert plan is not None
-    assert set(plan.failed) == {last.parent.parent.name}
+    assert set(plan.queue.failed) == {last.parent.parent.name}
     assert all(str(path) in said for path in checkpoints)
 
 

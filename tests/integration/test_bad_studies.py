@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sweep.cli.sweeping import app
+from sweep.cli.app import app
 from tests.conftest import ROOT
 
 GOOD = """\
@@ -190,7 +190,7 @@ WHOLE_FILES = [
 
 def plan(study: str) -> str:
     """What the command says of a study that it refuses; two slots, so that it asks no cluster."""
-    done = CliRunner().invoke(app, ["plan", study, "--slots", "2"])
+    done = CliRunner().invoke(app(), ["plan", study, "--slots", "2"])
     assert done.exit_code == 2, (done.output, done.exception)
     assert isinstance(done.exception, SystemExit)
     assert "Traceback" not in done.output
@@ -235,7 +235,7 @@ def test_the_study_that_the_bad_ones_are_made_of_is_good(
 ) -> None:
     monkeypatch.setattr("sweep.estimate.planned.CALIBRATION_SECONDS", 0.0)
     (folder / "good.yaml").write_text(GOOD)
-    assert CliRunner().invoke(app, ["plan", "good.yaml", "--slots", "2"]).exit_code == 0
+    assert CliRunner().invoke(app(), ["plan", "good.yaml", "--slots", "2"]).exit_code == 0
 
 
 @pytest.mark.parametrize(("seeds", "needed"), [(2, 8), (7, 8)])
@@ -248,7 +248,7 @@ def test_too_few_seeds_to_find_anything_are_refused_on_stderr_with_the_number_th
         "baseline: dense", "baseline: dense\n  family: [additive, again]"
     )
     (folder / "bad.yaml").write_text(text)
-    done = CliRunner().invoke(app, [command, "bad.yaml"])
+    done = CliRunner().invoke(app(), [command, "bad.yaml"])
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("bad.yaml:21  confirm.seeds: ")
     assert f"It takes at least {needed} seeds" in done.stderr

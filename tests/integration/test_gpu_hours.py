@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from sweep.cli.sweeping import app
+from sweep.cli.app import app
 from sweep.estimate.planned import FIXED_SECONDS, RUN_SECONDS
 from tests.conftest import ROOT
 from tests.sweeps import sweep, write_gpu_results, write_study
@@ -37,7 +37,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def invoke(folder: Path, *more: str, study: str = "cifar10") -> Result:
     """The command in this process; slots are given, so that it asks no cluster."""
-    return CliRunner().invoke(app, ["plan", study, "--store", str(folder / "store"), "--slots", "32", *more])
+    return CliRunner().invoke(app(), ["plan", study, "--store", str(folder / "store"), "--slots", "32", *more])
 
 
 def plan(folder: Path, *more: str, study: str = "cifar10") -> dict[str, Any]:

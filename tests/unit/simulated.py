@@ -119,7 +119,7 @@ def propose_all(plan: Plan, proposer: Propose = propose) -> list[Proposal]:
 def take(plan: Plan) -> list[Run]:
     """Everything that is ready, most urgent first; it is running from now on."""
     taken: list[Run] = []
-    while run := plan.next(0.0):
+    while run := plan.queue.next(0.0):
         taken.append(run)
     return taken
 
@@ -170,7 +170,7 @@ def disturbed(study: Study, slots: int, chance: random.Random, *, losses: float,
                 plan, running = Plan(study, dict(results), dict(proposals)), []
             else:
                 plan.propose(due.arm, due.generation, proposals[due.arm, due.generation])
-        while len(running) < slots and (run := plan.next(0.0)):
+        while len(running) < slots and (run := plan.queue.next(0.0)):
             running.append(run)
         if not running:
             if plan.complete:
@@ -179,7 +179,7 @@ def disturbed(study: Study, slots: int, chance: random.Random, *, losses: float,
             continue
         run = running.pop(chance.randrange(len(running)))
         if chance.random() < losses:
-            plan.lose(
+            plan.queue.lose(
                 run.run_id, Failure("lost"), node=f"node-{chance.randrange(3)}", blame=chance.random() < 0.7
             )
         else:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sweep.gains.across import across
-from sweep.gains.comparisons import Compared, comparisons, keep_ratios, references
+from sweep.gains.comparisons import comparisons, keep_ratios, references
+from sweep.gains.rows import Compared
 from sweep.planning.plan import Plan
 from sweep.planning.work import Result, Run
 from sweep.statistics.paired import across_tasks, holm, paired_comparison
@@ -57,16 +58,16 @@ def played(
 
 
 def _given(run: Run, it: Study, better: dict[str, float]) -> Result:
-    score = scored(run.run_id) + better.get(it.base_of(run.arm), 0.0)
+    score = scored(run.run_id) + better.get(it.arms[run.arm].base, 0.0)
     scores = {"1": score, "0.05": score}
     return Result(
-        "completed", 20, 20.0, 10, {}, scores, 1000, 500 if it.base_of(run.arm) == "half" else 1000
+        "completed", 20, 20.0, 10, {}, scores, 1000, 500 if it.arms[run.arm].base == "half" else 1000
     )
 
 
 def runs_of(plan: Plan, arm: str) -> list[str]:
     candidate = plan.finalists(arm)[0]
-    return [plan.study.run(candidate, "confirm", seed).run_id for seed in plan.study.pools[arm]]
+    return [plan.study.run(candidate, "confirm", seed).run_id for seed in plan.study.arms[arm].seeds]
 
 
 def numbers_of(it: Study, rows: list[Compared]) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def numbers_of(it: Study, rows: list[Compared]) -> dict[str, Any]:
         "baselines": it.baselines,
         "keep_ratios": keep_ratios(it),
         "resampled": any(row.overlap for row in rows),
-        "comparisons": [{**asdict(row), "finalists": it.finalists(row.arm)} for row in rows],
+        "comparisons": [{**asdict(row), "finalists": it.arms[row.arm].finalists} for row in rows],
         "across": [asdict(row) for row in across(it, rows)],
         "arms": [],
         "mixed": [],
@@ -94,10 +95,10 @@ def test_every_arm_is_held_against_the_baseline_of_its_own_task_and_against_the_
     None
 ):
     plan = played(study(2))
-    assert references(plan.study) == ["dense@a", "slow@a", "dense@b", "slow@b"]
+    assert [arm.name for arm in references(plan.study)] == ["dense@a", "slow@a", "dense@b", "slow@b"]
     rows = comparisons(plan)
     assert all(
-        row.task == plan.study.task_of(row.arm) == plan.study.task_of(row.reference_arm) for row in rows
+        row.task == plan.study.arms[row.arm].task == plan.study.arms[row.reference_arm].task for row in rows
     )
     for task in "ab":
         assert [(row.arm, row.reference_arm, row.role) for row in rows if row.task == task] == [

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sweep.cli.options import again
+from sweep.cli.output import again
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,10 @@ import numpy as np
 import pytest
 
 from sweep.errors import RejectStudy
-from sweep.gains.comparisons import (
-    Compared,
-    Look,
-    comparisons,
-    first_place,
-    references,
-    refuse_what_cannot_reject,
-)
+from sweep.gains.comparisons import comparisons, references
+from sweep.gains.seeds import refuse_what_cannot_reject
+from sweep.gains.seeds import first_place
+from sweep.gains.rows import Compared, Look
 from sweep.planning.plan import Plan
 from sweep.planning.work import Failure, Result, Run
 from sweep.statistics.paired import holm, paired_comparison, two_way_standard_error
@@ -68,7 +64,7 @@ def played(it: Study, give: Give = give) -> Plan:
                 case Result() as result:
                     plan.finish(run.run_id, result)
                 case Failure() as failure:
-                    plan.lose(run.run_id, failure)
+                    plan.queue.lose(run.run_id, failure)
                 case None:
                     pass
         propose_all(plan)
@@ -83,7 +79,7 @@ def spoilt(arm: str, place: int, instead: Result | Failure | None) -> Give:
 def runs_of(plan: Plan, arm: str, rank: int = 0) -> list[str]:
     """The run ids of a finalist's confirmation, by place."""
     candidate = plan.finalists(arm)[rank]
-    return [plan.study.run(candidate, "confirm", seed).run_id for seed in plan.study.pools[arm]]
+    return [plan.study.run(candidate, "confirm", seed).run_id for seed in plan.study.arms[arm].seeds]
 
 
 def the(rows: list[Compared], arm: str, reference: str = "tuned", ratio: float = 1.0) -> Compared:
@@ -93,7 +89,7 @@ def the(rows: list[Compared], arm: str, reference: str = "tuned", ratio: float =
 
 def test_every_arm_is_held_against_the_baseline_and_then_against_the_other_arms_with_its_policy() -> None:
     plan = played(study())
-    assert references(plan.study) == ["tuned", "published"]
+    assert [arm.name for arm in references(plan.study)] == ["tuned", "published"]
     shown = [(row.arm, row.reference_arm, row.role) for row in comparisons(plan) if row.keep_ratio == 1]
     assert shown == [
         ("published", "tuned", "family"),
@@ -183,7 +179,7 @@ def test_a_missing_pair_is_named_and_never_a_smaller_sample() -> None:
     plan = played(study(), spoilt("additive", 2, None))
     row, seed, run_id = (
         the(comparisons(plan), "additive"),
-        plan.study.pools["additive"][2],
+        plan.study.arms["additive"].seeds[2],
         runs_of(plan, "additive")[2],
     )
     assert row.state == "incomplete"
@@ -204,7 +200,7 @@ def test_a_run_that_failed_is_named_with_its_reason() -> None:
         [line] = the(comparisons(plan), "fixed", reference).missing
         assert (
             line
-            == f"fixed, confirm seed {plan.study.pools['fixed'][0]} (run {runs_of(plan, 'fixed')[0]}) failed: its node is gone."
+            == f"fixed, confirm seed {plan.study.arms['fixed'].seeds[0]} (run {runs_of(plan, 'fixed')[0]}) failed: its node is gone."
         )
 
 

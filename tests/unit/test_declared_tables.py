@@ -101,7 +101,7 @@ def study(folder: Path, *, arms: dict[str, Any] | None = None, **task: Any) -> S
 def test_a_study_declares_its_table_for_all_arms_or_in_one(tmp_path: Path) -> None:
     everywhere = study(tmp_path, data=GIVEN)
     assert everywhere.data == [read(Table, GIVEN)]
-    assert not everywhere.searched("dense")
+    assert not everywhere.arms["dense"].searched
     mixed = study(
         tmp_path, data="wine", arms={"other": {"policy": {"name": "dense"}, "task": {"data": GIVEN}}}
     )
@@ -112,7 +112,7 @@ def test_a_study_declares_its_table_for_all_arms_or_in_one(tmp_path: Path) -> No
             tmp_path, data="wine", arms={"other": {"policy": {"name": "dense"}, "task": {"data": GIVEN}}}
         ).data
     )
-    run = mixed.run(mixed.ends("other")[0], "confirm", 1)
+    run = mixed.run(mixed.arms["other"].ends[0], "confirm", 1)
     assert json.loads(run.to_json())["task"]["data"]["checksum"] == GIVEN["checksum"]
 
 

@@ -89,7 +89,7 @@ def test_the_pure_rooms_come_without_an_engine() -> None:
 
 def test_the_command_comes_without_ray() -> None:
     """It takes a second, which `status` and `--help` need not."""
-    assert not loaded_by("sweep.cli.sweeping") & {"ray", "optuna", "torch", "mlflow"}
+    assert not loaded_by("sweep.cli.app") & {"ray", "optuna", "torch", "mlflow"}
 
 
 @pytest.mark.parametrize(

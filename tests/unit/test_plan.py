@@ -42,7 +42,7 @@ def test_earlier_generations_come_first_and_the_search_before_the_confirmation()
 def test_a_high_rung_comes_before_the_low_rung_of_a_later_generation() -> None:
     plan = plan_of(one_arm(search={"lag": 1}))
     propose_all(plan)
-    first = [plan.next(0.0) for _ in range(4)]
+    first = [plan.queue.next(0.0) for _ in range(4)]
     for run in first:
         assert run
         plan.finish(run.run_id, trained(run))
@@ -54,7 +54,7 @@ def test_a_high_rung_comes_before_the_low_rung_of_a_later_generation() -> None:
 def test_confirmation_seeds_go_side_by_side_across_the_arms() -> None:
     plan = plan_of(study_of(REPEATED, search={"budget": 1, "ladder": [1], "finalists": 1}))
     propose_all(plan)
-    search = [run for run in (plan.next(0.0), plan.next(0.0)) if run]
+    search = [run for run in (plan.queue.next(0.0), plan.queue.next(0.0)) if run]
     for run in search:
         plan.finish(run.run_id, trained(run))
     handed = [(run.place, run.arm) for run in take(plan)]

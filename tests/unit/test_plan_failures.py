@@ -20,37 +20,40 @@ def test_a_lost_attempt_is_tried_again_until_the_attempts_are_used_up() -> None:
     plan, runs = began(attempts=3)
     run_id = runs[0].run_id
     for _ in range(2):
-        assert plan.lose(run_id, LOST)
-        again = plan.next(0.0)
+        assert plan.queue.lose(run_id, LOST)
+        again = plan.queue.next(0.0)
         assert again
         assert again.run_id == run_id
-    assert not plan.lose(run_id, LOST, node="somewhere")
-    assert plan.next(0.0) is None
-    assert (plan.failed[run_id].reason, plan.failed[run_id].attempts) == ("the process is gone", 3)
+    assert not plan.queue.lose(run_id, LOST, node="somewhere")
+    assert plan.queue.next(0.0) is None
+    assert (plan.queue.failed[run_id].reason, plan.queue.failed[run_id].attempts) == (
+        "the process is gone",
+        3,
+    )
 
 
 def test_a_run_that_is_tried_again_comes_after_all_that_is_ready() -> None:
     plan = plan_of(study_of())
     propose_all(plan)
-    first = plan.next(0.0)
+    first = plan.queue.next(0.0)
     assert first
-    plan.lose(first.run_id, LOST)
+    plan.queue.lose(first.run_id, LOST)
     assert take(plan)[-1].run_id == first.run_id
 
 
 def test_an_attempt_without_blame_does_not_count() -> None:
     plan, runs = began(attempts=1)
     for _ in range(10):
-        assert plan.lose(runs[0].run_id, LOST, node="preempted", blame=False)
+        assert plan.queue.lose(runs[0].run_id, LOST, node="preempted", blame=False)
         assert [run.run_id for run in take(plan)] == [runs[0].run_id]
-    assert not plan.failed
-    assert not plan.avoided
+    assert not plan.queue.failed
+    assert not plan.queue.avoided
 
 
 def test_what_depends_on_a_failed_run_waits_and_all_else_goes_on() -> None:
     plan, runs = began(attempts=1)
     bad = next(run for run in runs if run.arm == "tuned")
-    plan.lose(bad.run_id, LOST)
+    plan.queue.lose(bad.run_id, LOST)
     for run in runs:
         if run is not bad:
             plan.finish(run.run_id, trained(run))
@@ -73,11 +76,11 @@ def test_a_new_plan_tries_a_failed_run_again_and_ends_where_it_would_have() -> N
         propose_all(plan)
         for run in take(plan):
             if run.run_id == broken:
-                plan.lose(run.run_id, LOST)
+                plan.queue.lose(run.run_id, LOST)
             else:
                 plan.finish(run.run_id, trained(run))
     again = Plan(study, plan.results, {})
-    assert not again.failed
+    assert not again.queue.failed
     rest = end(again)
     assert rest[0].run_id == broken
     assert again.complete
@@ -88,69 +91,69 @@ def test_a_new_plan_tries_a_failed_run_again_and_ends_where_it_would_have() -> N
 def test_three_runs_that_end_badly_on_a_node_keep_work_away_from_it() -> None:
     plan, runs = began()
     for run in runs[:2]:
-        plan.lose(run.run_id, LOST, node="bad")
-    assert plan.avoided == set()
-    plan.lose(runs[2].run_id, LOST, node="bad")
-    assert plan.avoided == {"bad"}
+        plan.queue.lose(run.run_id, LOST, node="bad")
+    assert plan.queue.avoided == set()
+    plan.queue.lose(runs[2].run_id, LOST, node="bad")
+    assert plan.queue.avoided == {"bad"}
 
 
 def test_a_good_end_on_a_node_clears_it() -> None:
     plan, runs = began()
     for run in runs[:2]:
-        plan.lose(run.run_id, LOST, node="bad")
+        plan.queue.lose(run.run_id, LOST, node="bad")
     plan.finish(runs[2].run_id, result(0.5), node="bad")
     for run in runs[3:5]:
-        plan.lose(run.run_id, LOST, node="bad")
-    assert plan.avoided == set()
+        plan.queue.lose(run.run_id, LOST, node="bad")
+    assert plan.queue.avoided == set()
 
 
 def test_one_run_that_ends_badly_again_and_again_is_no_fault_of_the_node() -> None:
     plan, runs = began(attempts=5)
     for _ in range(4):
-        plan.lose(runs[0].run_id, LOST, node="innocent")
+        plan.queue.lose(runs[0].run_id, LOST, node="innocent")
         take(plan)
-    assert plan.avoided == set()
+    assert plan.queue.avoided == set()
 
 
 def test_bad_ends_on_different_nodes_do_not_add_up_and_none_is_counted_for_an_unknown_node() -> None:
     plan, runs = began()
     for i, run in enumerate(runs[:6]):
-        plan.lose(run.run_id, LOST, node=("a", "b", "")[i % 3])
-    assert plan.avoided == set()
+        plan.queue.lose(run.run_id, LOST, node=("a", "b", "")[i % 3])
+    assert plan.queue.avoided == set()
 
 
 def test_a_forgiven_node_starts_from_nothing() -> None:
     plan, runs = began()
     for run in runs[:3]:
-        plan.lose(run.run_id, LOST, node="last")
-    plan.forgive("last")
-    assert plan.avoided == set()
-    plan.lose(runs[3].run_id, LOST, node="last")
-    assert plan.avoided == set()
+        plan.queue.lose(run.run_id, LOST, node="last")
+    plan.queue.forgive("last")
+    assert plan.queue.avoided == set()
+    plan.queue.lose(runs[3].run_id, LOST, node="last")
+    assert plan.queue.avoided == set()
 
 
 def test_a_run_without_progress_for_longer_than_its_deadline_is_overdue() -> None:
     plan = plan_of(one_arm(resources={"deadline": 60.0}))
-    first, second = plan.next(100.0), plan.next(130.0)
+    first, second = plan.queue.next(100.0), plan.queue.next(130.0)
     assert first
     assert second
-    assert plan.overdue(160.0) == []
-    assert plan.overdue(160.1) == [first.run_id]
-    plan.progress(first.run_id, 155.0)
-    assert plan.overdue(195.0) == [second.run_id]
+    assert plan.queue.overdue(160.0) == []
+    assert plan.queue.overdue(160.1) == [first.run_id]
+    plan.queue.progress(first.run_id, 155.0)
+    assert plan.queue.overdue(195.0) == [second.run_id]
     plan.finish(second.run_id, result(0.5))
-    plan.progress(second.run_id, 195.0)  # a word that comes late
-    assert plan.overdue(300.0) == [first.run_id]
+    plan.queue.progress(second.run_id, 195.0)  # a word that comes late
+    assert plan.queue.overdue(300.0) == [first.run_id]
 
 
 def test_a_damaged_run_is_not_run_again_and_all_else_goes_on() -> None:
     study = study_of()
     damaged = next(run for run in end(plan_of(study)) if run.arm == "tuned")
     plan = plan_of(study)
-    plan.damage(damaged.run_id, "outcome.json does not fit its hash")
+    plan.queue.damage(damaged.run_id, "outcome.json does not fit its hash")
     runs = end(plan)
     assert damaged.run_id not in {run.run_id for run in runs}
-    assert plan.failed[damaged.run_id].damaged
+    assert plan.queue.failed[damaged.run_id].damaged
     assert plan.over
     assert not plan.complete
     assert plan.finalists("additive")
@@ -161,7 +164,7 @@ def test_a_run_that_is_damaged_before_anything_waits_for_it_is_not_run_when_some
     study = one_arm(search={"budget": 4})
     late = next(run for run in end(plan_of(study)) if run.phase == "search" and run.place == 3)
     plan = plan_of(study)
-    plan.damage(late.run_id, "a row is missing")
+    plan.queue.damage(late.run_id, "a row is missing")
     assert late.run_id not in {run.run_id for run in end(plan)}
     assert plan.over
     assert not plan.complete
@@ -169,8 +172,8 @@ def test_a_run_that_is_damaged_before_anything_waits_for_it_is_not_run_when_some
 
 def test_an_attempt_that_finds_its_run_damaged_is_the_last() -> None:
     plan, runs = began()
-    assert not plan.lose(runs[0].run_id, Failure("damaged: spec.json", damaged=True))
-    assert plan.failed[runs[0].run_id].damaged
+    assert not plan.queue.lose(runs[0].run_id, Failure("damaged: spec.json", damaged=True))
+    assert plan.queue.failed[runs[0].run_id].damaged
     assert runs[0].run_id not in {run.run_id for run in take(plan)}
 
 
@@ -188,18 +191,18 @@ def test_an_outcome_that_comes_after_its_attempt_was_thought_lost_counts_and_the
     None
 ):
     plan, runs = began()
-    plan.lose(runs[0].run_id, LOST)
+    plan.queue.lose(runs[0].run_id, LOST)
     plan.finish(runs[0].run_id, trained(runs[0]))
-    assert plan.ready == 0
-    assert plan.next(0.0) is None
+    assert plan.queue == 0
+    assert plan.queue.next(0.0) is None
     end(plan)
 
 
 def test_an_outcome_of_a_run_that_was_given_up_takes_the_failure_back() -> None:
     plan, runs = began(attempts=1)
-    plan.lose(runs[0].run_id, LOST)
+    plan.queue.lose(runs[0].run_id, LOST)
     for run in runs:
         plan.finish(run.run_id, trained(run))
-    assert not plan.failed
+    assert not plan.queue.failed
     end(plan)
     assert plan.complete

@@ -18,6 +18,7 @@ from sweep.planning.forecast import forecast, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import importances, propose
 from sweep.planning.work import Proposal, Result, Run
+from sweep.study import matching
 from sweep.study.contents import Values
 from sweep.study.files import find, load
 from sweep.study.study import Study
@@ -129,7 +130,7 @@ def test_a_matched_arm_has_the_mean_count_of_the_finalist_s_runs_on_the_whole_la
     ends = [counted(run.spec)[1] for run in runs if run.candidate == best and run.phase == "search"]
     assert len(ends) == 4
     assert {c.values["task.model"] for c, _ in plan.searched("narrow")} == {
-        plan.study.matched("narrow", round(fmean(ends)))
+        matching.network(plan.study.arms["narrow"], round(fmean(ends)))
     }
 
 
@@ -144,7 +145,9 @@ def test_where_the_other_arm_is_not_searched_its_first_confirmation_runs_are_cou
             counted(run.spec)[0] for run in sorted(runs, key=lambda run: run.place) if run.arm == "plain"
         ]
         models.append(plan.finalists("narrow-as-published")[0].values["task.model"])
-        assert models[-1] == plan.study.matched("narrow-as-published", round(fmean(starts[:4])))
+        assert models[-1] == matching.network(
+            plan.study.arms["narrow-as-published"], round(fmean(starts[:4]))
+        )
     assert models[0] == models[1]
 
 
@@ -270,10 +273,10 @@ def test_a_taken_setting_is_neither_proposed_nor_told_to_the_proposer() -> None:
 
 
 def test_the_ends_of_an_arm_that_takes_settings_are_those_of_the_arm_it_takes_them_from() -> None:
-    ends = [candidate.values for candidate in study().ends("static")]
+    ends = [candidate.values for candidate in study().arms["static"].ends]
     assert ends[0] == {"task.learning_rate": RATE["low"], "policy.epsilon": 1.0}
     assert {values["policy.epsilon"] for values in ends} == {1.0, 8.0}
-    assert [candidate.values for candidate in study().ends("static-as-published")] == [
+    assert [candidate.values for candidate in study().arms["static-as-published"].ends] == [
         {"policy.epsilon": 20.0, "task.momentum": 0.9}
     ]
 
@@ -303,7 +306,7 @@ def test_the_shipped_study_of_connectivity_plays_to_its_end() -> None:
                 counted(run.spec)[at] for run in runs if run.candidate == best and run.phase == "search"
             ]
             models = {run.spec.task.model for run in runs if run.arm == f"{arm}@{task}"}
-            assert models == {it.matched(f"{arm}@{task}", round(fmean(counts)))}
+            assert models == {matching.network(it.arms[f"{arm}@{task}"], round(fmean(counts)))}
         for arm, other, keys in (
             ("static-sparse", "set", ["epsilon"]),
             ("npset-frozen", "npset", ["epsilon", "percentile"]),
@@ -330,7 +333,9 @@ def with_counts(it: Study, count: Any) -> Plan:
 
 def test_a_run_that_does_not_say_how_many_parameters_it_had_is_left_out_of_the_mean() -> None:
     plan = with_counts(study(), lambda run: (4_000, 4_000) if run.place in (1, 2) else (0, 0))
-    assert plan.finalists("narrow")[0].values["task.model"] == plan.study.matched("narrow", 4_000)
+    assert plan.finalists("narrow")[0].values["task.model"] == matching.network(
+        plan.study.arms["narrow"], 4_000
+    )
 
 
 def test_a_diverged_run_counts_too() -> None:
@@ -343,7 +348,7 @@ def test_a_diverged_run_counts_too() -> None:
         plan.finish(
             run.run_id, Result("diverged", 1, 1.0, 10, {}, {}, parameters_start=3_000, parameters_end=3_000)
         )
-    assert plan.finalists("narrow")[0].values["task.model"] == it.matched("narrow", 3_000)
+    assert plan.finalists("narrow")[0].values["task.model"] == matching.network(it.arms["narrow"], 3_000)
 
 
 def test_where_no_run_says_how_many_parameters_it_had_the_study_is_refused_and_not_run_on_the_network_that_is_written() -> (

@@ -98,7 +98,7 @@ def test_a_plan_of_which_everything_exists_has_nothing_to_do_and_says_the_same()
             plan.finish(run.run_id, results[run.run_id])
     again = Plan(study, results, proposals)
     assert again.complete
-    assert not again.ready
+    assert not again.queue
     assert Sweep.of(again, set()) == Sweep.of(plan, set())
     assert again.finished == plan.finished == again.total
 

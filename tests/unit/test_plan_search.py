@@ -81,9 +81,9 @@ def test_a_rung_waits_for_its_last_run() -> None:
     runs = [run for run in take(plan) if run.phase == "search"]
     for run in runs[:-1]:
         plan.finish(run.run_id, result(0.5))
-    assert not plan.ready
+    assert not plan.queue
     plan.finish(runs[-1].run_id, result(0.5))
-    assert plan.ready == 3
+    assert plan.queue == 3
 
 
 @pytest.mark.parametrize(("outcome", "score"), [("diverged", 0.0), ("collapsed", 0.12)])
@@ -110,7 +110,7 @@ def test_diverged_confirmation_runs_are_results_like_any_other() -> None:
         plan.finish(run.run_id, result(0.9, "diverged"))
     assert [found.score("test", 1.0) for found in plan.confirmed("dense")[0].values()] == [0.0] * 4
     assert plan.finished["confirm", "dense"] == plan.total["confirm", "dense"] == 4
-    assert not plan.failed
+    assert not plan.queue.failed
 
 
 def test_a_sweep_in_which_everything_diverges_comes_to_its_end() -> None:

@@ -177,6 +177,6 @@ def test_a_grid_is_every_point_once_over_the_generations() -> None:
 
 
 def test_whole_settings_have_a_grid_without_a_step_and_others_need_one() -> None:
-    searched = made("random").searched("wide")
+    searched = made("random").arms["wide"].searched
     assert grid(searched["task.batch_size"], whole=True) == list(range(8, 65, 8))
     assert grid(searched["policy.step"], whole=False) == []

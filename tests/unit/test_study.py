@@ -11,10 +11,11 @@ import yaml
 
 from sweep.errors import RejectStudy
 from sweep.study import study
+from sweep.study.arms import Candidate
 from sweep.study.contents import Choice, Range
 from sweep.study.files import from_identity, load
 from sweep.study.space import grid
-from sweep.study.study import Candidate, Study
+from sweep.study.study import Study
 
 BASE: dict[str, Any] = {
     "description": "two arms and one of them again",
@@ -64,13 +65,20 @@ def test_a_study_is_what_its_file_says_with_defaults_filled_in(made: Any) -> Non
         ["dense", "additive", "again"],
         1,
     )
-    assert it.searched("additive") == {
+    assert it.arms["additive"].searched == {
         "task.learning_rate": Range(low=0.03, high=0.3, log=True),
         "task.epochs": Range(low=2, high=4),
     }
-    assert it.searched("dense") == it.searched("again") == {}
-    assert (it.budget("additive"), it.budget("dense"), it.generations("additive")) == (4, 32, [3, 1])
-    assert (it.whole("additive", "task.epochs"), it.whole("additive", "task.learning_rate")) == (True, False)
+    assert it.arms["dense"].searched == it.arms["again"].searched == {}
+    assert (it.arms["additive"].budget, it.arms["dense"].budget, it.arms["additive"].generations) == (
+        4,
+        32,
+        [3, 1],
+    )
+    assert (
+        it.arms["additive"].takes_whole_numbers("task.epochs"),
+        it.arms["additive"].takes_whole_numbers("task.learning_rate"),
+    ) == (True, False)
     assert (it.analysis.alpha, it.analysis.test, it.resources.attempts) == (0.05, "sign-flip", 3)
 
 
@@ -102,7 +110,7 @@ def test_each_finalist_of_each_arm_in_the_family_is_compared_at_each_endpoint(
 
 def test_pools_share_no_seed(made: Any) -> None:
     it: Study = made(confirm={"seeds": 500}, search={"ladder": [1, 500]})
-    pools = [it.search_seeds, it.pools["dense"], it.pools["again"]]
+    pools = [it.search_seeds, it.arms["dense"].seeds, it.arms["again"].seeds]
     assert [len(set(pool)) for pool in pools] == [500, 500, 500]
     assert len(set().union(*pools)) == 1500
 
@@ -125,17 +133,17 @@ def test_a_pool_that_grows_keeps_the_seeds_it_had(made: Any, more: int) -> None:
     after: Study = made(confirm={"seeds": more}, search={"ladder": [1, 2, more]})
     assert after.search_seeds[:2] == before.search_seeds
     assert len(after.search_seeds) == more
-    for arm, pool in before.pools.items():
-        assert after.pools[arm][: len(pool)] == pool
-        assert len(after.pools[arm]) == more
+    for arm, resolved in before.arms.items():
+        assert after.arms[arm].seeds[: len(resolved.seeds)] == resolved.seeds
+        assert len(after.arms[arm].seeds) == more
 
 
 def test_an_included_seed_comes_first_in_the_confirmation_and_nowhere_else(made: Any) -> None:
     without: Study = made(confirm={"include": []})
-    drawn = without.search_seeds[0], without.pools["again"][0]
+    drawn = without.search_seeds[0], without.arms["again"].seeds[0]
     it: Study = made(confirm={"include": [3407, *drawn]})
-    assert it.pools["dense"] == [3407, *drawn, *without.pools["dense"][:7]]
-    for pool in (it.search_seeds, it.pools["again"]):
+    assert it.arms["dense"].seeds == [3407, *drawn, *without.arms["dense"].seeds[:7]]
+    for pool in (it.search_seeds, it.arms["again"].seeds):
         assert not set(pool) & {3407, *drawn}
 
 
@@ -177,7 +185,7 @@ def test_a_repeat_has_the_policy_and_the_task_of_the_arm_that_it_repeats(made: A
 def test_a_searched_policy_setting_is_filled_in(made: Any) -> None:
     arm = {"policy": {"name": "sawtooth", "step": 0.1, "period": {"choice": [3, 5]}}}
     it: Study = made(arms={"saw": arm})
-    assert it.searched("saw") == {"policy.period": Choice(choice=[3, 5])}
+    assert it.arms["saw"].searched == {"policy.period": Choice(choice=[3, 5])}
     assert it.run(Candidate("saw", "saw", {"policy.period": 5}), "search", 1).policy.settings["period"] == 5
 
 
@@ -277,9 +285,10 @@ def test_anything_else_is_another_identity(made: Any, change: dict[str, Any]) ->
 def test_a_study_read_back_from_its_identity_has_the_same_runs(made: Any) -> None:
     it: Study = made()
     back = from_identity("made", json.loads(json.dumps(it.identity)))
-    assert (back.identity, back.pools, back.search_seeds, back.family) == (
+    pools = [{name: arm.seeds for name, arm in study.arms.items()} for study in (back, it)]
+    assert (back.identity, pools[0], back.search_seeds, back.family) == (
         it.identity,
-        it.pools,
+        pools[1],
         it.search_seeds,
         it.family,
     )

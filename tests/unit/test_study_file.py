@@ -33,8 +33,8 @@ def values_of(text: str, folder: Path) -> Any:
 def test_a_shipped_study_loads(path: Path) -> None:
     it = load(path)
     for arm in it.arms:
-        if not it.arms[arm].repeat:
-            assert [it.run(candidate, "confirm", 1) for candidate in it.ends(arm)]
+        if not it.arms[arm].repeats:
+            assert [it.run(candidate, "confirm", 1) for candidate in it.arms[arm].ends]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=NAMES)

@@ -15,9 +15,11 @@ from sweep.ledger.ledger import changes, declaration, growth, identity_hash
 from sweep.planning.forecast import play, scattered, warnings
 from sweep.planning.plan import Plan
 from sweep.planning.work import Result, Run
+from sweep.study import matching
+from sweep.study.arms import Candidate
 from sweep.study.contents import Contents
 from sweep.study.files import find, from_declared, load
-from sweep.study.study import Candidate, Study
+from sweep.study.study import Study
 from tests.unit.simulated import trained
 from trainer.randomness import uniform
 from trainer.store import unseal
@@ -74,23 +76,23 @@ def test_every_arm_is_on_every_task_task_by_task_in_the_order_of_the_file() -> N
     it = study()
     assert list(it.arms) == EXPANDED
     assert it.tasks == ["wine", "digits"]
-    assert [(it.base_of(arm), it.task_of(arm)) for arm in ("set@wine", "dense")] == [
+    assert [(it.arms[arm].base, it.arms[arm].task) for arm in ("set@wine", "dense")] == [
         ("set", "wine"),
         ("dense", ""),
     ]
-    assert (it.arms["again@wine"].repeat, it.arms["narrow@digits"].match.arm) == ("set@wine", "set@digits")  # pyright: ignore[reportOptionalMemberAccess]
+    assert (it.arms["again@wine"].repeats, it.arms["narrow@digits"].match.arm) == ("set@wine", "set@digits")  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_a_study_without_tasks_has_one_that_is_not_named() -> None:
     whole = changed("tasks", {})
     it = study({**whole, "task": {**whole["task"], "data": "wine"}})
-    assert (it.tasks, list(it.arms), it.baselines, it.baseline_of("set")) == (
+    assert (it.tasks, list(it.arms), it.baselines, it.arms["set"].baseline) == (
         [""],
         list(BASE["arms"]),
         ["dense"],
         "dense",
     )
-    assert (it.task_of("set"), it.base_of("set"), it.family, it.comparisons) == (
+    assert (it.arms["set"].task, it.arms["set"].base, it.family, it.comparisons) == (
         "",
         "set",
         ["set", "narrow"],
@@ -119,7 +121,7 @@ def test_a_task_stands_over_what_every_arm_starts_from_and_an_arm_over_its_task(
 def test_gains_are_over_the_baseline_of_the_same_task() -> None:
     it = study()
     assert it.baselines == ["dense@wine", "dense@digits"]
-    assert [it.baseline_of(arm) for arm in ("set@wine", "again@digits", "dense@wine")] == [
+    assert [it.arms[arm].baseline for arm in ("set@wine", "again@digits", "dense@wine")] == [
         "dense@wine",
         "dense@digits",
         "dense@wine",
@@ -135,17 +137,18 @@ def test_the_comparisons_of_all_tasks_finalists_and_endpoints_are_one_family() -
 
 def test_all_arms_of_all_tasks_share_their_seeds_and_repeats_have_their_own() -> None:
     it = study()
-    assert len({tuple(it.pools[arm]) for arm in EXPANDED if "again" not in arm}) == 1
-    assert it.pools["again@wine"] == it.pools["again@digits"]
-    assert not set(it.pools["again@wine"]) & set(it.pools["set@wine"])
+    assert len({tuple(it.arms[arm].seeds) for arm in EXPANDED if "again" not in arm}) == 1
+    assert it.arms["again@wine"].seeds == it.arms["again@digits"].seeds
+    assert not set(it.arms["again@wine"].seeds) & set(it.arms["set@wine"].seeds)
 
 
 def test_budgets_finalists_and_generations_are_those_of_the_arm_whatever_the_task() -> None:
     it = study()
     assert [
-        (it.budget(arm), it.finalists(arm), it.generations(arm)) for arm in ("set@wine", "set@digits")
+        (it.arms[arm].budget, it.arms[arm].finalists, it.arms[arm].generations)
+        for arm in ("set@wine", "set@digits")
     ] == [(3, 2, [2, 1])] * 2
-    assert (it.finalists("again@wine"), it.finalists("dense@wine")) == (2, 1)
+    assert (it.arms["again@wine"].finalists, it.arms["dense@wine"].finalists) == (2, 1)
 
 
 IDENTITIES = {
@@ -443,11 +446,11 @@ def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples(
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     it = study(values)
-    assert [it.overlap(arm) for arm in ("dense@wine", "set@wine", "again@wine", "narrow@digits")] == [
+    assert [it.arms[arm].overlap for arm in ("dense@wine", "set@wine", "again@wine", "narrow@digits")] == [
         44 / 134
     ] * 3 + [0.0]
     values["tasks"]["wine"]["train_size"] = 100
-    assert study(values).overlap("dense@wine") == 44 / 100
+    assert study(values).arms["dense@wine"].overlap == 44 / 100
 
 
 def test_a_claim_across_tasks_takes_as_many_of_them_as_the_report_will_ask_for() -> None:
@@ -549,9 +552,11 @@ def test_arms_of_which_the_same_is_true_are_told_in_one_line() -> None:
 
 def test_a_matched_arm_s_network_has_the_count_and_the_depth() -> None:
     it = study()
-    assert it.matched("narrow@wine", 13 * 40 + 40 + 40 * 40 + 40 + 40 * 3 + 3) == "mlp-40-40"
-    assert it.matched("narrow@digits", 64 * 20 + 20 + 20 * 20 + 20 + 20 * 10 + 10) == "mlp-20-20"
-    assert it.task("narrow@wine").model == "mlp-40-40"
+    assert matching.network(it.arms["narrow@wine"], 13 * 40 + 40 + 40 * 40 + 40 + 40 * 3 + 3) == "mlp-40-40"
+    assert (
+        matching.network(it.arms["narrow@digits"], 64 * 20 + 20 + 20 * 20 + 20 + 20 * 10 + 10) == "mlp-20-20"
+    )
+    assert it.arms["narrow@wine"].trained.model == "mlp-40-40"
 
 
 def test_a_study_of_tasks_plays_to_its_end_and_a_matched_arm_waits_for_the_one_on_its_own_task() -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sweep.errors import RejectStudy
 from sweep.gains.across import across
-from sweep.gains.comparisons import Compared
+from sweep.gains.rows import Compared
 from sweep.views.export.tables import (
     RunRow,
     across_table,
@@ -161,12 +161,12 @@ def declared(reading: Reading) -> dict[str, Any]:
     """study.json: the study as it was declared, and the values that were searched, in every arm and in those that repeat it."""
     study = reading.study
     searched = {
-        arm: {
-            setting: {**values.model_dump(mode="json"), "whole": study.whole(source, setting)}
-            for setting, values in found.items()
+        name: {
+            setting: {**values.model_dump(mode="json"), "whole": arm.takes_whole_numbers(setting)}
+            for setting, values in arm.source.searched.items()
         }
-        for arm, it in study.arms.items()
-        if (found := study.searched(source := it.repeat or arm))
+        for name, arm in study.arms.items()
+        if arm.source.searched
     }
     return {
         "study": study.name,

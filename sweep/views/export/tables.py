@@ -14,8 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 
-from sweep.gains.across import Across
-from sweep.gains.comparisons import Compared
+from sweep.gains.rows import Across, Compared
 from sweep.planning.work import Cohort
 from sweep.views.reading import Reading, RunFiles, ahead
 from trainer.data import facts, held_out_of, sizes
@@ -174,7 +173,7 @@ def _searched(reading: Reading) -> dict[str, pa.DataType]:
     """Each searched setting's type: numbers where every value is one, words otherwise."""
     values: dict[str, list[Any]] = {}
     for arm in reading.study.arms:
-        for setting in reading.study.searched(arm):
+        for setting in reading.study.arms[arm].searched:
             values.setdefault(setting, [])
     for cohort in reading.cohorts:
         for setting, value in cohort.candidate.values.items():
@@ -211,12 +210,12 @@ def run_rows(reading: Reading) -> Iterator[RunRow]:
 
 def _run_row(run: RunFiles) -> RunRow:
     last = run.attempts[-1] if run.attempts else {}
-    failed = run.reading.plan.failed.get(run.run_id)
+    failed = run.reading.plan.queue.failed.get(run.run_id)
     started, task = run.attempts[0]["started_at"] if run.attempts else None, run.spec.task
     return RunRow(
         run_id=run.run_id,
         arm=run.cohort.candidate.arm,
-        task=run.reading.study.task_of(run.cohort.candidate.arm),
+        task=run.reading.study.arms[run.cohort.candidate.arm].task,
         candidate=run.cohort.candidate.name,
         phase=run.cohort.phase,
         place=run.place,
@@ -248,7 +247,7 @@ def candidate_row(reading: Reading, cohort: Cohort) -> CandidateRow:
     return CandidateRow(
         candidate=cohort.candidate.name,
         arm=cohort.candidate.arm,
-        task=reading.study.task_of(cohort.candidate.arm),
+        task=reading.study.arms[cohort.candidate.arm].task,
         phase=cohort.phase,
         seeds=len(scores),
         finished=int(done.sum()),

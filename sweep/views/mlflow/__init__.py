@@ -1,1 +1,41 @@
-"""A study as MLflow shows it. Nothing else imports MLflow."""
+"""A study as MLflow shows it. Nothing else imports MLflow, which takes a second: its modules are imported when needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.errors import RejectStudy
+from sweep.ledger.ledger import Ledger
+from sweep.views.mlflow.address import NONE, artifacts_of
+
+if TYPE_CHECKING:
+    from sweep.views.mlflow.view import View
+
+
+def prepare() -> None:
+    """Set what MLflow reads from its environment, some of it when it is imported."""
+    os.environ |= {
+        # a create that is repeated after a lost answer makes a second run; we look first
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    }
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
+
+
+def open_view(ledger: Ledger, place: str, uri: str, say: Callable[[str], None]) -> View:
+    """The view of a ledger in the MLflow at an address; RejectStudy where the address says that there is none."""
+    if uri == NONE:
+        raise RejectStudy([f"--mlflow-uri {NONE}: then there is no MLflow to show anything in."])
+    prepare()
+    from sweep.views.mlflow.client import SQLITE, Experiment
+    from sweep.views.mlflow.view import View
+
+    if uri.startswith(SQLITE):
+        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    experiment = Experiment(uri, ledger.study, ledger.store.where(), artifacts_of(uri, place, ledger.study))
+    return View(ledger, experiment, say)

@@ -5,18 +5,6 @@ A run is looked for before it is made; after any error all is looked for again, 
 
 from __future__ import annotations
 
-import os
-
-from sweep.errors import TrackerDown
-
-os.environ |= {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a create that is repeated after a lost answer makes a second run; we look first
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-}
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
-
 import logging
 import tempfile
 import textwrap
@@ -32,7 +20,8 @@ from mlflow.tracking import MlflowClient
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from sweep.views.mlflow.following import shown_uri
+from sweep.errors import TrackerDown
+from sweep.views.mlflow.address import shown_uri
 from sweep.views.mlflow.points import Point
 from trainer.store import StoreError, open_store
 

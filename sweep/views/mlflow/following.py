@@ -1,49 +1,48 @@
-"""Where a study's MLflow is, and how the view is kept beside a sweep: in a process of its own, which the driver does not wait for."""
+"""How the view is kept beside a sweep: in a process of its own, which the driver does not wait for."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import IO, TYPE_CHECKING, Any
 
+from sweep.errors import TrackerDown
+from sweep.gains.rows import Compared
+from sweep.ledger.lease import holder
 from sweep.ledger.ledger import Ledger
+from sweep.views.reading import Reading
 
-NONE = "none"
-"""As a URI: no MLflow at all."""
+if TYPE_CHECKING:
+    from sweep.views.mlflow.view import View
+
 PERIOD_SECONDS, TICK_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 0.1, 30.0
 PATIENCE_SECONDS, STOPPED_SECONDS = 60.0, 10.0
-"""How long a sweep that is done, and one that was stopped by a signal, waits for its view to catch up."""
+"""How long a sweep that is done, and one that a signal stopped, waits for its view to catch up."""
+ON_THE_LAST_PASS = ("scipy.special", "matplotlib.pyplot")
+"""What the report imports. Imported while the runs train, it keeps nobody waiting at the end."""
 
 
-def uri_of(given: str | None, place: str) -> str:
-    """The tracking URI: as given, or SQLite in the store's folder (in ./results where the store is a bucket)."""
-    return given or f"sqlite:///{_home(place) / 'mlflow.db'}"
+def catch_up(view: View, say: Callable[[str], None]) -> bool:
+    """Bring a view up to date once; whether that was reached."""
+    return follow(updating(view), lambda: False, say, time.sleep)
 
 
-def shown_uri(uri: str) -> str:
-    """An address without its password."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+def keep_up(view: View, say: Callable[[str], None]) -> bool:
+    """Keep a view up to date until no driver is at work any more; whether nothing is left to write."""
+    update = updating(view)
 
+    def update_and_get_ready(live: bool) -> int:
+        wrote = update(live)
+        for name in ON_THE_LAST_PASS:
+            import_module(name)
+        return wrote
 
-def artifacts_of(uri: str, place: str, study: str) -> str | None:
-    """Where files go: a server decides for itself, a database needs a place."""
-    if uri.startswith(("http://", "https://", "databricks")):
-        return None
-    return (
-        f"{place.rstrip('/')}/mlflow-artifacts/{study}"
-        if "://" in place
-        else (_home(place) / "mlflow-artifacts" / study).as_uri()
-    )
-
-
-def _home(place: str) -> Path:
-    return Path("results").absolute() if "://" in place else Path(place)
+    return follow(update_and_get_ready, lambda: holder(view.ledger.store) is not None, say, time.sleep)
 
 
 def follow(
@@ -52,29 +51,46 @@ def follow(
     say: Callable[[str], None],
     wait: Callable[[float], None],
 ) -> bool:
-    """Keep a view up to date until no driver is at work, and then until nothing is left to write; whether that was reached.
+    """Update while a driver is at work, and then until nothing is left to write; whether that was reached.
 
-    `update(live)` says how much it wrote. While the tracker does not answer, it is asked again after longer and longer pauses.
+    `update(live)` says how much it wrote. While the tracker does not answer, the pauses grow.
     """
-    from sweep.errors import TrackerDown
-
-    pause, told = PERIOD_SECONDS, ""
+    pause, said = PERIOD_SECONDS, ""
     while True:
         live = at_work()
         try:
             wrote = update(live)
-            pause, told = PERIOD_SECONDS, ""
+            pause, said = PERIOD_SECONDS, ""
             if not live and not wrote:
                 return True
         except TrackerDown as error:
-            if str(error) != told:
+            if str(error) != said:
                 say(str(error))
             if not live:
                 return False
-            pause, told = min(2 * pause, LONGEST_PAUSE_SECONDS), str(error)
+            pause, said = min(2 * pause, LONGEST_PAUSE_SECONDS), str(error)
         end = time.monotonic() + pause
         while live and time.monotonic() < end and at_work():
             wait(TICK_SECONDS)
+
+
+def updating(view: View) -> Callable[[bool], int]:
+    """An update of a view. The report, which takes seconds, is drawn once nobody waits for the next run any more."""
+    from sweep.views.report.page import page_and_note
+
+    drawn: dict[str, tuple[str, str]] = {}
+
+    def report(reading: Reading, compared: Sequence[Compared]) -> tuple[str, str]:
+        stands = repr((reading.declared, sorted(reading.plan.results), reading.failures, reading.looks, compared))
+        if stands not in drawn:  # the last update is made twice, to see that nothing is left
+            drawn.clear()
+            drawn[stands] = page_and_note(reading, compared)
+        return drawn[stands]
+
+    def update(live: bool) -> int:
+        return view.update(live=holder(view.ledger.store) is not None, report=None if live else report)
+
+    return update
 
 
 class Follower:
@@ -84,22 +100,11 @@ class Follower:
         """`hint` says how to bring MLflow up to date later."""
         self.say, self.hint = ledger.say, hint
         self.log: IO[Any] = tempfile.TemporaryFile("w+")  # noqa: SIM115  (it lives as long as the process)
-        command = [
-            sys.executable,
-            "-m",
-            "sweep",
-            "sync",
-            f"{ledger.study}.yaml",
-            "--store",
-            place,
-            "--follow",
-        ]
+        command = [sys.executable, "-m", "sweep", "sync", f"{ledger.study}.yaml", "--store", place, "--follow"]
         self.process = subprocess.Popen(
             command,
-            env={
-                **os.environ,
-                "MLFLOW_TRACKING_URI": uri,
-            },  # it may hold a password, which has no place on a command line
+            # the address may hold a password, which has no place on a command line
+            env={**os.environ, "MLFLOW_TRACKING_URI": uri},
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
@@ -120,5 +125,5 @@ class Follower:
             return
         if code:
             self.log.seek(0)
-            told = self.log.read().strip().splitlines() or ["no reason was given."]
-            self.say(f"MLflow is behind: {told[-1]}\n{self.hint}")
+            lines = self.log.read().strip().splitlines() or ["no reason was given."]
+            self.say(f"MLflow is behind: {lines[-1]}\n{self.hint}")

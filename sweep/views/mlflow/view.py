@@ -14,7 +14,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sweep.gains.comparisons import Compared, first_place, keep_ratios
+from sweep.gains.comparisons import keep_ratios
+from sweep.gains.seeds import first_place
+from sweep.gains.rows import Compared
 from sweep.ledger.ledger import Ledger
 from sweep.planning.work import Cohort
 from sweep.views.mlflow.client import EPOCH_ZERO_MS, NAME, Experiment, TrackedRun
@@ -195,7 +197,9 @@ class View:
         sent, points = int(tracked.tags.get("epochs_sent", 0)), list[Point]()
         tags["outcome"] = run.state
         if run.state == "failed" or "reason" in tracked.tags:
-            tags["reason"] = run.reading.plan.failed[run.run_id].reason if run.state == "failed" else ""
+            tags["reason"] = (
+                run.reading.plan.queue.failed[run.run_id].reason if run.state == "failed" else ""
+            )
         with self._readable():
             ended = run.result and "sites" not in tracked.tags
             table = run.epochs() if ended or run.committed > sent else None
@@ -251,7 +255,7 @@ class View:
         if both > gained:
             with self._readable():
                 over = curves(base, min(both, own.epochs))
-                points += gain_points(own, over, gained, reading.study.overlap(cohort.candidate.arm))
+                points += gain_points(own, over, gained, reading.study.arms[cohort.candidate.arm].overlap)
                 tags["gain_epochs_sent"] = str(max(gained, over.epochs))
         return points, tags
 
@@ -267,7 +271,7 @@ class View:
         if cohort.phase == "search":
             return
         study, name = reading.study, cohort.candidate.name
-        base_arm = study.baseline_of(cohort.candidate.arm)
+        base_arm = study.arms[cohort.candidate.arm].baseline
         rows = {
             row.keep_ratio: row
             for row in compared
@@ -297,7 +301,7 @@ class View:
                     and row.role == "family"
                     and row.reference_arm != base_arm
                 ):
-                    yield from _tested(row, f"_over_{study.base_of(row.reference_arm)}{at}", gain=True)
+                    yield from _tested(row, f"_over_{study.arms[row.reference_arm].base}{at}", gain=True)
 
     def _report(self, reading: Reading, made: tuple[str, str]) -> None:
         page, note = made
@@ -335,7 +339,7 @@ def _something_is_whole(reading: Reading) -> bool:
 
 def _baseline_runs(reading: Reading, cohort: Cohort) -> Sequence[str]:
     """The runs that a confirmed cohort is paired with; none for the baseline itself and in the search, which has no common baseline."""
-    finalists = reading.plan.finalists(reading.study.baseline_of(cohort.candidate.arm))
+    finalists = reading.plan.finalists(reading.study.arms[cohort.candidate.arm].baseline)
     if cohort.phase == "search" or not finalists or finalists[0].name == cohort.candidate.name:
         return ()
     return next(it.runs for it in reading.cohorts if it.phase == "confirm" and it.candidate == finalists[0])
@@ -361,7 +365,7 @@ def _settings(run: RunFiles) -> dict[str, Any]:
 
 def _whose(reading: Reading, cohort: Cohort) -> dict[str, str]:
     """The tags that say what a run belongs to; the task only where the study lists some."""
-    arm, task = cohort.candidate.arm, reading.study.task_of(cohort.candidate.arm)
+    arm, task = cohort.candidate.arm, reading.study.arms[cohort.candidate.arm].task
     return {"arm": arm, "candidate": cohort.candidate.name, **({"task": task} if task else {})}
 
 
@@ -369,7 +373,7 @@ def _shown_as(reading: Reading, cohort: Cohort) -> str:
     candidate, role = cohort.candidate, _role(reading, cohort)
     name = (
         candidate.arm
-        if cohort.phase == "confirm" and reading.study.finalists(candidate.arm) == 1
+        if cohort.phase == "confirm" and reading.study.arms[candidate.arm].finalists == 1
         else candidate.name
     )
     return name if role == "family" or cohort.phase == "search" else f"{name} ({role})"
@@ -383,7 +387,7 @@ def _role(reading: Reading, cohort: Cohort) -> str:
         else "family"
         if arm in study.family
         else "repeat"
-        if study.arms[arm].repeat
+        if study.arms[arm].repeats
         else "control"
     )
 
@@ -414,7 +418,7 @@ def _note(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> str
             + "."
         )
     for row in compared:
-        primary = row.reference_arm == reading.study.baseline_of(row.arm)
+        primary = row.reference_arm == reading.study.arms[row.arm].baseline
         if (
             row.candidate == cohort.candidate.name
             and (primary or row.role == "family")

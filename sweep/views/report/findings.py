@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from sweep.gains.across import across
-from sweep.gains.comparisons import Compared, earlier, keep_ratios
+from sweep.gains.comparisons import earlier, keep_ratios
+from sweep.gains.rows import Compared
 from sweep.planning.proposer import importances
 from sweep.planning.work import Cohort
 from sweep.statistics.paired import pairs_needed, smallest_p_value
@@ -120,18 +121,18 @@ def findings(reading: Reading, compared: Sequence[Compared], drawn: dict[str, Co
         "looks": [asdict(look) for look in reading.looks],
         "extensions": reading.declared["extensions"],
         "arms": [_arm(reading, cohort, drawn) for cohort in reading.cohorts if cohort.phase == "confirm"],
-        "comparisons": [{**asdict(row), "finalists": study.finalists(row.arm)} for row in compared],
+        "comparisons": [{**asdict(row), "finalists": study.arms[row.arm].finalists} for row in compared],
         "across": [asdict(row) for row in across(study, compared)],
         "earlier": [
             {
                 "pairs": size,
-                "comparisons": [{**asdict(row), "finalists": study.finalists(row.arm)} for row in rows],
+                "comparisons": [{**asdict(row), "finalists": study.arms[row.arm].finalists} for row in rows],
             }
             for size, rows in earlier(plan, reading.looks, reading.correct).items()
         ],
-        "search": [_search(reading, arm) for arm in study.arms if study.searched(arm)],
+        "search": [_search(reading, arm) for arm in study.arms if study.arms[arm].searched],
         "published": _published(reading),
-        "failures": [{"run_id": run_id, **asdict(failure)} for run_id, failure in plan.failed.items()],
+        "failures": [{"run_id": run_id, **asdict(failure)} for run_id, failure in plan.queue.failed.items()],
         **_environments(reading),
     }
 
@@ -147,7 +148,7 @@ def _arm(reading: Reading, cohort: Cohort, drawn: dict[str, Course]) -> dict[str
         "arm": row.arm,
         "task": row.task,
         "candidate": name,
-        "finalists": reading.study.finalists(row.arm),
+        "finalists": reading.study.arms[row.arm].finalists,
         "settings": cohort.candidate.values,
         "seeds": row.seeds,
         "finished": row.finished,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.gains.comparisons import Compared
-from sweep.study.contents import ON
+from sweep.gains.rows import Compared
+
+ON = "@"
 from sweep.views.reading import Reading
 from sweep.views.report import pictures
 from sweep.views.report.findings import Course, courses, findings

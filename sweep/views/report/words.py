@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from sweep.statistics.paired import tasks_needed
-from sweep.study.contents import ON
+
+ON = "@"
 
 ORDER = ("family", "control", "repeat")
 

@@ -1,0 +1,86 @@
+"""`sweep status | doctor STUDY`: how far a study is, and whether its files are whole."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sweep.cli.options import JsonOption, StoreOption, StudyArgument, ledger_of
+from sweep.cli.output import DEFAULT_STORE, INFRASTRUCTURE, errors, other, print_json
+from sweep.cli.screen import arms_table, console, failures_table
+from sweep.format import duration
+from sweep.gains.looks import looks_at
+from sweep.gains.progress import overview
+from sweep.ledger.lease import holder
+from sweep.planning.forecast import forecast
+from sweep.planning.plan import Plan
+from sweep.study import find, from_declared, load
+
+WATCH_SECONDS = 5.0
+
+
+def status(
+    study: StudyArgument,
+    store: StoreOption = DEFAULT_STORE,
+    watch: Annotated[bool, typer.Option("--watch", help="again every few seconds, until it is done")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """How far a study is, from its ledger alone: arms, gains so far, failures with their logs. Works while it runs."""
+    with errors(study, store):
+        out = console()
+        while True:
+            complete = _show_status(study, store, out, as_json)
+            if not watch or complete:
+                return
+            time.sleep(WATCH_SECONDS)
+            if out.is_terminal and not as_json:
+                out.clear()
+
+
+def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
+    """Show it once; whether the study is complete."""
+    ledger = ledger_of(given, store)
+    study = from_declared(ledger.study, ledger.begun())
+    ledger.load(keep=False)
+    plan = Plan(study, ledger.results, ledger.proposals())
+    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {}, looks_at(ledger, study))
+    driver, failures = holder(ledger.store), ledger.failures()
+    if as_json:
+        state = {"study": study.name, "complete": plan.complete, "driver": driver, "failures": failures}
+        print_json({**state, "damaged": ledger.damaged, **asdict(view)})
+        return plan.complete
+    lines = [f"{view.done}/{view.total} runs done, {len(failures)} failed"]
+    if driver:
+        lines.append(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}")
+        if now := driver["now"]:
+            left = view.seconds_left / max(now["slots"], 1) if view.seconds_left is not None else None
+            lines.append(f"{now['running']} under way on {now['slots']} slots; about {duration(left)} left")
+    elif not plan.complete:
+        lines.append(f"nobody drives it now. To go on: {other('run', given, store)}")
+    lines += ledger.damaged.values()
+    out.print(arms_table(view, study.analysis.endpoints), highlight=False)
+    out.print("\n".join(lines), highlight=False, markup=False)
+    if failures:
+        out.print(failures_table(failures), highlight=False)
+    return plan.complete
+
+
+def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Verify every file of a study, say what is damaged, and repair what can be rebuilt."""
+    from sweep.ledger.doctor import examine  # Optuna comes with it
+
+    with errors(study, store):
+        findings = examine(load(find(study)), ledger_of(study, store))
+        if as_json:
+            print_json([asdict(finding) for finding in findings])
+        else:
+            for finding in findings:
+                print(f"{'repaired' if finding.repaired else 'damaged'}: {finding.file}: {finding.what}")
+            if not findings:
+                print("every file is whole.")
+        if not all(finding.repaired for finding in findings):
+            raise typer.Exit(INFRASTRUCTURE)

@@ -1,0 +1,83 @@
+"""What an attempt says of itself, every few seconds, on its way from the actor to the driver."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+from sweep.planning.work import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Began:
+    """The attempt is here and has not trained yet."""
+
+    state: ClassVar[str] = "began"
+    run_id: str
+    said: list[str]
+    """Lines for the person at the sweep."""
+    node: str = ""
+    """The id of the node that it runs on; the actor fills it in."""
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The attempt is under way."""
+
+    state: ClassVar[str] = "training"
+    run_id: str
+    said: list[str]
+    node: str = ""
+    epochs: float
+    """How many are done, with the share of the one under way."""
+    loss: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The run has its outcome."""
+
+    state: ClassVar[str] = "ended"
+    run_id: str
+    said: list[str]
+    node: str = ""
+    result: Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The attempt cannot go on."""
+
+    state: ClassVar[str] = "failed"
+    run_id: str
+    said: list[str]
+    node: str = ""
+    reason: str
+    log: list[str]
+    """The last lines of its log."""
+    damaged: bool = False
+    """Whether the run's files cannot be trusted, so that another attempt would fail as well."""
+    machine: bool = False
+    """Whether the node may be at fault."""
+    blame: bool = True
+    """Whether the attempt counts as one of the run's tries."""
+
+
+Report = Began | Training | Ended | Failed
+KINDS: dict[str, type[Report]] = {kind.state: kind for kind in (Began, Training, Ended, Failed)}
+
+
+def to_json(report: Report, node: str) -> str:
+    """A report from a node as text, which is what Tune passes on unchanged."""
+    return json.dumps({"state": report.state, **asdict(replace(report, node=node))})
+
+
+def from_json(text: str) -> Report:
+    """The inverse of `to_json`."""
+    values: dict[str, Any] = json.loads(text)
+    kind = KINDS[values.pop("state")]
+    if kind is Ended:
+        values["result"] = Result(**values["result"])
+    return kind(**values)
