@@ -1,4 +1,4 @@
-"""From plain PyTorch to a recorded step, rung by rung; the same engine at other ratios; and whether it learns as the reference does."""
+"""The ladder from plain PyTorch to a recorded step; one engine at several ratios; agreement of losses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ OURS = {"fused": False, "fused + graph": True}
 """Rungs, and whether their steps are recorded."""
 COMPILER_SECONDS = 120.0
 QUICK_SECONDS = 25.0
-"""Where compiling training takes longer, there is no time to compile evaluation, twice: it is measured uncompiled."""
+"""The most that compiling training may take; beyond it evaluation is measured uncompiled.
+
+Evaluation would have to be compiled twice, and there would be no time left for it.
+"""
 
 
 class UnsortedReLU(plain.SparseReLU):
@@ -43,7 +46,7 @@ class UnsortedReLU(plain.SparseReLU):
 
 
 def plain_model(bench: Bench, *, bf16: bool) -> plain.PlainWideResNet:
-    """On the device; with `bf16` in channels_last and with the faster top-k."""
+    """Build the plain network on the device; `bf16` adds channels_last and the faster top-k."""
     facts = data.facts(bench.setting.data)
     depth, widen = (int(part) for part in bench.setting.model.split("-")[1:])
     model = plain.PlainWideResNet(depth, widen, facts.classes, facts.image[0]).to(bench.device)
@@ -59,7 +62,10 @@ def plain_model(bench: Bench, *, bf16: bool) -> plain.PlainWideResNet:
 
 
 def plain_rung(bench: Bench, name: str) -> dict[str, Any]:
-    """Steps and evaluations of a plain network, and what an epoch of them would take. Batches are gathered on the device."""
+    """Time a plain network's steps and evaluations, and estimate its epoch.
+
+    Batches are gathered on the device.
+    """
     stock()
     it, bf16 = bench.setting, PLAIN[name]
     model = plain_model(bench, bf16=bf16)
@@ -99,7 +105,7 @@ def plain_rung(bench: Bench, name: str) -> dict[str, Any]:
         evaluation: dict[str, float] = {}
         for ratio in (it.ratio, 1.0):
             if name == COMPILED:
-                torch.compiler.reset()  # another mode, ratio and size: nothing of the last should be made general
+                torch.compiler.reset()  # or it would generalise over the last mode, ratio and size
             model.set_keep(ratio)
             evaluation[f"{ratio:g}"] = _each(
                 bench, it.evaluations, lambda count: plain.evaluate(network, batches(count, size))
@@ -108,19 +114,22 @@ def plain_rung(bench: Bench, name: str) -> dict[str, Any]:
         "step_seconds": step,
         "evaluation_batch_seconds": evaluation,
         "epoch_seconds": step * it.train / it.batch_size + sum(evaluation.values()) * it.test / size,
-        "how": f"estimated from {it.chunks * it.steps} steps and {it.chunks * it.evaluations} batches of {size} at each ratio",
+        "how": (
+            f"estimated from {it.chunks * it.steps} steps"
+            f" and {it.chunks * it.evaluations} batches of {size} at each ratio"
+        ),
         **more,
     }
 
 
 def _each(bench: Bench, count: int, work: Callable[[int], object]) -> float:
-    """Seconds of one of several in a row, the median of a few such rows."""
+    """Seconds of one call: the median over a few rows of `count` calls."""
     work(2)
     return statistics.median(bench.wall(lambda: work(count)) / count for _ in range(bench.setting.chunks))
 
 
 def our_rung(bench: Bench, *, records: bool) -> dict[str, Any]:
-    """Whole epochs of a Training, the first of them to warm up."""
+    """Time whole epochs of a Training; the first is a warm-up."""
     it = bench.setting
     rows, engine = bench.train(bench.spec(it.ratio), 1 + it.epochs, "ladder", records=records)
     return {
@@ -143,14 +152,17 @@ def _recorded(engine: Engine) -> int:
 
 
 def _in_a_child(bench: Bench) -> dict[str, Any]:
-    """A compiler may hang, or leave a process unfit for more."""
+    """Time a rung in a child process: a compiler may hang, or leave its process unfit for more."""
     limit = min(COMPILER_SECONDS, max(60.0, bench.room("ladder")))
     with Child(bench.folder, rehearsal=bench.rehearsal) as child:
         return child.ask({"do": "rung", "name": COMPILED}, limit)
 
 
 def ladder(bench: Bench) -> None:
-    """Every rung, and how much faster it is than the first; one that fails is told, and the others go on."""
+    """Measure every rung and its speed beside the first.
+
+    If a rung fails, the error is kept and the others go on.
+    """
     rungs: dict[str, Callable[[], dict[str, Any]]] = {
         name: lambda name=name: plain_rung(bench, name) for name in PLAIN
     }
@@ -190,7 +202,7 @@ def ladder(bench: Bench) -> None:
 
 
 def ratios(bench: Bench) -> None:
-    """One engine from ratio to ratio."""
+    """Run one engine at each ratio in turn, and see whether anything is recorded or compiled anew."""
     it, lines, part = bench.setting, list[dict[str, Any]](), "ratios"
     _, engine = bench.train(bench.spec(it.ratios[0]), 1, part, least=1)
     first = {"steps": len(engine.steps), "recorded": _recorded(engine), "kernels": _compiled(bench)}
@@ -225,7 +237,8 @@ def ratios(bench: Bench) -> None:
     )
     anew = "something was" if found["recorded_anew"] else "nothing was"
     print(
-        f"Greatest over least: {spans} ({found['note']}). After the first epoch {anew} made or recorded anew.\n",
+        f"Greatest over least: {spans} ({found['note']})."
+        f" After the first epoch {anew} made or recorded anew.\n",
         flush=True,
     )
 
@@ -235,7 +248,7 @@ def _span(values: list[float]) -> float:
 
 
 def _compiled(bench: Bench) -> int | None:
-    """Variants of our kernels that Triton has compiled in this process; None where it cannot say."""
+    """Count the variants of our kernels that Triton compiled in this process; None where it cannot say."""
     if bench.rehearsal:
         return None
     from trainer.ops import kernels
@@ -250,7 +263,7 @@ def _compiled(bench: Bench) -> int | None:
 
 
 def agreement(bench: Bench) -> None:
-    """Training losses with our kernels and with the reference, over seeds: nearer to each other than seeds are."""
+    """Compare losses under our kernels and under the reference: they must differ less than seeds do."""
     it, part = bench.setting, "agreement"
 
     def losses(seed: int, *, records: bool) -> list[float]:

@@ -1,4 +1,4 @@
-"""What the device can do at best, and what the kernels of an activation site make of it."""
+"""The device's ceilings, and the kernels of an activation site beside them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.ops import reference
 
 
 def ceilings(bench: Bench) -> None:
-    """A copy from memory to memory, and a large matrix product."""
+    """Measure a copy from memory to memory and a large matrix product."""
     bench.say("ceilings: a copy and a matrix product")
     it, device = bench.setting, bench.device
     source = torch.zeros(it.copy_bytes, dtype=torch.uint8, device=device)
@@ -40,7 +40,7 @@ def ceilings(bench: Bench) -> None:
 
 
 def shapes(bench: Bench) -> Counter[tuple[int, ...]]:
-    """What comes into the sites of the network, and how many sites get it: the model itself is asked."""
+    """Ask the model for the shapes that enter its sites, and count the sites of each."""
     facts, found = data.facts(bench.setting.data), Counter[tuple[int, ...]]()
     model = models.build(
         bench.spec(1.0).task,
@@ -60,7 +60,7 @@ def shapes(bench: Bench) -> Counter[tuple[int, ...]]:
 
 
 def sites(bench: Bench) -> None:
-    """Each shape, the largest first, beside a copy of the same bytes, the compiled reference and torch.topk."""
+    """Time each shape, largest first, beside a copy of its bytes, the compiled reference and torch.topk."""
     there = shapes(bench)
     found: dict[str, Any] = {"batch": bench.setting.site_batch, "sites": sum(there.values()), "shapes": []}
     bench.found["sites"] = found
@@ -124,14 +124,17 @@ def _site(bench: Bench, shape: tuple[int, ...], line: dict[str, Any]) -> None:
 
 
 def torch_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: int) -> Tensor:
-    """The site as PyTorch's own operations have it."""
+    """The site written with PyTorch's own operations."""
     flat = torch.relu(reference.rms_norm(x, scale, bias)).flatten(1)
     values, index = flat.topk(keep, dim=1, sorted=False)
     return torch.zeros_like(flat).scatter(1, index, values).view(x.shape)
 
 
 def _others(bench: Bench, line: dict[str, Any], inputs: tuple[Tensor, Tensor, Tensor], keep: Tensor) -> None:
-    """The ways we are compared with, forward at the ratio of the ladder. Compiling takes seconds: no more of it once time is short."""
+    """Time the rivals' forward pass at the ladder's ratio.
+
+    Compiling takes seconds, so it is left out once time is short.
+    """
     stock()
     count = int(keep)
     ways: dict[str, Callable[[], object]] = {"torch_topk": lambda: torch_topk(*inputs, count)}
