@@ -1,4 +1,4 @@
-"""A sweep in this process: the real study, plan, proposer, ledger and worker, and a loop in place of the cluster."""
+"""A sweep in this process: a loop takes the place of the cluster, and everything else is real."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.sweeps import study_values
 from trainer.spec import RunSpec
 
 SHORT: dict[str, Any] = {"epochs": 3, "evaluate_every": 3}
-"""Of a task: a run takes a fraction of a second, and is long enough to keep two checkpoints before it ends."""
+"""Task settings: a run takes a fraction of a second, and keeps two checkpoints before it ends."""
 
 
 def short_values(**parts: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def study_of(**parts: Any) -> Study:
 
 
 def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
-    """An attempt at a run, on this machine's CPU."""
+    """Return the job of an attempt at a run, on this machine's CPU."""
     plain: dict[str, Any] = {
         "data_dir": "data",
         "device": "cpu",
@@ -43,7 +43,7 @@ def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
 
 
 def work(worker: Worker) -> list[dict[str, Any]]:
-    """Everything a worker reports, to the end of its attempt."""
+    """Run a worker to the end of its attempt; return everything that it reports."""
     reports = [worker.step()]
     while reports[-1]["state"] not in ("ended", "failed"):
         reports.append(worker.step())
@@ -51,7 +51,7 @@ def work(worker: Worker) -> list[dict[str, Any]]:
 
 
 def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
-    """What the command does before there is a cluster."""
+    """Read the ledger and make the plan, as the command does before there is a cluster."""
     ledger.load()
     plan = Plan(study, ledger.results, ledger.proposals())
     ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
@@ -62,7 +62,7 @@ def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
 
 
 def drive(study: Study, place: str | Path, said: list[str] | None = None, most: int | None = None) -> Plan:
-    """A sweep to its end, or until so many runs have finished. What it says is kept in `said`."""
+    """Play a sweep to its end, or until so many runs have finished. `said` gets what it says."""
     said = [] if said is None else said
     ledger = Ledger(str(place), study.name, said.append)
     plan = begin(study, ledger)

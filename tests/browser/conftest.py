@@ -32,7 +32,7 @@ STUDY: dict[str, Any] = {
     "confirm": {"seeds": 7},
 }
 LONG = 60_000
-"""Milliseconds; Playwright gives a page five seconds, which a busy machine may take."""
+"""The milliseconds that a page may take. Playwright's five seconds are too few on a busy machine."""
 expect.set_options(timeout=LONG)
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 """A panel that covers a third of the page on the first visit."""

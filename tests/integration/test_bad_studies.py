@@ -49,7 +49,10 @@ SPACE = "{low: 0.03, high: 0.3, log: true}"
 
 @dataclass(frozen=True)
 class Case:
-    """One thing wrong: `old` becomes `new`, and `told` is all that is said, in the line where `new` begins unless `line` says another."""
+    """One mistake: `old` becomes `new`, and the command says `message` and nothing else.
+
+    The message names the line where `new` begins, unless `line` says another.
+    """
 
     kind: str
     old: str
@@ -189,7 +192,7 @@ WHOLE_FILES = [
 
 
 def plan(study: str) -> str:
-    """What the command says of a study that it refuses; two slots, so that it asks no cluster."""
+    """Return what the command says of a study that it refuses; two slots, so that it asks no cluster."""
     done = CliRunner().invoke(app, ["plan", study, "--slots", "2"])
     assert done.exit_code == 2, (done.output, done.exception)
     assert isinstance(done.exception, SystemExit)

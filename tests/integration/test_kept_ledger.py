@@ -1,6 +1,7 @@
-"""A ledger that commit 15d2fea made is read, continued, reported and exported with that commit's numbers (tests/data/README.md).
+"""A ledger of commit 15d2fea is read, continued, reported and exported with that commit's numbers.
 
-Epochs that are trained now are not compared: their last bits depend on the processor.
+tests/data/README.md says what it holds. Epochs that are trained now are not compared: their last bits
+depend on the processor.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def kept(tmp_path: Path) -> Path:
 
 
 def given_up(store: Path) -> str:
-    """Put the study `kept` back to where its last run had been given up; that run's id."""
+    """Put the study `kept` back to where its last run had been given up; return that run's id."""
     state, study = store.parent / "given-up" / "kept", store / "kept"
     (run,) = (state / "runs").iterdir()
     shutil.rmtree(study / "runs" / run.name)
@@ -50,12 +51,12 @@ def given_up(store: Path) -> str:
 
 
 def file(study: str) -> Path:
-    """A study's file."""
+    """Return a study's file."""
     return DATA / f"{study}.yaml"
 
 
 def files(folder: Path, *without: str) -> dict[str, bytes]:
-    """Everything in a study's folder, but for some of its parts."""
+    """Return every file in a study's folder, without some of its parts."""
     named = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
@@ -63,14 +64,17 @@ def files(folder: Path, *without: str) -> dict[str, bytes]:
 
 
 def told(*arguments: str | Path) -> Any:
-    """What a command says in JSON."""
+    """Run a command with --json and return what it says."""
     done = sweep(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def differences(expected: Any, found: Any, place: str = "") -> Iterator[str]:
-    """Where `found` is not as expected. It may have more keys, not fewer, and numbers may differ by what the order of a sum does."""
+    """Yield every place where `found` is not as expected.
+
+    It may have more keys, but not fewer. Numbers may differ by what the order of a sum does.
+    """
     if isinstance(expected, dict) and isinstance(found, dict):
         for key, value in expected.items():
             if key not in found:

@@ -1,4 +1,7 @@
-"""A study's folder, on a local folder and on a bucket: what it was begun with, what was proposed, what was found, and what failed."""
+"""A study's folder, on a local folder and on a bucket.
+
+It holds the study as it was begun, its proposals, its results and its failures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What reaches MLflow of studies that are not plain: growth, shared runs, numbers that are none, words, failures, other ledgers, damage."""
+"""MLflow's contents for studies that are not plain.
+
+They grow, share runs, have numbers that are none, wild words, failures, other ledgers or damage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The `sweep` command as a process: a whole study in a bucket and in a folder, again, changed, grown, and beside another driver."""
+"""The `sweep` command as a process runs a whole study, in a bucket and in a folder.
+
+It is run again, with changes, with more seeds, and beside another driver.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,10 @@ def test_a_changed_study_is_refused_and_a_grown_one_accepted_when_asked(
 
 
 def test_the_runs_that_are_done_say_what_the_rest_takes_of_a_gpu(finished: Path, tmp_path: Path) -> None:
-    """Six more seeds for two arms are 72 epochs, each of half a GPU; where runs are made may change at any time."""
+    """Six more seeds for two arms are 72 epochs, each of half a GPU.
+
+    Where runs are made may change at any time.
+    """
     grown = write_study(tmp_path, confirm={"seeds": 12}, resources={"gpus": 0.5})
     told = sweep("plan", grown, "--store", finished, "--json")
     assert told.returncode == 0, told.stderr

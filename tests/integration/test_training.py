@@ -1,4 +1,7 @@
-"""A whole training: exact, the same after a break at any epoch, and what an independent reading of the paper trains."""
+"""A whole training: exact, and the same after a break at any epoch.
+
+It trains what an independent reading of the paper trains.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def test_the_state_of_another_run_is_refused() -> None:
 
 
 def test_two_policies_with_one_seed_share_their_weights_and_their_batches() -> None:
-    """At r = 1 a constraint constrains nothing: the first epoch is the same to the last bit."""
+    """A constraint does nothing at r = 1: the first epoch is the same to the last bit."""
     first = [
         without_wall([next(iter(Training(run_spec(POLICY_VALUES[name]))))])[0]
         for name in ("dense", "additive-reset", "multiplicative-reset")
@@ -97,7 +100,10 @@ def test_the_learning_rate_falls_along_a_cosine_or_stays() -> None:
 
 @pytest.mark.parametrize("ratio", [1.0, 0.3])
 def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> None:
-    """Same weights and batches in straightforward PyTorch, with torch's own cosine schedule: the same losses, to float32's noise."""
+    """The losses agree to float32's noise with plain PyTorch's on the same weights and batches.
+
+    The plain side has torch's own cosine schedule.
+    """
     policy = {"name": "dense"} if ratio == 1 else {"name": "fixed", "ratio": ratio}
     spec = run_spec(policy, epochs=3, train_size=100, batch_size=32, learning_rate=0.02, weight_decay=0.1)
     training = Training(spec)

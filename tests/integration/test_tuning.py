@@ -1,4 +1,4 @@
-"""To whom Tune gives a process that has become free."""
+"""The attempt that Tune gives a free process to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ray.tune.execution.tune_controller import TuneController
 
 
 def given(trial: str, *, pending: set[str], starting: set[str]) -> bool:
-    """Whether Tune's own code gets to give the process to this attempt; where it does, it says that it has."""
+    """Say whether Tune's own code gives the process to this attempt."""
     state = SimpleNamespace(
         _pending_trials=pending, _trial_to_actor=dict.fromkeys(starting), _resetting_trials={trial}
     )

@@ -1,4 +1,4 @@
-"""One attempt as a cluster's actor makes it: what it reports, in plain values, whatever happens to it."""
+"""One attempt as a cluster's actor makes it: its reports are plain values, whatever happens to it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def worker_on(root: Path, spec: RunSpec = SPEC, **changes: Any) -> Worker:
 
 
 def until(it: Worker, epochs: float) -> dict[str, Any]:
-    """The report in which so many epochs are done."""
+    """Return the report after which so many epochs are done."""
     while (report := it.step())["state"] == "began" or report["epochs"] < epochs:
         pass
     return report
@@ -53,7 +53,7 @@ def kept(root: Path) -> str:
 
 
 def failed(it: Worker) -> dict[str, Any]:
-    """Its last report, which has to be one that can be sent."""
+    """Return the attempt's last report, which must be one that can be sent."""
     reports = work(it)
     assert [report["state"] for report in reports[:-1]] == ["began"] + ["training"] * (len(reports) - 2)
     report = reports[-1]
@@ -262,7 +262,10 @@ def test_data_are_loaded_once_for_all_runs_of_a_process(
 def test_the_runs_of_a_process_take_one_engine_over_from_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And with it what was recorded; one that is held on to, by a worker or its attempt, would show here."""
+    """The recorded steps go over with the engine.
+
+    An engine that a worker or its attempt holds on to would show here.
+    """
     made: list[str] = []
     make = engine.Engine.__init__
 

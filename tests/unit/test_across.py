@@ -1,4 +1,7 @@
-"""Studies of several tasks: who is held against whom on each, what is said across them, and in which words. Played without training."""
+"""Studies of several tasks: the comparisons on each task and across them, and their words.
+
+They are played without training.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ SEEDS = 9
 def study(
     tasks: int = 3, arms: dict[str, Any] | None = None, task: dict[str, Any] | None = None, **analysis: Any
 ) -> Study:
-    """Tasks a, b, c and so on, of as many images."""
+    """A study of tasks a, b, c and so on, of as many images."""
     listed = {chr(ord("a") + i): {"train_size": 60 + i} for i in range(tasks)}
     base = study_of(arms or ARMS, task=task or {}, tasks=listed, confirm={"seeds": SEEDS}).contents
     more = {"endpoints": [1.0], **analysis}
@@ -40,14 +43,14 @@ def study(
 
 
 def scored(run_id: str) -> float:
-    """Of the test set, in images of 199."""
+    """Return a run's test accuracy, a whole number of 199 images."""
     return round(199 * (0.5 + 0.4 * uniform(0, run_id))) / 199
 
 
 def played(
     it: Study, *, without: tuple[str, int] | None = None, better: dict[str, float] | None = None
 ) -> Plan:
-    """Every run but one; arms of a name are `better` by so much, on every task."""
+    """Play every run but one; an arm in `better` gains so much on every task."""
     plan = plan_of(it)
     propose_all(plan)
     for run in take(plan):
@@ -70,7 +73,7 @@ def runs_of(plan: Plan, arm: str) -> list[str]:
 
 
 def numbers_of(it: Study, rows: list[Compared]) -> dict[str, Any]:
-    """What the words are made of, as `findings` gives it."""
+    """Return the numbers that the words are made of, as `findings` gives them."""
     analysis = {**it.analysis.model_dump(mode="json"), "comparisons": it.comparisons, "pairs": SEEDS}
     return {
         "analysis": analysis,

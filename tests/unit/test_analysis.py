@@ -1,4 +1,7 @@
-"""Which candidate is held against which, over which pairs, and what is not said where a pair is missing. Played without training."""
+"""The comparisons of candidates, their pairs, and what is left out where a pair is missing.
+
+They are played without training.
+"""
 
 from __future__ import annotations
 
@@ -48,18 +51,18 @@ def study(*, seeds: int = SEEDS, finalists: int = 1, **analysis: Any) -> Study:
 
 
 def scored(run_id: str, ratio: float) -> float:
-    """Of the test set, in images of 199."""
+    """Return a run's test accuracy, a whole number of 199 images."""
     return round(199 * (0.5 + 0.4 * uniform(0, run_id, round(100 * ratio)))) / 199
 
 
 def give(run: Run, outcome: Any = "completed") -> Result:
-    """Validation scores have nothing to do with the test scores."""
+    """Return a run's result; its validation scores have nothing to do with its test scores."""
     test = {"1": scored(run.run_id, 1.0), "0.05": scored(run.run_id, 0.05)}
     return Result(outcome, 20, 20.0, 10, {"1": uniform(1, run.run_id)}, test)
 
 
 def played(it: Study, give: Give = give) -> Plan:
-    """Played until nothing is left but what got no result."""
+    """Play a study until nothing is left but runs that got no result."""
     plan = plan_of(it)
     propose_all(plan)
     while runs := take(plan):
@@ -76,12 +79,12 @@ def played(it: Study, give: Give = give) -> Plan:
 
 
 def spoilt(arm: str, place: int, instead: Result | Failure | None) -> Give:
-    """Every run well but one of the confirmation."""
+    """Return what gives every run a good result, except one of the confirmation."""
     return lambda run: instead if (run.phase, run.arm, run.place) == ("confirm", arm, place) else give(run)
 
 
 def runs_of(plan: Plan, arm: str, rank: int = 0) -> list[str]:
-    """The run ids of a finalist's confirmation, by place."""
+    """Return the run ids of a finalist's confirmation, in their order."""
     candidate = plan.finalists(arm)[rank]
     return [plan.study.run(candidate, "confirm", seed).run_id for seed in plan.study.pools[arm]]
 

@@ -1,4 +1,7 @@
-"""A table as a run and a study declare it: what is wrong is named by its path and line, and every node must have the very file."""
+"""A table as a run and a study declare it.
+
+What is wrong is named by its path and line, and every node must have the very file.
+"""
 
 from __future__ import annotations
 

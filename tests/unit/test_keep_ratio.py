@@ -1,4 +1,4 @@
-"""Every policy over sequences worked by hand. Accuracies are binary fractions where a comparison is at its edge."""
+"""Every policy over sequences worked by hand; accuracies at an edge are binary fractions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.policies.keep_ratio import (
 
 
 def play(policy: BasePolicy, accuracies: list[float]) -> list[float]:
-    """The ratio of every epoch: one more than there are accuracies."""
+    """Return the ratio of every epoch: one more than there are accuracies."""
     ratios = [policy.keep_ratio]
     for accuracy in accuracies:
         policy.after_epoch(accuracy)

@@ -1,4 +1,7 @@
-"""What a GPU's results file says of an epoch: by hand from made-up figures, for what it fits and for nothing else."""
+"""The pace that a GPU's results file gives: worked by hand from made-up figures.
+
+It holds for what the file fits and for nothing else.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
 
 
 def paper_task(**task: Any) -> Task:
-    """What the results file's figures were measured on, or nearly."""
+    """Return the task that the results file was measured on, or nearly."""
     whole: dict[str, Any] = {
         "data": "cifar10",
         "model": "wrn-28-4",
@@ -85,7 +88,7 @@ def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Pat
 def test_a_number_that_was_not_measured_gets_together_what_the_nearest_below_it_got(
     tmp_path: Path, sharing: int, expected: float, nearest: int
 ) -> None:
-    """2 or 3 runs as one: 0.8 epochs a second for all of them; 5 or 10 as four: 1.25."""
+    """2 or 3 runs count as one: 0.8 epochs a second for all of them; 5 or 10 as four: 1.25."""
     write_gpu_results(tmp_path)
     found = pace(tmp_path, sharing)
     assert found

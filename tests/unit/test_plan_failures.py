@@ -10,7 +10,7 @@ LOST = Failure("the process is gone")
 
 
 def began(attempts: int = 3) -> tuple[Plan, list[Run]]:
-    """A plan of which everything that is ready is running."""
+    """Return a plan whose ready runs are all running."""
     plan = plan_of(study_of(resources={"attempts": attempts}))
     propose_all(plan)
     return plan, take(plan)

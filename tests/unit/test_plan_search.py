@@ -1,4 +1,4 @@
-"""The ladder by hand: who goes on, who is proposed from what, who is confirmed."""
+"""The ladder worked by hand: who goes on, who is proposed from what, who is confirmed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from a study without running anything: its seeds, its candidates, its runs and its identity."""
+"""The seeds, candidates, runs and identity that follow from a study without running it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VALUES = {"task.learning_rate": 0.1, "task.epochs": 3}
 
 @pytest.fixture
 def made(tmp_path: Path) -> Any:
-    """Makes a study of BASE with some parts changed; `confirm={"seeds": 12}` changes that key alone."""
+    """Make a study of BASE with some parts changed; `confirm={"seeds": 12}` changes that key alone."""
 
     def make(**parts: Any) -> Study:
         whole = {
@@ -93,7 +93,10 @@ def test_an_a_a_control_is_tested_only_where_the_family_names_it(made: Any) -> N
 def test_each_finalist_of_each_arm_in_the_family_is_compared_at_each_endpoint(
     made: Any, finalists: int, comparisons: int
 ) -> None:
-    """Two endpoints; a repeat has as many finalists as the arm that it repeats; no arm has more than its 4 candidates."""
+    """There are two endpoints. A repeat has as many finalists as the arm that it repeats.
+
+    No arm has more than its 4 candidates.
+    """
     assert (
         made(search={"finalists": finalists}, analysis={"family": ["additive", "again"]}).comparisons
         == comparisons

@@ -1,4 +1,4 @@
-"""Studies over several tasks: every arm on each of them, under names of its own, with one correction over all."""
+"""Studies over several tasks: every arm on each of them, under its own name, with one correction."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EXPANDED = [f"{arm}@{task}" for task in ("wine", "digits") for arm in ("dense", 
 
 
 def changed(place: str, value: Any) -> dict[str, Any]:
-    """BASE with one key changed, or taken out where the value is None."""
+    """Return BASE with one key changed, or taken out where the value is None."""
     whole = json.loads(json.dumps(BASE))
     inner = whole
     *path, last = place.split(".")
@@ -62,7 +62,7 @@ def study(values: dict[str, Any] = BASE) -> Study:
 
 
 def refused(folder: Path, values: dict[str, Any]) -> str:
-    """Why a study will not do, without the file's name."""
+    """Return the message that refuses a study, without the file's name."""
     path = folder / "made.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     with pytest.raises(RejectStudy) as error:
@@ -152,7 +152,7 @@ IDENTITIES = {
     "quickstart": ("8bf3cc9a4518938a", 124, "4750d4b739b77ad8"),
     "cifar10": ("4dd656be882397ee", 470, "daf942d7c4694f89"),
 }
-"""Of the shipped studies before there were tasks: the identity, how many runs they have, and a hash of their ids."""
+"""The shipped studies as they were before there were tasks: identity, number of runs, hash of the ids."""
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
@@ -193,7 +193,7 @@ def test_a_ledger_keeps_the_order_of_the_tasks_and_gives_the_study_back() -> Non
 def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
     before: dict[str, Any], place: str, value: object, grows: bool
 ) -> None:
-    """More tasks would be more tests of what has been looked at, until one across them holds."""
+    """More tasks would be more tests of data that has been looked at, until one test across them holds."""
     one, other = study(before).identity, study(changed(place, value)).identity
     assert changes(one, other)
     assert all(growth(one, other)) is grows
@@ -381,7 +381,7 @@ def test_what_is_wrong_with_a_setting_that_is_taken_is_told_where_it_is_written(
 
 
 def test_what_this_arm_alone_cannot_do_with_a_setting_it_takes_is_told_at_match(tmp_path: Path) -> None:
-    """A network with dropout in its own place is fine in `set`, and a wide ResNet takes none."""
+    """A network with dropout in its own place suits `set`, but a wide ResNet takes none."""
     values = changed("tasks", {})
     values["task"]["data"] = "digits"
     values["arms"]["set"]["task"]["dropout"] = {"low": 0.1, "high": 0.5}
@@ -439,7 +439,7 @@ def test_the_corrected_test_needs_splits_that_are_drawn_anew(tmp_path: Path) -> 
 
 
 def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples() -> None:
-    """Of wine's 178 rows a quarter is 44 to the even; the other 134 are trained on, or 100 of them."""
+    """A quarter of wine's 178 rows is 44, rounded to even; the other 134 are trained on, or 100 of them."""
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     it = study(values)
@@ -451,7 +451,10 @@ def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples(
 
 
 def test_a_claim_across_tasks_takes_as_many_of_them_as_the_report_will_ask_for() -> None:
-    """Two arms are tested, and under Holm at 5 % two signed-rank tests take 7 tasks: 2 / 2^7 is below 0.05 / 2, and 2 / 2^6 is not."""
+    """Two arms are tested, and under Holm at 5 % two signed-rank tests take 7 tasks.
+
+    2 / 2^7 is below 0.05 / 2, and 2 / 2^6 is not.
+    """
     told = warnings(study())
     assert "2 tasks: a claim across tasks needs 7" in told[0]
     assert "2 comparisons across tasks" in told[0]
@@ -478,14 +481,17 @@ def test_a_pair_that_is_tested_both_ways_is_one_comparison_twice_and_refused(tmp
 
 
 def of_arms(arms: dict[str, Any], **task: Any) -> list[str]:
-    """What is warned of arms beside a dense one."""
+    """Return the warnings about arms beside a dense one."""
     values = changed("arms", {"dense": {"policy": {"name": "dense"}}, **arms})
     values["task"] |= task
     return [line for line in warnings(study(values)) if line.startswith("arms.")]
 
 
 def test_a_sparse_arm_whose_layers_are_all_dense_is_told_with_the_tasks_on_which_it_is() -> None:
-    """Of mlp-40-40 the layer between has 1,600 places, which 20 x (40 + 40) fill; the first one of digits has 2,560 for 20 x 104."""
+    """The middle layer of mlp-40-40 has 1,600 possible connections, which 20 x (40 + 40) fill.
+
+    The first one of digits has 2,560 for 20 x 104.
+    """
 
     def sparse(epsilon: Any) -> dict[str, Any]:
         return {"set": {"policy": {"name": "set", "epsilon": epsilon}}}

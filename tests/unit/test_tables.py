@@ -1,4 +1,7 @@
-"""Tables of one's own: every format gives the same rows, and what cannot be trained on is refused by file, column and next step."""
+"""Tables of one's own: every format gives the same rows.
+
+What cannot be trained on is refused with the file, the column and the next step.
+"""
 
 from __future__ import annotations
 

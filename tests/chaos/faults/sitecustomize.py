@@ -1,4 +1,7 @@
-"""Policies that go wrong, and a process that dies at a chosen place: on PYTHONPATH, Python imports this in every process of a sweep."""
+"""Policies that go wrong, and a process that dies at a chosen point.
+
+Python imports this file in every process of a sweep that has this folder on its PYTHONPATH.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from trainer.policies.keep_ratio import KeepRatioPolicy
 
 @dataclass
 class Faulty(KeepRatioPolicy):
-    """Dense, until its second epoch has ended."""
+    """A dense policy that goes wrong after its second epoch."""
 
     how: str = field(kw_only=True)
 
