@@ -148,7 +148,8 @@ def test_every_site_of_a_training_through_the_kernels_is_the_formula(
     monkeypatch.setattr(ops, "_implementation", lambda _: judged)
     spec = run_spec({"name": "fixed", "ratio": 0.3}, precision=precision, train_size=320)
     rows = list(Training(spec, device="cuda", records=False))
-    # seven sites in ten steps of training and two passes of evaluation an epoch, one of which is at r = 1; and the endpoint
+    # An epoch has ten steps and two evaluations, one of them at r = 1; the endpoint adds a pass.
+    # Each goes through seven sites.
     assert (judged.forward, judged.backward) == (3 * 7 * (10 + 2) + 7, 3 * 7 * 10)
     assert (
         rows[-1].train_loss < math.log(10) / 2

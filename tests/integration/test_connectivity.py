@@ -133,7 +133,7 @@ def test_off_the_mask_all_is_zero_after_every_epoch_and_in_every_step(
 
 @pytest.mark.parametrize("name", ["set", "static-sparse"])
 def test_the_number_of_connections_is_the_declared_one_in_every_epoch(name: str) -> None:
-    # 4 x (64 + 50), 4 x (50 + 40), 4 x (40 + 10); the last is less than the 400 there is room for, so that no layer is dense
+    # 4 x (64 + 50), 4 x (50 + 40), 4 x (40 + 10). No layer is dense: the last one has room for 400.
     training = Training(spec_of(name))
     rows = list(training)
     assert [row.connections for row in rows] == [4 * (64 + 50) + 4 * (50 + 40) + 4 * (40 + 10)] * 6

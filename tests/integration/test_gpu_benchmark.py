@@ -228,7 +228,10 @@ def test_a_daemon_of_ours_is_told_to_quit(control: Path) -> None:
 
 
 def test_a_daemon_of_ours_quits_though_we_are_killed(control: Path) -> None:
-    code = "import os; from benchmarks.gpu_packed import mps; it = mps(); it.__enter__(); os.kill(os.getpid(), 9)"
+    code = (
+        "import os; from benchmarks.gpu_packed import mps;"
+        " daemon = mps(); daemon.__enter__(); os.kill(os.getpid(), 9)"
+    )
     environment = {**os.environ, "TMPDIR": str(control.parent)}
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False).returncode

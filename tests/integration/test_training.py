@@ -244,9 +244,8 @@ def test_the_host_waits_for_the_device_as_often_in_long_epochs_as_in_short_ones(
         with Waits() as waits:
             next(iter(training))
         counts.append(waits.count)
-    assert (
-        counts == [4, 4]
-    )  # the sums of loss and accuracy, and the losses of the two evaluations; the first wait is the only long one
+    # the sums of loss and accuracy, and the losses of the two evaluations; only the first wait is long
+    assert counts == [4, 4]
 
 
 def test_data_is_loaded_once_for_many_runs() -> None:

@@ -284,7 +284,8 @@ def test_what_was_not_found_is_never_said_to_be_equal() -> None:
     it = study(1, family=["half", "third"])
     one = [row for row in comparisons(played(it, better={"half": 5.0})) if row.task in ("", "a")]
     assert answer(numbers_of(it, one))[-1] == (
-        "In the other comparison of the family no difference is shown; how large one could be, its interval says."
+        "In the other comparison of the family no difference is shown;"
+        " how large one could be, its interval says."
     )
 
 

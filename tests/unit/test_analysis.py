@@ -38,13 +38,30 @@ ARMS: dict[str, Any] = {
 }
 SEEDS = 8
 Give = Callable[[Run], Result | Failure | None]
-TESTED = ("p_value", "p_holm", "ci_low", "ci_high", "family_low", "family_high", "effect_size", "welch_p_value", "wilcoxon_p_value",
-          "correlation", "detectable_gain", "two_way_standard_error")  # fmt: skip
+TESTED = (
+    "p_value",
+    "p_holm",
+    "ci_low",
+    "ci_high",
+    "family_low",
+    "family_high",
+    "effect_size",
+    "welch_p_value",
+    "wilcoxon_p_value",
+    "correlation",
+    "detectable_gain",
+    "two_way_standard_error",
+)
 
 
 def study(*, seeds: int = SEEDS, finalists: int = 1, **analysis: Any) -> Study:
-    base = study_of(ARMS, baseline="tuned", confirm={"seeds": seeds}, search={"budget": 4, "finalists": finalists, "ladder": [1, 2]},
-                    resources={"attempts": 1}).contents  # fmt: skip
+    base = study_of(
+        ARMS,
+        baseline="tuned",
+        confirm={"seeds": seeds},
+        search={"budget": 4, "finalists": finalists, "ladder": [1, 2]},
+        resources={"attempts": 1},
+    ).contents
     return Study(
         "simulated", base.model_copy(update={"analysis": base.analysis.model_copy(update=analysis)})
     )
@@ -205,10 +222,8 @@ def test_a_run_that_failed_is_named_with_its_reason() -> None:
     plan = played(study(), spoilt("fixed", 0, Failure("its node is gone.")))
     for reference in ("tuned", "published"):
         [line] = the(comparisons(plan), "fixed", reference).missing
-        assert (
-            line
-            == f"fixed, confirm seed {plan.study.pools['fixed'][0]} (run {runs_of(plan, 'fixed')[0]}) failed: its node is gone."
-        )
+        seed, run = plan.study.pools["fixed"][0], runs_of(plan, "fixed")[0]
+        assert line == f"fixed, confirm seed {seed} (run {run}) failed: its node is gone."
 
 
 def test_a_missing_run_of_the_baseline_is_missing_in_every_comparison_with_it_and_in_no_other() -> None:
@@ -233,9 +248,7 @@ def test_an_arm_whose_search_is_under_way_is_shown_without_a_candidate_and_lacks
     assert the(baseline, "fixed", "published").state == "complete"
 
 
-def test_a_diverged_run_scores_zero_and_a_collapsed_one_what_it_measured_and_gains_are_given_without_them_too() -> (
-    None
-):
+def test_a_diverged_run_scores_zero_a_collapsed_one_its_score_and_gains_stand_without_them_too() -> None:
     bad = {
         ("additive", 1): "diverged",
         ("additive", 4): "collapsed",
@@ -310,14 +323,15 @@ def test_seeds_too_few_to_be_tested_alone_are_refused_after_a_look(
 ) -> None:
     """Six comparisons at 5 % take eight pairs; what is outside the family, or has a t test, takes two."""
     grown, looks = study(seeds=seeds, test=test), [Look("monday", 8, [arm])]
-    said = rf"first 8 seeds of '{arm}' .* {seeds - 8} of them cannot .* {needed} can.* {8 + (needed or 0)} seeds"
+    said = (
+        rf"first 8 seeds of '{arm}' .* {seeds - 8} of them cannot .* {needed} can.*"
+        rf" {8 + (needed or 0)} seeds"
+    )
     with pytest.raises(RejectStudy, match=said) if needed else nullcontext():
         refuse_what_cannot_reject(grown, looks)
 
 
-def test_with_correctness_by_image_there_is_a_two_way_error_at_each_endpoint_and_none_where_a_run_s_is_not_kept() -> (
-    None
-):
+def test_each_endpoint_has_a_two_way_error_where_every_run_keeps_its_correctness_by_image() -> None:
     plan = played(study())
 
     def correct(run_id: str, ratio: float) -> np.ndarray | None:

@@ -66,7 +66,8 @@ def test_additive_compares_with_the_epoch_before_and_not_with_the_best() -> None
 
 
 def test_additive_with_the_papers_constants_resets_on_a_collapse() -> None:
-    # s after 50 epochs at 0.9 is 0.9; one epoch at 0.79 makes it 0.889 (a fall of 0.011 >= 0.01); one at 0.81 makes it 0.891 (0.009)
+    # s is 0.9 after 50 epochs at 0.9. An epoch at 0.79 makes it 0.889, a fall of 0.011, above 0.01;
+    # one at 0.81 makes it 0.891, a fall of 0.009, below 0.01.
     assert play(AdditiveReset(step=0.01, ema=0.9, drop=0.01), [0.9] * 50 + [0.79])[-2:] == [0.5, 1]
     assert play(AdditiveReset(step=0.01, ema=0.9, drop=0.01), [0.9] * 50 + [0.81])[-2:] == [0.5, 0.49]
 

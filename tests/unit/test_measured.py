@@ -224,7 +224,8 @@ def test_a_name_that_was_not_measured_is_answered_with_those_that_were_and_the_d
 ) -> None:
     with pytest.raises(
         RejectStudy,
-        match=r"--gpu V100: has not been measured\. No GPU has been measured yet\. .*python -m benchmarks\.gpu",
+        match=r"--gpu V100: has not been measured\. No GPU has been measured yet\. "
+        r".*python -m benchmarks\.gpu",
     ):
         read(tmp_path).device("V100")
     write_gpu_results(tmp_path)

@@ -221,7 +221,8 @@ def test_a_site_norms_in_float32_and_answers_in_the_precision_it_was_asked_in(op
     out = ops.norm_relu_topk(x, scale, bias, SIZE)
     assert out.dtype == torch.bfloat16
     right = ops.norm_relu_topk(x.float(), scale, bias, SIZE).to(torch.bfloat16)
-    # two orders of addition may round an activation otherwise; a norm in bfloat16 would do so to every second one
+    # Two orders of addition may round an activation differently. A norm in bfloat16 would do so to
+    # every second one.
     assert (out == right).float().mean() > 0.99
     assert torch.allclose(out, right, rtol=2**-7)
 
@@ -240,7 +241,7 @@ def test_every_implementation_chooses_the_same_survivors_given_equal_inputs(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_in_a_large_row_too_the_lowest_index_wins_a_tie(ops: Any, dtype: torch.dtype) -> None:
-    """Every count is tried: with no tie cut, and with a cut in the first and the last channel and position."""
+    """The counts cut no tie, or cut one in its first or last channel, at its first or last position."""
     x = (draw(dtype, torch.channels_last, WIDE) * 0.8).round()
     x[0, 1, 0, 0] = x[0, 0, 0, 0] = 1.0
     positive = int((x[0] > 0).sum())

@@ -119,7 +119,8 @@ def test_one_slot_is_always_busy_and_the_clock_adds_up() -> None:
     assert played.utilisation == 1.0
     assert played.makespan == played.epochs * 2.0 == played.busy
     wide = play(plan_of(study), 1000, trained, lambda _: 1.0, scattered)
-    # three generations, the third of which waits for the first one's three rungs; then its own three and the confirmation
+    # The third generation waits for the first one's three rungs; then come its own three and the
+    # confirmation.
     assert wide.makespan == 3 + 3 + 1
 
 

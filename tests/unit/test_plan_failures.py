@@ -184,7 +184,7 @@ def test_an_outcome_told_twice_counts_once_and_the_first_stands() -> None:
     assert plan.finished["confirm", "dense"] == 1
 
 
-def test_an_outcome_that_comes_after_its_attempt_was_thought_lost_counts_and_the_run_is_not_handed_out_again() -> (
+def test_the_outcome_of_an_attempt_that_was_thought_lost_counts_and_its_run_is_not_handed_out_again() -> (
     None
 ):
     plan, runs = began()

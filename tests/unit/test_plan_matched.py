@@ -137,9 +137,7 @@ def test_a_matched_arm_has_the_mean_count_of_the_finalist_s_runs_on_the_whole_la
     }
 
 
-def test_where_the_other_arm_is_not_searched_its_first_confirmation_runs_are_counted_as_many_as_the_ladder_has() -> (
-    None
-):
+def test_of_an_arm_without_a_search_as_many_confirmation_runs_are_counted_as_the_ladder_has() -> None:
     """Not all of its runs are counted: seeds that are added later would change the network."""
     models: list[Any] = []
     for seeds in (6, 9):
@@ -249,9 +247,7 @@ def test_of_an_arm_that_does_not_search_a_setting_its_written_value_or_its_defau
     }
 
 
-def test_an_arm_that_takes_settings_begins_once_the_other_one_s_finalists_are_chosen_and_waits_for_no_count() -> (
-    None
-):
+def test_an_arm_that_takes_settings_waits_for_the_other_one_s_finalists_and_for_no_count() -> None:
     plan = until_due("static")
     assert plan.finalists("set")
     assert plan.finalists("static-as-published")  # before any run of `plain` has finished
@@ -353,9 +349,7 @@ def test_a_diverged_run_counts_too() -> None:
     assert plan.finalists("narrow")[0].values["task.model"] == it.matched("narrow", 3_000)
 
 
-def test_where_no_run_says_how_many_parameters_it_had_the_study_is_refused_and_not_run_on_the_network_that_is_written() -> (
-    None
-):
+def test_a_study_is_refused_and_not_run_as_written_where_no_run_says_how_many_parameters_it_had() -> None:
     with pytest.raises(
         RejectStudy, match=r"arms\.narrow-as-published\.match: no run of 'plain' says how many parameters"
     ):

@@ -45,7 +45,7 @@ def counted(images: list[int]) -> Fraction:
 
 
 def counted_by_halves(images: np.ndarray) -> float:
-    """Count for more pairs than Python counts in a moment: every sum of one half with every sum of the other."""
+    """Count for many pairs, which takes less time: every sum of one half with every sum of the other."""
     halves = [np.array([0])] * 2
     for i, image in enumerate(images):
         halves[i % 2] = np.concatenate([halves[i % 2] + image, halves[i % 2] - image])

@@ -166,9 +166,7 @@ def test_overlap_costs_the_resampled_t_test_the_power_of_pairs_that_are_not_inde
     assert power(10, 1.0, 0.05, "resampled-t") == power(10, 1.0, 0.05, "paired-t")
 
 
-def test_sign_flips_find_nothing_where_they_cannot_reject_and_reject_a_true_null_as_often_as_they_have_p_values() -> (
-    None
-):
+def test_sign_flips_never_reject_too_few_pairs_and_a_true_null_as_often_as_they_have_p_values() -> None:
     assert power(1, 9.0, 0.5) == power(5, 9.0, 0.05) == 0
     assert power(6, 50.0, 0.05) == 1
     assert power(8, 0.0, 0.05) == pytest.approx(
@@ -252,9 +250,7 @@ def test_the_minimum_detectable_gain_is_found_as_often_as_it_says(
     assert found.mean() == pytest.approx(power, abs=0.012)
 
 
-def test_the_minimum_detectable_gain_scales_with_the_deviation_and_approaches_the_normal_s_for_many_pairs() -> (
-    None
-):
+def test_the_minimum_detectable_gain_scales_with_the_deviation_and_nears_the_normal_s() -> None:
     one = minimum_detectable_gain(10, 1.0, alpha=0.05, power=0.8)
     assert minimum_detectable_gain(10, 2.5, alpha=0.05, power=0.8) == pytest.approx(2.5 * one)
     normal = float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / math.sqrt(2000)

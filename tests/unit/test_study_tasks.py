@@ -250,7 +250,8 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
         (
             "arms.narrow.match",
             {"arms": "set"},
-            "arms.narrow.match.arms: no such setting. Did you mean 'arm'?\n    match takes: arm, at, settings.",
+            "arms.narrow.match.arms: no such setting. Did you mean 'arm'?\n"
+            "    match takes: arm, at, settings.",
         ),
         (
             "arms.more",
@@ -278,20 +279,20 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
         (
             "arms.narrow.match.settings",
             ["task.momentm"],
-            "arms.narrow.match.settings.0: must be a setting that 'narrow' and 'set' both have: none of the policies, or one of the task; "
-            "it is 'task.momentm'. Did you mean 'task.momentum'?",
+            "arms.narrow.match.settings.0: must be a setting that 'narrow' and 'set' both have: "
+            "none of the policies, or one of the task; it is 'task.momentm'. Did you mean 'task.momentum'?",
         ),
         (
             "arms.more",
             {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["policy.zeta"]}},
-            "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: policy.epsilon, or one of the task; "
-            "it is 'policy.zeta'.",
+            "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: "
+            "policy.epsilon, or one of the task; it is 'policy.zeta'.",
         ),
         (
             "arms.more",
             {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["epsilon"]}},
-            "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: policy.epsilon, or one of the task; "
-            "it is 'epsilon'. Did you mean 'policy.epsilon'?",
+            "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: "
+            "policy.epsilon, or one of the task; it is 'epsilon'. Did you mean 'policy.epsilon'?",
         ),
         (
             "arms.narrow.match.settings",
@@ -426,8 +427,8 @@ def test_splits_that_are_drawn_anew_need_the_test_that_corrects_for_it(
     values["analysis"]["test"] = test
     told = refused(tmp_path, values)
     assert (
-        f"analysis.test: must be resampled-t, because each seed draws its test set from the same rows ({place[: -len('.resample')]}"
-        in told
+        "analysis.test: must be resampled-t, because each seed draws its test set from the same rows"
+        f" ({place[: -len('.resample')]}" in told
     )
     assert f"such pairs are not independent, and {test} would" in told
 
@@ -474,8 +475,8 @@ def test_a_claim_across_tasks_takes_as_many_of_them_as_the_report_will_ask_for()
 def test_a_pair_that_is_tested_both_ways_is_one_comparison_twice_and_refused(tmp_path: Path) -> None:
     told = refused(tmp_path, changed("analysis.against", {"set": ["narrow"], "narrow": ["set"]}))
     assert (
-        "analysis.against.narrow.0: is the comparison that 'set' has with 'narrow', with the other sign: leave one of them out."
-        in told
+        "analysis.against.narrow.0: is the comparison that 'set' has with 'narrow', with the other sign:"
+        " leave one of them out." in told
     )
     assert study(changed("analysis.against", {"set": ["narrow"]})).comparisons == 10
 
@@ -496,7 +497,10 @@ def test_a_sparse_arm_whose_layers_are_all_dense_is_told_with_the_tasks_on_which
     def sparse(epsilon: Any) -> dict[str, Any]:
         return {"set": {"policy": {"name": "set", "epsilon": epsilon}}}
 
-    said = "all its layers are dense, so that nothing is removed or rewired; take a smaller epsilon or a wider network."
+    said = (
+        "all its layers are dense, so that nothing is removed or rewired;"
+        " take a smaller epsilon or a wider network."
+    )
     assert of_arms(sparse(19)) == []
     assert of_arms(sparse(20)) == [f"arms.set@wine: {said}"]
     assert of_arms(sparse(40)) == [f"arms.set: {said}"]
@@ -534,7 +538,10 @@ def test_a_keep_ratio_that_stays_mild_is_told_with_the_value_that_would_take_it_
     policy: dict[str, Any], epochs: int, lowest: str, advice: str | None
 ) -> None:
     (line,) = of_arms({"ratio": {"policy": policy}}, epochs=epochs)
-    mild = f"arms.ratio: its keep ratio stays at {lowest} or above in all {epochs} epochs: none is trained at high sparsity."
+    mild = (
+        f"arms.ratio: its keep ratio stays at {lowest} or above in all {epochs} epochs:"
+        " none is trained at high sparsity."
+    )
     assert line == (f"{mild} For 0.1 it takes {advice}." if advice else mild)
     if advice:
         setting, value = advice.removeprefix("policy.").split(" of ")
@@ -549,7 +556,8 @@ def test_arms_of_which_the_same_is_true_are_told_in_one_line() -> None:
     values["search"] |= {"proposer": "tpe", "generation": 16}
     told = [line for line in warnings(study(values)) if "tpe" in line]
     assert told == [
-        "arms.dense, arms.other: all their candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
+        "arms.dense, arms.other: all their candidates are proposed before a score is known;"
+        " tpe needs a smaller search.generation or lag."
     ]
 
 
