@@ -116,9 +116,8 @@ def main(arguments: list[str]) -> None:
     console = Console()
     table = Table("case", "ours, s/epoch", "plain, s/epoch", "ratio", "rounds")
     path = machine.RESULTS / "trainer-cpu.json"
-    kept = (
-        json.loads(path.read_text()) if path.exists() else {}
-    )  # a case that is measured again replaces itself alone
+    # a case that is measured again replaces itself alone
+    kept = json.loads(path.read_text()) if path.exists() else {}
     for name in arguments or CASES:
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for _ in range(CASES[name].rounds):

@@ -103,9 +103,8 @@ def train(run: Path, store: Path | str, *more: str, **options: Any) -> subproces
 def unread(arguments: list[str]) -> subprocess.Popen[str]:
     """Start a trainer that cannot finish before its rows are read, however slow the reader is."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, pipesize=4096
-    )  # four rows or so
+    # The pipe holds four rows or so.
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, pipesize=4096)
 
 
 @pytest.fixture(autouse=True, scope="session")

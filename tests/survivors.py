@@ -83,9 +83,8 @@ class Judged:
         out, nonzero = self.implementation.counted_norm_relu_topk(*mine, keep, eps, priority)
         survived = out.detach() != 0
         assert int(nonzero) == int(survived.sum())
-        step = (
-            2.0**-7 if x.dtype == torch.bfloat16 else 1e-4
-        )  # bfloat16's own; float32's is 1e-7, and sums have hundreds of terms
+        # bfloat16's own step; float32's is 1e-7, but sums have hundreds of terms.
+        step = 2.0**-7 if x.dtype == torch.bfloat16 else 1e-4
         full, scales, biases = (
             value.detach().double() for value in (x, scale.view(-1, 1, 1), bias.view(-1, 1, 1))
         )

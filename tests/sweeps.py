@@ -149,9 +149,8 @@ class Started:
 
     def kill(self) -> None:
         """Kill the driver and all its descendants, the cluster among them, as nearly at once as can be."""
-        self.process.send_signal(
-            signal.SIGSTOP
-        )  # so that it starts nothing while its descendants are counted
+        # A stopped driver starts nothing while its descendants are counted.
+        self.process.send_signal(signal.SIGSTOP)
         for pid in [*descendants(self.process.pid), self.process.pid]:
             _signal(pid, signal.SIGKILL)
         self.process.wait()

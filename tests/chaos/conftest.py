@@ -30,9 +30,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = sweep(
-            "run", write_study(folder, **UNHURRIED), "--store", folder
-        )  # a sweep that is done trains nothing again
+        # A finished sweep trains nothing again.
+        done = sweep("run", write_study(folder, **UNHURRIED), "--store", folder)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -222,9 +222,8 @@ def test_a_generation_after_one_that_cannot_be_rebuilt_is_named_too(half_done: P
 def test_a_generation_from_before_the_study_grew_is_not_replaced_by_a_larger_one(tmp_path: Path) -> None:
     small, grown = study_of(search={"budget": 3}), study_of(search={"budget": 4})
     drive(small, tmp_path, most=6)
-    assert (
-        len(generations(tmp_path)) == 2
-    )  # of two candidates and of one; the grown study would propose two and two
+    # The generations have two candidates and one; the grown study would propose two and two.
+    assert len(generations(tmp_path)) == 2
     ledger = Ledger(str(tmp_path), "small", print)
     begin(grown, ledger, extend=True)
     path = FILES["the last generation"](tmp_path)

@@ -225,9 +225,8 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
         with server(tmp_path, port):
             follower.start()
             fill(12)
-        filling.finish(
-            next(run_id for run_id in planned(finished_sweep) if run_id in filling.left)
-        )  # all that it waits for is there
+        # Everything that this run waits for is there.
+        filling.finish(next(run_id for run_id in planned(finished_sweep) if run_id in filling.left))
         until(lambda: said)
         filling.step(4)
         with server(tmp_path, port):

@@ -151,9 +151,8 @@ def test_every_site_of_a_training_through_the_kernels_is_the_formula(
     # An epoch has ten steps and two evaluations, one of them at r = 1; the endpoint adds a pass.
     # Each goes through seven sites.
     assert (judged.forward, judged.backward) == (3 * 7 * (10 + 2) + 7, 3 * 7 * 10)
-    assert (
-        rows[-1].train_loss < math.log(10) / 2
-    )  # guessing costs log 10; on a CPU it is 0.7, whatever the order of additions
+    # guessing costs log 10; on a CPU it is 0.7, whatever the order of additions
+    assert rows[-1].train_loss < math.log(10) / 2
 
 
 @pytest.mark.parametrize(

@@ -263,9 +263,10 @@ def test_neurons_go_by_their_incoming_weights_and_take_their_connections_along(
             assert not after.there[layer + 1][:, sorted(lost)].any()
             assert not any(vector[sorted(lost)].any() for vector in training.model.layers[layer].owned)
     assert training.rows[-1].active_neurons == 90 - len(gone[0]) - len(gone[1])
-    assert (
-        training.rows[-1].parameters == training.rows[-1].connections + training.rows[-1].active_neurons + 10
-    )  # type: ignore[operator]
+    last = training.rows[-1]
+    assert last.connections
+    assert last.active_neurons
+    assert last.parameters == last.connections + last.active_neurons + 10
     assert gone[0]
 
 

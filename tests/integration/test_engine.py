@@ -153,9 +153,8 @@ def test_a_learning_rate_on_the_device_steps_as_one_on_the_host() -> None:
     """The rate is a tensor on a CUDA device, and torch's step takes one on a CPU too."""
     weights: list[list[torch.Tensor]] = []
     for device_rate in (False, True):
-        training = Training(
-            run_spec(epochs=2, learning_rate=0.125, schedule="constant")
-        )  # the same number in float32 as in float64
+        # 0.125 is the same number in float32 and in float64.
+        training = Training(run_spec(epochs=2, learning_rate=0.125, schedule="constant"))
         if device_rate:
             training.optimizer._rate = torch.zeros(())  # pyright: ignore[reportPrivateUsage]
         weights.append(rows_and_weights(training)[1])

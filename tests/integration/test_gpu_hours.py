@@ -155,9 +155,8 @@ def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: p
     assert devices == ["cuda"]
     assert told["gpu_hours_left"] == pytest.approx(EPOCHS * 2 * 0.25 / 3600)
     assert told["seconds_from"] == "estimated by a few seconds of training here"
-    assert (
-        "had it to itself" in told["assumed"]
-    )  # a lone try is less than what one of four takes, and that is said
+    # A try alone takes less than a run beside three others, and the plan says so.
+    assert "had it to itself" in told["assumed"]
 
 
 def test_another_gpu_than_the_one_that_was_asked_for_is_not_tried(
@@ -194,9 +193,8 @@ def test_with_nothing_to_tell_by_a_plan_says_what_to_run_and_which_gpus_could_be
         "`python -m benchmarks.gpu` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
     )
     write_gpu_results(results)
-    write_gpu_results(
-        results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"}
-    )  # of no use to this study
+    # These figures are of no use to this study: it trains in bfloat16.
+    write_gpu_results(results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"})
     assert plan(results)["seconds_from"].endswith(f", or give --gpu one that was measured: {H100}")
     shown = invoke(results).stdout
     assert "unknown (no run to measure by" in shown

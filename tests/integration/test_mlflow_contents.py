@@ -156,9 +156,8 @@ def test_a_run_belongs_to_the_first_of_its_candidates_and_moves_when_an_earlier_
     ).run_id
     filling.finish(shared)
     view.update(live=True)
-    assert (
-        shown(uri)[f"run {shared}"].tags["candidate"] == "b-0.0"
-    )  # the other arm's first generation has not finished
+    # the other arm's first generation has not finished
+    assert shown(uri)[f"run {shared}"].tags["candidate"] == "b-0.0"
     while filling.left:
         filling.step()
         view.update(live=True)

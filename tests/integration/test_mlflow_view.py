@@ -211,9 +211,8 @@ def test_views_made_at_the_same_time_end_as_one(finished: Path, once: str, tmp_p
     arguments = ("sync", "small.yaml", "--store", finished, "--mlflow-uri", uri)
     with Started(tmp_path, *arguments) as first, Started(tmp_path, *arguments) as second:
         codes = [first.wait(), second.wait()]
-    assert set(codes) <= {0, 3}, (
-        first.log.read_text() + second.log.read_text()
-    )  # one may have removed what the other one made
+    # One view may have removed what the other one made.
+    assert set(codes) <= {0, 3}, first.log.read_text() + second.log.read_text()
     synced(finished, uri)
     found = shown(uri)
     assert found.pop("report").status == "FINISHED"

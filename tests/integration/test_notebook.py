@@ -66,9 +66,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         if name == "by-t":
             of("many")
             made(store, name, BY_T, 0)
-            shutil.copytree(
-                store / "many" / "runs", store / name / "runs", dirs_exist_ok=True
-            )  # so that nothing is trained again
+            # Copied, so that nothing is trained again.
+            shutil.copytree(store / "many" / "runs", store / name / "runs", dirs_exist_ok=True)
             assert made(store, name, BY_T, 0).complete
             written(store, name, to / name)
         elif name == "aged":

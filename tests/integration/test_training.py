@@ -136,9 +136,8 @@ def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> Non
     plain.eval()
     with torch.no_grad():
         right = plain(torch.from_numpy(arrays.test_images)).argmax(1).numpy() == arrays.test_labels
-    assert rows[-1].test_accuracy == pytest.approx(
-        right.mean(), abs=0.01
-    )  # six images of 597; a near-tie moves one of its own logits
+    # 0.01 is six images of 597: a near-tie moves the logits of its own image.
+    assert rows[-1].test_accuracy == pytest.approx(right.mean(), abs=0.01)
 
 
 def test_the_rows_tell_ratio_rates_and_accuracies_as_they_are_defined() -> None:
@@ -154,9 +153,8 @@ def test_the_rows_tell_ratio_rates_and_accuracies_as_they_are_defined() -> None:
         assert len(row.nonzero_rate_by_site) == 7
         assert row.nonzero_rate == pytest.approx(sum(row.nonzero_rate_by_site) / 7)
         assert row.keep_ratio
-        assert all(
-            rate <= row.keep_ratio + 1 / 256 for rate in row.nonzero_rate_by_site
-        )  # at the smallest site a ceil is 1/256 at most
+        # Rounding up adds at most 1/256, at the smallest site.
+        assert all(rate <= row.keep_ratio + 1 / 256 for rate in row.nonzero_rate_by_site)
         assert row.validation_accuracy is not None
         assert (row.validation_accuracy * 120) == pytest.approx(round(row.validation_accuracy * 120))
         assert row.train_accuracy * 96 == pytest.approx(round(row.train_accuracy * 96))

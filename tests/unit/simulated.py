@@ -169,9 +169,8 @@ def disturbed(study: Study, slots: int, chance: random.Random, *, losses: float,
     running: list[Run] = []
     while True:
         while due := plan.wanted():
-            proposals[due.arm, due.generation] = json.loads(
-                json.dumps(propose(study, due))
-            )  # as the ledger keeps them
+            # JSON, as the ledger keeps proposals.
+            proposals[due.arm, due.generation] = json.loads(json.dumps(propose(study, due)))
             if chance.random() < restarts:
                 plan, running = Plan(study, dict(results), dict(proposals)), []
             else:

@@ -92,9 +92,8 @@ def test_a_cifar10_file_with_one_byte_changed_is_refused_by_name(
 def test_fetching_without_a_network_says_what_to_bring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz"
-    )  # the discard port: nobody listens
+    # Nobody listens at the discard port.
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     assert data.main(["cifar10", "--data-dir", str(tmp_path)]) == 3
     said = capsys.readouterr().err
     assert "bring cifar-10-python.tar.gz" in said

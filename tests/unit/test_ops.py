@@ -89,9 +89,8 @@ def test_the_largest_positive_activations_survive(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format_", FORMATS)
 def test_the_lowest_index_wins_a_tie_at_the_threshold(ops: Any, dtype: torch.dtype, format_: str) -> None:
-    x = (
-        (draw() * 2).round().to(dtype).contiguous(memory_format=FORMATS[format_])
-    )  # five values: nearly all are tied
+    # Five values, so that nearly all are tied.
+    x = (draw() * 2).round().to(dtype).contiguous(memory_format=FORMATS[format_])
     for keep in range(1, SIZE, 29):
         assert same(ops.relu_topk(x, keep), oracle(x, [keep] * 4))
 

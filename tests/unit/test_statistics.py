@@ -157,9 +157,8 @@ def test_the_power_of_the_t_test_is_the_share_of_simulated_experiments_that_reje
 def test_overlap_costs_the_resampled_t_test_the_power_of_pairs_that_are_not_independent() -> None:
     """Ten pairs with an overlap of 0.3 have the noncentrality of 2.5 independent ones, at nine degrees."""
     drawn = np.random.default_rng(9).normal(0, 1, (20_000, 10))
-    spread = (
-        1.0 + (drawn - drawn.mean(1, keepdims=True)) * 2 + drawn.mean(1, keepdims=True) * 2
-    )  # both as wide as their variance is said to be
+    # Both parts are as wide as their variance is said to be.
+    spread = 1.0 + (drawn - drawn.mean(1, keepdims=True)) * 2 + drawn.mean(1, keepdims=True) * 2
     assert power(10, 1.0, 0.05, "resampled-t", 0.3) == pytest.approx(
         (stats.ttest_1samp(spread, 0, axis=1).pvalue <= 0.05).mean(), abs=0.012
     )
@@ -169,9 +168,8 @@ def test_overlap_costs_the_resampled_t_test_the_power_of_pairs_that_are_not_inde
 def test_sign_flips_never_reject_too_few_pairs_and_a_true_null_as_often_as_they_have_p_values() -> None:
     assert power(1, 9.0, 0.5) == power(5, 9.0, 0.05) == 0
     assert power(6, 50.0, 0.05) == 1
-    assert power(8, 0.0, 0.05) == pytest.approx(
-        12 / 256, abs=0.014
-    )  # of 256 flips, 12 are the most that 5 % hold
+    # 12 of 256 flips are the most that 5 % hold.
+    assert power(8, 0.0, 0.05) == pytest.approx(12 / 256, abs=0.014)
 
 
 # looking on, and planning
