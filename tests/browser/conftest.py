@@ -63,9 +63,9 @@ def page(browser: Browser) -> Iterator[Page]:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study's store."""
-    place = tmp_path_factory.mktemp("seen")
-    assert drive(study_of(**STUDY), place).complete
-    return place
+    folder = tmp_path_factory.mktemp("seen")
+    assert drive(study_of(**STUDY), folder).complete
+    return folder
 
 
 @pytest.fixture(scope="session")
