@@ -1,7 +1,9 @@
-"""What rewiring costs: an epoch of SET and of the other sparse policies beside a dense one of the same network, in turn, on this machine.
+"""Measure what rewiring costs: an epoch of each sparse policy beside a dense epoch of the same network.
 
-`python -m benchmarks.connectivity` takes three minutes on two cores and keeps `results/connectivity.json`. Runs of all policies go on side
-by side, an epoch of each in turn, so that whatever else the machine does meets all of them; figures are medians of ratios within a round.
+`python -m benchmarks.connectivity` takes three minutes on two cores and keeps
+`results/connectivity.json`.
+The policies take turns, an epoch each, so that other load on the machine meets all of them. Figures are
+medians of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Timed:
 
 
 def measure(data: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Each policy's median epoch, how it stands to the dense one of the same round, and the share of it that is rewiring."""
+    """Return each policy's median epoch, its ratio to dense in the same round, and the rewiring's share."""
     runs = {name: Timed(data, policy, WARM_UP + rounds + 1) for name, policy in POLICIES.items()}
     epochs = [{name: run.epoch() for name, run in runs.items()} for _ in range(WARM_UP + rounds)][WARM_UP:]
     return {

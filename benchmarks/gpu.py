@@ -1,7 +1,9 @@
-"""Everything we say of a GPU, measured on one: `python -m benchmarks.gpu [--out FILE]`; under eight minutes on an H100.
+"""Measure every figure that the project quotes for a GPU: `python -m benchmarks.gpu [--out FILE]`.
 
-Needs torch, Triton, NumPy and pyarrow, and no download. Tables go to stdout, what is under way to stderr, and after every part the figures
-so far to the results file. `--rehearse` tries all of it on a CPU, in tiny sizes, and measures nothing.
+It takes under eight minutes on an H100. It needs torch, Triton, NumPy and pyarrow, and downloads
+nothing.
+Tables go to stdout and progress to stderr. The results file is written after every part.
+`--rehearse` tries every part on a CPU in tiny sizes, and measures nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """What the figures belong to."""
+    """Describe the device, the code and the versions that the figures belong to."""
     known: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.executable).name, "-m", "benchmarks.gpu", *sys.argv[1:]]),
@@ -93,7 +95,10 @@ def begun(setting: Setting, device: torch.device) -> dict[str, Any]:
 
 
 def required(setting: Setting, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was asked for, beside what was measured; `met` is null where nothing was, and in a rehearsal."""
+    """List every requirement beside its measurement.
+
+    `met` is null where nothing was measured, and in a rehearsal.
+    """
     rungs = {line["rung"]: line for line in found["ladder"] or []}
     best, ratios, agreement = rungs.get("fused + graph", {}), found["ratios"] or {}, found["agreement"] or {}
     limit = setting.required_epoch_seconds
@@ -158,7 +163,7 @@ def _beside_a_copy(found: dict[str, Any]) -> float | None:
 
 
 def measure(bench: Bench) -> None:
-    """Every part; one that fails is told, and the others go on."""
+    """Measure every part. If a part fails, the error is kept and the others go on."""
     for name, part in PARTS.items():
         began = time.monotonic()
         try:
@@ -188,7 +193,7 @@ def measure(bench: Bench) -> None:
 
 
 def _keep(bench: Bench) -> None:
-    """A disk that is full now may have room after the next part."""
+    """Write the results file. A full disk is reported only: it may have room after the next part."""
     bench.found["errors"].pop("keeping the figures", None)
     try:
         bench.keep()
@@ -205,7 +210,7 @@ def load(setting: Setting, device: torch.device) -> Images:
 
 
 def run(setting: Setting, device: torch.device, out: Path | None) -> int:
-    """Measure, or rehearse, and keep; 1 where a part failed."""
+    """Measure or rehearse, and write the results. Returns 1 if a part failed."""
     process.prepare()  # before anything else: cuBLAS asks for its settings once
     found, began = begun(setting, device), time.monotonic()
     title = found["device"] if found["measured"] else "REHEARSAL, not a measurement"
@@ -241,7 +246,11 @@ def _stopped(number: int, _: object) -> NoReturn:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 done, 1 a part failed, 2 the figures cannot be written where they should be, 3 there is nothing to measure with."""
+    """Run the command; the exit code says what came of it.
+
+    0: done. 1: a part failed. 2: the results file cannot be written. 3: there is no CUDA device to
+    measure.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     where = "where the figures go (default: sweep/estimate/gpus/gpu-DEVICE.json)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=where)

@@ -1,6 +1,7 @@
-"""Processes that `benchmarks.gpu` starts on its device. Each is told in lines of JSON what to do, and answers in such lines.
+"""Child processes that `benchmarks.gpu` starts on its device.
 
-None outlives the process that started it: it ends them, and where it is killed itself, Linux does.
+Orders and answers are lines of JSON. No child outlives its parent: the parent ends its children, and
+where the parent is killed, Linux ends them.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ ROOT = Path(__file__).parents[1]
 PR_SET_PDEATHSIG = 1
 FAREWELL_SECONDS = 10.0
 SEED = 1
-"""Of every run of every child: whoever shares a GPU with whom, all must give the same rows."""
+"""The seed of every child's runs: all must give the same rows, whoever shares a GPU."""
 
 
 class ChildFailed(RuntimeError):
-    """It said so, it ended, or it took too long; the message has the end of its log."""
+    """A child reported an error, ended, or took too long; the message has the end of its log."""
 
 
 class Child:
-    """A process of its own; leaving the context ends it."""
+    """A child process; leaving the context ends it."""
 
     def __init__(
         self, folder: Path, *, rehearsal: bool, environment: Mapping[str, str] | None = None
@@ -67,7 +68,7 @@ class Child:
             )
 
     def tell(self, what: Mapping[str, Any]) -> None:
-        """Begin; `answer` has what came of it."""
+        """Send an order without waiting; `answer` returns its result."""
         assert self.process.stdin
         self.busy = True
         try:
@@ -77,7 +78,7 @@ class Child:
             raise self._failed("it ended") from error
 
     def answer(self, limit_seconds: float) -> dict[str, Any]:
-        """To what it was told last; ChildFailed where there is none so soon."""
+        """Return the answer to the last order; raise ChildFailed where none comes in time."""
         assert self.process.stdout
         if not select.select([self.process.stdout], [], [], limit_seconds)[0]:
             raise self._failed(f"no answer within {limit_seconds:.0f} s")
@@ -91,18 +92,18 @@ class Child:
         return found
 
     def ask(self, what: Mapping[str, Any], limit_seconds: float) -> dict[str, Any]:
-        """Tell and wait."""
+        """Send an order and wait for its answer."""
         self.tell(what)
         return self.answer(limit_seconds)
 
     def dismiss(self) -> None:
-        """It ends by itself once it has nothing to do."""
+        """Close the child's stdin; the child ends once it has nothing left to do."""
         assert self.process.stdin
         with suppress(OSError):  # what it was told and never read
             self.process.stdin.close()
 
     def end(self) -> None:
-        """By itself where it is idle, otherwise at once, with whatever it started."""
+        """End the child: an idle one by itself, a busy one at once, with whatever it started."""
         assert self.process.stdout
         self.dismiss()
         if not self.busy:
@@ -126,14 +127,14 @@ class Child:
 
 
 def hand_over(images: Images, folder: Path) -> None:
-    """The data, for children to map into memory."""
+    """Write the data for children to map into memory."""
     np.save(folder / "images.npy", images.images.cpu().numpy())
     np.save(folder / "labels.npy", images.labels.cpu().numpy())
     (folder / "train.json").write_text(json.dumps(images.train))
 
 
 def taken_over(folder: Path, device: torch.device) -> Images:
-    """What was handed over."""
+    """Map the data that `hand_over` wrote."""
     images, labels = (
         torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")).to(device)
         for name in ("images", "labels")
@@ -145,7 +146,10 @@ Rung = Callable[[Bench, str], dict[str, Any]]
 
 
 def be_child(folder: Path, rung: Rung, *, rehearsal: bool) -> int:
-    """Do what is asked, a rung of the ladder or some epochs, until nobody is there to ask. The device is not touched before."""
+    """Serve orders (a rung of the ladder, or some epochs) until stdin closes.
+
+    The device is not touched before the first order.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w")

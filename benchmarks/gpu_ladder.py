@@ -1,4 +1,4 @@
-"""From plain PyTorch to a recorded step, rung by rung; the same engine at other ratios; and whether it learns as the reference does."""
+"""The ladder from plain PyTorch to a recorded step; one engine at several ratios; agreement of losses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ OURS = {"fused": False, "fused + graph": True}
 """Rungs, and whether their steps are recorded."""
 COMPILER_SECONDS = 120.0
 QUICK_SECONDS = 25.0
-"""Where compiling training takes longer, there is no time to compile evaluation, twice: it is measured uncompiled."""
+"""The most that compiling training may take; beyond it evaluation is measured uncompiled.
+
+Evaluation would have to be compiled twice, and there would be no time left for setting.
+"""
 
 
 class UnsortedReLU(plain.SparseReLU):
@@ -43,30 +46,33 @@ class UnsortedReLU(plain.SparseReLU):
 
 
 def plain_model(bench: Bench, *, bf16: bool) -> plain.PlainWideResNet:
-    """On the device; with `bf16` in channels_last and with the faster top-k."""
+    """Build the plain network on the device; `bf16` adds channels_last and the faster top-k."""
     facts = data.facts(bench.setting.data)
     depth, widen = (int(part) for part in bench.setting.model.split("-")[1:])
     model = plain.PlainWideResNet(depth, widen, facts.classes, facts.image[0]).to(bench.device)
     if not bf16:
         return model
     for site in [
-        it
-        for it in model.modules()
-        if isinstance(it, nn.Sequential) and isinstance(it[-1], plain.SparseReLU)
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Sequential) and isinstance(module[-1], plain.SparseReLU)
     ]:
         site[-1] = UnsortedReLU()
     return cast(plain.PlainWideResNet, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def plain_rung(bench: Bench, name: str) -> dict[str, Any]:
-    """Steps and evaluations of a plain network, and what an epoch of them would take. Batches are gathered on the device."""
+    """Time a plain network's steps and evaluations, and estimate its epoch.
+
+    Batches are gathered on the device.
+    """
     stock()
-    it, bf16 = bench.setting, PLAIN[name]
+    setting, bf16 = bench.setting, PLAIN[name]
     model = plain_model(bench, bf16=bf16)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, nesterov=True)
     network: nn.Module = model
     if name == COMPILED:
-        network = cast(nn.Module, torch.compile(model, dynamic=False, backend=it.compiler))
+        network = cast(nn.Module, torch.compile(model, dynamic=False, backend=setting.compiler))
     images = bench.images.images if bf16 else bench.images.images.permute(0, 3, 1, 2).contiguous()
 
     def batches(count: int, size: int) -> Any:
@@ -81,51 +87,55 @@ def plain_rung(bench: Bench, name: str) -> dict[str, Any]:
 
         return draw()
 
-    size, more = min(EVALUATION_BATCH, it.test), dict[str, Any]()
+    size, more = min(EVALUATION_BATCH, setting.test), dict[str, Any]()
     with torch.autocast(bench.device.type, torch.bfloat16) if bf16 else nullcontext():
-        model.set_keep(it.ratio)
+        model.set_keep(setting.ratio)
         if name == COMPILED:
             more["compile_seconds"] = bench.wall(
-                lambda: plain.train_epoch(network, batches(1, it.batch_size), optimizer)
+                lambda: plain.train_epoch(network, batches(1, setting.batch_size), optimizer)
             )
         step = _each(
             bench,
-            it.steps,
-            lambda count: plain.train_epoch(network, batches(count, it.batch_size), optimizer),
+            setting.steps,
+            lambda count: plain.train_epoch(network, batches(count, setting.batch_size), optimizer),
         )
         if name == COMPILED:
             more["evaluation_compiled"] = more["compile_seconds"] < QUICK_SECONDS
             network = network if more["evaluation_compiled"] else model
         evaluation: dict[str, float] = {}
-        for ratio in (it.ratio, 1.0):
+        for ratio in (setting.ratio, 1.0):
             if name == COMPILED:
-                torch.compiler.reset()  # another mode, ratio and size: nothing of the last should be made general
+                torch.compiler.reset()  # or it would generalise over the last mode, ratio and size
             model.set_keep(ratio)
             evaluation[f"{ratio:g}"] = _each(
-                bench, it.evaluations, lambda count: plain.evaluate(network, batches(count, size))
+                bench, setting.evaluations, lambda count: plain.evaluate(network, batches(count, size))
             )
     return {
         "step_seconds": step,
         "evaluation_batch_seconds": evaluation,
-        "epoch_seconds": step * it.train / it.batch_size + sum(evaluation.values()) * it.test / size,
-        "how": f"estimated from {it.chunks * it.steps} steps and {it.chunks * it.evaluations} batches of {size} at each ratio",
+        "epoch_seconds": step * setting.train / setting.batch_size
+        + sum(evaluation.values()) * setting.test / size,
+        "how": (
+            f"estimated from {setting.chunks * setting.steps} steps"
+            f" and {setting.chunks * setting.evaluations} batches of {size} at each ratio"
+        ),
         **more,
     }
 
 
 def _each(bench: Bench, count: int, work: Callable[[int], object]) -> float:
-    """Seconds of one of several in a row, the median of a few such rows."""
+    """Seconds of one call: the median over a few rows of `count` calls."""
     work(2)
     return statistics.median(bench.wall(lambda: work(count)) / count for _ in range(bench.setting.chunks))
 
 
 def our_rung(bench: Bench, *, records: bool) -> dict[str, Any]:
-    """Whole epochs of a Training, the first of them to warm up."""
-    it = bench.setting
-    rows, engine = bench.train(bench.spec(it.ratio), 1 + it.epochs, "ladder", records=records)
+    """Time whole epochs of a Training; the first is a warm-up."""
+    setting = bench.setting
+    rows, engine = bench.train(bench.spec(setting.ratio), 1 + setting.epochs, "ladder", records=records)
     return {
         "step_seconds": statistics.median(map(_training_seconds(bench), rows[1:]))
-        / math.ceil(it.train / it.batch_size),
+        / math.ceil(setting.train / setting.batch_size),
         "epoch_seconds": statistics.median(row.seconds for row in rows[1:]),
         "epochs_seconds": [row.seconds for row in rows],
         "how": f"median of {len(rows) - 1} whole epochs after one",
@@ -143,14 +153,17 @@ def _recorded(engine: Engine) -> int:
 
 
 def _in_a_child(bench: Bench) -> dict[str, Any]:
-    """A compiler may hang, or leave a process unfit for more."""
+    """Time a rung in a child process: a compiler may hang, or leave its process unfit for more."""
     limit = min(COMPILER_SECONDS, max(60.0, bench.room("ladder")))
     with Child(bench.folder, rehearsal=bench.rehearsal) as child:
         return child.ask({"do": "rung", "name": COMPILED}, limit)
 
 
 def ladder(bench: Bench) -> None:
-    """Every rung, and how much faster it is than the first; one that fails is told, and the others go on."""
+    """Measure every rung and its speed beside the first.
+
+    If a rung fails, the error is kept and the others go on.
+    """
     rungs: dict[str, Callable[[], dict[str, Any]]] = {
         name: lambda name=name: plain_rung(bench, name) for name in PLAIN
     }
@@ -190,14 +203,14 @@ def ladder(bench: Bench) -> None:
 
 
 def ratios(bench: Bench) -> None:
-    """One engine from ratio to ratio."""
-    it, lines, part = bench.setting, list[dict[str, Any]](), "ratios"
-    _, engine = bench.train(bench.spec(it.ratios[0]), 1, part, least=1)
+    """Run one engine at each ratio in turn, and see whether anything is recorded or compiled anew."""
+    setting, lines, part = bench.setting, list[dict[str, Any]](), "ratios"
+    _, engine = bench.train(bench.spec(setting.ratios[0]), 1, part, least=1)
     first = {"steps": len(engine.steps), "recorded": _recorded(engine), "kernels": _compiled(bench)}
     engines = {engine}
-    for ratio in it.ratios:
+    for ratio in setting.ratios:
         bench.say(f"a changing ratio: {ratio:g}")
-        rows, engine = bench.train(bench.spec(ratio), 1 + it.ratio_epochs, part)
+        rows, engine = bench.train(bench.spec(ratio), 1 + setting.ratio_epochs, part)
         engines.add(engine)
         training = statistics.median(map(_training_seconds(bench), rows[1:]))
         lines.append(
@@ -225,7 +238,8 @@ def ratios(bench: Bench) -> None:
     )
     anew = "something was" if found["recorded_anew"] else "nothing was"
     print(
-        f"Greatest over least: {spans} ({found['note']}). After the first epoch {anew} made or recorded anew.\n",
+        f"Greatest over least: {spans} ({found['note']})."
+        f" After the first epoch {anew} made or recorded anew.\n",
         flush=True,
     )
 
@@ -235,7 +249,7 @@ def _span(values: list[float]) -> float:
 
 
 def _compiled(bench: Bench) -> int | None:
-    """Variants of our kernels that Triton has compiled in this process; None where it cannot say."""
+    """Count the variants of our kernels that Triton compiled in this process; None where it cannot say."""
     if bench.rehearsal:
         return None
     from trainer.ops import kernels
@@ -250,19 +264,21 @@ def _compiled(bench: Bench) -> int | None:
 
 
 def agreement(bench: Bench) -> None:
-    """Training losses with our kernels and with the reference, over seeds: nearer to each other than seeds are."""
-    it, part = bench.setting, "agreement"
+    """Compare losses under our kernels and under the reference: they must differ less than seeds do."""
+    setting, part = bench.setting, "agreement"
 
     def losses(seed: int, *, records: bool) -> list[float]:
-        spec = bench.spec(it.ratio, seed, train_size=it.agreement_train, evaluate_every=100)
-        rows, _ = bench.train(spec, it.agreement_epochs, part, least=it.agreement_epochs, records=records)
+        spec = bench.spec(setting.ratio, seed, train_size=setting.agreement_train, evaluate_every=100)
+        rows, _ = bench.train(
+            spec, setting.agreement_epochs, part, least=setting.agreement_epochs, records=records
+        )
         return [row.train_loss for row in rows]
 
     bench.say("agreement: ours")
-    ours = {seed: losses(seed, records=True) for seed in it.seeds}
+    ours = {seed: losses(seed, records=True) for seed in setting.seeds}
     theirs: dict[int, list[float]] = {}
     with mock.patch.object(ops, "_implementation", return_value=reference):
-        for seed in it.seeds:
+        for seed in setting.seeds:
             if theirs and bench.room(part) < 0:
                 break
             bench.say(f"agreement: the reference, seed {seed}")
@@ -273,7 +289,7 @@ def agreement(bench: Bench) -> None:
     greatest = [max(values) for values in zip(*differences, strict=True)]
     agree = all(difference <= most for difference, most in zip(greatest, spread, strict=True))
     bench.found[part] = {
-        "train": it.agreement_train,
+        "train": setting.agreement_train,
         "ours": ours,
         "reference": theirs,
         "greatest_difference_by_epoch": greatest,
@@ -281,4 +297,4 @@ def agreement(bench: Bench) -> None:
         "agree": agree,
     }
     lines = zip(range(1, len(spread) + 1), greatest, spread, strict=True)
-    table(("epoch", "greatest difference of the loss", f"spread over {len(it.seeds)} seeds"), *lines)
+    table(("epoch", "greatest difference of the loss", f"spread over {len(setting.seeds)} seeds"), *lines)

@@ -1,4 +1,4 @@
-"""Several runs at once on one GPU, each a process of its own, with and without NVIDIA's Multi-Process Service."""
+"""Several runs at once on one GPU, each a process, without and with NVIDIA's Multi-Process Service."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from benchmarks.gpu_setting import Bench, reason, table
 
 MPS = "nvidia-cuda-mps-control"
 LIMIT_SECONDS = 100.0
-"""For one answer of a child."""
+"""The most that one answer of a child may take."""
 MODE_SECONDS = 70.0
-"""For all packings, without MPS or with it; where there is less, each has fewer epochs."""
-# the shell quits the daemon when nobody holds its input any more: when it is closed, and when whoever held it was killed
+"""The most for all packings of one mode, with MPS or without; with less time, each has fewer epochs."""
+# The shell quits the daemon once nobody holds its input: it was closed, or its holder was killed.
 _MPS_SCRIPT = (
     f'{MPS} -d >"$1" 2>&1 </dev/null && echo started && cat >/dev/null; echo quit | {MPS} >/dev/null 2>&1'
 )
 
 
 class NoMps(RuntimeError):
-    """It cannot be had on this machine, for this reason."""
+    """MPS is not available on this machine; the message has the reason."""
 
 
 @contextmanager
 def mps(limit_seconds: float = 20) -> Generator[dict[str, str]]:
-    """A daemon of our own for as long as the context lasts; the environment that leads to it."""
+    """Run a private MPS daemon while the context lasts; yield the environment that leads to it."""
     if not shutil.which(MPS):
         raise NoMps(f"{MPS} is not on the PATH")
     with tempfile.TemporaryDirectory(prefix="mps-", ignore_cleanup_errors=True) as place:
@@ -68,7 +68,7 @@ def mps(limit_seconds: float = 20) -> Generator[dict[str, str]]:
 
 
 def _end(shell: subprocess.Popen[bytes], number: Path) -> None:
-    """A daemon that does not quit when it is told to."""
+    """Kill a daemon that does not quit when asked."""
     os.killpg(shell.pid, signal.SIGKILL)
     shell.wait()
     if number.exists():
@@ -76,7 +76,7 @@ def _end(shell: subprocess.Popen[bytes], number: Path) -> None:
 
 
 def packed(bench: Bench) -> None:
-    """So many runs at once without MPS, then with it where it can be had."""
+    """Measure every packing without MPS, then with MPS where it is available."""
     bench.forget()
     alone: list[dict[str, Any]] = []
     try:
@@ -113,7 +113,11 @@ def _under_mps(bench: Bench, alone: list[dict[str, Any]]) -> dict[str, Any]:
 def _packings(
     bench: Bench, environment: Mapping[str, str], alone: list[dict[str, Any]], *, mps: bool
 ) -> None:
-    """All children import what they need, then join one packing after the other: the device knows of none before its first."""
+    """Measure the packings of one mode.
+
+    All children start first and import what they need, then join one packing after the other. The device
+    sees a child only in its first packing.
+    """
     with ExitStack() as stack:
         bench.say(f"packed{' under MPS' if mps else ''}: {max(bench.setting.packings)} processes start")
         children: list[Child] = []
@@ -154,14 +158,17 @@ def _packings(
 
 
 def together(children: list[Child], what: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each is told before any is waited for."""
+    """Give every child its order before waiting for any answer."""
     for child in children:
         child.tell(what)
     return [child.answer(LIMIT_SECONDS) for child in children]
 
 
 def rate(moments: list[list[float]]) -> float:
-    """Epochs a second of all together while all were busy, each by its moments: its beginning and every epoch's end."""
+    """Return the epochs a second of all runs together while all of them were busy.
+
+    A run's moments are the start of its first epoch and the end of every epoch.
+    """
     begin, end = max(own[0] for own in moments), min(own[-1] for own in moments)
     if end <= begin:  # they missed each other
         return sum(len(own) - 1 for own in moments) / (

@@ -1,4 +1,4 @@
-"""What `benchmarks.gpu` measures and how often, its clocks, its time, and where its figures go."""
+"""What `benchmarks.gpu` measures and how often, its clocks and time limits, and its results file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainer.spec import RunSpec
 from trainer.training import Training
 
 SCHEDULE_EPOCHS = 100
-"""Of every run, of which the first few are trained: all epochs are alike, and none has the extra work of a last one."""
+"""The schedule of every run. Only its first epochs are trained: they are alike, and the last does more."""
 AHEAD_CYCLES = 4_000_000
 """Some two milliseconds, longer than the host needs to call anything that is timed."""
 
@@ -47,13 +47,13 @@ class Setting:
     copy_bytes: int
     matmul_side: int
     repetitions: int
-    """Of whatever takes milliseconds."""
+    """How often a measurement of milliseconds is repeated."""
     chunks: int
-    """Of a rung that is too slow for whole epochs: so often, so many `steps` of training and `evaluations` batches of evaluation."""
+    """How often a slow rung is measured: each chunk has `steps` of training and `evaluations` batches."""
     steps: int
     evaluations: int
     epochs: int
-    """Whole ones of a rung that is fast enough, after one to warm up."""
+    """Whole epochs of a fast rung, after one to warm up."""
     ratio_epochs: int
     agreement_train: int
     agreement_epochs: int
@@ -62,7 +62,7 @@ class Setting:
     packed_epochs: int
     compiler: str
     seconds: float
-    """All of it should take no longer."""
+    """The time limit of the whole command."""
     plan: Mapping[str, float]
     """Seconds meant for each part, in their order."""
     precision: str = "bfloat16"
@@ -72,27 +72,32 @@ class Setting:
 GPU = Setting(
     data="synthetic-cifar", model="wrn-28-4", batch_size=128, train=50_000, test=10_000,
     ratio=0.3, ratios=(1.0, 0.7, 0.3, 0.05), site_ratios=(1.0, 0.3, 0.05), site_batch=128,
-    copy_bytes=2 << 30, matmul_side=8192, repetitions=30, chunks=3, steps=10, evaluations=2, epochs=3, ratio_epochs=2,
-    agreement_train=12_800, agreement_epochs=3, seeds=(1, 2, 3), packings=(1, 2, 4, 8), packed_epochs=3, compiler="inductor",
-    seconds=460, plan={"ceilings": 10, "sites": 65, "ladder": 120, "ratios": 25, "agreement": 55, "packed": 140},
+    copy_bytes=2 << 30, matmul_side=8192, repetitions=30,
+    chunks=3, steps=10, evaluations=2, epochs=3, ratio_epochs=2,
+    agreement_train=12_800, agreement_epochs=3, seeds=(1, 2, 3),
+    packings=(1, 2, 4, 8), packed_epochs=3, compiler="inductor",
+    seconds=460,
+    plan={"ceilings": 10, "sites": 65, "ladder": 120, "ratios": 25, "agreement": 55, "packed": 140},
 )  # fmt: skip
 REHEARSAL = Setting(
     data="digits", model="wrn-10-1", batch_size=32, train=96, test=64,
     ratio=0.3, ratios=(1.0, 0.7, 0.3, 0.05), site_ratios=(1.0, 0.3, 0.05), site_batch=2,
-    copy_bytes=1 << 20, matmul_side=64, repetitions=1, chunks=1, steps=2, evaluations=1, epochs=2, ratio_epochs=1,
-    agreement_train=64, agreement_epochs=2, seeds=(1, 2, 3), packings=(1, 2), packed_epochs=2, compiler="eager",
+    copy_bytes=1 << 20, matmul_side=64, repetitions=1,
+    chunks=1, steps=2, evaluations=1, epochs=2, ratio_epochs=1,
+    agreement_train=64, agreement_epochs=2, seeds=(1, 2, 3),
+    packings=(1, 2), packed_epochs=2, compiler="eager",
     seconds=450, plan={},
 )  # fmt: skip
 
 
 @dataclass
 class Bench:
-    """One call of the command: what it measures on, what it has found so far, and when it began."""
+    """One call of the command: its device, its findings so far, and its start."""
 
     setting: Setting
     device: torch.device
     folder: Path
-    """Temporary, for what children share."""
+    """A temporary folder for files that children share."""
     images: Images
     found: dict[str, Any]
     keep: Callable[[], None]
@@ -103,11 +108,14 @@ class Bench:
         return self.device.type != "cuda"
 
     def say(self, text: str) -> None:
-        """What is under way, for whoever waits."""
+        """Report progress on stderr."""
         print(f"[{time.monotonic() - self.began:5.1f} s] {text}", file=sys.stderr, flush=True)
 
     def room(self, part: str) -> float:
-        """Seconds that a part may still take if those after it are to have what is meant for them; below 0, repetitions are dropped."""
+        """Return the seconds that a part may still take, so that later parts keep theirs.
+
+        Below 0, repetitions are dropped.
+        """
         names = list(self.setting.plan)
         later = (
             sum(self.setting.plan[name] for name in names[names.index(part) + 1 :]) if part in names else 0.0
@@ -115,7 +123,7 @@ class Bench:
         return self.setting.seconds - later - (time.monotonic() - self.began)
 
     def spec(self, ratio: float, seed: int = 1, **task: Any) -> RunSpec:
-        """The run that is measured, at another ratio or with another task."""
+        """The measured run's spec, at another ratio or with another task."""
         it = self.setting
         whole = {"data": it.data, "model": it.model, "batch_size": it.batch_size, "precision": it.precision}
         whole |= {"train_size": it.train, "epochs": SCHEDULE_EPOCHS, **task}
@@ -131,9 +139,10 @@ class Bench:
         records: bool = True,
         moments: list[float] | None = None,
     ) -> tuple[list[EpochRow], Engine]:
-        """The first epochs of a run, fewer where time is short but for the `least`; the engine is free for the next when this returns.
+        """Train the first epochs of a run, fewer where time is short but never under `least`.
 
-        `moments` gets when the first began and each ended, on a clock that all processes of a machine share.
+        The engine is free for the next run when this returns. `moments` gets when the first epoch began
+        and when each ended, on a clock that all processes of a machine share.
         """
         rows: list[EpochRow] = []
         training = Training(spec, device=self.device, images=self.images, records=records)
@@ -147,7 +156,7 @@ class Bench:
         return rows, training.engine
 
     def wall(self, work: Callable[[], object]) -> float:
-        """Seconds until the device has done it."""
+        """Return the seconds until the device has finished `function`."""
         self.wait()
         began = time.perf_counter()
         work()
@@ -159,7 +168,10 @@ class Bench:
             torch.cuda.synchronize()
 
     def timed(self, functions: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        """Median seconds of each, in turn. By CUDA events, with none of it in the cache, and without the time the host takes to call it."""
+        """Return the median seconds of each function; they take turns.
+
+        CUDA events time the device alone, without the host's calls. The cache is flushed before each.
+        """
         warm = 1 if self.rehearsal else 3
         for function in functions.values():
             for _ in range(warm):
@@ -185,7 +197,7 @@ class Bench:
         return start.elapsed_time(end) / 1000
 
     def forget(self) -> None:
-        """Nothing of what was measured before is left in memory, and the peak starts anew."""
+        """Free the memory of earlier measurements and start the peak anew."""
         engine._idle.clear()  # pyright: ignore[reportPrivateUsage]
         gc.collect()
         if self.device.type == "cuda":
@@ -193,24 +205,33 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
 
     def peak_gib(self) -> float:
-        """The most that this process has held of the device's memory, beside CUDA's own context; on a CPU, of any."""
+        """Return the peak of this process's device memory, without CUDA's own context.
+
+        On a CPU it is the peak of all memory.
+        """
         if self.device.type == "cuda":
             return torch.cuda.max_memory_reserved() / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def stock() -> None:
-    """PyTorch's own settings for what we are compared with, but for float32, which stays float32. The next Training sets ours again."""
+    """Restore PyTorch's own settings for the rivals, except that float32 stays float32.
+
+    The next Training sets ours again.
+    """
     torch.set_deterministic_debug_mode("default")
 
 
 def reason(error: BaseException) -> str:
-    """An error for the JSON: its kind, and the first few lines of it."""
+    """Describe an error for the JSON: its kind and its first lines."""
     return "\n".join([type(error).__name__, *str(error).strip().splitlines()[:8]])[:1500]
 
 
 def write_whole(path: Path, found: Any) -> None:
-    """A whole file or none; null for what is not a number, which JSON lacks. What is there must be a file: nothing else is replaced."""
+    """Write the JSON file whole or not at all; numbers that JSON lacks become null.
+
+    Only a file is ever replaced: anything else at the path is an error.
+    """
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "is there, and is no file", str(path))
@@ -236,7 +257,7 @@ def _finite(value: Any) -> Any:
 
 
 def table(*lines: tuple[Any, ...]) -> None:
-    """The first line is the heading."""
+    """Print a table; the first line is the heading."""
     cells = [[_cell(value) for value in line] for line in lines]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     cells.insert(1, ["-" * width for width in widths])

@@ -1,4 +1,4 @@
-"""What the device can do at best, and what the kernels of an activation site make of it."""
+"""The device's ceilings, and the kernels of an activation site beside them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from trainer.ops import reference
 
 
 def ceilings(bench: Bench) -> None:
-    """A copy from memory to memory, and a large matrix product."""
+    """Measure a copy from memory to memory and a large matrix product."""
     bench.say("ceilings: a copy and a matrix product")
-    it, device = bench.setting, bench.device
-    source = torch.zeros(it.copy_bytes, dtype=torch.uint8, device=device)
+    setting, device = bench.setting, bench.device
+    source = torch.zeros(setting.copy_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    a, b = (torch.randn(it.matmul_side, it.matmul_side, device=device).to(torch.bfloat16) for _ in range(2))
+    a, b = (
+        torch.randn(setting.matmul_side, setting.matmul_side, device=device).to(torch.bfloat16)
+        for _ in range(2)
+    )
     seconds = bench.timed({"copy": lambda: target.copy_(source), "matmul": lambda: a @ b})
     bench.found["ceilings"] = {
-        "copy_bytes": it.copy_bytes,
-        "copy_bytes_per_second": 2 * it.copy_bytes / seconds["copy"],
-        "matmul_side": it.matmul_side,
-        "matmul_flops_per_second": 2 * it.matmul_side**3 / seconds["matmul"],
+        "copy_bytes": setting.copy_bytes,
+        "copy_bytes_per_second": 2 * setting.copy_bytes / seconds["copy"],
+        "matmul_side": setting.matmul_side,
+        "matmul_flops_per_second": 2 * setting.matmul_side**3 / seconds["matmul"],
     }
     copied, computed = (
         bench.found["ceilings"][f"{name}_per_second"] for name in ("copy_bytes", "matmul_flops")
@@ -40,7 +43,7 @@ def ceilings(bench: Bench) -> None:
 
 
 def shapes(bench: Bench) -> Counter[tuple[int, ...]]:
-    """What comes into the sites of the network, and how many sites get it: the model itself is asked."""
+    """Ask the model for the shapes that enter its sites, and count the sites of each."""
     facts, found = data.facts(bench.setting.data), Counter[tuple[int, ...]]()
     model = models.build(
         bench.spec(1.0).task,
@@ -60,7 +63,7 @@ def shapes(bench: Bench) -> Counter[tuple[int, ...]]:
 
 
 def sites(bench: Bench) -> None:
-    """Each shape, the largest first, beside a copy of the same bytes, the compiled reference and torch.topk."""
+    """Time each shape, largest first, beside a copy of its bytes, the compiled reference and torch.topk."""
     there = shapes(bench)
     found: dict[str, Any] = {"batch": bench.setting.site_batch, "sites": sum(there.values()), "shapes": []}
     bench.found["sites"] = found
@@ -84,14 +87,14 @@ _TIMES = ("copy_ms", "forward_ms", "forward_backward_ms", "compiled_reference_ms
 
 
 def _site(bench: Bench, shape: tuple[int, ...], line: dict[str, Any]) -> None:
-    it, device = bench.setting, bench.device
-    drawn = torch.randn(it.site_batch, *shape, generator=torch.Generator().manual_seed(1))
+    setting, device = bench.setting, bench.device
+    drawn = torch.randn(setting.site_batch, *shape, generator=torch.Generator().manual_seed(1))
     x = drawn.to(device, torch.bfloat16).contiguous(memory_format=torch.channels_last)
     scale, bias = torch.ones(shape[0], device=device), torch.zeros(shape[0], device=device)
     size = torch.Size(shape).numel()
     keeps = {
         ratio: torch.tensor(ops.keep_count(ratio, size), dtype=torch.int32, device=device)
-        for ratio in it.site_ratios
+        for ratio in setting.site_ratios
     }
     fused = import_module("trainer.ops.fused")  # not before the command has said whether Triton interprets
     target, upstream = torch.empty_like(x), torch.randn_like(x)
@@ -101,37 +104,40 @@ def _site(bench: Bench, shape: tuple[int, ...], line: dict[str, Any]) -> None:
         return lambda: fused.norm_relu_topk(x, scale, bias, keeps[ratio])
 
     def forward_backward() -> object:
-        return torch.autograd.grad(fused.norm_relu_topk(*leaves, keeps[it.ratio]), leaves, upstream)
+        return torch.autograd.grad(fused.norm_relu_topk(*leaves, keeps[setting.ratio]), leaves, upstream)
 
     ways: dict[str, Callable[[], object]] = {
-        f"forward {ratio:g}": forward(ratio) for ratio in it.site_ratios
+        f"forward {ratio:g}": forward(ratio) for ratio in setting.site_ratios
     }
     seconds = bench.timed({"copy": lambda: target.copy_(x), **ways, "both": forward_backward})
-    kept = (forward(it.ratio)() != 0).flatten(1).sum(1)
+    kept = (forward(setting.ratio)() != 0).flatten(1).sum(1)
     moved = 2 * x.numel() * x.element_size()
-    times = {f"{ratio:g}": seconds[f"forward {ratio:g}"] for ratio in it.site_ratios}
+    times = {f"{ratio:g}": seconds[f"forward {ratio:g}"] for ratio in setting.site_ratios}
     line |= {
         "bytes": moved,
         "copy_ms": seconds["copy"] * 1000,
-        "forward_ms": seconds[f"forward {it.ratio:g}"] * 1000,
+        "forward_ms": seconds[f"forward {setting.ratio:g}"] * 1000,
         "forward_ms_by_ratio": {ratio: time * 1000 for ratio, time in times.items()},
         "forward_over_copy_by_ratio": {ratio: time / seconds["copy"] for ratio, time in times.items()},
         "forward_backward_ms": seconds["both"] * 1000,
-        "bytes_per_second": moved / seconds[f"forward {it.ratio:g}"],
-        "exactly_keep_survive": bool((kept == keeps[it.ratio]).all()),
+        "bytes_per_second": moved / seconds[f"forward {setting.ratio:g}"],
+        "exactly_keep_survive": bool((kept == keeps[setting.ratio]).all()),
     }
-    _others(bench, line, (x, scale, bias), keeps[it.ratio])
+    _others(bench, line, (x, scale, bias), keeps[setting.ratio])
 
 
 def torch_topk(x: Tensor, scale: Tensor, bias: Tensor, keep: int) -> Tensor:
-    """The site as PyTorch's own operations have it."""
+    """The site written with PyTorch's own operations."""
     flat = torch.relu(reference.rms_norm(x, scale, bias)).flatten(1)
     values, index = flat.topk(keep, dim=1, sorted=False)
     return torch.zeros_like(flat).scatter(1, index, values).view(x.shape)
 
 
 def _others(bench: Bench, line: dict[str, Any], inputs: tuple[Tensor, Tensor, Tensor], keep: Tensor) -> None:
-    """The ways we are compared with, forward at the ratio of the ladder. Compiling takes seconds: no more of it once time is short."""
+    """Time the rivals' forward pass at the ladder's ratio.
+
+    Compiling takes seconds, so it is left out once time is short.
+    """
     stock()
     count = int(keep)
     ways: dict[str, Callable[[], object]] = {"torch_topk": lambda: torch_topk(*inputs, count)}

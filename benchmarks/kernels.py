@@ -1,7 +1,8 @@
-"""What a Hopper GPU gets of the kernels: registers, spills, and the instructions of a thread. Triton compiles for one without one.
+"""Report what Triton makes of the kernels for a Hopper GPU: registers, spills and instructions.
 
-For the sites of the paper's network, launched as training launches them. Instructions are no seconds; they say what a seconds' hunt
-would start from, and that every kernel compiles. `--ptx` adds the code itself to the JSON.
+No GPU is needed: Triton compiles for one that is not there. The kernels are launched for the sites of
+the paper's network, as training launches them. Instructions are not seconds; they say where a search for
+seconds would begin, and that every kernel compiles. `--ptx` adds the code itself to the JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RESULTS = Path(__file__).parent / "results" / "kernels-sm90.json"
 
 
 class Hopper:
-    """As much of a driver as compiling asks for."""
+    """The part of a driver that compiling asks for."""
 
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", 90, 32)
@@ -41,7 +42,7 @@ class Hopper:
 
 
 def site_shapes() -> list[tuple[int, ...]]:
-    """What comes to each of the 25 sites, as (C, H, W)."""
+    """Return the input shape of each of the 25 sites as (C, H, W)."""
     found: list[tuple[int, ...]] = []
     model = WideResNet(28, 4, 10)
     for site in model.sites:
@@ -52,7 +53,7 @@ def site_shapes() -> list[tuple[int, ...]]:
 
 
 def compiled(precision: str, *, at_random: bool) -> list[dict[str, Any]]:
-    """Each kernel that training on these sites launches, once."""
+    """Compile each kernel that training on these sites launches, once."""
     kernels: dict[str, dict[str, Any]] = {}
 
     def compile_only(kernel: Any, grid: Any, *arguments: Any, warps: int, **constants: Any) -> None:
@@ -88,7 +89,10 @@ def compiled(precision: str, *, at_random: bool) -> list[dict[str, Any]]:
 
 
 def looked_at(cubin: bytes) -> dict[str, Any]:
-    """Registers and spilled bytes of a thread, its instructions, and those of a pass of the search for the threshold."""
+    """Return a kernel's registers, spilled bytes and instructions.
+
+    The threshold search's instructions for one pass are counted apart.
+    """
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -150,7 +154,8 @@ def main() -> None:
         json.dumps({"target": "sm_90", "triton": triton.__version__, "cases": cases}, indent=1) + "\n"
     )
     print(
-        "| case | kernel | channels x places | warps | registers | spilled bytes | shared bytes | instructions | of which a pass |"
+        "| case | kernel | channels x places | warps | registers | spilled bytes | shared bytes"
+        " | instructions | of which a pass |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for case, kernels in cases.items():

@@ -1,6 +1,7 @@
-"""Report and export of a large study: 2,000 runs of 500 epochs. `python -m benchmarks.large`; some minutes, and 600 MB of disk.
+"""Time the report and the export of a large study, 2,000 runs of 500 epochs: `python -m benchmarks.large`.
 
-The ledger is made up, file by file as a sweep would leave it; the commands that read it are the real ones, each in a process of its own.
+It takes some minutes and 600 MB of disk. The ledger is made up, file by file as a sweep would leave it.
+The commands that read it are the real ones, each in its own process.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ LIMIT_SECONDS, LIMIT_BYTES = 60.0, 1e9
 
 
 def study(arms: int, seeds: int, epochs: int) -> Study:
-    """Fixed arms alone: every run is a confirmation run, which the report has most to say of."""
+    """A study of fixed arms alone: every run is a confirmation run, which the report says most about."""
     fixed: dict[str, Any] = {
         f"fixed-{i}": {"policy": {"name": "fixed", "ratio": (i + 1) / (arms + 1)}} for i in range(arms - 1)
     }
@@ -48,7 +49,7 @@ def study(arms: int, seeds: int, epochs: int) -> Study:
 
 
 def make(folder: Path, study: Study) -> None:
-    """The ledger of a study that has finished."""
+    """Write the ledger of a finished study."""
     root, rng = folder / study.name, np.random.default_rng(1)
     root.mkdir(parents=True)
     (root / "study.json").write_bytes(declaration(study, []))
@@ -132,7 +133,8 @@ def _parquet(table: pa.Table) -> bytes:
 
 def measure(command: list[str]) -> dict[str, float]:
     """A command's wall time and the most memory it held."""
-    code = f"import resource, subprocess, sys; c = subprocess.run({command!r}, stdout=subprocess.DEVNULL).returncode; "
+    code = "import resource, subprocess, sys; "
+    code += f"c = subprocess.run({command!r}, stdout=subprocess.DEVNULL).returncode; "
     code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(c)"
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
@@ -151,7 +153,8 @@ def main() -> None:
         began = time.perf_counter()
         make(folder, study(given.arms, given.seeds, given.epochs))
         print(
-            f"{given.arms * given.seeds:,} runs x {given.epochs} epochs made up in {time.perf_counter() - began:.0f} s",
+            f"{given.arms * given.seeds:,} runs x {given.epochs} epochs"
+            f" made up in {time.perf_counter() - began:.0f} s",
             flush=True,
         )
         sweep, where = [sys.executable, "-m", "sweep"], ["large.yaml", "--store", str(folder)]

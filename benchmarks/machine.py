@@ -1,4 +1,4 @@
-"""What a benchmark says of the machine it ran on, and where its figures are kept."""
+"""Describe the machine that a benchmark ran on, and say where its figures are kept."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The paper's method in straightforward PyTorch, as one would write it in an afternoon: what our epoch is measured against.
+"""The paper's method in straightforward PyTorch: the rival that our epoch is measured against.
 
-A DataLoader, a sorted torch.topk with a scatter, one module per operation, and .item() at every step. The tests also train it beside
-ours, as an independent reading of the method.
+It has a DataLoader, a sorted torch.topk with a scatter, one module per operation, and .item() at every
+step. The tests also train it beside ours, as an independent reading of the method.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class RMSNorm2d(nn.Module):
-    """Over channels, at each place."""
+    """RMS norm over the channels, at each position of the image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def site(channels: int) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Pre-activation, with a 1x1 shortcut where shapes differ."""
+    """A pre-activation block, with a 1x1 shortcut where shapes differ."""
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Block(nn.Module):
 
 
 class PlainWideResNet(nn.Module):
-    """The backbone."""
+    """The paper's wide ResNet."""
 
     def __init__(self, depth: int, widen: int, classes: int, channels: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class PlainWideResNet(nn.Module):
 def train_epoch(
     model: nn.Module, loader: DataLoader[tuple[Tensor, ...]], optimizer: torch.optim.Optimizer
 ) -> tuple[float, float]:
-    """Mean loss and accuracy over the batches."""
+    """Train one epoch; return the mean loss and accuracy over its batches."""
     model.train()
     loss_sum, correct, seen = 0.0, 0, 0
     for images, labels in loader:
@@ -117,7 +117,7 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: DataLoader[tuple[Tensor, ...]]) -> float:
-    """Accuracy."""
+    """Return the accuracy on these images."""
     model.eval()
     correct, seen = 0, 0
     for images, labels in loader:
@@ -129,5 +129,5 @@ def evaluate(model: nn.Module, loader: DataLoader[tuple[Tensor, ...]]) -> float:
 def loader_of(
     images: Tensor, labels: Tensor, batch_size: int, *, shuffle: bool
 ) -> DataLoader[tuple[Tensor, ...]]:
-    """The usual one."""
+    """The usual DataLoader."""
     return DataLoader(TensorDataset(images, labels), batch_size, shuffle=shuffle)

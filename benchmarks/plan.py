@@ -1,6 +1,7 @@
-"""What planning costs: a study of 20,000 runs of 500 epochs, played to its end. `python -m benchmarks.plan`; about two minutes.
+"""Measure what planning costs: `python -m benchmarks.plan` plays a study of 20,000 runs in two minutes.
 
-Twice: once by the clock, with the real proposer, whose time is told apart; once with the allocations traced, which is slower.
+It plays the study twice. The first time is by the clock, with the real proposer, whose time is told
+apart. The second traces allocations, which is slower.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from trainer.spec import RunSpec
 RESULTS = Path(__file__).parent / "results"
 RUNS, SLOTS, EPOCHS = 20_000, 64, 500
 ARMS, GENERATIONS, SEEDS = 8, 60, 80
-"""Eight searched arms of 60 generations of 16 at 40 runs each, and ten arms that are confirmed on 80 seeds."""
+"""Eight searched arms of 60 generations of 16 at 40 runs each, and ten confirmed arms of 80 seeds."""
 
 
 def contents() -> Contents:
-    """The study."""
+    """The study of 20,000 runs."""
     searched = {
         "learning_rate": {"low": 0.03, "high": 0.3, "log": True},
         "weight_decay": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -59,7 +60,7 @@ def contents() -> Contents:
 
 
 class Watch:
-    """Seconds spent in what is watched."""
+    """Add up the seconds spent in a watched call."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -73,7 +74,7 @@ class Watch:
 
 
 class TimedStudy(Study):
-    """A study that is timed where it makes a run's spec, which is the trainer's reading and hashing and no planning."""
+    """A study that times the making of run specs, which is the trainer's work and no planning."""
 
     specs = Watch()
 
@@ -87,13 +88,13 @@ class TimedStudy(Study):
 
 
 def result(run: Run) -> Result:
-    """Some result."""
+    """A made-up result."""
     score = uniform(0, run.run_id)
     return Result("completed", EPOCHS, 1.0, 10, {"1": score, "0.05": score}, {"1": score, "0.05": score})
 
 
 def by_the_clock() -> dict[str, float]:
-    """Milliseconds for each run, with the proposer's and the specs' told apart."""
+    """Return the milliseconds for each run; the proposer's and the specs' are told apart."""
     study, proposing, results = TimedStudy("plan", contents()), Watch(), Watch()
     start = time.perf_counter()
     plan = Plan(study, {}, {})
@@ -118,7 +119,7 @@ def by_the_clock() -> dict[str, float]:
 
 
 def traced() -> dict[str, list[float]]:
-    """MB allocated at each quarter of the finished runs, and the peak within that quarter."""
+    """Return the MB allocated at each quarter of the finished runs, and the peak within that quarter."""
     held: dict[str, list[float]] = {"held": [], "peak": []}
     finished = 0
 
@@ -139,7 +140,7 @@ def traced() -> dict[str, list[float]]:
 
 
 def result_bytes() -> float:
-    """What one result takes; a driver holds them all the same."""
+    """Return the bytes of one result; a driver holds all results in any case."""
     plan = Plan(Study("plan", contents()), {}, {})
     runs = list(iter(lambda: plan.queue.next(0.0), None))
     tracemalloc.start()
@@ -150,7 +151,7 @@ def result_bytes() -> float:
 
 
 def main() -> None:
-    """Both, a table and a file."""
+    """Measure both, print a table, keep a file."""
     console = Console(width=100)
     times = by_the_clock()
     console.print(f"{RUNS:,} runs of {EPOCHS} epochs on {SLOTS} slots")
@@ -166,7 +167,8 @@ def main() -> None:
     own = result_bytes()
     console.print(
         table,
-        f"{per_run:.0f} bytes for each finished run: {own:.0f} of its result, the rest its score and its share of a candidate",
+        f"{per_run:.0f} bytes for each finished run: {own:.0f} of its result,"
+        " the rest its score and its share of a candidate",
     )
     RESULTS.mkdir(exist_ok=True)
     machine = {

@@ -1,7 +1,8 @@
-"""How good is the candidate that a search picks? `python -m benchmarks.simulation`; about two minutes, and the same figures every time.
+"""How good is the candidate that a search picks? `python -m benchmarks.simulation` takes two minutes.
 
-The real plan and the real proposer search made-up response surfaces of which the best is known. Regret is how much less than that best
-the picked candidate truly gives, in standard deviations of the surface, against the budget in runs.
+The real plan and the real proposer search made-up response surfaces whose best candidate is known.
+Regret is the best value less the picked candidate's true value, in standard deviations of the surface.
+It is shown against the budget in runs. The figures are the same every time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from trainer.randomness import uniform
 RESULTS = Path(__file__).parent / "results"
 REPETITIONS = 40
 NOISES = (0.25, 0.5, 1.0, 2.0)
-"""Standard deviation from seed to seed, in standard deviations of the surface."""
+"""The standard deviations from seed to seed, in standard deviations of the surface."""
 BUDGETS = (40, 80, 160)
 GENERATION, SLOTS, SCALE = 16, 32, 0.02
 SPACE = {
@@ -43,7 +44,7 @@ SPACE = {
     "task.learning_rate": (0.01, 1.0, True),
     "task.weight_decay": (1e-5, 1e-2, True),
 }
-"""Low, high, and whether it is logarithmic."""
+"""Each setting's low, high, and whether it is logarithmic."""
 FEATURES, REACH, POINTS = 256, 0.35, 20_000
 
 
@@ -56,14 +57,14 @@ class Strategy:
     lag: int = 2
 
     def generations(self, budget: int) -> float:
-        """How many generations a budget pays for."""
+        """The number of generations that a budget pays for."""
         runs, alive, before = 0, GENERATION, 0
         for seeds in self.ladder:
             runs, alive, before = runs + alive * (seeds - before), -(-alive // 2), seeds
         return budget / runs
 
     def candidates(self, budget: int) -> int:
-        """How many candidates a budget pays for; on a ladder of several rungs, in whole generations."""
+        """The number of candidates that a budget pays for; with several rungs, in whole generations."""
         paid = self.generations(budget)
         return GENERATION * int(paid) if len(self.ladder) > 1 else int(paid * GENERATION)
 
@@ -80,7 +81,10 @@ DEFAULT = next(iter(STRATEGIES))
 
 @lru_cache
 def surface(seed: int) -> tuple[Callable[[Values], float], float]:
-    """A smooth random function of a candidate with mean 0 and standard deviation 1 over the space, and its maximum."""
+    """Return a smooth random function of a candidate, and its maximum.
+
+    Over the space it has mean 0 and standard deviation 1.
+    """
     draw = np.random.default_rng(seed)
     waves, phases = draw.normal(0, 1 / REACH, (FEATURES, len(SPACE))), draw.uniform(0, 2 * math.pi, FEATURES)
     weights = draw.normal(0, 1, FEATURES)
@@ -125,7 +129,10 @@ def study_of(strategy: Strategy, seed: int) -> Study:
 
 
 def regrets(name: str, noise: float, seed: int) -> list[float]:
-    """The regret of one search for each budget. What a smaller budget would have picked is seen in the larger one's first candidates."""
+    """Return the regret of one search for each budget.
+
+    A smaller budget's pick is read from the first candidates of the largest one.
+    """
     strategy = STRATEGIES[name]
     (true, best), study = surface(seed), study_of(strategy, seed)
 
@@ -149,14 +156,14 @@ def regrets(name: str, noise: float, seed: int) -> list[float]:
 
 
 def picked(candidates: list[tuple[Candidate, list[float]]], seeds: int) -> Candidate:
-    """The best of those that climbed the whole ladder, the earlier of equals."""
+    """Pick the best candidate that climbed the whole ladder, the earlier of equals."""
     return max(
         ((c, scores) for c, scores in candidates if len(scores) == seeds), key=lambda pair: fmean(pair[1])
     )[0]
 
 
 def main() -> None:
-    """Every strategy on the same surfaces, a table, a file and a picture."""
+    """Search the same surfaces with every strategy; print a table, keep a file and a picture."""
     jobs = list(product(STRATEGIES, NOISES, range(1, REPETITIONS + 1)))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = dict(zip(jobs, pool.map(regrets, *zip(*jobs, strict=True), chunksize=8), strict=True))
@@ -206,7 +213,7 @@ def main() -> None:
 
 
 def draw(kept: list[dict[str, Any]], path: Path) -> None:
-    """Regret against budget, a panel for each noise."""
+    """Draw regret against budget, a panel for each noise."""
     import matplotlib as mpl
 
     mpl.use("agg")

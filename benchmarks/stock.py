@@ -1,7 +1,8 @@
-"""The runs of a study as most people would train them with Ray Tune: `Repeater` over `OptunaSearch`, a function that trains and
-reports every epoch, and MLflow's callback. `benchmarks.sweep` starts it in a process of its own.
+"""The runs of a study as most people would train them with Ray Tune.
 
-Everything else is Tune's default, but for what would only cost it time: no dashboard, no usage statistics.
+It has `Repeater` over `OptunaSearch`, a function that trains and reports every epoch, and MLflow's
+callback. `benchmarks.sweep` starts it in a process of its own. Everything else is Tune's default, except
+what would only cost it time: it has no dashboard and sends no usage statistics.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NAME = "stock"
 
 
 def train(config: dict[str, Any], specs: dict[str, list[str]], arrays: data.Arrays) -> None:
-    """One run: the arm from the searcher, the seed from the trial's place among the arm's repetitions."""
+    """Train one run: the searcher gives the arm, the trial's number among the arm's repetitions the seed."""
     import torch  # here, as Tune's own examples have it: each trial is a process of its own
 
     from trainer.engine import place
@@ -43,7 +44,7 @@ def train(config: dict[str, Any], specs: dict[str, list[str]], arrays: data.Arra
 
 
 def main(study: Path, folder: Path) -> None:
-    """Every run of the study's confirmation; the moments between its parts go to `folder`/moments.json."""
+    """Train every confirmation run; write the moments between the parts to `folder`/moments.json."""
     moments = {"imports": time.time()}
     runs = {arm: [spec.to_json() for spec in each] for arm, each in specs(study).items()}
     arrays = data.load(TASK["data"])

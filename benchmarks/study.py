@@ -1,4 +1,7 @@
-"""The study that `benchmarks.sweep` measures, and the two cores it measures on. Without Ray, so that both sides can start from it."""
+"""The study that `benchmarks.sweep` measures, and its two cores.
+
+Both sides start from it, so it needs no Ray.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ ARMS: dict[str, Any] = {
 
 
 def write(path: Path, task: dict[str, Any], seeds: int) -> None:
-    """Two fixed arms, `seeds` runs of each, and nothing else."""
+    """Write a study of two fixed arms with `seeds` runs each."""
     study = {
         "task": task,
         "arms": ARMS,

@@ -1,7 +1,8 @@
-"""`sweep run` beside stock Ray Tune, the same runs on two cores: `make bench`, or `python -m benchmarks.sweep [--quick]`.
+"""Measure `sweep run` beside stock Ray Tune on the same runs and two cores: `python -m benchmarks.sweep`.
 
-Each measurement is a process of its own with a cluster of its own, from its start to its exit; ours and theirs take turns. Where the
-time goes is read from outside: from the rows' own times and from when files were last written.
+Each measurement is a process with its own cluster, from start to exit; the two sides take turns. The
+parts of the time are read from outside: from the rows' own times and from the times of files. `--quick`
+uses tiny sizes and keeps nothing.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from benchmarks.study import ARMS, CORES, QUICK, TASK, specs, write
 from trainer.rows import EpochRow, from_parquet
 
 SEEDS = 6
-"""With fewer, the command refuses the study: no test of so few pairs could find anything."""
+"""Confirmation seeds. The command refuses fewer: no test of so few pairs could find anything."""
 AT_MOST = {"fixed cost, s": 9.0}
 AT_LEAST = {"efficiency": 0.6, "efficiency after start-up": 0.9}
-"""What is required, of medians; the ratio to stock Ray Tune is reported beside it."""
+"""What is required of the medians; the ratio to stock Ray Tune is reported beside it."""
 LIMIT_SECONDS = 1200.0
-"""Of one measurement; more is a hang."""
+"""The most that one measurement may take; more is a hang."""
 ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,12 +44,18 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "COLUMNS": "120",
 }
-"""Nothing here waits for a network; the first, whatever its name says, has Ray listen on the loopback interface alone."""
+"""Variables of both sides, so that neither waits for a network.
+
+The first, in spite of its name, has Ray listen on the loopback interface alone.
+"""
 
 
 @dataclass(frozen=True)
 class Ran:
-    """One run, as its rows tell it. `began` is its first epoch's start and `ended` its last one's end, as `time.time`."""
+    """One run as its rows record it.
+
+    `began` is the start of its first epoch and `ended` the end of its last, as `time.time`.
+    """
 
     run_id: str
     epochs: int
@@ -59,14 +66,17 @@ class Ran:
 
 @dataclass(frozen=True)
 class Measured:
-    """One sweep. The parts follow one another and add up to the wall time; idle time is that of both cores, halved, within `training`."""
+    """One sweep. The parts follow one another and add up to the wall time.
+
+    Idle time is that of both cores, halved, within `training`.
+    """
 
     wall: float
     training_seconds: float
     efficiency: float
     efficiency_after_start: float
     fixed: float
-    """Wall time that does not grow with the work: until the first epoch begins, and after the last one."""
+    """Wall time that does not grow with the work: before the first epoch and after the last one."""
     parts: dict[str, float]
     idle: dict[str, float]
     runs: int
@@ -98,7 +108,7 @@ class Measured:
 
 
 def _idle(runs: list[Ran], first: float, last: float) -> dict[str, float]:
-    """Seconds in which a core trained nothing, by kind."""
+    """Return the seconds in which a core trained nothing, by kind."""
     cores: list[list[Ran]] = [[] for _ in range(CORES)]
     for run in sorted(runs, key=lambda run: run.began):  # on the core that has been free the longest
         min(cores, key=lambda core: core[-1].ended if core else 0.0).append(run)
@@ -113,7 +123,7 @@ def _idle(runs: list[Ran], first: float, last: float) -> dict[str, float]:
 
 
 def ours(study: Path, folder: Path) -> Measured:
-    """The real command, its view in MLflow included: the other side has MLflow's callback."""
+    """Run the real command with its view in MLflow, as the other side has MLflow's callback."""
     store, view = folder / "store", f"sqlite:///{folder / 'mlflow.db'}"
     more = ["--store", str(store), "--mlflow-uri", view, "--json"]
     began, ended = _run([sys.executable, "-m", "sweep", "run", str(study), *more], folder)
@@ -138,7 +148,7 @@ def ours(study: Path, folder: Path) -> Measured:
 
 
 def stock(study: Path, folder: Path) -> Measured:
-    """`benchmarks.stock`."""
+    """Run `benchmarks.stock`."""
     began, ended = _run([sys.executable, "-m", "benchmarks.stock", str(study), str(folder)], folder)
     reports = [
         [json.loads(line) for line in path.read_text().splitlines()]
@@ -164,7 +174,7 @@ def _ran(run_id: str, epochs: list[tuple[float, float]]) -> Ran:
 
 
 def _run(command: list[str], folder: Path) -> tuple[float, float]:
-    """When a process began and ended; what it says is shown where it failed."""
+    """Run a command; return when it began and ended. Its output is shown if it fails."""
     log = folder / "log.txt"
     with log.open("w") as to:
         began = time.time()
@@ -182,7 +192,7 @@ def _run(command: list[str], folder: Path) -> tuple[float, float]:
 
 
 def planned(study: Path, folder: Path) -> tuple[int, int]:
-    """Runs and epochs, as the command plans them."""
+    """Return the runs and epochs that the command plans."""
     command = [
         sys.executable,
         "-m",
@@ -201,7 +211,7 @@ def planned(study: Path, folder: Path) -> tuple[int, int]:
 
 @contextmanager
 def two_cores() -> Generator[None]:
-    """This process and those it starts keep to them."""
+    """Keep this process and those it starts to two cores."""
     allowed = os.sched_getaffinity(0)
     assert len(allowed) >= CORES, f"{len(allowed)} core: two are measured"
     os.sched_setaffinity(0, sorted(allowed)[:CORES])
@@ -239,7 +249,8 @@ def main() -> None:
                 )
                 measured[way].append(found)
                 console.log(
-                    f"{way}: {found.wall:.1f} s, efficiency {found.efficiency:.2f}, {found.efficiency_after_start:.2f} after start"
+                    f"{way}: {found.wall:.1f} s, efficiency {found.efficiency:.2f},"
+                    f" {found.efficiency_after_start:.2f} after start"
                 )
     summary = show(measured, console)
     if options.quick:
@@ -257,7 +268,7 @@ def main() -> None:
 
 
 def show(measured: dict[str, list[Measured]], console: Console) -> dict[str, float]:
-    """The tables; gives what is required, and the ratio to stock Ray Tune, as medians."""
+    """Print the tables; return the medians of what is required, and of the ratio to stock Ray Tune."""
     table = Table("median seconds", *measured, title=f"the same runs on {CORES} cores")
     middle = {
         way: {name: _median([_flat(each)[name] for each in found]) for name in _flat(found[0])}
@@ -284,7 +295,7 @@ def show(measured: dict[str, list[Measured]], console: Console) -> dict[str, flo
 
 
 def _flat(found: Measured) -> dict[str, float]:
-    """Everything a table shows of a sweep, by name."""
+    """Return every figure of a sweep by name."""
     return {
         "wall": found.wall,
         "fixed cost, s": found.fixed,

@@ -1,7 +1,8 @@
 """Does a sweep notice its tracker? `python -m benchmarks.tracker`; a quarter of an hour.
 
-The same sweep beside a real MLflow server that is well, down, stopped half-way, or behind a proxy that forwards every request and answers
-every third one with 500; in turn, several rounds. Afterwards `sweep sync` has to make the view complete.
+The same sweep runs beside a real MLflow server in each of several states. The server is well, down,
+stopped half-way, or behind a proxy that forwards every request and answers every third with 500. The
+states take turns, several rounds. Afterwards `sweep sync` has to make the view complete.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ CLOSED = "http://127.0.0.1:9"
 
 @contextmanager
 def proxy(uri: str, failing: int = 3) -> Generator[str]:
-    """Forwards to a server; of every so many requests one is answered with 500 after it was forwarded."""
+    """Forward to a server; answer one of every so many requests with 500 after forwarding it."""
     host, count, lock = urlsplit(uri).netloc, [0], threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,7 +87,7 @@ def proxy(uri: str, failing: int = 3) -> Generator[str]:
 
 
 def run(study: Path, store: Path, uri: str) -> dict[str, float]:
-    """Seconds of the command, and until its last run had finished."""
+    """Return the seconds of the command, and those until its last run had finished."""
     command = [sys.executable, "-m", "sweep", "run", str(study), "--store", str(store), "--mlflow-uri", uri]
     with (store.parent / "log.txt").open("a") as log:
         began = time.time()
@@ -97,7 +98,7 @@ def run(study: Path, store: Path, uri: str) -> dict[str, float]:
 
 
 def complete(uri: str, store: Path, name: str) -> bool:
-    """Whether `sweep sync` ends well, and MLflow then has every run."""
+    """Say whether `sweep sync` ends well and MLflow then has every run."""
     subprocess.run(
         [sys.executable, "-m", "sweep", "sync", f"{name}.yaml", "--store", str(store), "--mlflow-uri", uri],
         check=True,
@@ -112,7 +113,7 @@ def complete(uri: str, store: Path, name: str) -> bool:
 
 
 def measure(way: str, folder: Path) -> dict[str, float]:
-    """One sweep beside a tracker that behaves in one way."""
+    """Measure one sweep beside a tracker in one state."""
     study, store = folder / f"{way}.yaml", folder / "store"
     study.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     store.mkdir()
@@ -134,7 +135,7 @@ def measure(way: str, folder: Path) -> dict[str, float]:
 
 
 def _stopped(study: Path, store: Path, folder: Path) -> dict[str, float]:
-    """A server of its own that is killed when half the runs have finished."""
+    """Run a server that is killed when half the runs have finished."""
     other = folder / "other"
     other.mkdir()
     with server(other) as uri:

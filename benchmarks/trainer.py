@@ -1,7 +1,7 @@
-"""Our epoch beside straightforward PyTorch's: `make bench`, or `python -m benchmarks.trainer [CASE ...]`.
+"""Measure our epoch beside straightforward PyTorch's: `python -m benchmarks.trainer [CASE ...]`.
 
-Each measurement is a process of its own; ours and theirs take turns, and the table gives medians and their ratio. An epoch is training
-and evaluation at the epoch's keep ratio and, where that is not 1, at r = 1 too.
+Each measurement is a process; the two sides take turns, and the table has medians and their ratio. An
+epoch is training and evaluation at the epoch's keep ratio r and, where r is not 1, also at r = 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from trainer.training import Training
 
 @dataclass(frozen=True)
 class Case:
-    """A task at one keep ratio. `test` images are evaluated; after `warm` epochs, `epochs` are timed, `rounds` times each way."""
+    """A task at one keep ratio, trained on `train` images and evaluated on `test`.
+
+    After `warm` epochs, `epochs` are timed, `rounds` times on each side.
+    """
 
     data: str
     model: str
@@ -67,12 +70,12 @@ CASES = {
 
 
 def ours(case: Case) -> list[float]:
-    """Seconds of each epoch."""
+    """Return the seconds of each of our epochs."""
     return [row.seconds for row in Training(case.spec, images=case.images())]
 
 
 def theirs(case: Case) -> list[float]:
-    """Seconds of each epoch, with PyTorch's own settings."""
+    """Return the seconds of each plain epoch, with PyTorch's own settings."""
     images, facts = case.images(), data.facts(case.data)
     depth, widen = (int(part) for part in case.model.split("-")[1:])
     model = plain.PlainWideResNet(depth, widen, facts.classes, facts.image[0])
@@ -98,13 +101,13 @@ def theirs(case: Case) -> list[float]:
 
 
 def measure(name: str, way: str) -> float:
-    """The median epoch of a process of its own."""
+    """Measure one side in its own process; return its median epoch."""
     command = [sys.executable, "-m", "benchmarks.trainer", "--one", name, way]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def main(arguments: list[str]) -> None:
-    """One measurement for the process that asked, or all of them and the table."""
+    """Make one measurement for the process that asked, or all of them and the table."""
     if arguments[:1] == ["--one"]:
         case, way = CASES[arguments[1]], arguments[2]
         seconds = (ours if way == "ours" else theirs)(case)
@@ -113,9 +116,8 @@ def main(arguments: list[str]) -> None:
     console = Console()
     table = Table("case", "ours, s/epoch", "plain, s/epoch", "ratio", "rounds")
     path = machine.RESULTS / "trainer-cpu.json"
-    kept = (
-        json.loads(path.read_text()) if path.exists() else {}
-    )  # a case that is measured again replaces itself alone
+    # a case that is measured again replaces itself alone
+    kept = json.loads(path.read_text()) if path.exists() else {}
     for name in arguments or CASES:
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for _ in range(CASES[name].rounds):

@@ -1,7 +1,9 @@
-"""How often is a gain found where there is none? `python -m benchmarks.type_one`; some minutes in one process, the same figures every time.
+"""How often is a gain found where there is none? `python -m benchmarks.type_one`; some minutes.
 
-Whole studies under the null: the real plan and the real proposer search settings that do nothing, the finalists are confirmed, and the
-comparisons are made as `sweep report` makes them. Beside that, on the same studies, what one would find without the confirmation.
+Whole studies are played under the null: the real plan and the real proposer search settings that do
+nothing, the finalists are confirmed, and the comparisons are made as `sweep report` makes them. Beside
+that stands what the same studies would show without the confirmation. The figures are the same every
+time.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from trainer.spec import RunSpec
 stats: Any = typed_stats  # its stubs do not know its results' fields
 STUDIES, SLOTS = 2_000, 32
 DEVIATION = 0.01
-"""From seed to seed: of what a seed does to every run, and once more of what it does to each run by itself."""
+"""The standard deviation of a seed's luck over all runs, and also of its luck in each run by itself."""
 ENDPOINTS = (1.0, 0.05)
 EXPECTED_STUDIES = 40_000
 RATE = {"low": 0.01, "high": 1.0, "log": True}
@@ -64,7 +66,10 @@ def study_of(seed: int) -> Study:
 
 
 def result(spec: RunSpec) -> Result:
-    """A seed's luck and the run's own, in steps of an image. Neither knows the phase: a seed used twice is as lucky twice."""
+    """Score a run by its seed's luck and its own, in steps of one image.
+
+    Neither depends on the phase: a seed used twice is as lucky twice.
+    """
     policy = spec.policy.settings
     own = f"{spec.policy.name} {policy.get('drop')} {spec.task.learning_rate}"
     scores: dict[str, float] = {}
@@ -92,25 +97,31 @@ GAINS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What one study under the null would have us believe."""
+    """The gains that one study under the null seems to show."""
 
     family: bool
-    """Any corrected p-value of the confirmation at most alpha: the procedure."""
+    """The procedure: some corrected p-value of the confirmation is at most alpha."""
     each: float
-    """Share of the confirmation's comparisons whose own p-value is at most alpha."""
+    """The share of the confirmation's comparisons whose own p-value is at most alpha."""
     best_arm: bool
-    """The confirmation's comparison with the largest gain, its p-value uncorrected."""
+    """The confirmation's comparison with the largest gain, uncorrected, is at most alpha."""
     any_arm: bool
-    """Any p-value of the confirmation, uncorrected."""
+    """Some uncorrected p-value of the confirmation is at most alpha."""
     searched: bool
-    """The best candidate of the methods over the baseline with its given settings, by a t test over the search's own seeds and scores."""
+    """The methods' best candidate beats the baseline with its given settings.
+
+    The t test is over the search's own seeds and scores.
+    """
     searched_gain: float
     confirmed_gain: float
-    """The same candidate over an arm that nothing was picked in, on the confirmation's seeds. Both in deviations of a difference."""
+    """That candidate's gain over an arm without a search, on the confirmation's seeds.
+
+    Both gains are in deviations of a difference.
+    """
 
 
 def found(seed: int) -> Found:
-    """One study, from its file to its p-values."""
+    """Play one study, from its file to its p-values."""
     study = study_of(seed)
     plan = Plan(study, {}, {})
     play(plan, SLOTS, lambda run: result(run.spec), lambda _: 1.0, propose)
@@ -132,12 +143,12 @@ def found(seed: int) -> Found:
 
 
 def at_most(p: float | None, alpha: float) -> bool:
-    """Whether there is a p-value that rejects."""
+    """Say whether there is a p-value that rejects."""
     return p is not None and p <= alpha
 
 
 def without_confirmation(plan: Plan) -> tuple[float, float, str]:
-    """The p-value and the gain that the search's own scores give to its best candidate, and that candidate's arm."""
+    """Return the best candidate's p-value and gain by the search's own scores, and its arm."""
     study, seeds = plan.study, plan.study.search_seeds
     whole = [
         (c, scores)
@@ -153,7 +164,7 @@ def without_confirmation(plan: Plan) -> tuple[float, float, str]:
 
 @lru_cache
 def expected(pairs: int, arms: int, alpha: float) -> float:
-    """The family-wise error of exact sign-flip tests of independent noise, by simulation and without any of our code."""
+    """Simulate the family-wise error of exact sign-flip tests of independent noise, without our code."""
     draw = np.random.default_rng(1)
     signs = 1 - 2 * ((np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1)
     rejected = 0
@@ -167,13 +178,13 @@ def expected(pairs: int, arms: int, alpha: float) -> float:
 
 
 def band(rate: float, studies: int) -> tuple[float, float]:
-    """Between which shares of so many studies 95 % lie, if each rejects with this rate."""
+    """The interval that holds 95 % of the shares of so many studies, if each rejects with this rate."""
     binomial = stats.binom(studies, rate)
     return float(binomial.ppf(0.025)) / studies, float(binomial.ppf(0.975)) / studies
 
 
 def main() -> int:
-    """All studies, a table and a file; 1 if the procedure's error is not what it must be."""
+    """Play all studies, print a table, keep a file; return 1 if the procedure's error is out of bounds."""
     console, start, alpha = Console(width=110), time.perf_counter(), 0.05
     each: list[Found] = []
     for seed in range(1, STUDIES + 1):
@@ -198,7 +209,8 @@ def main() -> int:
         ("sign flips of independent noise", exact, bands["expected"]),
     ):
         console.print(
-            f"{words}: {100 * rate:.2f}; of {STUDIES} studies 95 % of the time {100 * low:.2f} to {100 * high:.2f}"
+            f"{words}: {100 * rate:.2f};"
+            f" of {STUDIES} studies 95 % of the time {100 * low:.2f} to {100 * high:.2f}"
         )
     for name, words in GAINS.items():
         console.print(f"{words}: {gains[name][0]:+.3f} ± {gains[name][1]:.3f} deviations of a difference")

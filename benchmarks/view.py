@@ -1,7 +1,8 @@
-"""What showing a sweep in MLflow costs, beside Ray's stock MLflowLoggerCallback on the same rows. `python -m benchmarks.view`; minutes.
+"""Measure what showing a sweep in MLflow costs beside Ray's stock callback: `python -m benchmarks.view`.
 
-Both talk to one real MLflow server over HTTP, in turn, each to an experiment of its own. Stock sends as it would be called by Tune, result
-by result; ours reads the ledger. Then a ledger grows run by run under a view that follows it: how long until MLflow has what was kept?
+Both sides talk to one real MLflow server over HTTP, in turn, each to its own experiment. The stock
+callback sends result by result, as Tune would call it; our view reads the ledger. Then a ledger grows
+run by run under a view that follows it: how long until MLflow has what was kept?
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def server(folder: Path) -> Generator[str]:
 
 
 def stock(uri: str, rows: list[EpochRow], name: str) -> float:
-    """Points per second of the callback, result by result."""
+    """Return the points per second of the callback, result by result."""
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     callback = MLflowLoggerCallback(tracking_uri=uri, experiment_name=name)
@@ -98,7 +99,7 @@ def stock(uri: str, rows: list[EpochRow], name: str) -> float:
 
 
 def ours(uri: str, ledger: Ledger, name: str) -> float:
-    """Points per second of a view built from nothing, everything it writes included."""
+    """Return the points per second of a view that is built from nothing, with everything that it writes."""
     experiment = Experiment(uri, name, ledger.store.where(), None)
     view = View(ledger, experiment, print)
     began = time.perf_counter()
@@ -107,7 +108,7 @@ def ours(uri: str, ledger: Ledger, name: str) -> float:
 
 
 def behind(uri: str, whole: Path, folder: Path, made: Study) -> list[float]:
-    """Seconds from a run's outcome in the ledger until the view has its last epoch, for each of several runs."""
+    """Return the seconds from a run's outcome in the ledger until the view has its last epoch."""
     growing = folder / "growing"
     (growing / made.name / "runs").mkdir(parents=True)
     shutil.copy(whole / made.name / "study.json", growing / made.name)
@@ -161,7 +162,8 @@ def main() -> None:
         ours / stock for ours, stock in zip(rates["ours"], rates["stock"], strict=True)
     )
     print(
-        f"ratio {ratio:.1f}; seconds behind the ledger: median {statistics.median(lags):.1f}, most {max(lags):.1f}"
+        f"ratio {ratio:.1f};"
+        f" seconds behind the ledger: median {statistics.median(lags):.1f}, most {max(lags):.1f}"
     )
     found = {
         "points_per_second": rates,

@@ -1,1 +1,1 @@
-"""Which folder holds which kind: README.md."""
+"""The tests; README.md says which folder holds which kind."""

@@ -1,4 +1,4 @@
-"""What tests of several folders share."""
+"""Fixtures and helpers for tests of several folders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,26 @@ BRISK: dict[str, dict[str, Any]] = {
     "npset": {"start": 1, "period": 1},
     "npset-frozen": {"start": 1, "period": 1},
 }
-"""Settings with which a policy moves within a few epochs, where its defaults would not; any other policy is tested with its defaults."""
+"""Settings that make a policy move within a few epochs; other policies do so by default."""
 ROOT = Path(__file__).parent.parent
 THREADS = int(os.environ.get("TEST_THREADS", "1"))
-"""Of torch, in this process and in those that it compares itself with."""
+"""Torch's threads, in this process and in those that it compares itself with."""
 
 
 MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
 
 
 def pytest_configure() -> None:
-    """Put temporary folders in memory, where there is room: ledgers are flushed at every step, and a disk takes its time for that."""
+    """Set what Ray and MLflow read when they are imported, and put temporary folders in memory where there is room.
+
+    Ledgers are flushed at every step, which takes its time on a disk. A machine that only trains has no engine.
+    """
+    if find_spec("ray") and find_spec("mlflow"):
+        from sweep import cluster
+        from sweep.views import mlflow
+
+        cluster.prepare(None)
+        mlflow.prepare()
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
@@ -63,12 +73,12 @@ def run_spec(policy: dict[str, Any] | None = None, *, seed: int = 7, **task: Any
 
 
 def without_wall(rows: list[EpochRow]) -> list[dict[str, Any]]:
-    """What two executions of one run must agree on."""
+    """Return the part of the rows that two executions of one run must agree on."""
     return [{name: value for name, value in plain(row).items() if name not in WALL} for row in rows]
 
 
 def command(run: Path, store: Path | str, *more: str) -> list[str]:
-    """The trainer's command line."""
+    """Return the trainer's command line."""
     return [
         sys.executable,
         "-m",
@@ -85,7 +95,7 @@ def command(run: Path, store: Path | str, *more: str) -> list[str]:
 
 
 def train(run: Path, store: Path | str, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The trainer as a process of its own, to its end."""
+    """Run the trainer as a process, to its end."""
     return subprocess.run(
         command(run, store, *more),
         cwd=ROOT,
@@ -98,16 +108,18 @@ def train(run: Path, store: Path | str, *more: str, **options: Any) -> subproces
 
 
 def unread(arguments: list[str]) -> subprocess.Popen[str]:
-    """A trainer that waits for its reader: it cannot be done before its rows are read, however slow the reader is."""
+    """Start a trainer that cannot finish before its rows are read, however slow the reader is."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, pipesize=4096
-    )  # four rows or so
+    # The pipe holds four rows or so.
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, pipesize=4096)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """No fight over cores with the processes that tests start; TEST_THREADS asks for more."""
+    """Give torch one thread, so that it does not compete with the processes that tests start.
+
+    TEST_THREADS asks for more.
+    """
     torch.set_num_threads(THREADS)
 
 
@@ -125,7 +137,10 @@ def write_run(tmp_path: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
-    """A server that speaks S3's protocol, on loopback and a free port; the variables that point a client at it."""
+    """Start a server that speaks S3's protocol; yield the variables that point a client at it.
+
+    The server listens on loopback and a free port.
+    """
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -144,7 +159,7 @@ def s3_environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty prefix in a bucket."""
+    """Return the URL of an empty prefix in a bucket."""
     import boto3
 
     for name, value in s3_environment.items():

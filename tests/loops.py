@@ -1,4 +1,4 @@
-"""A sweep in this process: the real study, plan, proposer, ledger and worker, and a loop in place of the cluster."""
+"""A sweep in this process: a loop takes the place of the cluster, and everything else is real."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sweep.cluster.worker import Job, Worker
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Failure, Result
+from sweep.planning.work import Failure
 from sweep.study.contents import Contents
 from sweep.study.study import Study
 from tests.sweeps import study_values
 from trainer.spec import RunSpec
 
 SHORT: dict[str, Any] = {"epochs": 3, "evaluate_every": 3}
-"""Of a task: a run takes a fraction of a second, and is long enough to keep two checkpoints before it ends."""
+"""Task settings: a run takes a fraction of a second, and keeps two checkpoints before it ends."""
 
 
 def short_values(**parts: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def study_of(**parts: Any) -> Study:
 
 
 def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
-    """An attempt at a run, on this machine's CPU."""
+    """Return the job of an attempt at a run, on this machine's CPU."""
     plain: dict[str, Any] = {
         "data_dir": "data",
         "device": "cpu",
@@ -42,16 +42,16 @@ def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
     return Job(spec.run_id, spec.to_json(), place, **{**plain, **changes})
 
 
-def work(worker: Worker) -> list[dict[str, Any]]:
-    """Everything a worker reports, to the end of its attempt."""
-    reports = [worker.step()]
-    while reports[-1]["state"] not in ("ended", "failed"):
+def work(worker: Worker) -> list[Any]:
+    """Run a worker to the end of its attempt; return everything that it reports."""
+    reports: list[Any] = [worker.step()]
+    while reports[-1].state not in ("ended", "failed"):
         reports.append(worker.step())
     return reports
 
 
 def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
-    """What the command does before there is a cluster."""
+    """Read the ledger and make the plan, as the command does before there is a cluster."""
     ledger.load()
     plan = Plan(study, ledger.results, ledger.proposals())
     ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
@@ -62,7 +62,7 @@ def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
 
 
 def drive(study: Study, place: str | Path, said: list[str] | None = None, most: int | None = None) -> Plan:
-    """A sweep to its end, or until so many runs have finished. What it says is kept in `said`."""
+    """Play a sweep to its end, or until so many runs have finished. `said` gets what it says."""
     said = [] if said is None else said
     ledger = Ledger(str(place), study.name, said.append)
     plan = begin(study, ledger)
@@ -73,15 +73,12 @@ def drive(study: Study, place: str | Path, said: list[str] | None = None, most: 
         if not (run := plan.queue.next(0.0)):
             break
         last = work(Worker(job_of(ledger.runs_place, run.spec, keep_weights=run.phase == "confirm")))[-1]
-        said += last["said"]
-        if last["state"] == "ended":
-            result = Result(**last["result"])
-            ledger.add(run.run_id, result)
-            plan.finish(run.run_id, result)
+        said += last.said
+        if last.state == "ended":
+            ledger.add(run.run_id, last.result)
+            plan.finish(run.run_id, last.result)
             done += 1
-        elif not plan.queue.lose(
-            run.run_id, Failure(last["reason"], damaged=last["damaged"]), blame=last["blame"]
-        ):
-            ledger.fail(run.run_id, plan.queue.failed[run.run_id], last["log"])
+        elif not plan.queue.lose(run.run_id, Failure(last.reason, damaged=last.damaged), blame=last.blame):
+            ledger.fail(run.run_id, plan.queue.failed[run.run_id], last.log)
     ledger.write_index()
     return plan

@@ -1,4 +1,7 @@
-"""What survives a top-k, judged where nothing can flip: two orders of addition may choose otherwise among values that are nearly tied."""
+"""Checks of what survives a top-k, where nothing can flip.
+
+Two orders of addition may choose differently among values that are nearly tied.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from trainer.ops.reference import Keep
 
 
 def assert_the_largest_survived(values: Tensor, survived: Tensor, keep: int, margin: float) -> None:
-    """ReLU and the top-k chose these of the values; within `margin` of the threshold whichever, and in all as many as they should."""
+    """Check that the survivors are those of ReLU and the top-k, and as many.
+
+    Within `margin` of the threshold any choice is right.
+    """
     values, survived = values.flatten(1), survived.flatten(1)
     keep = min(keep, values.shape[1])
     threshold = values.relu().topk(keep).values[:, -1:]
@@ -28,9 +34,10 @@ def assert_the_largest_survived(values: Tensor, survived: Tensor, keep: int, mar
 
 
 def follow(plain: PlainWideResNet, ours: WideResNet, ratio: float) -> None:
-    """While both are in training mode, let `plain` go on with what survived in `ours`, once it is right.
+    """Let `plain` go on with the survivors of `ours`, once they are checked, while both train.
 
-    A near-tie that is chosen otherwise is no noise: from there on the two would compute something else.
+    A near-tie that is chosen differently is not noise: from there on the two would compute different
+    things.
     """
     chosen: deque[Tensor] = deque()
 
@@ -53,16 +60,16 @@ def follow(plain: PlainWideResNet, ours: WideResNet, ratio: float) -> None:
 
 
 class Judged:
-    """An implementation of the sparse activation, every site of which is held against the formula in double precision as it is used.
+    """A sparse activation whose every use is compared with the formula in double precision.
 
-    With the inputs and the gradients that come in training and the survivors that it chose, outputs and gradients are sums and products:
-    they agree to their rounding, whatever the training does.
+    Given a training's inputs and gradients and the survivors that it chose, outputs and gradients are
+    sums and products. They agree to their rounding, whatever the training does.
     """
 
     def __init__(self, implementation: Any) -> None:
         self.implementation = implementation
         self.forward, self.backward = 0, 0
-        """How many sites were judged."""
+        """The number of sites that were checked."""
 
     def norm_relu_topk(self, *given: Any) -> Tensor:
         return self.counted_norm_relu_topk(*given)[0]
@@ -76,9 +83,8 @@ class Judged:
         out, nonzero = self.implementation.counted_norm_relu_topk(*mine, keep, eps, priority)
         survived = out.detach() != 0
         assert int(nonzero) == int(survived.sum())
-        step = (
-            2.0**-7 if x.dtype == torch.bfloat16 else 1e-4
-        )  # bfloat16's own; float32's is 1e-7, and sums have hundreds of terms
+        # bfloat16's own step; float32's is 1e-7, but sums have hundreds of terms.
+        step = 2.0**-7 if x.dtype == torch.bfloat16 else 1e-4
         full, scales, biases = (
             value.detach().double() for value in (x, scale.view(-1, 1, 1), bias.view(-1, 1, 1))
         )

@@ -1,4 +1,4 @@
-"""Real sweeps for tests: a study small enough for seconds, the command in a process of its own, and what its ledger holds."""
+"""Real sweeps for tests: a study of seconds, the command as a process, and readers of its ledger."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.conftest import ROOT
 from trainer.rows import WALL
 
 FAULTS = Path(__file__).parent / "chaos" / "faults"
-"""On PYTHONPATH it adds policies that go wrong (see its sitecustomize.py) to every process of a sweep."""
+"""A folder that, on PYTHONPATH, adds faulty policies to every process of a sweep (its sitecustomize.py)."""
 
 
 AS_URGENT = {"RAY_worker_niceness": "0"}
-"""Ray lowers its workers to niceness 15; beside anything else that is busy, such as other tests, they would hardly run."""
+"""Ray lowers its workers to niceness 15: beside other busy processes, such as tests, they would starve."""
 TASK: dict[str, Any] = {
     "data": "digits",
     "model": "mlp-16",
@@ -34,13 +34,13 @@ TASK: dict[str, Any] = {
     "train_size": 96,
     "evaluate_every": 3,
 }
-"""Almost nothing to train: what these sweeps test is not training, and a run of it takes a few hundredths of a second."""
+"""Almost nothing to train: a run takes a few hundredths of a second, as training is not what is tested."""
 UNHURRIED: dict[str, Any] = {"task": {"epochs": 60, "evaluate_every": 20}}
-"""Runs of a second or so, so that a random moment is likely to be within one."""
+"""Runs of a second or so, so that a random moment is likely to fall within one."""
 
 
 def study_values(**parts: Any) -> dict[str, Any]:
-    """A whole sweep of 18 short runs: two arms, a search of two generations, six pairs."""
+    """Return the values of a study of 18 short runs: two arms, a search of two generations, six pairs."""
     values: dict[str, Any] = {
         "task": TASK,
         "arms": {
@@ -67,7 +67,7 @@ def write_study(folder: Path, name: str = "small", **parts: Any) -> Path:
 
 
 def write_gpu_results(folder: Path, device: str = "NVIDIA H100 80GB HBM3", **parts: Any) -> Path:
-    """What `python -m benchmarks.gpu` leaves, so far as a plan reads it; the figures are made up."""
+    """Write a results file as `python -m benchmarks.gpu` does, with made-up figures that a plan reads."""
     values: dict[str, Any] = {
         "measured": True,
         "device": device,
@@ -99,7 +99,10 @@ def sweep_command(*arguments: str | Path) -> list[str]:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Without what would point a sweep elsewhere and without MLflow, which has tests of its own; with the faulty policies."""
+    """Return the environment of a sweep: nothing points it elsewhere, and the faulty policies are there.
+
+    MLflow is off; it has tests of its own.
+    """
     kept = {
         key: value for key, value in os.environ.items() if key not in ("STORE", "RAY_ADDRESS", "DATA_DIR")
     }
@@ -115,7 +118,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def sweep(
     *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 280
 ) -> subprocess.CompletedProcess[str]:
-    """The command to its end."""
+    """Run the command to its end."""
     return subprocess.run(
         sweep_command(*arguments),
         capture_output=True,
@@ -128,7 +131,7 @@ def sweep(
 
 
 class Started:
-    """The command, under way, its output in a file."""
+    """The command under way; its output goes to a file."""
 
     def __init__(self, folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
         self.log = folder / f"sweep-{time.monotonic_ns()}.log"
@@ -145,21 +148,20 @@ class Started:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL for the driver and all its descendants, the cluster it started among them, as nearly at once as can be."""
-        self.process.send_signal(
-            signal.SIGSTOP
-        )  # so that it starts nothing while its descendants are counted
+        """Kill the driver and all its descendants, the cluster among them, as nearly at once as can be."""
+        # A stopped driver starts nothing while its descendants are counted.
+        self.process.send_signal(signal.SIGSTOP)
         for pid in [*descendants(self.process.pid), self.process.pid]:
             _signal(pid, signal.SIGKILL)
         self.process.wait()
 
     @property
     def over(self) -> bool:
-        """Whether the command has ended by itself."""
+        """True once the command has ended by itself."""
         return self.process.poll() is not None
 
     def until(self, condition: Callable[[], Any], seconds: float = 200) -> Any:
-        """Wait for something to be true while the command runs; what it then is."""
+        """Wait for a condition while the command runs; return its value."""
         end = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < end, f"it did not happen within {seconds} s:\n{self.log.read_text()}"
@@ -172,7 +174,7 @@ class Started:
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process under one, as the kernel knows them now."""
+    """Return every process under one, as the kernel knows them now."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -189,7 +191,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def actors(pid: int) -> list[int]:
-    """The processes under a driver in which attempts are made."""
+    """Return the processes under a driver that make attempts."""
     found: list[int] = []
     for child in descendants(pid):
         try:
@@ -202,7 +204,10 @@ def actors(pid: int) -> list[int]:
 
 
 def works_on_attempts(command_line: bytes) -> bool:
-    """Whether a process is one of Tune's actors: idle it has our class's name, and at work that of the class Tune makes of it."""
+    """Say whether a process is one of Tune's actors.
+
+    An idle actor has our class's name, and a working one that of the class which Tune makes of it.
+    """
     return command_line.startswith((b"ray::_Attempt", b"ray::ResourceTrainable"))
 
 
@@ -212,12 +217,12 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def folders(store: Path, study: str = "small") -> list[Path]:
-    """The folders of its runs."""
+    """Return the folders of a study's runs."""
     return sorted(path for path in (store / study / "runs").glob("*") if path.is_dir())
 
 
 def rows(store: Path, study: str = "small") -> dict[str, list[dict[str, Any]]]:
-    """Every finished run's table without wall columns; a run without an outcome is an error."""
+    """Return every finished run's table without wall columns; a run without an outcome is an error."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for folder in folders(store, study):
         assert (folder / "outcome.json").exists(), folder
@@ -233,7 +238,7 @@ def generations(store: Path, study: str = "small") -> dict[str, bytes]:
 
 
 def committed(store: Path, study: str = "small") -> dict[tuple[str, int], Any]:
-    """When each epoch ended that stands in a committed table, by run and epoch."""
+    """Return when each epoch in a committed table ended, by run and epoch."""
     found: dict[tuple[str, int], Any] = {}
     for path in (store / study / "runs").glob("*/attempt-*/epochs-*.parquet"):
         try:
@@ -246,7 +251,7 @@ def committed(store: Path, study: str = "small") -> dict[tuple[str, int], Any]:
 
 
 def final(store: Path, study: str = "small") -> dict[tuple[str, int], Any]:
-    """When each epoch of the finished runs ended."""
+    """Return when each epoch of the finished runs ended."""
     return {
         (folder.name, row["epoch"]): row["ended_at"]
         for folder in folders(store, study)

@@ -1,4 +1,4 @@
-"""MLflow for tests: views of a ledger, everything that they show, and ledgers that fill up run by run."""
+"""MLflow for tests: views of a ledger, everything that they show, and ledgers that fill run by run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from sweep.ledger.ledger import Ledger
-from sweep.views.mlflow.client import KEY, OWNER, Experiment
 from sweep.views.mlflow.address import artifacts_of
+from sweep.views.mlflow.client import KEY, OWNER, Experiment
 from sweep.views.mlflow.view import View
 from tests.sweeps import environment
 from trainer.rows import EpochRow, from_parquet, to_parquet
@@ -35,18 +35,18 @@ MLFLOWS_OWN = pytest.mark.filterwarnings(
 """A warning that MLflow 3.17 causes, and nobody can avoid."""
 PARENT = "mlflow.parentRunId"
 OWN = (PARENT, OWNER, "mlflow.user", "mlflow.source.name", "mlflow.source.type", "page")
-"""Tags that say who wrote and where, and not what."""
+"""Tags that say who wrote where, and not what."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A run of MLflow, with its parent by key."""
+    """An MLflow run, with its parent by key."""
 
     name: str
     status: str
     parent: str | None
     times: tuple[int | None, int | None]
-    """When a seed's run began, and when what has finished ended."""
+    """The start of a seed's run, and the end of what has finished."""
     params: dict[str, str]
     tags: dict[str, str]
     points: dict[tuple[str, int], tuple[float | str, int]]
@@ -69,7 +69,7 @@ def _empty_database() -> bytes:
 
 
 def view_of(store: Path, uri: str, said: list[str] | None = None, study: str = "small") -> View:
-    """A view of a ledger in this process."""
+    """Make a view of a ledger in this process."""
     ledger = Ledger(str(store), study, print if said is None else said.append)
     return View(
         ledger,
@@ -79,7 +79,7 @@ def view_of(store: Path, uri: str, said: list[str] | None = None, study: str = "
 
 
 def synced(store: Path, uri: str, study: str = "small") -> View:
-    """A view that is complete, and that a second look changes nothing of."""
+    """Bring a view up to date; a second update must change nothing."""
     view = view_of(store, uri, study=study)
     view.update(live=False)
     assert view.update(live=False) == 0
@@ -87,7 +87,10 @@ def synced(store: Path, uri: str, study: str = "small") -> View:
 
 
 def shown(uri: str, name: str = "small") -> dict[str, Shown]:
-    """Every run that an experiment shows, by key. One run has each key, and one value each step of a metric."""
+    """Return every run that an experiment shows, by key.
+
+    Each key may belong to one run, and each step of a metric may have one value.
+    """
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
@@ -111,7 +114,10 @@ def shown(uri: str, name: str = "small") -> dict[str, Shown]:
 
 
 def points_of(file: Path) -> dict[str, dict[tuple[str, int], tuple[float | str, int]]]:
-    """Every metric point of a database by run, key and step, from its own table: asking for each metric takes a minute."""
+    """Return every metric point of a database by run, key and step.
+
+    It reads the table itself: asking MLflow for each metric takes a minute.
+    """
     found: dict[str, dict[tuple[str, int], tuple[float | str, int]]] = {}
     with closing(sqlite3.connect(file)) as read:
         for run, key, step, value, moment, is_nan in read.execute(
@@ -124,7 +130,10 @@ def points_of(file: Path) -> dict[str, dict[tuple[str, int], tuple[float | str, 
 
 
 class Filling:
-    """A ledger that is filled from a finished one, in an order drawn from `seed`: each run first in parts, or all at once."""
+    """A ledger that is filled from a finished one, in an order drawn from `seed`.
+
+    Each run comes in parts first, or all at once.
+    """
 
     def __init__(self, source: Path, store: Path, seed: int, study: str = "small") -> None:
         self.source, self.target, self.draw = source / study, store / study, random.Random(seed)
@@ -135,7 +144,7 @@ class Filling:
         self.left = sorted(path.name for path in (self.source / "runs").iterdir())
 
     def step(self, most: int = 8) -> None:
-        """A few runs go on or finish."""
+        """Let a few runs go on or finish."""
         for run_id in self.draw.sample(self.left, min(len(self.left), self.draw.randint(1, most))):
             if self.draw.random() < 0.4:
                 self.begin(run_id)
@@ -143,7 +152,7 @@ class Filling:
                 self.finish(run_id)
 
     def begin(self, run_id: str) -> None:
-        """A run keeps some of its epochs."""
+        """Add some of a run's epochs."""
         folder = self.target / "runs" / run_id / "attempt-1"
         folder.mkdir(parents=True, exist_ok=True)
         source = self.source / "runs" / run_id
@@ -154,7 +163,7 @@ class Filling:
         put(folder / f"epochs-{count}-{digest(data)[:16]}.parquet", data)
 
     def finish(self, run_id: str) -> None:
-        """A run has its outcome, which appears last; then what it does not stand for goes."""
+        """Add a run's outcome, which appears last; then remove the files that it does not stand for."""
         source, folder = self.source / "runs" / run_id, self.target / "runs" / run_id
         names = sorted(
             (path.relative_to(source) for path in source.rglob("*") if path.is_file()),
@@ -169,7 +178,7 @@ class Filling:
 
 
 def put(path: Path, data: bytes) -> None:
-    """A file, whole or not at all."""
+    """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.partial")
     part.write_bytes(data)
@@ -184,7 +193,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(folder: Path, port: int) -> Generator[str]:
-    """MLflow's own server over the database in a folder; its address."""
+    """Start MLflow's own server over the database in a folder; yield its address."""
     command = [
         sys.executable,
         "-m",

@@ -26,7 +26,9 @@ WATCH_SECONDS = 5.0
 def status(
     study: StudyArgument,
     store: StoreOption = DEFAULT_STORE,
-    watch: Annotated[bool, typer.Option("--watch", help="again every few seconds, until it is done")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="again every few seconds, until it is done")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """How far a study is, from its ledger alone: arms, gains so far, failures with their logs. Works while it runs."""

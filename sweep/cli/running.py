@@ -88,7 +88,9 @@ def run(
     slots: Annotated[
         int | None, typer.Option(min=1, help="at most so many runs at once; as many as fit by default")
     ] = None,
-    extend: Annotated[bool, typer.Option("--extend", help="accept that the study grew since it was begun")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="accept that the study grew since it was begun")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="the same as plan")] = False,
     mlflow_uri: MlflowOption = None,
     as_json: JsonOption = False,
@@ -108,11 +110,17 @@ def run(
         hint = f"To bring it up to date: {other('sync', study, store)}{at}"
         beside = None if uri == NONE else partial(Follower, place=place, uri=uri, hint=hint)
         with Screen(found.analysis.endpoints) as screen:
-            driven = _drive(found, Ledger(place, found.name, screen.say), screen, ray_address, data_dir, extend, beside)
+            driven = _drive(
+                found, Ledger(place, found.name, screen.say), screen, ray_address, data_dir, extend, beside
+            )
         _show(found, driven, as_json)
         code, last = _ending(driven, study, store)
         if code == DONE:
-            where, report, ui = driven.ledger.store.where(), other("report", study, store), other("ui", study, store)
+            where, report, ui = (
+                driven.ledger.store.where(),
+                other("report", study, store),
+                other("ui", study, store),
+            )
             last = f"{last} Results: {where}. Next: {report} and {ui}"
         say(last)
         raise typer.Exit(code)
@@ -195,7 +203,9 @@ def _begin(study: Study, ledger: Ledger, extend: bool) -> tuple[Plan, list[Look]
         plan.queue.damage(run_id, reason)
         ledger.say(reason)
     if seen := max((first_place(study, arm, looks) for arm in study.arms), default=0):
-        ledger.say(f"the first {seen} seeds were seen before the others were added; gains are of those others alone.")
+        ledger.say(
+            f"the first {seen} seeds were seen before the others were added; gains are of those others alone."
+        )
     return plan, looks
 
 

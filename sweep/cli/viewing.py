@@ -28,7 +28,8 @@ def report(
     study: StudyArgument,
     store: StoreOption = DEFAULT_STORE,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="the page; STORE/STUDY-report.html by default")
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="the page; STORE/STUDY-report.html by default"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,7 +64,9 @@ def export(
 
     with errors(study, store):
         found = Report.of(Reading(ledger_of(study, store)))
-        rows = files.export(found.findings, to.absolute(), lambda table, done: say(f"{table}: {done:,} rows so far"))
+        rows = files.export(
+            found.findings, to.absolute(), lambda table, done: say(f"{table}: {done:,} rows so far")
+        )
         if as_json:
             print_json({"to": str(to), "rows": rows})
         else:
@@ -91,7 +94,10 @@ def ui(
         say("bringing MLflow up to date with the ledger ...")
         if not catch_up(view, say):
             where = view.experiment.where
-            leave(f"MLflow does not answer. Give --mlflow-uri, or see what is wrong with {where}", INFRASTRUCTURE)
+            leave(
+                f"MLflow does not answer. Give --mlflow-uri, or see what is wrong with {where}",
+                INFRASTRUCTURE,
+            )
         begun = any(run.tags.get("phase") == "confirm" for run in view.experiment.runs.values())
         first = gains_page() if begun else SEARCH
         if not begun:
@@ -143,7 +149,9 @@ def sync(
             print_json({"uri": experiment.where, "experiment": experiment.id, **counts})
         elif not following:
             where = ledger.store.where()
-            print(f"{len(experiment.runs)} runs of MLflow show {where}; {experiment.points} metric points were sent.")
+            print(
+                f"{len(experiment.runs)} runs of MLflow show {where}; {experiment.points} metric points were sent."
+            )
 
 
 def _open(url: str) -> None:

@@ -88,7 +88,10 @@ class Driver:
         self._counted = self._indexed = -math.inf
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _nothing, ()  # Tune pickles what it is given, to restore itself from; nothing is ever restored from that
+        return (
+            _nothing,
+            (),
+        )  # Tune pickles what it is given, to restore itself from; nothing is ever restored from that
 
     def __deepcopy__(self, _: Any) -> Driver:
         return self
@@ -112,7 +115,9 @@ class Driver:
         if self.error:
             raise self.error
         if self.lease.lost.is_set():
-            raise AbortSweep("Another driver has taken this study over; this one stops. What it trained is kept.")
+            raise AbortSweep(
+                "Another driver has taken this study over; this one stops. What it trained is kept."
+            )
 
     @property
     def stopping(self) -> bool:
@@ -211,11 +216,15 @@ class Driver:
     def _kill(self, attempt: Attempt, now: float) -> None:
         """End a process that makes no progress; Tune then tells that it is gone."""
         attempt.reason = f"no progress for {self.resources.deadline:g} s; the process was ended."
-        self.plan.queue.progress(attempt.run_id, now)  # the next deadline starts here, should this not end it
+        self.plan.queue.progress(
+            attempt.run_id, now
+        )  # the next deadline starts here, should this not end it
         if attempt.trial and (actor := attempt.trial.temporary_state.ray_actor):
             ray.kill(actor, no_restart=True)
 
-    def _lose(self, attempt: Attempt, failure: Failure, node: str, log: list[str], *, blame: bool = True) -> None:
+    def _lose(
+        self, attempt: Attempt, failure: Failure, node: str, log: list[str], *, blame: bool = True
+    ) -> None:
         attempt.ended, run_id = True, attempt.run_id
         again = self.plan.queue.lose(run_id, failure, node, blame=blame)
         where = f" on {failure.node}" if failure.node else ""
@@ -252,7 +261,9 @@ class Driver:
         if self.received:
             os._exit(128 + number)
         self.received, self._stop_at = signal.Signals(number), time.monotonic()
-        what_next = "no more runs are begun; those under way keep their last epoch. Once more to stop at once."
+        what_next = (
+            "no more runs are begun; those under way keep their last epoch. Once more to stop at once."
+        )
         self.say(f"{self.received.name}: {what_next}")
 
     def _fit(self, *, shared: bool) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from sweep.errors import AbortSweep
-
 import ray
 from ray import exceptions
 from ray._private import utils
@@ -22,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import sweep
 import trainer
 from sweep.cluster import preflight
+from sweep.errors import AbortSweep
 from sweep.study.contents import Resources
 from trainer.data import Data
 from trainer.store import Store

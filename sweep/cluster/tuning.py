@@ -48,7 +48,9 @@ class _Attempt(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self.failed:
-            os._exit(1)  # a process in which an attempt failed is not used again: nobody knows what state it is in
+            os._exit(
+                1
+            )  # a process in which an attempt failed is not used again: nobody knows what state it is in
         report = self.worker.step()
         self.failed = isinstance(report, Failed)
         text = to_json(report, ray.get_runtime_context().get_node_id())

@@ -118,14 +118,24 @@ class Worker:
             del attempt.training
         yield Ended(run_id=job.run_id, said=self._lines(), result=result_of(attempt.folder, attempt.outcome))
 
-    def _failed(self, reason: str, *, trace: str = "", **why: bool) -> Failed:
+    def _failed(
+        self, reason: str, *, trace: str = "", damaged: bool = False, machine: bool = False, blame: bool = True
+    ) -> Failed:
         log = self.attempt.log if self.attempt else self._said
         log += [trace] if trace else []
         if self.attempt and not self.attempt.outcome:
             with suppress(StoreError):
                 self.attempt.close()
         tail = "\n".join(log).splitlines()[-LOG_LINES:]
-        return Failed(run_id=self.job.run_id, said=self._lines(), reason=reason, log=tail, **why)
+        return Failed(
+            run_id=self.job.run_id,
+            said=self._lines(),
+            reason=reason,
+            log=tail,
+            damaged=damaged,
+            machine=machine,
+            blame=blame,
+        )
 
     def _lines(self) -> list[str]:
         """What was said since the last report."""

@@ -19,14 +19,14 @@ from sweep.estimate import measured
 from sweep.estimate.measured import Pace, Results
 from sweep.format import duration
 from sweep.gains.looks import accepted_looks, looks_at
-from sweep.gains.seeds import first_place, seeds_with
 from sweep.gains.rows import Look
+from sweep.gains.seeds import first_place, seeds_with
 from sweep.ledger.ledger import Ledger
 from sweep.planning.forecast import forecast, warnings
 from sweep.planning.plan import Plan
 from sweep.statistics.paired import minimum_detectable_gain, power, smallest_p_value
-from sweep.study.arms import Phase
 from sweep.study import ResolvedArm, Study
+from sweep.study.arms import Phase
 from trainer.data import DataError
 from trainer.spec import RunSpec
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sweep.gains.seeds import first_place
 from sweep.gains.rows import Compared, Look
+from sweep.gains.seeds import first_place
 from sweep.planning.plan import Plan
 from sweep.planning.work import Failure, Result
 from sweep.statistics import (

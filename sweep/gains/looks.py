@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sweep.gains.seeds import refuse_what_cannot_reject
 from sweep.gains.rows import Look
+from sweep.gains.seeds import refuse_what_cannot_reject
 from sweep.ledger.ledger import Ledger, now
 from sweep.planning.plan import Plan
 from sweep.study import Study, from_declared

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from sweep.errors import RejectStudy
 from sweep.gains.comparisons import comparisons, seen
 from sweep.gains.rows import Compared, Look
 from sweep.ledger.ledger import READERS, Ledger

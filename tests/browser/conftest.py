@@ -32,7 +32,7 @@ STUDY: dict[str, Any] = {
     "confirm": {"seeds": 7},
 }
 LONG = 60_000
-"""Milliseconds; Playwright gives a page five seconds, which a busy machine may take."""
+"""The milliseconds that a page may take. Playwright's five seconds are too few on a busy machine."""
 expect.set_options(timeout=LONG)
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 """A panel that covers a third of the page on the first visit."""
@@ -63,9 +63,9 @@ def page(browser: Browser) -> Iterator[Page]:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study's store."""
-    place = tmp_path_factory.mktemp("seen")
-    assert drive(study_of(**STUDY), place).complete
-    return place
+    folder = tmp_path_factory.mktemp("seen")
+    assert drive(study_of(**STUDY), folder).complete
+    return folder
 
 
 @pytest.fixture(scope="session")

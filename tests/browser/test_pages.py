@@ -1,4 +1,4 @@
-"""What a person sees in MLflow and in the report, in a real browser."""
+"""MLflow's pages and the report as a person sees them, in a real browser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reading(store: Path) -> Reading:
 
 
 def gains(reading: Reading) -> dict[str, float]:
-    """By candidate, at r = 1."""
+    """Return the gain of each candidate at r = 1."""
     return {
         str(row.candidate): row.gain or 0.0
         for row in reading.compare()

@@ -1,4 +1,4 @@
-"""What the tests of whole sweeps compare with, and sweeps to damage: made once, copied for each test."""
+"""Sweeps to compare with and sweeps to damage: made once, copied for each test."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ from tests.loops import begin, drive, job_of, study_of
 from tests.sweeps import UNHURRIED, sweep, write_study
 
 FINISHED = 16
-"""Of the 18 runs of a half-done sweep; both searches are over then."""
+"""Finished runs of the 18 in a half-done sweep; both searches are over then."""
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a sweep that nothing happened to. Whichever test process comes first makes it for all."""
+    """The store of an undisturbed sweep. The first test process that needs it makes it for all."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "undisturbed"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = sweep(
-            "run", write_study(folder, **UNHURRIED), "--store", folder
-        )  # a sweep that is done trains nothing again
+        # A finished sweep trains nothing again.
+        done = sweep("run", write_study(folder, **UNHURRIED), "--store", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture(scope="session")
 def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the study that is damaged here gives when nobody disturbs it."""
+    """The store of the study that tests damage, finished and undisturbed."""
     root = tmp_path_factory.mktemp("finished")
     plan = drive(study_of(), root)
     assert plan.complete
@@ -54,7 +53,10 @@ def rows_undisturbed(finished_sweep: Path) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def half_done_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep broken off with 16 of 18 runs finished, one under way with two checkpoints, one failed, and a released lease."""
+    """A sweep that was broken off with 16 of 18 runs finished.
+
+    One run is under way with two checkpoints, one has failed, and the lease is released.
+    """
     root, study = tmp_path_factory.mktemp("half-done"), study_of()
     drive(study, root, most=FINISHED)
     ledger = Ledger(str(root), study.name, print)
@@ -66,7 +68,7 @@ def half_done_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "STEP_SECONDS", 0.0)
         under_way = worker.Worker(job_of(ledger.runs_place, run.spec, keep_weights=True))
-        while under_way.step().get("epochs", 0) < 2:
+        while getattr(under_way.step(), "epochs", 0) < 2:
             pass
         under_way.stop()
     lease = Lease(ledger.store, print)

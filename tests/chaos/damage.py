@@ -1,4 +1,4 @@
-"""Every kind of file that a half-done sweep consists of, and what can happen to it."""
+"""Every kind of file in a half-done sweep, and what can happen to it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STUDY = "small"
 
 
 def _finished(pattern: str, place: int = 3) -> Callable[[Path], Path]:
-    """A file of one of the finished runs."""
+    """Find a file of one of the finished runs."""
     return lambda store: sorted(
         next(done.parent.glob(pattern)) for done in (store / STUDY / "runs").glob("*/outcome.json")
     )[place]
 
 
 def _under_way(pattern: str) -> Callable[[Path], Path]:
-    """The last such file of the run that has no outcome yet."""
+    """Find the last such file of the run that has no outcome yet."""
 
     def find(store: Path) -> Path:
         (run,) = (
@@ -85,19 +85,22 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 def damage(path: Path, how: str) -> None:
-    """Written over, as people and programs do; the file has a new time."""
+    """Write over a file, as people and programs do; the file has a new time."""
     path.write_bytes(DAMAGES[how](path.read_bytes()))
 
 
 def rot(path: Path) -> None:
-    """One bit, as disks do; the file keeps its time."""
+    """Flip one bit, as disks do; the file keeps its time."""
     times = path.stat()
     path.write_bytes(_flipped(path.read_bytes()))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def whole_rows(store: Path) -> dict[str, list[dict[str, Any]]]:
-    """Every finished run's table without wall columns, from whichever of its two copies is the one that the outcome stands for."""
+    """Return every finished run's table without wall columns.
+
+    A table has two copies; the one that the outcome stands for is read.
+    """
     tables: dict[str, list[dict[str, Any]]] = {}
     for folder in folders(store):
         file = json.loads((folder / "outcome.json").read_text())["files"]["epochs"]

@@ -1,4 +1,7 @@
-"""Two nodes on one machine: one is lost, one is frozen and comes back, one cannot do the work. The sweep ends with the same numbers."""
+"""Two nodes on one machine: one is lost, one freezes and comes back, one cannot do the work.
+
+The sweep ends with the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,15 @@ SOON_MISSED = {
     "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 4,
 }
-"""A node that does not answer is declared dead after some ten seconds; by default it takes a minute."""
+"""Ray declares a silent node dead after some ten seconds; by default it takes a minute."""
 
 
 @contextmanager
 def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = None) -> Generator[Any]:
-    """A cluster of a head without CPUs and two nodes with one each; `second` is what the second node's environment has beside."""
+    """Start a cluster: a head without CPUs, and two nodes with one CPU each.
+
+    `second` is added to the second node's environment.
+    """
     monkeypatch.setenv("PYTHONPATH", f"{FAULTS}{os.pathsep}{Path.cwd()}")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on loopback
     for name, value in AS_URGENT.items():
@@ -61,7 +67,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = N
 
 
 def processes(node: Any) -> list[int]:
-    """A node's raylet, its agents and its workers."""
+    """Return a node's raylet, its agents and its workers."""
     own = [info.process.pid for infos in node.all_processes.values() for info in infos]
     return [pid for root in own for pid in (root, *descendants(root))]
 

@@ -1,4 +1,7 @@
-"""The doctor on a half-done sweep: it names each damaged file, mends what follows from the rest, and leaves what does not."""
+"""The doctor on a half-done sweep.
+
+It names each damaged file, mends what follows from other files, and leaves the rest as it is.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from tests.sweeps import generations, sweep
 from trainer.store import seal
 
 MOMENT = 0.02
-"""Seconds that a lease which nobody can be asked about is waited for here."""
+"""The wait in these tests for a lease whose holder nobody can ask."""
 
 
 def examined(store: Path, study: Study | None = None) -> list[Finding]:
@@ -126,7 +129,7 @@ def test_several_damages_at_once_are_all_mended(
 
 
 def assert_left(store: Path, path: Path, study: Study | None = None) -> None:
-    """Named, and every file of the sweep stays as it is, at the second look too."""
+    """The doctor names the file and changes none, at the second look too."""
     before = files(store)
     for _ in range(2):
         findings = examined(store, study)
@@ -164,7 +167,7 @@ def test_a_study_file_that_is_missing_is_written_anew_where_the_proposals_prove_
 
 
 def begun_with(store: Path, study: Study, *candidates: list[dict[str, Any]], most: int) -> Path:
-    """A sweep whose recorded candidates are these; its last generation, which is then damaged."""
+    """Play a sweep with these recorded candidates; return the file of its last generation."""
     ledger = Ledger(str(store), study.name, print)
     ledger.declare(study, False, 0)
     for number, values in enumerate(candidates):
@@ -219,9 +222,8 @@ def test_a_generation_after_one_that_cannot_be_rebuilt_is_named_too(half_done: P
 def test_a_generation_from_before_the_study_grew_is_not_replaced_by_a_larger_one(tmp_path: Path) -> None:
     small, grown = study_of(search={"budget": 3}), study_of(search={"budget": 4})
     drive(small, tmp_path, most=6)
-    assert (
-        len(generations(tmp_path)) == 2
-    )  # of two candidates and of one; the grown study would propose two and two
+    # The generations have two candidates and one; the grown study would propose two and two.
+    assert len(generations(tmp_path)) == 2
     ledger = Ledger(str(tmp_path), "small", print)
     begin(grown, ledger, extend=True)
     path = FILES["the last generation"](tmp_path)

@@ -1,4 +1,7 @@
-"""Runs that go wrong each in their own way: each is told with its reason, the others finish, and the exit code says so."""
+"""Runs that go wrong, each in its own way.
+
+Each is reported with its reason, the others finish, and the exit code says so.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real processes, really killed: no epoch that was kept is lost, and the rows are those of a run that nobody disturbed."""
+"""Real processes, really killed: no kept epoch is lost, and the rows are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_process_frozen_past_anothers_end_and_let_go_changes_nothing(
 def test_a_disk_that_fills_up_fails_loudly_and_the_commit_before_still_reads(
     write_run: Any, tmp_path: Path, undisturbed: list[dict[str, Any]]
 ) -> None:
-    """The limit on file sizes stands for the full disk: a real write that the kernel cuts short and refuses."""
+    """A limit on file sizes stands for the full disk: the kernel really cuts a write short and refuses."""
     run, store = write_run(epochs=EPOCHS), tmp_path / "runs"
     process = start(run, store)
     read_rows(process, 3)

@@ -1,4 +1,7 @@
-"""MLflow that fails, hangs, lies or goes away, and a view that is killed: after enough tries all is there, and each run once."""
+"""MLflow that fails, hangs, lies or goes away, and a view that is killed.
+
+After enough tries everything is there, and each run once.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ pytestmark = [MLFLOWS_OWN, pytest.mark.chaos]
 
 @pytest.fixture(scope="module")
 def expected(finished_sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
-    """What a view shows that nothing happened to."""
+    """The runs that an undisturbed view shows."""
     uri = database(tmp_path_factory.mktemp("undisturbed-view") / "mlflow.db")
     synced(finished_sweep, uri)
     return shown(uri)
@@ -50,7 +53,10 @@ def assert_same(found: dict[str, Shown], expected: dict[str, Shown]) -> None:
 
 
 def planned(store: Path) -> list[str]:
-    """Every run after those that it waits for. Of a generation the winners come first: each is seen as it was before it grew."""
+    """Return the runs in an order in which each follows the runs that it waits for.
+
+    Winners come first in a generation, so that each is seen before it has grown.
+    """
 
     def place(run: RunFiles) -> tuple[Any, ...]:
         generation = run.cohort.candidate.name.split(".")[0]
@@ -79,7 +85,7 @@ def test_ten_kills_of_a_sync_change_nothing(
 
 
 class Killed(BaseException):
-    """What no handler may see, as none sees SIGKILL."""
+    """An exception that no handler may catch, as none catches SIGKILL."""
 
 
 def test_a_view_killed_before_it_removed_what_a_cohort_was_removes_it_the_next_time(
@@ -120,7 +126,7 @@ def test_a_view_killed_before_it_removed_what_a_cohort_was_removes_it_the_next_t
 
 @contextmanager
 def failing(target: int, draw: random.Random) -> Generator[str]:
-    """A proxy that forwards everything, and says of a third of it that it failed."""
+    """A proxy that forwards everything, and answers a third of it with an error."""
 
     class Forward(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -206,7 +212,7 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
         until(lambda: len(updates) > seen + 1)
 
     def fill(down_to: int) -> None:
-        """More runs, each time with an update between."""
+        """Add runs to the ledger, with an update of the view after each step."""
         while len(filling.left) > down_to:
             filling.step(2)
             updated()
@@ -219,9 +225,8 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
         with server(tmp_path, port):
             follower.start()
             fill(12)
-        filling.finish(
-            next(run_id for run_id in planned(finished_sweep) if run_id in filling.left)
-        )  # all that it waits for is there
+        # Everything that this run waits for is there.
+        filling.finish(next(run_id for run_id in planned(finished_sweep) if run_id in filling.left))
         until(lambda: said)
         filling.step(4)
         with server(tmp_path, port):
@@ -240,7 +245,7 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
 
 @pytest.fixture
 def silent() -> Generator[str]:
-    """It takes every connection and never answers."""
+    """A server that takes every connection and never answers."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)

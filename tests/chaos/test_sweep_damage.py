@@ -1,4 +1,8 @@
-"""Each file of a half-done sweep, damaged: it goes on from what is whole, or ends with exit 3 and the file's name. Never with less."""
+"""Each file of a half-done sweep, damaged.
+
+The sweep goes on from what is whole, or it ends with exit 3 and the file's name. It never goes on with
+less.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,14 @@ from tests.sweeps import generations, sweep
 from trainer.store import open_store
 
 NAMED = {"the study", "the first generation", "the last generation", "an outcome"}
-"""What the command cannot go on without, and names; from the damage to every other file it recovers by itself."""
+"""The files that the command cannot go on without, and names. It recovers from damage to any other."""
 
 
 def run(store: Path) -> tuple[Plan | None, str]:
-    """As the command does, with a loop in place of the cluster: the plan as it ended, and all that was said."""
+    """Run the sweep as the command does, with a loop in place of the cluster.
+
+    Returns the plan at its end, and everything that was said.
+    """
     said: list[str] = []
     now = [0.0]
     lease = Lease(open_store(store / "small"), said.append)
@@ -122,7 +129,7 @@ def test_with_every_checkpoint_of_a_run_damaged_it_is_not_begun_anew_and_all_of_
 
 
 def command(half_done: Path) -> Any:
-    """The real one, with its cluster."""
+    """Run the real command with its cluster."""
     study = half_done / "small.yaml"
     study.write_text(yaml.safe_dump(short_values(), sort_keys=False))
     return sweep("run", study, "--store", half_done)

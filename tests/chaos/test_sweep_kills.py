@@ -1,4 +1,7 @@
-"""A sweep that is killed again and again ends with what an undisturbed one gives: every run once, the same rows, the same candidates."""
+"""A sweep that is killed again and again ends as an undisturbed one does.
+
+Every run is there once, with the same rows and the same candidates.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,11 @@ from tests.sweeps import (
 
 pytestmark = pytest.mark.chaos
 KILLS = int(os.environ.get("KILLS", "20"))
-"""In all; `make soak` asks for a hundred."""
+"""The number of kills in all; `make soak` asks for a hundred."""
 
 
 def finalists(store: Path) -> list[Any]:
-    """What the ledger's files alone lead to."""
+    """Return the finalists that follow from the ledger's files alone."""
     ledger = Ledger(str(store), "small", print)
     ledger.load(keep=False)
     plan = Plan(load(store / "small.yaml"), ledger.results, ledger.proposals())
@@ -56,7 +59,10 @@ def commits(store: Path) -> set[Path]:
 
 
 def killed_at_a_moment(kill: int, moments: random.Random, store: Path, study: Path) -> None:
-    """One try at the sweep. One in three is killed while the ledger, the lease and the cluster are begun, the others after a commit."""
+    """Start the sweep and kill it at a random moment.
+
+    One try in three is killed while ledger, lease and cluster begin, the others after a commit.
+    """
     before = commits(store)
     with Started(store, "run", study, "--store", store) as started:
         if kill % 3:

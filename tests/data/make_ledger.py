@@ -18,18 +18,18 @@ from tests.sweeps import actors
 
 HERE = Path(__file__).parent
 KEPT = 4
-"""Epochs that the run which is killed has kept."""
+"""The number of epochs that the killed run has kept."""
 
 
 def sweep(checkout: Path, to: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A command of that checkout, in TO."""
+    """Start a `sweep` command of that checkout, in TO."""
     env = {**os.environ, "MLFLOW_TRACKING_URI": "none", "PYTHONPATH": str(checkout)}
     command = [str(checkout / ".venv/bin/python"), "-m", "sweep", *arguments, "--store", "store"]
     return subprocess.Popen(command, cwd=to, env=env, text=True, stdout=subprocess.PIPE)
 
 
 def done(checkout: Path, to: Path, *arguments: str) -> str:
-    """Its output, when it ended well."""
+    """Run a command; return its output if it ended well."""
     process = sweep(checkout, to, *arguments)
     out, _ = process.communicate()
     assert process.returncode == 0, (arguments, process.returncode)
@@ -54,7 +54,10 @@ def kill_the_last_run(process: subprocess.Popen[str], runs: Path, total: int) ->
 
 
 def main(checkout: Path, to: Path) -> None:
-    """Both studies, the state in which the last run of the first one had been given up, reports and exports."""
+    """Make both studies, their reports and exports, and the state `given-up`.
+
+    In that state the first study's last run has been killed and given up.
+    """
     to.mkdir(parents=True)
     whole = (HERE / "kept.yaml").read_text()
     begun = whole.replace("  again: # the arm that it is extended by\n    repeat: dense\n", "")

@@ -1,6 +1,7 @@
-"""The rules of the CPU on a CUDA device, and what holds there alone: recorded steps. Speed there is not this folder's business.
+"""The rules of the CPU on a CUDA device, and recorded steps, which are there alone.
 
-`tests/unit/test_ops.py` and `tests/integration/test_engine.py` run their kernels and steps on the device too, where there is one.
+Speed is not tested here. `tests/unit/test_ops.py` and `tests/integration/test_engine.py` also run their
+kernels and steps on the device where there is one.
 """
 
 from __future__ import annotations
@@ -139,16 +140,19 @@ def test_a_device_starts_from_the_weights_of_every_other_and_learns_alike() -> N
 def test_every_site_of_a_training_through_the_kernels_is_the_formula(
     precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two whole trainings part ways at the first near-tie that is rounded otherwise; what each site makes of what comes to it may not."""
+    """Each site is compared with the formula on its own input, and not at the end of the training.
+
+    Two whole trainings part ways at the first near-tie that is rounded otherwise.
+    """
     judged = Judged(fused)
     monkeypatch.setattr(ops, "_implementation", lambda _: judged)
     spec = run_spec({"name": "fixed", "ratio": 0.3}, precision=precision, train_size=320)
     rows = list(Training(spec, device="cuda", records=False))
-    # seven sites in ten steps of training and two passes of evaluation an epoch, one of which is at r = 1; and the endpoint
+    # An epoch has ten steps and two evaluations, one of them at r = 1; the endpoint adds a pass.
+    # Each goes through seven sites.
     assert (judged.forward, judged.backward) == (3 * 7 * (10 + 2) + 7, 3 * 7 * 10)
-    assert (
-        rows[-1].train_loss < math.log(10) / 2
-    )  # guessing costs log 10; on a CPU it is 0.7, whatever the order of additions
+    # guessing costs log 10; on a CPU it is 0.7, whatever the order of additions
+    assert rows[-1].train_loss < math.log(10) / 2
 
 
 @pytest.mark.parametrize(
@@ -160,8 +164,11 @@ def test_every_site_of_a_training_through_the_kernels_is_the_formula(
 def test_connections_move_between_recorded_steps_as_on_a_cpu(
     policy: dict[str, Any], net: dict[str, Any]
 ) -> None:
-    """The counts are the CPU's, what is not there is zero, and replaying the steps changes nothing. (Which connections and neurons go may
-    differ, because the weights differ in their last bits, and with the neurons how many connections they take along.)"""
+    """The counts are the CPU's, removed weights are zero, and replaying the steps changes nothing.
+
+    Which connections and neurons go may differ, because the weights differ in their last bits. A neuron
+    takes its connections along, so their number may differ too.
+    """
     spec = run_spec({**policy, "epsilon": 4}, epochs=4, train_size=100, **net)
     cpu, cuda, plain = (
         Training(spec),

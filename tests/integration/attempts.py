@@ -1,4 +1,4 @@
-"""One small run, attempted: what the tests of a run's folder and of its attempts share."""
+"""One small run and its attempts, for the tests of a run's folder and of attempts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def checkpoints(root: Path) -> list[Path]:
-    """Latest epoch first."""
+    """Return the checkpoints, latest epoch first."""
     return sorted(root.rglob("checkpoint-*.pt"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
 
 

@@ -45,7 +45,10 @@ SEARCHED: dict[str, Any] = {
     "confirm": {"seeds": 8},
     "analysis": {"endpoints": [1.0, 0.1], "curve": [0.5], "family": ["additive"]},
 }
-"""Every kind of searched setting, two finalists, a repeat, an arm that equals the baseline, a ratio that is measured and not tested."""
+"""Every kind of searched setting, two finalists, a repeat, and an arm that equals the baseline.
+
+One ratio is measured and not tested.
+"""
 
 WILD: dict[str, Any] = {
     "description": WORDS,
@@ -59,9 +62,11 @@ WILD: dict[str, Any] = {
     "search": {"proposer": "grid", "budget": 2, "generation": 2, "lag": 0, "ladder": [1, 2]},
     "analysis": {"family": ["additive"]},
 }
-"""Runs that diverge, in the search too, and runs that collapse: all of `faint`, and of `edgy` those whose loss ends above 0.95 ln 10.
+"""Runs that diverge, in the search too, and runs that collapse.
 
-The losses of `edgy` lie at 0.946 and 0.958 ln 10 and beyond: no order of additions moves one across."""
+All of `faint` collapse, and those of `edgy` whose loss ends above 0.95 ln 10. The losses of `edgy` lie
+at 0.946 and 0.958 ln 10 and beyond: no order of additions moves one across.
+"""
 
 PAIRED: dict[str, Any] = {"arms": {"dense": DENSE, "additive": PLAIN}}
 """Two arms and as many pairs as it takes."""
@@ -94,7 +99,10 @@ TASKS: dict[str, Any] = {
     "confirm": {"seeds": 3},
     "analysis": {"test": "paired-t", "against": {"set": ["static"], "static": ["small"]}},
 }
-"""Two tasks, policies that move connections, a dense arm of another one's size, gains that are tested over other arms too."""
+"""Two tasks, policies that move connections, and a dense arm of another arm's size.
+
+Gains are tested over other arms too.
+"""
 
 RESAMPLED: dict[str, Any] = {
     "task": {"model": "mlp-16", "learning_rate": 0.05, "batch_size": 8, "init_scale": 0.3, "resample": 0.25},
@@ -107,7 +115,7 @@ RESAMPLED: dict[str, Any] = {
 
 
 def values_of(parts: dict[str, Any]) -> dict[str, Any]:
-    """A study's YAML: of the arms, those that are given and no others."""
+    """Return a study's values with the given arms and no others."""
     return {**short_values(**parts), "arms": parts["arms"]}
 
 
@@ -116,19 +124,22 @@ def study(name: str, parts: dict[str, Any]) -> Study:
 
 
 def made(store: Path, name: str, parts: dict[str, Any], most: int | None = None) -> Plan:
-    """The study's ledger, driven to its end or until so many more runs have finished."""
+    """Play the study into its ledger, to its end or until so many more runs have finished."""
     return drive(study(name, parts), store, most=most)
 
 
 def written(store: Path, name: str, to: Path) -> dict[str, int]:
-    """What `sweep export` does: rows by table."""
+    """Export the study as `sweep export` does; return the number of rows of each table."""
     reading = Reading(Ledger(str(store), name, lambda _: None))
     compared = reading.compare()
     return export(reading, Report.of(reading, compared).numbers, compared, to, lambda _table, _rows: None)
 
 
 def age(store: Path, name: str) -> None:
-    """A ledger as the first version of the tables left it: without the columns that came later, and without an index."""
+    """Turn a ledger into one that the first version of the tables left.
+
+    It lacks the columns that came later, and it has no index.
+    """
     for index in (store / name).glob("index*"):
         index.unlink()
     for folder in (store / name / "runs").iterdir():

@@ -1,7 +1,8 @@
-"""A Parquet table as four readers see it, each by its own arithmetic: the number of rows, then a tuple for each column.
+"""A Parquet table as four readers see it, each by its own arithmetic.
 
-Of numbers: nulls, NaN, infinities of either sign, and the sum of the rest. Of flags: nulls and how many are set. Of lists: nulls, elements,
-and their sum or, of words, their length. Of anything else: nulls.
+A reader gives the number of rows, then a tuple for each column. Numbers: nulls, NaN, infinities of
+either sign, and the sum of the rest. Flags: nulls and how many are set. Lists: nulls, elements, and the
+sum of the elements or, for words, of their lengths. Anything else: nulls.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported, and no 
 
 
 def kinds(path: Path) -> dict[str, str]:
-    """Each column's kind: number, flag, numbers (a list of them), words (likewise), or other."""
+    """Return each column's kind: number, flag, numbers (a list), words (a list), or other."""
 
     def kind(it: pa.DataType) -> str:
         if pa.types.is_list(it):
@@ -109,7 +110,7 @@ def by_polars(path: Path) -> Iterator[Any]:
 
 
 def query(sql: str) -> list[tuple[Any, ...]]:
-    """DuckDB's answer."""
+    """Return DuckDB's answer to a query."""
     with duckdb.connect() as connection:
         return connection.execute(sql).fetchall()
 

@@ -1,4 +1,7 @@
-"""Attempts that meet, freeze or break off at any file: the first outcome stands, and nothing is torn or trained twice."""
+"""Attempts that meet, freeze or break off at any file.
+
+The first outcome stands, and nothing is torn or trained twice.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def undisturbed() -> list[dict[str, Any]]:
 
 
 class Rival(LocalStore):
-    """A store whose next file of a kind is held up while something else happens: a process frozen at that very place."""
+    """A store in which a process freezes before it writes the next file of a kind.
+
+    Something else happens meanwhile.
+    """
 
     def __init__(self, root: Path, at: str, meanwhile: Callable[[], object]) -> None:
         super().__init__(root)

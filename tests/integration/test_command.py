@@ -68,7 +68,8 @@ def test_a_finished_run_keeps_its_tables_and_no_weights_unless_they_are_asked_fo
     ("text", "said"),
     [
         (
-            '{"task": {"data": "digits", "model": "wrn-10-1", "epoch": 1}, "policy": {"name": "dense"}, "seed": 1}',
+            '{"task": {"data": "digits", "model": "wrn-10-1", "epoch": 1},'
+            ' "policy": {"name": "dense"}, "seed": 1}',
             "Did you mean 'epochs'?",
         ),
         ("not json", "is not JSON"),
@@ -245,7 +246,10 @@ sys.exit(__main__.main(sys.argv[1:]))
 
 
 def test_off_a_terminal_a_long_epoch_gives_signs_of_life(write_run: Any, tmp_path: Path) -> None:
-    code = "import sys; from trainer import __main__; __main__.LONG_SECONDS = 0.05; sys.exit(__main__.main(sys.argv[1:]))"
+    code = (
+        "import sys; from trainer import __main__; __main__.LONG_SECONDS = 0.05;"
+        " sys.exit(__main__.main(sys.argv[1:]))"
+    )
     arguments = command(write_run(train_size=1200), tmp_path / "runs")[3:]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False

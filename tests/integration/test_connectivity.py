@@ -1,4 +1,4 @@
-"""Connectivity policies in real trainings, beside an independent reading of their rules in SciPy's sparse matrices."""
+"""Connectivity policies in real trainings, beside their rules written with SciPy's sparse matrices."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def spec_of(name: str, **task: Any) -> RunSpec:
 
 @dataclass
 class Moment:
-    """Every layer's weights and momentum as matrices with a row for each output, and where the masks say that a connection is."""
+    """Every layer's weights and momentum, with a row for each output.
+
+    `there` holds the connections that the masks declare.
+    """
 
     weights: list[np.ndarray]
     momentum: list[np.ndarray]
@@ -81,7 +84,7 @@ class Moment:
 
 
 def rewirings(training: Training, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Moment, Moment]]:
-    """Train, and see the network before and after each rewiring."""
+    """Train, and yield the network before and after each rewiring."""
     seen: list[tuple[Moment, Moment]] = []
     rewire = training.policy.rewire
 
@@ -130,7 +133,7 @@ def test_off_the_mask_all_is_zero_after_every_epoch_and_in_every_step(
 
 @pytest.mark.parametrize("name", ["set", "static-sparse"])
 def test_the_number_of_connections_is_the_declared_one_in_every_epoch(name: str) -> None:
-    # 4 x (64 + 50), 4 x (50 + 40), 4 x (40 + 10); the last is less than the 400 there is room for, so that no layer is dense
+    # 4 x (64 + 50), 4 x (50 + 40), 4 x (40 + 10). No layer is dense: the last one has room for 400.
     training = Training(spec_of(name))
     rows = list(training)
     assert [row.connections for row in rows] == [4 * (64 + 50) + 4 * (50 + 40) + 4 * (40 + 10)] * 6
@@ -154,7 +157,10 @@ def test_a_layer_without_room_for_more_is_kept_dense_and_never_rewired(monkeypat
 
 
 def reference_kept(weights: np.ndarray, there: np.ndarray, zeta: float) -> sparse.csr_array:
-    """What SET leaves of a layer: sort the stored values of each sign, and cut off the share nearest zero."""
+    """Return what SET leaves of a layer.
+
+    The stored values of each sign are sorted, and the share nearest zero is cut off.
+    """
     matrix = sparse.coo_array((weights[there], np.nonzero(there)), shape=weights.shape)
     stays = np.ones(matrix.nnz, bool)
     for sign in (1, -1):
@@ -170,7 +176,10 @@ def pattern(matrix: sparse.csr_array) -> np.ndarray:
 
 
 def assert_rewired(kept: sparse.csr_array, before: Moment, after: Moment, layer: int) -> np.ndarray:
-    """What stays keeps weight and momentum; the weights that came, all of them at places that were left empty."""
+    """Check that kept connections keep weight and momentum; return the new weights.
+
+    All new connections must be where there were none.
+    """
     weights, momentum, there = after.weights[layer], after.momentum[layer], after.there[layer]
     stays = pattern(kept)
     assert np.count_nonzero(there) == np.count_nonzero(before.there[layer])
@@ -198,7 +207,7 @@ def test_set_removes_and_regrows_what_an_independent_reading_does(zeta: float, m
 
 
 def test_new_connections_come_everywhere_alike(monkeypatch: Any) -> None:
-    """Of the places that are empty, each is as likely as any other: the share drawn is the same in every quarter of the matrix."""
+    """Every empty position is equally likely: each quarter of the matrix gets the same share."""
     training = Training(
         run_spec({"name": "set", "epsilon": 4, "zeta": 0.9}, **{**MLP, "epochs": 40, "train_size": 32})
     )
@@ -255,7 +264,8 @@ def test_neurons_go_by_their_incoming_weights_and_take_their_connections_along(
             assert not any(vector[sorted(lost)].any() for vector in training.model.layers[layer].owned)
     assert training.rows[-1].active_neurons == 90 - len(gone[0]) - len(gone[1])
     last = training.rows[-1]
-    assert last.connections is not None and last.active_neurons is not None
+    assert last.connections
+    assert last.active_neurons
     assert last.parameters == last.connections + last.active_neurons + 10
     assert gone[0]
 

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's example of a new policy, done to a copy of this repository as it is written."""
+"""CONTRIBUTING.md's example of a new policy, applied as written to a copy of this repository."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import ROOT, command, run_values
 
 
 def blocks() -> dict[str, str]:
-    """The example's code by the file it goes into."""
+    """Return the example's code by the file that it goes into."""
     found = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert len(found) == 3
     return dict(found)
@@ -103,7 +103,7 @@ def test_a_policy_takes_one_class_one_line_in_one_table_one_test_and_one_command
 
 
 def made_by(*arguments: str) -> list[str]:
-    """The commands of a target of the Makefile, as they would run."""
+    """Return the commands of a Makefile target as they would run."""
     done = subprocess.run(
         ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", *arguments],
         cwd=ROOT,

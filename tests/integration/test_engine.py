@@ -1,4 +1,7 @@
-"""What the runs of a task share: an engine serves one after the other without a trace, and nothing is made anew after the first epoch."""
+"""Runs of a task share an engine, one after the other.
+
+No run leaves a trace in the next, and nothing is made anew after the first epoch.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,10 @@ def test_an_engine_that_is_not_wanted_again_is_let_go_before_the_next_is_made() 
 
 
 def test_after_the_first_epoch_and_the_first_run_nothing_is_made_anew() -> None:
-    """Whatever the ratio, the learning rate or the seed: 96 images are three batches, 100 four of which the last is smaller."""
+    """The ratio, the learning rate and the seed do not matter.
+
+    96 images make three batches; 100 make four, and the last is smaller.
+    """
     first = Training(run_spec(SAWTOOTH, epochs=4, train_size=100, endpoints=[1, 0.5, 0.1]))
     rows = iter(first)
     next(rows)
@@ -114,7 +120,7 @@ def test_after_the_first_epoch_and_the_first_run_nothing_is_made_anew() -> None:
 
 @pytest.mark.parametrize(("policy", "momentum"), [(SAWTOOTH, 0.9), (RANDOM, 0.0)])
 def test_the_steps_before_a_recording_leave_no_trace(policy: dict[str, Any], momentum: float) -> None:
-    """On every device: rehearse each step in the middle of a run, at a batch of its own, and nothing is different."""
+    """Rehearse each step in the middle of a run, with another batch: nothing changes, on any device."""
     spec = run_spec(policy, momentum=momentum, validation=0.1, endpoints=[1, 0.3])
     undisturbed, rehearsed = Training(spec), Training(spec)
     list(undisturbed)
@@ -144,12 +150,11 @@ def test_the_steps_before_a_recording_do_change_something_meanwhile() -> None:
 
 
 def test_a_learning_rate_on_the_device_steps_as_one_on_the_host() -> None:
-    """On a CUDA device the rate is a tensor; torch's step takes one on a CPU too."""
+    """The rate is a tensor on a CUDA device, and torch's step takes one on a CPU too."""
     weights: list[list[torch.Tensor]] = []
     for device_rate in (False, True):
-        training = Training(
-            run_spec(epochs=2, learning_rate=0.125, schedule="constant")
-        )  # the same number in float32 as in float64
+        # 0.125 is the same number in float32 and in float64.
+        training = Training(run_spec(epochs=2, learning_rate=0.125, schedule="constant"))
         if device_rate:
             training.optimizer._rate = torch.zeros(())  # pyright: ignore[reportPrivateUsage]
         weights.append(rows_and_weights(training)[1])

@@ -1,4 +1,7 @@
-"""`sweep export`: tables that every reader reads alike, a folder that is whole or not there, and messages where it cannot be written."""
+"""`sweep export`: every reader reads its tables alike.
+
+The folder is whole or not there. A message says where it cannot be written.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from trainer.store import StoreError
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ledger of a study in which runs diverged and collapsed: its tables have NaN and nulls."""
+    """The ledger of a study with diverged and collapsed runs: its tables have NaN and nulls."""
     place = tmp_path_factory.mktemp("store")
     assert made(place, "wild", WILD).complete
     return place
@@ -37,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its export, with one comparison more, in which an interval has no ends and the words are wild."""
+    """The export of that ledger, with one more comparison that has wild words and an endless interval."""
     to = tmp_path_factory.mktemp("export") / "deep" / "out"
     reading = Reading(Ledger(str(store), "wild", lambda _: None))
     compared = reading.compare()
@@ -182,7 +185,7 @@ def test_an_export_that_ends_early_leaves_the_earlier_one_and_nothing_else(
 def test_what_others_keep_in_the_folder_is_never_moved(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder may be a mount point, or somebody's working folder: then it cannot be renamed, and what is moved out of it may be lost."""
+    """A mount point or a working folder cannot be renamed, and files moved out of it may be lost."""
 
     def busy(path: Path, _: Path) -> Path:
         raise OSError(16, "Device or resource busy", str(path))

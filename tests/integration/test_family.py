@@ -1,5 +1,8 @@
-"""The paper's second family as a user has it: every arm of the paper and of its referee, on two sets, through a real cluster, into
-MLflow, the report and the export."""
+"""The paper's second family from study to export, as a user has it.
+
+Every arm of the paper and of its referee is trained on two sets through a real cluster, and shown in
+MLflow, the report and the export.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ SEEDS = 2
 
 
 def small() -> dict[str, Any]:
-    """The study that is shipped, with fewer, shorter runs of smaller networks, on the smaller two of its sets; no arm is left out."""
+    """Return the shipped study with fewer and shorter runs of smaller networks, on its smaller two sets.
+
+    No arm is left out.
+    """
     values = yaml.safe_load(shipped()["connectivity"].read_text())
     values["task"] |= {"model": "mlp-40-30", "epochs": 3, "evaluate_every": 3, "train_size": 80}
     values["tasks"] = {name: values["tasks"][name] for name in TASKS}
@@ -40,7 +46,7 @@ def small() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the sweep was run, with its view."""
+    """The folder with the finished sweep and its view."""
     root = tmp_path_factory.mktemp("family")
     (root / "family.yaml").write_text(yaml.safe_dump(small(), sort_keys=False))
     uri = {"MLFLOW_TRACKING_URI": database(root / "view" / "mlflow.db")}

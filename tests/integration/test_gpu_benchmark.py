@@ -1,4 +1,7 @@
-"""The command that measures a GPU, where there is none: it says so, and its rehearsal goes through every part of it."""
+"""The command that measures a GPU, on a machine without one.
+
+It says that there is none, and its rehearsal goes through every part.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ fi
 
 
 def numbers(value: Any) -> Iterator[float]:
-    """Every number in a JSON value."""
+    """Yield every number in a JSON value."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -48,7 +51,7 @@ def numbers(value: Any) -> Iterator[float]:
 
 
 def gone(process: int, seconds: float = 120) -> bool:
-    """Whether a process ends within so long; one that has ended and was not yet waited for counts as gone."""
+    """Say whether a process ends within so many seconds; a zombie has ended."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         stat = Path(f"/proc/{process}/stat")
@@ -60,7 +63,7 @@ def gone(process: int, seconds: float = 120) -> bool:
 
 @pytest.fixture(autouse=True)
 def environment_as_before() -> Iterator[None]:
-    """The command changes what Triton is told, and other tests of this process use Triton."""
+    """Restore Triton's environment, which the command changes: other tests of this process use Triton."""
     with mock.patch.dict(os.environ):
         yield
 
@@ -94,9 +97,8 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
     apart, spread = (
         found["agreement"][key] for key in ("greatest_difference_by_epoch", "spread_over_seeds_by_epoch")
     )
-    assert found["agreement"]["agree"] == all(
-        one <= other for one, other in zip(apart, spread, strict=True)
-    )  # which, is luck
+    # Tiny sizes agree or not by luck; the flag must follow from the figures.
+    assert found["agreement"]["agree"] == all(one <= other for one, other in zip(apart, spread, strict=True))
     assert sorted(found["agreement"]["reference"]) == ["1", "2", "3"]
     assert [(line["runs"], line["mps"], line["rows_equal"]) for line in found["packed"]] == [
         (1, False, True),
@@ -186,7 +188,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_one_before(tmp_path: Pat
 
 
 def test_a_child_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """In the midst of a run that would go on for longer than is waited here."""
+    """The child is in the midst of a run that would last longer than this test waits."""
     hand_over(load(REHEARSAL, torch.device("cpu")), tmp_path)
     code = f"""
 import pathlib, sys
@@ -225,7 +227,10 @@ def test_a_daemon_of_ours_is_told_to_quit(control: Path) -> None:
 
 
 def test_a_daemon_of_ours_quits_though_we_are_killed(control: Path) -> None:
-    code = "import os; from benchmarks.gpu_packed import mps; it = mps(); it.__enter__(); os.kill(os.getpid(), 9)"
+    code = (
+        "import os; from benchmarks.gpu_packed import mps;"
+        " daemon = mps(); daemon.__enter__(); os.kill(os.getpid(), 9)"
+    )
     environment = {**os.environ, "TMPDIR": str(control.parent)}
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False).returncode
@@ -249,15 +254,13 @@ def test_a_daemon_that_cannot_be_had_is_told_with_its_reason(
 
 
 def test_only_what_is_done_while_all_are_busy_counts_as_packed() -> None:
-    """One alone; two in step; and two of which the second begins a second later and takes twice as long for an epoch."""
+    """One run alone, two in step, and two of which the second is a second late and half as fast."""
     assert rate([[10.0, 12.0, 14.0]]) == pytest.approx(0.5)
     assert rate([[10.0, 12.0, 14.0], [10.0, 12.0, 14.0]]) == pytest.approx(1.0)
-    assert rate([[0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 5.0]]) == pytest.approx(
-        1.5
-    )  # from 1 to 3: two epochs, and one
-    assert rate([[0.0, 1.0], [3.0, 4.0]]) == pytest.approx(
-        0.5
-    )  # they missed each other: two epochs in four seconds
+    # Both are busy from 1 to 3: the first does two epochs, the second one.
+    assert rate([[0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 5.0]]) == pytest.approx(1.5)
+    # The two never met: two epochs in four seconds.
+    assert rate([[0.0, 1.0], [3.0, 4.0]]) == pytest.approx(0.5)
 
 
 def test_the_plan_of_a_measurement_has_every_part_and_fits_its_time() -> None:

@@ -1,4 +1,7 @@
-"""`sweep plan` of a study for GPUs: its GPU-hours from made-up results files, from a try, from nothing; and the errors."""
+"""`sweep plan` of a study for GPUs: its GPU-hours and its errors.
+
+The hours come from made-up results files, from a try, or from nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from trainer.data import DataError
 
 H100 = "NVIDIA H100 80GB HBM3"
 EPOCHS = 235_000
-"""Of search_spaces/cifar10.yaml: 470 runs of 500."""
+"""The epochs of search_spaces/cifar10.yaml: 470 runs of 500."""
 MPS = "`nvidia-cuda-mps-control -d` on every node before Ray starts"
 UNDER_MPS = f"4 runs on each GPU under MPS (`gpus: 0.25`, and {MPS})"
 
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in the place of sweep/estimate/gpus, on a machine without a GPU, whatever this one has."""
+    """An empty folder instead of sweep/estimate/gpus; the machine seems to have no GPU."""
     folder = tmp_path / "results"
     folder.mkdir()
     monkeypatch.setattr("sweep.estimate.measured.RESULTS", folder)
@@ -36,8 +39,10 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def invoke(folder: Path, *more: str, study: str = "cifar10") -> Result:
-    """The command in this process; slots are given, so that it asks no cluster."""
-    return CliRunner().invoke(app(), ["plan", study, "--store", str(folder / "store"), "--slots", "32", *more])
+    """Run the command in this process; slots are given, so that it asks no cluster."""
+    return CliRunner().invoke(
+        app(), ["plan", study, "--store", str(folder / "store"), "--slots", "32", *more]
+    )
 
 
 def plan(folder: Path, *more: str, study: str = "cifar10") -> dict[str, Any]:
@@ -54,7 +59,7 @@ def refused(folder: Path, *more: str, study: str = "cifar10") -> str:
 
 
 def changed(folder: Path, **resources: float) -> str:
-    """The paper's study with other resources."""
+    """Write the paper's study with other resources."""
     values = yaml.safe_load((ROOT / "search_spaces" / "cifar10.yaml").read_text())
     values["resources"] |= resources
     path = folder / "changed.yaml"
@@ -63,7 +68,7 @@ def changed(folder: Path, **resources: float) -> str:
 
 
 def test_the_hours_of_the_papers_study_follow_from_a_results_file(results: Path) -> None:
-    """Four share a GPU that finishes 1.25 epochs a second: an epoch of one takes 3.2 s of a quarter of a GPU."""
+    """Four runs share a GPU that finishes 1.25 epochs a second: an epoch takes 3.2 s of a quarter GPU."""
     write_gpu_results(results)
     study = changed(results.parent, gpus=0.25)
     told = plan(results, "--gpu", "h100", study=study)
@@ -93,7 +98,7 @@ def test_the_hours_of_the_papers_study_follow_from_a_results_file(results: Path)
 def test_hours_count_what_a_run_holds_of_a_gpu(
     results: Path, tmp_path: Path, gpus: float, hours: float
 ) -> None:
-    """One alone takes 1.25 s an epoch; two were not measured, and are taken to be no faster together."""
+    """One run alone takes 1.25 s an epoch; two were not measured, and are taken to be no faster together."""
     write_gpu_results(results)
     assert plan(results, "--gpu", "H100", study=changed(tmp_path, gpus=gpus))[
         "gpu_hours_left"
@@ -119,7 +124,7 @@ def test_a_packing_that_was_measured_to_take_fewer_hours_is_told_and_not_assumed
 
 
 def test_the_papers_study_follows_the_measurement_that_travels_with_the_package(tmp_path: Path) -> None:
-    """Epochs a second of an H100, as printed: one run 0.602, four 0.5595, four under MPS 0.783."""
+    """An H100's epochs a second: one run 0.602, four 0.5595, four under MPS 0.783."""
     alone = plan(tmp_path, "--gpu", "h100")
     assert alone["gpu_hours_left"] == pytest.approx(EPOCHS / 0.602 / 3600, rel=1e-3)  # 108
     assert alone["faster"] == [f"{UNDER_MPS}: about 83 GPU-hours"]
@@ -152,9 +157,8 @@ def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: p
     assert devices == ["cuda"]
     assert told["gpu_hours_left"] == pytest.approx(EPOCHS * 2 * 0.25 / 3600)
     assert told["seconds_from"] == "estimated by a few seconds of training here"
-    assert (
-        "had it to itself" in told["assumed"]
-    )  # a lone try is less than what one of four takes, and that is said
+    # A try alone takes less than a run beside three others, and the plan says so.
+    assert "had it to itself" in told["assumed"]
 
 
 def test_another_gpu_than_the_one_that_was_asked_for_is_not_tried(
@@ -191,9 +195,8 @@ def test_with_nothing_to_tell_by_a_plan_says_what_to_run_and_which_gpus_could_be
         "`python -m benchmarks.gpu` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
     )
     write_gpu_results(results)
-    write_gpu_results(
-        results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"}
-    )  # of no use to this study
+    # These figures are of no use to this study: it trains in bfloat16.
+    write_gpu_results(results, "NVIDIA A100-SXM4-80GB", task={"precision": "float32"})
     assert plan(results)["seconds_from"].endswith(f", or give --gpu one that was measured: {H100}")
     shown = invoke(results).stdout
     assert "unknown (no run to measure by" in shown
@@ -242,7 +245,7 @@ def test_a_study_that_takes_no_gpu_has_no_gpu_hours_and_takes_no_name(
 
 
 def test_the_command_as_a_process_answers_a_name_that_nobody_measured(tmp_path: Path) -> None:
-    """Whatever has been measured by then: no GPU has this name."""
+    """No GPU has this name, whatever has been measured by then."""
     done = sweep("plan", "cifar10", "--store", tmp_path / "store", "--slots", "1", "--gpu", "no such card")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("--gpu no such card: has not been measured. ")

@@ -1,4 +1,4 @@
-"""One driver at a time, on a local folder and on a bucket: who is refused, who is waited for, and who takes over."""
+"""One driver at a time, on a local folder and on a bucket: who is refused, who waits, who takes over."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ELSEWHERE = {
     "state": "held",
     "now": {},
 }
-"""A holder on another machine: nobody here can ask whether it lives."""
+"""The lease of a holder on another machine: nobody here can ask whether it lives."""
 
 
 @pytest.fixture(params=["local", "bucket"])
@@ -47,7 +47,7 @@ def store(place: str) -> Store:
 
 @pytest.fixture
 def newcomer(store: Store) -> Iterator[Callable[[], Lease]]:
-    """Makes leases, and ends what they began."""
+    """Make leases, and end what they began."""
     made: list[Lease] = []
 
     def make() -> Lease:
@@ -62,7 +62,7 @@ def newcomer(store: Store) -> Iterator[Callable[[], Lease]]:
 
 
 class Waiting:
-    """A clock that only sleeping moves. What else happens meanwhile is told by the time."""
+    """A clock that only sleeping moves. `meanwhile` happens at each sleep and is given the time."""
 
     def __init__(self, meanwhile: Callable[[float], object] = lambda _: None) -> None:
         self.now, self.meanwhile = 1000.0, meanwhile
@@ -80,7 +80,7 @@ class Waiting:
 
 
 def acquire(lease: Lease, meanwhile: Callable[[float], object] = lambda _: None) -> float:
-    """How long, by the newcomer's own clock, it waited."""
+    """Acquire the lease; return how long the newcomer waited by its own clock."""
     waiting = Waiting(meanwhile)
     lease.acquire(SILENT_SECONDS, waiting.clock, waiting.sleep)
     return waiting.waited

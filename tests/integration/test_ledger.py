@@ -1,8 +1,10 @@
-"""A study's folder, on a local folder and on a bucket: what it was begun with, what was proposed, what was found, and what failed."""
+"""A study's folder, on a local folder and on a bucket.
+
+It holds the study as it was begun, its proposals, its results and its failures.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -231,7 +233,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
         study.run(dense, "confirm", 2),
     ):
         report = work(Worker(job_of(str(root / "small" / "runs"), spec)))[-1]
-        reports[spec.run_id] = Result(**json.loads(json.dumps(report["result"])))
+        reports[spec.run_id] = report.result
     return root, reports
 
 

@@ -1,4 +1,4 @@
-"""A gain that was seen counts as seen, however it was seen; and what was said of it stays."""
+"""A gain that was seen counts as seen, however it was seen; what was said of it stays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweep.views.reading import Reading
 from tests.loops import drive, study_of
 
 ARMS: dict[str, Any] = {"additive": {"policy": {"name": "additive-reset", "step": 0.3}}}
-"""Nothing is searched."""
+"""Arms without a search."""
 
 
 def of(seeds: int) -> Study:
@@ -32,7 +32,7 @@ def opened(place: Path) -> Ledger:
 
 
 def extended(place: Path) -> Reading:
-    """The study with six more seeds, as the command extends it."""
+    """Extend the study by six seeds, as the command does."""
     ledger, study = opened(place), of(12)
     for look in looks_at(ledger, study):
         ledger.look(look.pairs, look.arms)
@@ -73,7 +73,10 @@ def test_the_gains_of_the_tables_are_those_that_are_tested(tmp_path: Path) -> No
 
 
 def test_the_number_of_seeds_that_is_asked_for_is_one_that_is_accepted(tmp_path: Path) -> None:
-    """One comparison takes 6 pairs, and two take 7. Of a study that has 12 seeds, of which 6 and then all were seen, that is 19."""
+    """One comparison takes 6 pairs, and two take 7.
+
+    A study with 12 seeds, of which 6 and then all were seen, needs 19.
+    """
     drive(of(6), tmp_path)
     with pytest.raises(RejectStudy, match=r"Ask for 12 seeds or more, or stay at the 6 that it has\."):
         accepted_looks(opened(tmp_path), of(9))

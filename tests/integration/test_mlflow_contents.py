@@ -1,4 +1,7 @@
-"""What reaches MLflow of studies that are not plain: growth, shared runs, numbers that are none, words, failures, other ledgers, damage."""
+"""MLflow's contents for studies that are not plain.
+
+They grow, share runs, have numbers that are none, wild words, failures, other ledgers or damage.
+"""
 
 from __future__ import annotations
 
@@ -154,9 +157,8 @@ def test_a_run_belongs_to_the_first_of_its_candidates_and_moves_when_an_earlier_
     ).run_id
     filling.finish(shared)
     view.update(live=True)
-    assert (
-        shown(uri)[f"run {shared}"].tags["candidate"] == "b-0.0"
-    )  # the other arm's first generation has not finished
+    # the other arm's first generation has not finished
+    assert shown(uri)[f"run {shared}"].tags["candidate"] == "b-0.0"
     while filling.left:
         filling.step()
         view.update(live=True)

@@ -1,4 +1,7 @@
-"""A study in MLflow: what is there depends on the ledger alone, and not on when, how often or by how many it was brought there."""
+"""A study in MLflow: its contents depend on the ledger alone.
+
+It does not matter when, how often or by how many it was brought there.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ TASK: dict[str, Any] = {"epochs": 4, "evaluate_every": 2}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study whose baseline is searched, with an arm that diverges, one that learns nothing and a repeat: 48 runs."""
+    """A finished study of 48 runs with a searched baseline and a repeat.
+
+    One arm diverges, and one learns nothing.
+    """
     root = tmp_path_factory.mktemp("finished")
     study = Study("small", Contents.model_validate(study_values(arms=ARMS, analysis=ANALYSIS, task=TASK)))
     assert drive(study, root).finished.total() == 48
@@ -43,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def once(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The database of a view that was made by one sync, after everything."""
+    """The database of a view that was made by one sync after the sweep."""
     uri = database(tmp_path_factory.mktemp("once") / "mlflow.db")
     synced(finished, uri)
     return uri
@@ -205,9 +211,8 @@ def test_views_made_at_the_same_time_end_as_one(finished: Path, once: str, tmp_p
     arguments = ("sync", "small.yaml", "--store", finished, "--mlflow-uri", uri)
     with Started(tmp_path, *arguments) as first, Started(tmp_path, *arguments) as second:
         codes = [first.wait(), second.wait()]
-    assert set(codes) <= {0, 3}, (
-        first.log.read_text() + second.log.read_text()
-    )  # one may have removed what the other one made
+    # One view may have removed what the other one made.
+    assert set(codes) <= {0, 3}, first.log.read_text() + second.log.read_text()
     synced(finished, uri)
     found = shown(uri)
     assert found.pop("report").status == "FINISHED"

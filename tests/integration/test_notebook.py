@@ -1,4 +1,7 @@
-"""The exported notebook: on every kind of study it computes the report's own numbers, and where one is altered it says which."""
+"""The exported notebook computes the report's own numbers for every kind of study.
+
+Where a number is altered, it says which.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +43,15 @@ pytestmark = [
 
 
 STAGES = {"begun": 0, "searching": 4, "half": 16, "complete": None}
-"""Runs of one study that have finished when it is exported."""
+"""The number of finished runs in the study of one task when it is exported."""
 OF_TASKS = {"tasks-half": 30, "tasks": None}
-"""Of another one."""
+"""The same for the study of several tasks."""
 Exported = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A folder with the export of a stage, or of another study by its name; made when it is first asked for."""
+    """Return the folder with the export of a stage or of another study; made when first asked for."""
     store, to = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("exports")
 
     def of(name: str) -> Path:
@@ -63,9 +66,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         if name == "by-t":
             of("many")
             made(store, name, BY_T, 0)
-            shutil.copytree(
-                store / "many" / "runs", store / name / "runs", dirs_exist_ok=True
-            )  # so that nothing is trained again
+            # Copied, so that nothing is trained again.
+            shutil.copytree(store / "many" / "runs", store / name / "runs", dirs_exist_ok=True)
             assert made(store, name, BY_T, 0).complete
             written(store, name, to / name)
         elif name == "aged":
@@ -87,7 +89,10 @@ def cells_of(folder: Path) -> nbformat.NotebookNode:
 
 
 def run(folder: Path) -> str:
-    """What the notebook prints when its cells run in its folder, in this process: a kernel takes seconds to start."""
+    """Run the notebook's cells in its folder and return what they print.
+
+    They run in this process, because a kernel takes seconds to start.
+    """
     namespace: dict[str, Any] = {}
     with warnings.catch_warnings(), chdir(folder), redirect_stdout(io.StringIO()) as printed:
         warnings.simplefilter("ignore")  # a notebook shows them and goes on

@@ -91,7 +91,8 @@ def test_a_worker_trains_runs_of_several_tables_one_after_the_other(
         worker = Worker(
             Job(spec.run_id, spec.to_json(), store.where(), str(tmp_path), "cpu", 1, 0.0, keep_weights=False)
         )
-        while (report := worker.step())["state"] in ("began", "training"):
+        report: Any
+        while (report := worker.step()).state in ("began", "training"):
             pass
-        assert report["state"] == "ended", report
-        assert report["result"]["classes"] == data.facts(spec.task.data).classes
+        assert report.state == "ended", report
+        assert report.result.classes == data.facts(spec.task.data).classes

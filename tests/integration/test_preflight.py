@@ -1,4 +1,7 @@
-"""What a node with a GPU is asked before anything starts. What every node is asked is shown on real clusters, in `chaos`."""
+"""The questions to a node with a GPU before anything starts.
+
+Those to every node are tested on real clusters, in `chaos`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def test_one_whose_kernels_cannot_be_made_is_told_with_the_reason(monkeypatch: p
 
 
 def test_one_that_computes_otherwise_in_one_precision_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a single activation that is missing."""
+    """A single activation is missing."""
     right = ops.relu_topk
 
     def wrong(x: Tensor, keep: int) -> Tensor:

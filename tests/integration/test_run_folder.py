@@ -1,4 +1,7 @@
-"""A run's files under damage, interruption and rivals, on a local folder; every checkpoint here is a real training's."""
+"""A run's files under damage, interruption and rivals, on a local folder.
+
+Every checkpoint here is a real training's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The `sweep` command as a process: a whole study in a bucket and in a folder, again, changed, grown, and beside another driver."""
+"""The `sweep` command as a process runs a whole study, in a bucket and in a folder.
+
+It is run again, with changes, with more seeds, and beside another driver.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,10 @@ def test_a_changed_study_is_refused_and_a_grown_one_accepted_when_asked(
 
 
 def test_the_runs_that_are_done_say_what_the_rest_takes_of_a_gpu(finished: Path, tmp_path: Path) -> None:
-    """Six more seeds for two arms are 72 epochs, each of half a GPU; where runs are made may change at any time."""
+    """Six more seeds for two arms are 72 epochs, each of half a GPU.
+
+    Where runs are made may change at any time.
+    """
     grown = write_study(tmp_path, confirm={"seeds": 12}, resources={"gpus": 0.5})
     told = sweep("plan", grown, "--store", finished, "--json")
     assert told.returncode == 0, told.stderr
@@ -92,9 +98,8 @@ def test_the_runs_that_are_done_say_what_the_rest_takes_of_a_gpu(finished: Path,
     assert (plan["runs_done"], plan["runs_left"], plan["seconds_from"]) == (18, 12, "measured on 18 runs")
     assert plan["gpu_hours_left"] == pytest.approx(72 * plan["seconds_per_epoch"] * 0.5 / 3600)
     assert plan["gpu_hours_left"] > 0
-    assert (
-        sweep("plan", grown, "--store", finished, "--gpu", "no such card").returncode == 2
-    )  # though nothing hangs on the name here
+    # An unknown name is refused even where nothing depends on it.
+    assert sweep("plan", grown, "--store", finished, "--gpu", "no such card").returncode == 2
 
 
 def test_a_second_driver_is_told_who_holds_the_study(tmp_path: Path) -> None:

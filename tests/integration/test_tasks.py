@@ -28,7 +28,7 @@ from trainer.store import open_store
 
 
 def planned(it: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Planned, str]:
-    """What the plan says, on a machine on which an epoch of wine takes one second and one of digits three."""
+    """Return the plan and its words on a machine where an epoch takes 1 s for wine and 3 s for digits."""
     monkeypatch.setattr(
         "sweep.estimate.planned.calibrate", lambda spec, *_: 1.0 if spec.task.data == "wine" else 3.0
     )
@@ -91,7 +91,7 @@ def test_the_time_of_a_plan_counts_the_start_the_end_and_what_a_run_takes_beside
 def test_a_plan_takes_overlapping_splits_into_its_power(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A quarter of wine's 178 rows are tested in each run: 44 for 134."""
+    """A quarter of wine's 178 rows are tested in each run: 44 beside 134."""
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     found, text = planned(study(values), tmp_path, monkeypatch)
@@ -125,7 +125,7 @@ def test_a_plan_that_would_find_next_to_nothing_says_so_and_how_many_seeds_would
 def test_where_no_number_of_seeds_would_do_none_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nine tenths of wine are tested: whatever the seeds, the error of the mean is that of a few splits."""
+    """Nine tenths of wine are tested: at any number of seeds the mean's error is that of a few splits."""
     values = changed("tasks.wine.resample", 0.9)
     values["tasks"]["wine"]["batch_size"] = 8
     values["analysis"]["test"] = "resampled-t"

@@ -1,4 +1,7 @@
-"""A whole training: exact, the same after a break at any epoch, and what an independent reading of the paper trains."""
+"""A whole training: exact, and the same after a break at any epoch.
+
+It trains what an independent reading of the paper trains.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def test_the_state_of_another_run_is_refused() -> None:
 
 
 def test_two_policies_with_one_seed_share_their_weights_and_their_batches() -> None:
-    """At r = 1 a constraint constrains nothing: the first epoch is the same to the last bit."""
+    """A constraint does nothing at r = 1: the first epoch is the same to the last bit."""
     first = [
         without_wall([next(iter(Training(run_spec(POLICY_VALUES[name]))))])[0]
         for name in ("dense", "additive-reset", "multiplicative-reset")
@@ -97,7 +100,10 @@ def test_the_learning_rate_falls_along_a_cosine_or_stays() -> None:
 
 @pytest.mark.parametrize("ratio", [1.0, 0.3])
 def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> None:
-    """Same weights and batches in straightforward PyTorch, with torch's own cosine schedule: the same losses, to float32's noise."""
+    """The losses agree to float32's noise with plain PyTorch's on the same weights and batches.
+
+    The plain side has torch's own cosine schedule.
+    """
     policy = {"name": "dense"} if ratio == 1 else {"name": "fixed", "ratio": ratio}
     spec = run_spec(policy, epochs=3, train_size=100, batch_size=32, learning_rate=0.02, weight_decay=0.1)
     training = Training(spec)
@@ -130,9 +136,8 @@ def test_it_trains_what_a_plain_reading_of_the_paper_trains(ratio: float) -> Non
     plain.eval()
     with torch.no_grad():
         right = plain(torch.from_numpy(arrays.test_images)).argmax(1).numpy() == arrays.test_labels
-    assert rows[-1].test_accuracy == pytest.approx(
-        right.mean(), abs=0.01
-    )  # six images of 597; a near-tie moves one of its own logits
+    # 0.01 is six images of 597: a near-tie moves the logits of its own image.
+    assert rows[-1].test_accuracy == pytest.approx(right.mean(), abs=0.01)
 
 
 def test_the_rows_tell_ratio_rates_and_accuracies_as_they_are_defined() -> None:
@@ -148,9 +153,8 @@ def test_the_rows_tell_ratio_rates_and_accuracies_as_they_are_defined() -> None:
         assert len(row.nonzero_rate_by_site) == 7
         assert row.nonzero_rate == pytest.approx(sum(row.nonzero_rate_by_site) / 7)
         assert row.keep_ratio
-        assert all(
-            rate <= row.keep_ratio + 1 / 256 for rate in row.nonzero_rate_by_site
-        )  # at the smallest site a ceil is 1/256 at most
+        # Rounding up adds at most 1/256, at the smallest site.
+        assert all(rate <= row.keep_ratio + 1 / 256 for rate in row.nonzero_rate_by_site)
         assert row.validation_accuracy is not None
         assert (row.validation_accuracy * 120) == pytest.approx(round(row.validation_accuracy * 120))
         assert row.train_accuracy * 96 == pytest.approx(round(row.train_accuracy * 96))
@@ -238,9 +242,8 @@ def test_the_host_waits_for_the_device_as_often_in_long_epochs_as_in_short_ones(
         with Waits() as waits:
             next(iter(training))
         counts.append(waits.count)
-    assert (
-        counts == [4, 4]
-    )  # the sums of loss and accuracy, and the losses of the two evaluations; the first wait is the only long one
+    # the sums of loss and accuracy, and the losses of the two evaluations; only the first wait is long
+    assert counts == [4, 4]
 
 
 def test_data_is_loaded_once_for_many_runs() -> None:

@@ -1,4 +1,4 @@
-"""To whom Tune gives a process that has become free."""
+"""The attempt that Tune gives a free process to."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from types import SimpleNamespace
 
 from ray.tune.execution.tune_controller import TuneController
 
+from sweep.cluster.tuning import mend_tune
+
 
 def given(trial: str, *, pending: set[str], starting: set[str]) -> bool:
-    """Whether Tune's own code gets to give the process to this attempt; where it does, it says that it has."""
+    """Say whether Tune's own code gives the process to this attempt."""
     state = SimpleNamespace(
         _pending_trials=pending, _trial_to_actor=dict.fromkeys(starting), _resetting_trials={trial}
     )
+    mend_tune()
     reuse = vars(TuneController)["_maybe_reuse_cached_actor"]
     return reuse(state, trial)
 

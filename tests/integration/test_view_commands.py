@@ -1,4 +1,4 @@
-"""The commands that show what came of a study, as processes, and the view that runs beside a sweep."""
+"""The commands that show a study's results, as processes, and the view that runs beside a sweep."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_mlflow(store: Path) -> set[str]:
-    """The runs of the study that MLflow has, in the database beside the ledger."""
+    """Return the study's runs in MLflow, from the database beside the ledger."""
     ledger = Ledger(str(store), "small", print)
     experiment = Experiment(
         f"sqlite:///{store}/mlflow.db", "small", ledger.store.where(), (store / "mlflow-artifacts").as_uri()
@@ -91,7 +91,7 @@ def test_a_study_that_was_not_begun_is_said_to_be(command: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("command", ["status", "report", "sync", "ui", "export", "doctor"])
 def test_a_study_whose_policy_is_gone_is_said_to_need_it(command: str, tmp_path: Path) -> None:
-    """The file has become another one; the ledger is of a policy that is known on a path which the command does not have."""
+    """The study's file has changed, and its ledger needs a policy that is not on the command's path."""
     gone = study_of(arms={"gone": {"policy": {"name": "faulty", "how": "never"}}})
     Ledger(str(tmp_path), "small", print).declare(gone, False, 0)
     before = (tmp_path / "small" / "study.json").read_bytes()
@@ -142,7 +142,7 @@ def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refu
 
 
 def assert_one_at_a_time(runs: set[Path]) -> None:
-    """What --slots 1 makes of them, wherever there is room for more."""
+    """Check that no two runs overlap: --slots 1 allows one at a time even where there is room for more."""
     assert len(runs) == 12
     ends = {folder: pq.read_table(folder / "epochs.parquet")["ended_at"].to_pylist()[-1] for folder in runs}
     starts = {

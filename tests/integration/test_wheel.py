@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own, used from an empty folder: it holds all that it reads."""
+"""The wheel in its own environment, used from an empty folder: it holds everything that it reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def watch(event, arguments):
             os.close(log)
 sys.addaudithook(watch)
 """
-"""A sitecustomize.py for every process: what of the checkout is opened is noted in a file."""
+"""A sitecustomize.py for every process: it notes in a file what a process opens in the checkout."""
 RUN: dict[str, Any] = {
     "task": {"data": "wine", "model": "mlp-8", "epochs": 2, "batch_size": 64},
     "policy": {"name": "set", "epsilon": 4},
@@ -52,7 +52,7 @@ STUDY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Installed:
-    """The wheel, the environment it is in, an empty folder, and the file that tells what was opened."""
+    """The installed wheel: its environment, an empty folder, and the file that lists what was opened."""
 
     wheel: Path
     programs: Path
@@ -60,7 +60,7 @@ class Installed:
     log: Path
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A program to its end, from the empty folder and under the watch."""
+        """Run a program to its end, from the empty folder and under the watch."""
         watched = {"WATCHED": str(ROOT), "DEPENDENCIES": sys.prefix, "WATCH_LOG": str(self.log)}
         env = environment({"PYTHONPATH": str(self.log.parent), **watched})
         command = [str(self.programs / program), *arguments]
@@ -68,18 +68,18 @@ class Installed:
         return subprocess.run(command, cwd=self.folder, env=env, check=False, **options)
 
     def __call__(self, program: str, *arguments: str) -> str:
-        """Run a program to a good end; what it wrote on stdout."""
+        """Run a program that must end well; return its stdout."""
         done = self.run(program, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def opened(self) -> list[str]:
-        """What of the checkout was opened so far; its environment, where the other packages are, left out."""
+        """Return the checkout's files that were opened so far, without its environment and its packages."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
 def sources() -> set[str]:
-    """The files of the checkout that git knows, or would take."""
+    """Return the checkout's files that git knows or would take."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.check_output(command, cwd=ROOT, text=True)
     return {name for name in listed.split("\0") if (ROOT / name).is_file()}
@@ -87,9 +87,10 @@ def sources() -> set[str]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Built from a copy, so that nothing is left in the checkout. The other packages are this environment's.
+    """Build the wheel and install it in its own environment.
 
-    They are found by its path alone: that leaves out the `.pth` by which the checkout is installed there.
+    It is built from a copy, so that nothing is left in the checkout. The other packages are this
+    environment's, found by its path alone; so the `.pth` that installs the checkout there is left out.
     """
     root = tmp_path_factory.mktemp("wheel")
     for name in sources():
@@ -161,7 +162,7 @@ def test_a_run_does_not_take_the_repository_around_it_for_its_own(installed: Ins
 
 
 def test_what_is_read_of_the_checkout_would_be_seen(installed: Installed) -> None:
-    """The watch itself, last: it must not be silent for want of eyes."""
+    """The watch itself is tested last: it would be silent if it saw nothing."""
     read = ROOT / "README.md"
     installed("python", "-c", f"open({os.fspath(read)!r}).close()")
     assert installed.opened() == [f"{read}{os.sep}"]

@@ -1,4 +1,4 @@
-"""Studies made in code, and training stood in for by learning curves: what the tests of the plan play sweeps with."""
+"""Studies made in code, and learning curves instead of training: the tests of the plan play them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARMS: dict[str, Any] = {
     "tuned": {"policy": {"name": "dense"}, "task": {"learning_rate": RATE}},
     "additive": {"policy": {"name": "additive-reset", "step": STEP}, "task": {"learning_rate": RATE}},
 }
-"""One arm as published, and two that are searched."""
+"""An arm as published, and two that are searched."""
 Score = Callable[[RunSpec], float]
 Propose = Callable[[Study, Proposal], list[Values]]
 
@@ -34,7 +34,7 @@ Propose = Callable[[Study, Proposal], list[Values]]
 def study_of(
     arms: dict[str, Any] | None = None, *, seed: int = 1, baseline: str = "dense", **parts: dict[str, Any]
 ) -> Study:
-    """A small study; `task`, `tasks`, `search`, `confirm` and `resources` change what is given here."""
+    """A small study; `task`, `tasks`, `search`, `confirm` and `resources` replace these values."""
     search = {
         "proposer": "random",
         "budget": 12,
@@ -68,7 +68,10 @@ def one_arm(setting: dict[str, Any] | None = None, **parts: Any) -> Study:
 
 
 def curve(spec: RunSpec) -> list[float]:
-    """Accuracy after every epoch: it rises to a height that depends on the settings and the seed, as fast as the learning rate allows."""
+    """Return the accuracy after every epoch.
+
+    It rises to a height that depends on the settings and the seed, as fast as the learning rate allows.
+    """
     task, step = spec.task, spec.policy.settings.get("step", 0.1)
     top = 0.8 - 0.05 * math.log(task.learning_rate / 0.1) ** 2 - (step - 0.08) ** 2
     noise = NormalDist(0, 0.02).inv_cdf(
@@ -80,35 +83,35 @@ def curve(spec: RunSpec) -> list[float]:
 
 
 def final(spec: RunSpec) -> float:
-    """What the curve ends at."""
+    """Return the last accuracy of a run's curve."""
     return curve(spec)[-1]
 
 
 def result(score: float, outcome: Any = "completed") -> Result:
-    """A run that ended with this accuracy everywhere."""
+    """Return the result of a run that has this accuracy everywhere."""
     scores = {"1": score, "0.05": score}
     return Result(outcome, 20, 20.0, 10, scores, scores)
 
 
 def counted(spec: RunSpec) -> tuple[int, int]:
-    """Parameters at the start and at the end, different for every run."""
+    """Return the parameters at the start and at the end, which differ for every run."""
     start = 2_000 + int(8_000 * uniform(0, spec.run_id))
     return start, start // 2
 
 
 def trained(run: Run, score: Score = final) -> Result:
-    """What a run gives."""
+    """Return the result of a run."""
     start, end = counted(run.spec)
     return replace(result(score(run.spec)), parameters_start=start, parameters_end=end)
 
 
 def plan_of(study: Study) -> Plan:
-    """A plan of a study of which nothing exists."""
+    """Return the plan of a study that has no runs yet."""
     return Plan(study, {}, {})
 
 
 def propose_all(plan: Plan, proposer: Propose = propose) -> list[Proposal]:
-    """Propose whatever is due; what it was that was due."""
+    """Propose whatever is due; return what was due."""
     dues: list[Proposal] = []
     while due := plan.wanted():
         plan.propose(due.arm, due.generation, proposer(plan.study, due))
@@ -117,7 +120,7 @@ def propose_all(plan: Plan, proposer: Propose = propose) -> list[Proposal]:
 
 
 def take(plan: Plan) -> list[Run]:
-    """Everything that is ready, most urgent first; it is running from now on."""
+    """Take every run that is ready, most urgent first; from now on it is running."""
     taken: list[Run] = []
     while run := plan.queue.next(0.0):
         taken.append(run)
@@ -125,7 +128,7 @@ def take(plan: Plan) -> list[Run]:
 
 
 def end(plan: Plan, score: Score = final, proposer: Propose = propose) -> list[Run]:
-    """Play a plan until nothing is ready any more, everything at once; the runs in the order they were handed out."""
+    """Play a plan until nothing is ready, everything at once; return the runs in their order."""
     runs: list[Run] = []
     propose_all(plan, proposer)
     while now := take(plan):
@@ -138,7 +141,7 @@ def end(plan: Plan, score: Score = final, proposer: Propose = propose) -> list[R
 
 @dataclass
 class Sweep:
-    """Everything a sweep decided, in a form that compares."""
+    """Every decision of a sweep, in a form that can be compared."""
 
     runs: set[str] = field(default_factory=set)
     candidates: dict[str, list[tuple[str, Values]]] = field(default_factory=dict)
@@ -156,16 +159,18 @@ class Sweep:
 
 
 def disturbed(study: Study, slots: int, chance: random.Random, *, losses: float, restarts: float) -> Sweep:
-    """A whole sweep in which runs end in any order, attempts are lost, and drivers die and are begun anew from what was recorded."""
+    """Play a whole sweep with disturbances.
+
+    Runs end in any order, attempts are lost, and drivers die and begin anew from what was recorded.
+    """
     results: dict[str, Result] = {}
     proposals: dict[tuple[str, int], list[Values]] = {}
     plan = plan_of(study)
     running: list[Run] = []
     while True:
         while due := plan.wanted():
-            proposals[due.arm, due.generation] = json.loads(
-                json.dumps(propose(study, due))
-            )  # as the ledger keeps them
+            # JSON, as the ledger keeps proposals.
+            proposals[due.arm, due.generation] = json.loads(json.dumps(propose(study, due)))
             if chance.random() < restarts:
                 plan, running = Plan(study, dict(results), dict(proposals)), []
             else:

@@ -1,4 +1,7 @@
-"""Studies of several tasks: who is held against whom on each, what is said across them, and in which words. Played without training."""
+"""Studies of several tasks: the comparisons on each task and across them, and their words.
+
+They are played without training.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ SEEDS = 9
 def study(
     tasks: int = 3, arms: dict[str, Any] | None = None, task: dict[str, Any] | None = None, **analysis: Any
 ) -> Study:
-    """Tasks a, b, c and so on, of as many images."""
+    """A study of tasks a, b, c and so on, of as many images."""
     listed = {chr(ord("a") + i): {"train_size": 60 + i} for i in range(tasks)}
     base = study_of(arms or ARMS, task=task or {}, tasks=listed, confirm={"seeds": SEEDS}).contents
     more = {"endpoints": [1.0], **analysis}
@@ -41,14 +44,14 @@ def study(
 
 
 def scored(run_id: str) -> float:
-    """Of the test set, in images of 199."""
+    """Return a run's test accuracy, a whole number of 199 images."""
     return round(199 * (0.5 + 0.4 * uniform(0, run_id))) / 199
 
 
 def played(
     it: Study, *, without: tuple[str, int] | None = None, better: dict[str, float] | None = None
 ) -> Plan:
-    """Every run but one; arms of a name are `better` by so much, on every task."""
+    """Play every run but one; an arm in `better` gains so much on every task."""
     plan = plan_of(it)
     propose_all(plan)
     for run in take(plan):
@@ -71,7 +74,7 @@ def runs_of(plan: Plan, arm: str) -> list[str]:
 
 
 def numbers_of(it: Study, rows: list[Compared]) -> dict[str, Any]:
-    """What the words are made of, as `findings` gives it."""
+    """Return the numbers that the words are made of, as `findings` gives them."""
     analysis = {**it.analysis.model_dump(mode="json"), "comparisons": it.comparisons, "pairs": SEEDS}
     return {
         "analysis": analysis,
@@ -157,7 +160,7 @@ def test_a_network_of_matched_size_is_a_reference_because_it_is_dense() -> None:
         "small": {"policy": {"name": "dense"}, "match": {"arm": "set", "at": "start"}},
     }
     it = study(2, arms, task={"model": "mlp-20-20"})
-    assert references(it) == ["dense@a", "small@a", "dense@b", "small@b"]
+    assert [arm.name for arm in references(it)] == ["dense@a", "small@a", "dense@b", "small@b"]
     assert not keep_ratios(it)
 
 
@@ -282,7 +285,8 @@ def test_what_was_not_found_is_never_said_to_be_equal() -> None:
     it = study(1, family=["half", "third"])
     one = [row for row in comparisons(played(it, better={"half": 5.0})) if row.task in ("", "a")]
     assert answer(numbers_of(it, one))[-1] == (
-        "In the other comparison of the family no difference is shown; how large one could be, its interval says."
+        "In the other comparison of the family no difference is shown;"
+        " how large one could be, its interval says."
     )
 
 

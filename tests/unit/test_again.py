@@ -1,4 +1,4 @@
-"""The command that continues a sweep, as it is told to the person who stopped it."""
+"""The command that continues a sweep, as the person who stopped it reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which candidate is held against which, over which pairs, and what is not said where a pair is missing. Played without training."""
+"""The comparisons of candidates, their pairs, and what is left out where a pair is missing.
+
+They are played without training.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,8 @@ import pytest
 
 from sweep.errors import RejectStudy
 from sweep.gains.comparisons import comparisons, references
-from sweep.gains.seeds import refuse_what_cannot_reject
-from sweep.gains.seeds import first_place
 from sweep.gains.rows import Compared, Look
+from sweep.gains.seeds import first_place, refuse_what_cannot_reject
 from sweep.planning.plan import Plan
 from sweep.planning.work import Failure, Result, Run
 from sweep.statistics.paired import holm, paired_comparison, two_way_standard_error
@@ -31,31 +33,48 @@ ARMS: dict[str, Any] = {
 }
 SEEDS = 8
 Give = Callable[[Run], Result | Failure | None]
-TESTED = ("p_value", "p_holm", "ci_low", "ci_high", "family_low", "family_high", "effect_size", "welch_p_value", "wilcoxon_p_value",
-          "correlation", "detectable_gain", "two_way_standard_error")  # fmt: skip
+TESTED = (
+    "p_value",
+    "p_holm",
+    "ci_low",
+    "ci_high",
+    "family_low",
+    "family_high",
+    "effect_size",
+    "welch_p_value",
+    "wilcoxon_p_value",
+    "correlation",
+    "detectable_gain",
+    "two_way_standard_error",
+)
 
 
 def study(*, seeds: int = SEEDS, finalists: int = 1, **analysis: Any) -> Study:
-    base = study_of(ARMS, baseline="tuned", confirm={"seeds": seeds}, search={"budget": 4, "finalists": finalists, "ladder": [1, 2]},
-                    resources={"attempts": 1}).contents  # fmt: skip
+    base = study_of(
+        ARMS,
+        baseline="tuned",
+        confirm={"seeds": seeds},
+        search={"budget": 4, "finalists": finalists, "ladder": [1, 2]},
+        resources={"attempts": 1},
+    ).contents
     return Study(
         "simulated", base.model_copy(update={"analysis": base.analysis.model_copy(update=analysis)})
     )
 
 
 def scored(run_id: str, ratio: float) -> float:
-    """Of the test set, in images of 199."""
+    """Return a run's test accuracy, a whole number of 199 images."""
     return round(199 * (0.5 + 0.4 * uniform(0, run_id, round(100 * ratio)))) / 199
 
 
 def give(run: Run, outcome: Any = "completed") -> Result:
-    """Validation scores have nothing to do with the test scores."""
+    """Return a run's result; its validation scores have nothing to do with its test scores."""
     test = {"1": scored(run.run_id, 1.0), "0.05": scored(run.run_id, 0.05)}
     return Result(outcome, 20, 20.0, 10, {"1": uniform(1, run.run_id)}, test)
 
 
 def played(it: Study, give: Give = give) -> Plan:
-    """Played until nothing is left but what got no result."""
+    """Play a study until nothing is left but runs that got no result."""
     plan = plan_of(it)
     propose_all(plan)
     while runs := take(plan):
@@ -72,12 +91,12 @@ def played(it: Study, give: Give = give) -> Plan:
 
 
 def spoilt(arm: str, place: int, instead: Result | Failure | None) -> Give:
-    """Every run well but one of the confirmation."""
+    """Return what gives every run a good result, except one of the confirmation."""
     return lambda run: instead if (run.phase, run.arm, run.place) == ("confirm", arm, place) else give(run)
 
 
 def runs_of(plan: Plan, arm: str, rank: int = 0) -> list[str]:
-    """The run ids of a finalist's confirmation, by place."""
+    """Return the run ids of a finalist's confirmation, in their order."""
     candidate = plan.finalists(arm)[rank]
     return [plan.study.run(candidate, "confirm", seed).run_id for seed in plan.study.arms[arm].seeds]
 
@@ -198,10 +217,8 @@ def test_a_run_that_failed_is_named_with_its_reason() -> None:
     plan = played(study(), spoilt("fixed", 0, Failure("its node is gone.")))
     for reference in ("tuned", "published"):
         [line] = the(comparisons(plan), "fixed", reference).missing
-        assert (
-            line
-            == f"fixed, confirm seed {plan.study.arms['fixed'].seeds[0]} (run {runs_of(plan, 'fixed')[0]}) failed: its node is gone."
-        )
+        seed, run = plan.study.arms["fixed"].seeds[0], runs_of(plan, "fixed")[0]
+        assert line == f"fixed, confirm seed {seed} (run {run}) failed: its node is gone."
 
 
 def test_a_missing_run_of_the_baseline_is_missing_in_every_comparison_with_it_and_in_no_other() -> None:
@@ -226,9 +243,7 @@ def test_an_arm_whose_search_is_under_way_is_shown_without_a_candidate_and_lacks
     assert the(baseline, "fixed", "published").state == "complete"
 
 
-def test_a_diverged_run_scores_zero_and_a_collapsed_one_what_it_measured_and_gains_are_given_without_them_too() -> (
-    None
-):
+def test_a_diverged_run_scores_zero_a_collapsed_one_its_score_and_gains_stand_without_them_too() -> None:
     bad = {
         ("additive", 1): "diverged",
         ("additive", 4): "collapsed",
@@ -303,14 +318,15 @@ def test_seeds_too_few_to_be_tested_alone_are_refused_after_a_look(
 ) -> None:
     """Six comparisons at 5 % take eight pairs; what is outside the family, or has a t test, takes two."""
     grown, looks = study(seeds=seeds, test=test), [Look("monday", 8, [arm])]
-    said = rf"first 8 seeds of '{arm}' .* {seeds - 8} of them cannot .* {needed} can.* {8 + (needed or 0)} seeds"
+    said = (
+        rf"first 8 seeds of '{arm}' .* {seeds - 8} of them cannot .* {needed} can.*"
+        rf" {8 + (needed or 0)} seeds"
+    )
     with pytest.raises(RejectStudy, match=said) if needed else nullcontext():
         refuse_what_cannot_reject(grown, looks)
 
 
-def test_with_correctness_by_image_there_is_a_two_way_error_at_each_endpoint_and_none_where_a_run_s_is_not_kept() -> (
-    None
-):
+def test_each_endpoint_has_a_two_way_error_where_every_run_keeps_its_correctness_by_image() -> None:
     plan = played(study())
 
     def correct(run_id: str, ratio: float) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Data sets and splits. CIFAR-10 is written small, in its real format on disk, and read by the real loader."""
+"""Data sets and splits; the real loader reads a small CIFAR-10 in its real format on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from trainer.settings import SpecError
 def small_cifar10(
     folder: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int = 6
 ) -> dict[str, np.ndarray]:
-    """Writes the files of CIFAR-10 with a few images each and tells torchvision their checksums; images by file, as (n, 3072) bytes."""
+    """Write CIFAR-10's files with a few images each, and tell torchvision their checksums.
+
+    Returns the images by file, as (n, 3072) bytes.
+    """
     where = folder / CIFAR10.base_folder
     where.mkdir(parents=True)
     rng = np.random.default_rng(1)
@@ -89,9 +92,8 @@ def test_a_cifar10_file_with_one_byte_changed_is_refused_by_name(
 def test_fetching_without_a_network_says_what_to_bring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz"
-    )  # the discard port: nobody listens
+    # Nobody listens at the discard port.
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     assert data.main(["cifar10", "--data-dir", str(tmp_path)]) == 3
     said = capsys.readouterr().err
     assert "bring cifar-10-python.tar.gz" in said
@@ -155,7 +157,7 @@ def test_a_seed_trains_on_the_same_images_whether_or_not_some_are_held_out() -> 
 
 
 def test_a_split_is_the_same_for_ever() -> None:
-    """Pinned: another one here means that finished runs were trained on other images than their specs now say."""
+    """Another split here means that finished runs were trained on other images than their specs now say."""
     split = data.split(run_spec(train_size=None, validation=0.1).task, 3407)
     assert split.validation[:4].tolist() == [659, 989, 842, 56]
     assert split.train[:4].tolist() == [1056, 161, 1128, 932]

@@ -1,4 +1,7 @@
-"""A table as a run and a study declare it: what is wrong is named by its path and line, and every node must have the very file."""
+"""A table as a run and a study declare it.
+
+What is wrong is named by its path and line, and every node must have the very file.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ GIVEN: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"traget": "x"}, ["task.data.traget  no such setting. Did you mean 'target'?", "table takes: file, target, test, split, labels"]),
+        ({"traget": "x"},
+         ["task.data.traget  no such setting. Did you mean 'target'?",
+          "table takes: file, target, test, split, labels"]),
         ({"rows": "30"}, ["task.data.rows  must be a whole number; it is '30'. Write it without quotes."]),
         ({"rows": 1}, ["task.data.rows  must be at least 2; it is 1."]),
         ({"inputs": None}, ["task.data.inputs  must be a whole number; it is None."]),
@@ -45,7 +50,9 @@ GIVEN: dict[str, Any] = {
         ({"file": "./t.csv"}, ["task.data.file  must be a path inside the folder of --data-dir"]),
         ({"file": "t.xlsx"}, ["task.data.file  must end in .csv, .parquet, .arff, .mat; it is 't.xlsx'."]),
         ({"checksum": 123}, ["task.data.checksum  must be a text; it is 123."]),
-        ({"checksum": "abc"}, ["task.data.checksum  must be the first 16 hex digits of the file's sha256, in quotes; it is 'abc'."]),
+        ({"checksum": "abc"},
+         ["task.data.checksum  must be the first 16 hex digits of the file's sha256, in quotes;"
+          " it is 'abc'."]),
         ({"constant": "keep"}, ["task.data.constant  must be one of refuse, drop; it is 'keep'."]),
         ({"split": "held", "test": 0.5, "test_rows": 3}, ["task.data.test  has no use beside split"]),
         ({"split": "held"}, ["task.data.test_rows  says how many rows split marks: give both or neither."]),
@@ -53,7 +60,8 @@ GIVEN: dict[str, Any] = {
         ({"split": "held", "test_rows": 30}, ["task.data.test_rows  takes 30 of the 30 rows to test"]),
         ({"test": 0.001}, ["task.data.test  takes 0 of the 30 rows to test; some must be left for both."]),
         ({"test": 1}, ["task.data.test  must be above 0 and below 1; it is 1.0."]),
-        ({"labels": ["a", "b"]}, ["task.data.labels  must be 3 different words, a class each; they are a, b."]),
+        ({"labels": ["a", "b"]},
+         ["task.data.labels  must be 3 different words, a class each; they are a, b."]),
         ({"labels": ["a", "b", "b"]}, ["task.data.labels  must be 3 different words"]),
         ({"labels": [1, 2, 3]}, ["task.data.labels  [0] must be a text; it is 1."]),
         ({"features": "X"}, ["task.data.features  is for a .mat"]),

@@ -1,4 +1,4 @@
-"""What is particular to the kernels and to how they are chosen; that they keep the rules is `test_ops`' business."""
+"""The kernels' own rules, and how they are chosen; `test_ops` holds them to the shared rules."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_compiler_keeps_the_site_forward_and_backward_and_trains_the_same() 
 
 
 def test_what_the_compiler_is_told_of_the_site_is_what_it_does() -> None:
-    """Shapes, layouts and types of the made-up results, and the registration as a whole, by torch's own check."""
+    """Torch's own check covers the fake results' shapes, layouts and types, and the whole registration."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     keep = torch.tensor([50], dtype=torch.int32, device=device)
     for x in (draw(), draw(torch.bfloat16, torch.channels_last, WIDE)):

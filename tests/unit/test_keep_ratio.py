@@ -1,4 +1,4 @@
-"""Every policy over sequences worked by hand. Accuracies are binary fractions where a comparison is at its edge."""
+"""Every policy over sequences worked by hand; accuracies at an edge are binary fractions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.policies.keep_ratio import (
 
 
 def play(policy: BasePolicy, accuracies: list[float]) -> list[float]:
-    """The ratio of every epoch: one more than there are accuracies."""
+    """Return the ratio of every epoch: one more than there are accuracies."""
     ratios = [policy.keep_ratio]
     for accuracy in accuracies:
         policy.after_epoch(accuracy)
@@ -66,7 +66,8 @@ def test_additive_compares_with_the_epoch_before_and_not_with_the_best() -> None
 
 
 def test_additive_with_the_papers_constants_resets_on_a_collapse() -> None:
-    # s after 50 epochs at 0.9 is 0.9; one epoch at 0.79 makes it 0.889 (a fall of 0.011 >= 0.01); one at 0.81 makes it 0.891 (0.009)
+    # s is 0.9 after 50 epochs at 0.9. An epoch at 0.79 makes it 0.889, a fall of 0.011, above 0.01;
+    # one at 0.81 makes it 0.891, a fall of 0.009, below 0.01.
     assert play(AdditiveReset(step=0.01, ema=0.9, drop=0.01), [0.9] * 50 + [0.79])[-2:] == [0.5, 1]
     assert play(AdditiveReset(step=0.01, ema=0.9, drop=0.01), [0.9] * 50 + [0.81])[-2:] == [0.5, 0.49]
 

@@ -1,6 +1,6 @@
-"""The kernels as a GPU gets them, on a machine without one: Triton compiles for a Hopper GPU wherever it runs.
+"""The kernels as a GPU gets them, without a GPU: Triton compiles for a Hopper GPU wherever it runs.
 
-That they are right is `test_ops`' business, in Triton's interpreter or on a device.
+`test_ops` checks their results, in Triton's interpreter or on a device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The local store's steps to disk: in their order, and whatever fails in between."""
+"""The local store's steps to disk: their order, and a failure at any of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ OLD, NEW = b"old" * 1000, b"new!" * 5000
 
 
 def trace(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[str]:
-    """Records the calls that matter for durability; the call numbered `fail_at` fails as on a full disk, before it does anything."""
+    """Record the calls that matter for durability.
+
+    The call numbered `fail_at` fails as on a full disk, before it does anything.
+    """
     calls: list[str] = []
 
     def watch(owner: Any, name: str, describe: Callable[..., str]) -> None:

@@ -1,4 +1,7 @@
-"""What a GPU's results file says of an epoch: by hand from made-up figures, for what it fits and for nothing else."""
+"""The pace that a GPU's results file gives: worked by hand from made-up figures.
+
+It holds for what the file fits and for nothing else.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
 
 
 def paper_task(**task: Any) -> Task:
-    """What the results file's figures were measured on, or nearly."""
+    """Return the task that the results file was measured on, or nearly."""
     whole: dict[str, Any] = {
         "data": "cifar10",
         "model": "wrn-28-4",
@@ -60,10 +63,11 @@ def test_mps_is_taken_for_granted_only_where_nothing_else_was_measured(tmp_path:
     assert plain
     assert under_mps
     assert (plain.seconds, "MPS" in plain.assumed) == (pytest.approx(3.2), False)
+    # four epochs at 1.6 a second
     assert (under_mps.seconds, "MPS" in under_mps.assumed) == (
         pytest.approx(2.5),
         True,
-    )  # 4 epochs, 1.6 a second
+    )
 
 
 def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Path) -> None:
@@ -85,7 +89,7 @@ def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Pat
 def test_a_number_that_was_not_measured_gets_together_what_the_nearest_below_it_got(
     tmp_path: Path, sharing: int, expected: float, nearest: int
 ) -> None:
-    """2 or 3 runs as one: 0.8 epochs a second for all of them; 5 or 10 as four: 1.25."""
+    """2 or 3 runs count as one: 0.8 epochs a second for all of them; 5 or 10 as four: 1.25."""
     write_gpu_results(tmp_path)
     found = pace(tmp_path, sharing)
     assert found
@@ -221,7 +225,8 @@ def test_a_name_that_was_not_measured_is_answered_with_those_that_were_and_the_d
 ) -> None:
     with pytest.raises(
         RejectStudy,
-        match=r"--gpu V100: has not been measured\. No GPU has been measured yet\. .*python -m benchmarks\.gpu",
+        match=r"--gpu V100: has not been measured\. No GPU has been measured yet\. "
+        r".*python -m benchmarks\.gpu",
     ):
         read(tmp_path).device("V100")
     write_gpu_results(tmp_path)

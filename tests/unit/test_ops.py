@@ -1,4 +1,4 @@
-"""One conformance suite for every implementation of the sparse activation, and an oracle in plain Python for the reference itself."""
+"""One conformance suite for every sparse activation, and an oracle in plain Python for the reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.numeric
 
 
 class OnDevice:
-    """The kernels on a CUDA device where there is one; elsewhere Triton's interpreter runs them where the tensors are."""
+    """The kernels on a CUDA device where there is one; elsewhere in Triton's interpreter."""
 
     def __getattr__(self, name: str) -> Any:
         def run(*values: Any) -> Any:
@@ -38,7 +38,7 @@ DTYPES = [torch.float32, torch.bfloat16]
 SHAPE = (4, 8, 6, 5)
 SIZE = 8 * 6 * 5
 WIDE = (2, 24, 7, 9)
-"""Large enough for the kernel that takes keys in pairs, and nothing in it a power of two."""
+"""A shape large enough for the kernel that takes keys in pairs; none of its sizes is a power of two."""
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -56,7 +56,7 @@ def draw(
 
 
 def oracle(x: Tensor, keep: list[int]) -> np.ndarray:
-    """The rule, sample by sample, by sorting (value, place) pairs."""
+    """Apply the rule, sample by sample, by sorting (value, index) pairs."""
     out = np.zeros(x.shape, np.float32)
     for sample, count, target in zip(x.float().numpy(), keep, out, strict=True):
         flat = [
@@ -89,9 +89,8 @@ def test_the_largest_positive_activations_survive(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format_", FORMATS)
 def test_the_lowest_index_wins_a_tie_at_the_threshold(ops: Any, dtype: torch.dtype, format_: str) -> None:
-    x = (
-        (draw() * 2).round().to(dtype).contiguous(memory_format=FORMATS[format_])
-    )  # five values: nearly all are tied
+    # Five values, so that nearly all are tied.
+    x = (draw() * 2).round().to(dtype).contiguous(memory_format=FORMATS[format_])
     for keep in range(1, SIZE, 29):
         assert same(ops.relu_topk(x, keep), oracle(x, [keep] * 4))
 
@@ -183,7 +182,10 @@ def test_random_survivors_are_positive_as_many_and_follow_the_priority(ops: Any)
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("keep", [25, SIZE])
 def test_a_site_is_its_formula_and_so_are_its_gradients(ops: Any, format_: str, keep: int) -> None:
-    """Against double precision and autograd over the formula as the paper writes it; none nearer than 7e-4 to the threshold."""
+    """The paper's formula in double precision and its autograd must agree with the site.
+
+    No value is nearer than 7e-4 to the threshold.
+    """
 
     def formula(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         rms = (x.pow(2).mean(1, keepdim=True) + 1e-10).sqrt()
@@ -218,7 +220,8 @@ def test_a_site_norms_in_float32_and_answers_in_the_precision_it_was_asked_in(op
     out = ops.norm_relu_topk(x, scale, bias, SIZE)
     assert out.dtype == torch.bfloat16
     right = ops.norm_relu_topk(x.float(), scale, bias, SIZE).to(torch.bfloat16)
-    # two orders of addition may round an activation otherwise; a norm in bfloat16 would do so to every second one
+    # Two orders of addition may round an activation differently. A norm in bfloat16 would do so to
+    # every second one.
     assert (out == right).float().mean() > 0.99
     assert torch.allclose(out, right, rtol=2**-7)
 
@@ -237,7 +240,7 @@ def test_every_implementation_chooses_the_same_survivors_given_equal_inputs(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_in_a_large_row_too_the_lowest_index_wins_a_tie(ops: Any, dtype: torch.dtype) -> None:
-    """Every count: those that cut no tie, cut in the first and the last channel, and at the first and the last place of one."""
+    """The counts cut no tie, or cut one in its first or last channel, at its first or last position."""
     x = (draw(dtype, torch.channels_last, WIDE) * 0.8).round()
     x[0, 1, 0, 0] = x[0, 0, 0, 0] = 1.0
     positive = int((x[0] > 0).sum())
@@ -254,7 +257,7 @@ def test_in_a_large_row_too_the_lowest_index_wins_a_tie(ops: Any, dtype: torch.d
 def test_rows_of_any_law_are_cut_where_the_reference_cuts_them(
     ops: Any, dtype: torch.dtype, law: str
 ) -> None:
-    """The search guesses that activations are normal; what they are must not matter."""
+    """The search for the threshold guesses that activations are normal; their law must not matter."""
     normal = torch.randn(WIDE, generator=torch.Generator().manual_seed(4))
     x = (
         {

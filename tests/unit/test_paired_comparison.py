@@ -1,4 +1,7 @@
-"""Pairs compared: against SciPy, published numbers and counting. The p-value by sign flips has tests of its own, in test_sign_flip.py."""
+"""Paired comparisons against SciPy, published numbers and counting.
+
+The p-value by sign flips has tests of its own, in test_sign_flip.py.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ stats: Any = typed_stats  # its stubs do not know its results' fields
 
 
 def drawn(pairs: int, seed: int = 0) -> np.ndarray:
-    """Two halves of pairs that share something."""
+    """Draw two halves of pairs that share something."""
     draw = np.random.default_rng([pairs, seed])
     return draw.normal(0.5, 0.1, pairs) + draw.normal([[0.05], [0.0]], 0.1, (2, pairs))
 
@@ -39,7 +42,10 @@ def test_the_paired_t_test_and_its_intervals_are_scipy_s(pairs: int) -> None:
 def test_the_resampled_t_test_is_scipy_s_of_differences_that_are_spread_as_the_overlap_says(
     pairs: int, overlap: float
 ) -> None:
-    """The same mean, and a variance that is 1 + n * overlap times as great: SciPy's own test then has the corrected one's t."""
+    """SciPy's t test gives the corrected t for differences of the same mean and a greater variance.
+
+    The variance is 1 + n * overlap times as great.
+    """
     candidate, baseline = drawn(pairs)
     found = paired_comparison(
         candidate, baseline, alpha=0.1, test="resampled-t", comparisons=4, overlap=overlap
@@ -56,7 +62,10 @@ def test_the_resampled_t_test_is_scipy_s_of_differences_that_are_spread_as_the_o
 
 
 def test_a_published_example_of_the_corrected_test_is_computed_alike() -> None:
-    """scikit-learn's "Statistical comparison of models using grid search": 100 splits of 90 and 10 rows; t falls from 2.611 to 0.750."""
+    """The example is scikit-learn's "Statistical comparison of models using grid search".
+
+    It has 100 splits of 90 and 10 rows; t falls from 2.611 to 0.750.
+    """
     differences = np.random.default_rng(3).normal(size=100)
     differences = (differences - differences.mean()) / differences.std(ddof=1) + 2.611 / math.sqrt(100)
     plain = paired_comparison(differences, np.zeros(100), test="resampled-t")
@@ -85,10 +94,11 @@ def test_the_interval_of_the_resampled_t_test_holds_every_gain_that_it_does_not_
 
 
 def test_over_resampled_splits_the_corrected_test_holds_its_level_and_the_paired_one_does_not() -> None:
-    """400 sets of 60 rows, each split anew ten times into 45 and 15; two classifiers (by the nearest mean) that see half the columns each.
+    """Two classifiers see half the columns each; neither is better, as the halves are drawn alike.
 
-    The halves are drawn alike, so neither classifier is better; at 5 % the corrected test may reject 20 of 400, and the others reject five
-    times as many, since all gains are of the same 60 rows.
+    400 sets of 60 rows are split anew ten times into 45 and 15. The classifiers go by the nearest mean.
+    At 5 % the corrected test may reject 20 of 400. The other tests reject five times as many, since all
+    gains are of the same 60 rows.
     """
     draw, sets, rows, splits, tested = np.random.default_rng(11), 400, 60, 10, 15
     p_values: dict[str, list[float]] = {"resampled-t": [], "paired-t": [], "sign-flip": []}
@@ -114,7 +124,7 @@ def test_over_resampled_splits_the_corrected_test_holds_its_level_and_the_paired
 
 
 def _nearest_mean(rows: np.ndarray, label: np.ndarray, others: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """The accuracy of each of several classifiers that see rows of their own."""
+    """Return the accuracy of each of several classifiers that see rows of their own."""
     means = [rows[:, label == it].mean(1, keepdims=True) for it in (0, 1)]
     near = [((others - mean) ** 2).sum(2) for mean in means]
     return ((near[1] < near[0]) == theirs).mean(1)
@@ -153,7 +163,7 @@ def test_with_ties_wilcoxon_s_p_value_is_the_share_of_sign_patterns_whose_rank_s
     ("pairs", "factor"), [(3, 1 / math.sqrt(math.pi)), (4, 0.7236), (5, math.sqrt(2 / math.pi)), (10, None)]
 )
 def test_the_effect_size_is_corrected_by_the_factor_of_hedges(pairs: int, factor: float | None) -> None:
-    """By his table where it is a known number, else by his approximation."""
+    """The factor is Hedges' table's where it is a known number, else his approximation."""
     candidate, baseline = drawn(pairs)
     differences = candidate - baseline
     raw = float(differences.mean() / differences.std(ddof=1))

@@ -1,4 +1,4 @@
-"""What is urgent, how full a cluster is, and that a large study costs little."""
+"""Which runs are urgent, how full a cluster is, and how little a large study costs."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def ten_generations(lag: int) -> Study:
 
 
 def test_a_lag_keeps_a_cluster_busy() -> None:
-    """Ten generations of 16 on 32 slots."""
+    """Ten generations of 16 run on 32 slots."""
     busy = [forecast(plan_of(ten_generations(lag)), 32).utilisation for lag in (0, 1, 2)]
     assert busy[0] < 0.4
     assert busy[0] < busy[1] < busy[2]
@@ -119,12 +119,16 @@ def test_one_slot_is_always_busy_and_the_clock_adds_up() -> None:
     assert played.utilisation == 1.0
     assert played.makespan == played.epochs * 2.0 == played.busy
     wide = play(plan_of(study), 1000, trained, lambda _: 1.0, scattered)
-    # three generations, the third of which waits for the first one's three rungs; then its own three and the confirmation
+    # The third generation waits for the first one's three rungs; then come its own three and the
+    # confirmation.
     assert wide.makespan == 3 + 3 + 1
 
 
 def test_a_large_study_is_played_to_its_end_and_a_finished_run_leaves_little_behind() -> None:
-    """4,000 runs of 500 epochs; benchmarks/plan.py plays 20,000. What is left is a result, a score and a share of a candidate."""
+    """4,000 runs of 500 epochs are played here, and 20,000 in benchmarks/plan.py.
+
+    A run leaves a result, a score and a share of a candidate.
+    """
     step = {
         "policy": {"name": "additive-reset", "step": {"low": 0.01, "high": 0.2}},
         "task": {"learning_rate": {"low": 0.03, "high": 0.3}},

@@ -10,7 +10,7 @@ LOST = Failure("the process is gone")
 
 
 def began(attempts: int = 3) -> tuple[Plan, list[Run]]:
-    """A plan of which everything that is ready is running."""
+    """Return a plan whose ready runs are all running."""
     plan = plan_of(study_of(resources={"attempts": attempts}))
     propose_all(plan)
     return plan, take(plan)
@@ -187,13 +187,13 @@ def test_an_outcome_told_twice_counts_once_and_the_first_stands() -> None:
     assert plan.finished["confirm", "dense"] == 1
 
 
-def test_an_outcome_that_comes_after_its_attempt_was_thought_lost_counts_and_the_run_is_not_handed_out_again() -> (
+def test_the_outcome_of_an_attempt_that_was_thought_lost_counts_and_its_run_is_not_handed_out_again() -> (
     None
 ):
     plan, runs = began()
     plan.queue.lose(runs[0].run_id, LOST)
     plan.finish(runs[0].run_id, trained(runs[0]))
-    assert plan.queue == 0
+    assert len(plan.queue) == 0
     assert plan.queue.next(0.0) is None
     end(plan)
 

@@ -1,5 +1,7 @@
-"""Arms whose network has as many parameters as another's, or settings of its finalist: when they begin, on what, and that nothing else
-moves them."""
+"""Arms that take another arm's number of parameters, or settings of its finalist.
+
+They begin at the right time, on the right network, and nothing else moves them.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,10 @@ ARMS: dict[str, Any] = {
     "narrow-again": {"repeat": "narrow"},
     "static-again": {"repeat": "static"},
 }
-"""Matched with one that is searched and with one that is not, in size, in settings and in both; they stand before what they wait for, which
-must not matter."""
+"""Arms matched in size, in settings and in both, with an arm that is searched and with one that is not.
+
+They stand before the arms that they wait for, which must not matter.
+"""
 TASKS = {"wine": {"data": "wine", "train_size": None}, "digits": {"data": "digits"}}
 SEARCH = {"proposer": "tpe", "lag": 1, "budget": 8, "finalists": 2}
 STUDIES = {
@@ -134,10 +138,8 @@ def test_a_matched_arm_has_the_mean_count_of_the_finalist_s_runs_on_the_whole_la
     }
 
 
-def test_where_the_other_arm_is_not_searched_its_first_confirmation_runs_are_counted_as_many_as_the_ladder_has() -> (
-    None
-):
-    """Not all of them: seeds that are added later would change the network."""
+def test_of_an_arm_without_a_search_as_many_confirmation_runs_are_counted_as_the_ladder_has() -> None:
+    """Not all of its runs are counted: seeds that are added later would change the network."""
     models: list[Any] = []
     for seeds in (6, 9):
         plan, runs = played(study(confirm={"seeds": seeds}))
@@ -152,7 +154,10 @@ def test_where_the_other_arm_is_not_searched_its_first_confirmation_runs_are_cou
 
 
 def until_due(arm: str) -> Plan:
-    """The study until an arm that follows `set` is to be proposed; before that, `set` has no finalists."""
+    """Play the study until an arm that follows `set` is to be proposed.
+
+    Before that, `set` has no finalists.
+    """
     plan = plan_of(study())
     while arm not in (dues := {due.arm for due in plan.due()}):
         assert not plan.finalists("set")
@@ -231,7 +236,7 @@ def test_a_taken_setting_is_what_the_first_finalist_of_the_other_arm_has_on_the_
 
 
 def test_of_an_arm_that_does_not_search_a_setting_its_written_value_or_its_default_is_taken() -> None:
-    """Of `plain`, epsilon is the policy's default, and momentum the study's."""
+    """The arm `plain` has the policy's default epsilon and the study's momentum."""
     it = study_of(ARMS, task={**MLP, "momentum": 0.7}, search=SEARCH)
     assert played(it)[0].finalists("static-as-published")[0].values == {
         "policy.epsilon": 20.0,
@@ -245,9 +250,7 @@ def test_of_an_arm_that_does_not_search_a_setting_its_written_value_or_its_defau
     }
 
 
-def test_an_arm_that_takes_settings_begins_once_the_other_one_s_finalists_are_chosen_and_waits_for_no_count() -> (
-    None
-):
+def test_an_arm_that_takes_settings_waits_for_the_other_one_s_finalists_and_for_no_count() -> None:
     plan = until_due("static")
     assert plan.finalists("set")
     assert plan.finalists("static-as-published")  # before any run of `plain` has finished
@@ -320,7 +323,7 @@ def test_the_shipped_study_of_connectivity_plays_to_its_end() -> None:
 
 
 def with_counts(it: Study, count: Any) -> Plan:
-    """Played with these counts of parameters."""
+    """Play a study whose runs have these counts of parameters."""
     plan = plan_of(it)
     propose_all(plan)
     while runs := take(plan):
@@ -351,9 +354,7 @@ def test_a_diverged_run_counts_too() -> None:
     assert plan.finalists("narrow")[0].values["task.model"] == matching.network(it.arms["narrow"], 3_000)
 
 
-def test_where_no_run_says_how_many_parameters_it_had_the_study_is_refused_and_not_run_on_the_network_that_is_written() -> (
-    None
-):
+def test_a_study_is_refused_and_not_run_as_written_where_no_run_says_how_many_parameters_it_had() -> None:
     with pytest.raises(
         RejectStudy, match=r"arms\.narrow-as-published\.match: no run of 'plain' says how many parameters"
     ):

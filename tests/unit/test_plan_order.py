@@ -1,4 +1,7 @@
-"""The same study is the same sweep: on any number of slots, in any order of finishing, whatever is lost and whoever begins anew."""
+"""The same study is the same sweep.
+
+It is so on any number of slots, in any order of finishing, whatever is lost and whoever begins anew.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ STUDIES = {
 
 
 def played(study: Study, slots: int) -> Sweep:
-    """A sweep without mishaps, in which runs take different times."""
+    """Play a sweep without mishaps, in which runs take different times."""
     plan, runs = plan_of(study), set[str]()
 
     def give(run: Run) -> Result:
@@ -104,7 +107,7 @@ def test_a_plan_of_which_everything_exists_has_nothing_to_do_and_says_the_same()
 
 
 def test_the_caller_s_results_are_left_as_they_were() -> None:
-    """A forecast plays on with results of its own making; they must not reach the ledger's."""
+    """A forecast plays on with results of its own; they must not reach the ledger's."""
     kept: dict[str, Result] = {}
     end(Plan(study_of(), kept, {}))
     assert kept == {}

@@ -1,4 +1,4 @@
-"""The ladder by hand: who goes on, who is proposed from what, who is confirmed."""
+"""The ladder worked by hand: who goes on, who is proposed from what, who is confirmed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def test_a_tie_for_the_last_place_goes_to_the_earlier_candidate() -> None:
 
 
 def test_candidates_are_compared_on_the_mean_of_the_seeds_that_all_of_them_ran() -> None:
-    # after one seed 0.05, 0.1, 0.15 lead; over two seeds their means are 0.5, 0.7, 0.6, over four 0.4, 0.3: the first of them wins
+    # After one seed 0.05, 0.1 and 0.15 lead. Over two seeds their means are 0.5, 0.7 and 0.6.
+    # Over four seeds 0.1 has 0.35 and 0.15 has 0.4, which wins.
     scores = {
         0.05: [0.9, 0.1, 0, 0],
         0.1: [0.8, 0.6, 0, 0.0],
@@ -83,7 +84,7 @@ def test_a_rung_waits_for_its_last_run() -> None:
         plan.finish(run.run_id, result(0.5))
     assert not plan.queue
     plan.finish(runs[-1].run_id, result(0.5))
-    assert plan.queue == 3
+    assert len(plan.queue) == 3
 
 
 @pytest.mark.parametrize(("outcome", "score"), [("diverged", 0.0), ("collapsed", 0.12)])

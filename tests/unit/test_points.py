@@ -1,4 +1,7 @@
-"""Metric points from rows: one value for a key and a step, whenever it is looked; what has no number, and what is no number."""
+"""Metric points from rows: one value for a key and a step, whenever one looks.
+
+Values that are missing or not numbers are covered too.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ from trainer.spec import RunSpec
 
 @dataclass
 class Run:
-    """What points are made from, without a ledger."""
+    """The part of a run that points are made from, without a ledger."""
 
     rows: list[EpochRow]
     state: str
@@ -46,7 +49,7 @@ class Run:
 
 
 def row(epoch: int, *, evaluated: bool = True, held_out: bool = True, **values: Any) -> EpochRow:
-    """An epoch whose figures follow from its number."""
+    """Return an epoch whose figures follow from its number."""
     plain: dict[str, Any] = dict.fromkeys(schema(EpochRow).names, epoch / 100)
     plain |= {
         "run_id": "run",
@@ -75,7 +78,7 @@ def run(
     shift: float = 0.0,
     **values: Any,
 ) -> RunFiles:
-    """A run so far; `lost` makes its last epoch the one in which it diverged."""
+    """Return a run so far; `lost` makes its last epoch the one in which it diverged."""
     spec = run_spec(epochs=10, evaluate_every=every, validation=validation)
     rows: list[EpochRow] = []
     for epoch in range(1, epochs + 1):
@@ -91,7 +94,7 @@ def run(
 
 
 def by_key(points: Iterable[Point]) -> dict[tuple[str, int], float]:
-    """The points by key and step; each may be there once."""
+    """Return the points by key and step; each may be there once."""
     listed = list(points)
     found = {(point.key, point.step): point.value for point in listed}
     assert len(found) == len(listed)

@@ -59,7 +59,7 @@ def made(proposer: str, seed: int = 1) -> Study:
 
 
 def history(study: Study, arm: str, n: int, favour: str = "policy.drop") -> list[tuple[Values, float, int]]:
-    """Candidates that were scored by one of their settings."""
+    """Return candidates that were scored by one of their settings."""
     told = (
         [values for g in range(-(-n // 8)) for values in propose(study, Proposal(arm, 100 + g, 8, []))][:n]
         if n

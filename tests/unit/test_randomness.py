@@ -1,4 +1,4 @@
-"""Streams are named places, not sequences."""
+"""A random stream is found by its name, and not by how much was drawn before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainer import randomness
 
 
 def test_streams_are_the_same_for_ever() -> None:
-    """Pinned: these decide every batch of every run."""
+    """Other values here would change every batch of every run."""
     assert randomness.derive(3407, "order", 1) == 0x739B4AE1F6481F53
     assert randomness.permutation(8, 3407, "order", 1).tolist() == [3, 7, 4, 1, 2, 6, 0, 5]
 
@@ -29,7 +29,7 @@ def test_a_permutation_holds_each_index_once() -> None:
 
 
 def test_permutations_are_uniform_enough() -> None:
-    """Each index's mean place over many draws; six standard errors are never reached by chance."""
+    """Each index has its mean position over many draws; six standard errors are never reached by chance."""
     places = np.mean([randomness.permutation(10, seed, "order") for seed in range(2000)], axis=0)
     assert np.abs(places - 4.5).max() < 6 * np.sqrt(99 / 12 / 2000)
 

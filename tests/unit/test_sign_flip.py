@@ -1,4 +1,7 @@
-"""Against counting in whole numbers, where nothing is rounded, and against SciPy where no sums tie."""
+"""Sign flips against counting in whole numbers, and against SciPy where no sums tie.
+
+Whole numbers are not rounded.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,25 @@ from scipy import stats
 from sweep.statistics.sign_flip import DRAWS, EXACT_PAIRS, SignFlip
 
 IMAGES = 199
-"""A prime: no accuracy but 0 and 1 is a float, and sums of images tie where sums of accuracies differ in their last bits."""
+"""A prime, so that no accuracy but 0 and 1 is a float.
+
+Sums of images tie where sums of accuracies differ in their last bits.
+"""
 COUNTS = st.lists(st.tuples(st.integers(0, IMAGES), st.integers(0, IMAGES)), min_size=2, max_size=9)
 CLOSE = st.lists(st.tuples(st.integers(150, 155), st.integers(150, 155)), min_size=2, max_size=9)
-"""With many ties and zeros."""
+"""Close counts have many ties and zeros."""
 ALPHAS = st.sampled_from([0.5, 0.25, 0.125, 0.1, 0.05, 0.05 / 6, 0.03125, 0.0078125])
-"""Some are p-values that a few pairs can have: at equality the test rejects."""
+"""Some alphas are p-values that a few pairs can have: at equality the test rejects."""
 
 
 def differences(counts: list[tuple[int, int]]) -> np.ndarray:
-    """Of accuracies, as they come out of runs."""
+    """Return differences of accuracies as runs give them."""
     candidate, baseline = np.array(counts).T / IMAGES
     return candidate - baseline
 
 
 def counted(images: list[int]) -> Fraction:
-    """The share of all sign patterns whose sum is at least as far from 0 as the one observed."""
+    """Return the share of all sign patterns whose sum is at least as far from 0 as the one observed."""
     sums = [
         abs(sum(sign * d for sign, d in zip(signs, images, strict=True)))
         for signs in itertools.product((1, -1), repeat=len(images))
@@ -39,7 +45,7 @@ def counted(images: list[int]) -> Fraction:
 
 
 def counted_by_halves(images: np.ndarray) -> float:
-    """The same for more pairs than Python counts in a moment: every sum of one half with every sum of the other."""
+    """Count for many pairs, which takes less time: every sum of one half with every sum of the other."""
     halves = [np.array([0])] * 2
     for i, image in enumerate(images):
         halves[i % 2] = np.concatenate([halves[i % 2] + image, halves[i % 2] - image])
@@ -127,7 +133,7 @@ def test_five_pairs_bound_nothing_at_five_percent() -> None:
 
 
 def test_the_interval_of_six_pairs_at_five_percent_goes_from_the_least_difference_to_the_largest() -> None:
-    """Of 64 flips, 2 may be beyond: only with all differences on one side of a shift."""
+    """Two of 64 flips may be beyond: only those with all differences on one side of a shift."""
     assert SignFlip(np.array([0.3, -0.1, 0.2, 0.6, 0.4, 0.5])).interval(0.05) == (-0.1, 0.6)
 
 
@@ -154,7 +160,7 @@ def test_no_difference_at_all_is_never_rejected(pairs: int) -> None:
 
 
 def drawn(pairs: int, gain: float, seed: int = 3) -> np.ndarray:
-    """Differences in images."""
+    """Draw differences in images."""
     return np.rint(np.random.default_rng(seed).normal(gain, 1, pairs) * 6).astype(int)
 
 

@@ -1,4 +1,4 @@
-"""What a run may be, what it is called, and what is said of one that may not be."""
+"""The specs that a run may have, a run's id, and the messages for a spec that it may not have."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def test_canonical_json_reads_back_as_the_same_run() -> None:
 
 
 def test_a_run_id_is_the_same_for_ever() -> None:
-    """Pinned: a change here means that every ledger loses its finished runs. Raise RECIPE only where the numbers change."""
+    """Another id here means that every ledger loses its finished runs.
+
+    Raise RECIPE only where the numbers change.
+    """
     assert RunSpec.read(PUBLISHED).run_id == "69a11aada0f47982"
 
 

@@ -1,4 +1,4 @@
-"""Against scipy, against counting, and against simulation."""
+"""Statistics against SciPy, against counting, and against simulation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCORE = st.floats(0, 1)
 
 
 def by_hand(p_values: list[float]) -> list[float]:
-    """Holm: the k-th smallest of m times m - k + 1, and never less than a smaller one's."""
+    """Correct by Holm: the k-th smallest times m - k + 1, and never less than a smaller one's."""
     order, adjusted, least = (
         sorted(range(len(p_values)), key=lambda i: p_values[i]),
         [0.0] * len(p_values),
@@ -51,7 +51,10 @@ def test_holm_s_correction_is_the_one_by_hand(p_values: list[float]) -> None:
 
 
 def test_holm_s_correction_rejects_two_of_the_four_in_the_textbook_example() -> None:
-    """0.01, 0.04, 0.03 and 0.005 at 5 %: the last and the first are rejected, at 0.0125 and 0.0167; 0.03 is above 0.025 and ends it."""
+    """The p-values are 0.01, 0.04, 0.03 and 0.005, at 5 %.
+
+    0.005 and 0.01 are rejected, at 0.0125 and 0.0167. 0.03 is above 0.025, which ends it.
+    """
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
@@ -104,7 +107,10 @@ def test_the_two_way_error_is_never_below_that_of_the_seeds(
 
 
 def test_the_two_way_error_is_the_spread_of_the_gain_when_seeds_and_images_are_drawn_anew() -> None:
-    """600 experiments of 8 seeds and 60 images, of which both have an effect of their own on each side; the spread's own error is 3 %."""
+    """600 experiments have 8 seeds and 60 images, with an effect of their own on each side.
+
+    The spread's own error is 3 %.
+    """
     draw, seeds, images = np.random.default_rng(2), 8, 60
     gains, two_way, by_seeds = [], [], []
     for _ in range(600):
@@ -132,7 +138,7 @@ def test_one_seed_or_one_image_has_no_two_way_error() -> None:
 
 @pytest.mark.parametrize(("pairs", "known"), [(7, 0.30), (10, 0.66)])
 def test_a_gain_of_one_deviation_is_found_as_often_as_the_design_says(pairs: int, known: float) -> None:
-    """By sign flips under Holm's strictest step of two comparisons."""
+    """The test is by sign flips under Holm's strictest step of two comparisons."""
     assert power(pairs, 1.0, 0.025) == pytest.approx(known, abs=0.015)
 
 
@@ -149,25 +155,21 @@ def test_the_power_of_the_t_test_is_the_share_of_simulated_experiments_that_reje
 
 
 def test_overlap_costs_the_resampled_t_test_the_power_of_pairs_that_are_not_independent() -> None:
-    """Ten pairs with an overlap of 0.3 have the noncentrality of 2.5 independent ones, on nine degrees of freedom."""
+    """Ten pairs with an overlap of 0.3 have the noncentrality of 2.5 independent ones, at nine degrees."""
     drawn = np.random.default_rng(9).normal(0, 1, (20_000, 10))
-    spread = (
-        1.0 + (drawn - drawn.mean(1, keepdims=True)) * 2 + drawn.mean(1, keepdims=True) * 2
-    )  # both as wide as their variance is said to be
+    # Both parts are as wide as their variance is said to be.
+    spread = 1.0 + (drawn - drawn.mean(1, keepdims=True)) * 2 + drawn.mean(1, keepdims=True) * 2
     assert power(10, 1.0, 0.05, "resampled-t", 0.3) == pytest.approx(
         (stats.ttest_1samp(spread, 0, axis=1).pvalue <= 0.05).mean(), abs=0.012
     )
     assert power(10, 1.0, 0.05, "resampled-t") == power(10, 1.0, 0.05, "paired-t")
 
 
-def test_sign_flips_find_nothing_where_they_cannot_reject_and_reject_a_true_null_as_often_as_they_have_p_values() -> (
-    None
-):
+def test_sign_flips_never_reject_too_few_pairs_and_a_true_null_as_often_as_they_have_p_values() -> None:
     assert power(1, 9.0, 0.5) == power(5, 9.0, 0.05) == 0
     assert power(6, 50.0, 0.05) == 1
-    assert power(8, 0.0, 0.05) == pytest.approx(
-        12 / 256, abs=0.014
-    )  # of 256 flips, 12 are the most that 5 % hold
+    # 12 of 256 flips are the most that 5 % hold.
+    assert power(8, 0.0, 0.05) == pytest.approx(12 / 256, abs=0.014)
 
 
 # looking on, and planning
@@ -237,7 +239,7 @@ def test_so_many_pairs_are_needed_as_the_design_says_and_one_fewer_cannot_reject
 def test_the_minimum_detectable_gain_is_found_as_often_as_it_says(
     pairs: int, alpha: float, power: float
 ) -> None:
-    """20,000 experiments drawn with that gain; the share has a standard error below 0.003."""
+    """20,000 experiments are drawn with that gain; the share's standard error is below 0.003."""
     sd = 0.7
     gain = minimum_detectable_gain(pairs, sd, alpha=alpha, power=power)
     drawn = np.random.default_rng(5).normal(gain, sd, size=(20_000, pairs))
@@ -246,9 +248,7 @@ def test_the_minimum_detectable_gain_is_found_as_often_as_it_says(
     assert found.mean() == pytest.approx(power, abs=0.012)
 
 
-def test_the_minimum_detectable_gain_scales_with_the_deviation_and_approaches_the_normal_s_for_many_pairs() -> (
-    None
-):
+def test_the_minimum_detectable_gain_scales_with_the_deviation_and_nears_the_normal_s() -> None:
     one = minimum_detectable_gain(10, 1.0, alpha=0.05, power=0.8)
     assert minimum_detectable_gain(10, 2.5, alpha=0.05, power=0.8) == pytest.approx(2.5 * one)
     normal = float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / math.sqrt(2000)
@@ -256,7 +256,7 @@ def test_the_minimum_detectable_gain_scales_with_the_deviation_and_approaches_th
 
 
 def test_the_minimum_detectable_gain_of_ten_pairs_is_the_textbooks() -> None:
-    """Cohen's tables: 10 pairs at 5 %, two-sided, have 80 % power at an effect of about one deviation (0.996)."""
+    """Cohen's tables give 10 pairs at 5 %, two-sided, 80 % power at an effect of 0.996 deviations."""
     assert minimum_detectable_gain(10, 1.0, alpha=0.05, power=0.8) == pytest.approx(0.996, abs=0.002)
 
 

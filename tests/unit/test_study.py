@@ -1,4 +1,4 @@
-"""What follows from a study without running anything: its seeds, its candidates, its runs and its identity."""
+"""The seeds, candidates, runs and identity that follow from a study without running it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VALUES = {"task.learning_rate": 0.1, "task.epochs": 3}
 
 @pytest.fixture
 def made(tmp_path: Path) -> Any:
-    """Makes a study of BASE with some parts changed; `confirm={"seeds": 12}` changes that key alone."""
+    """Make a study of BASE with some parts changed; `confirm={"seeds": 12}` changes that key alone."""
 
     def make(**parts: Any) -> Study:
         whole = {
@@ -101,7 +101,10 @@ def test_an_a_a_control_is_tested_only_where_the_family_names_it(made: Any) -> N
 def test_each_finalist_of_each_arm_in_the_family_is_compared_at_each_endpoint(
     made: Any, finalists: int, comparisons: int
 ) -> None:
-    """Two endpoints; a repeat has as many finalists as the arm that it repeats; no arm has more than its 4 candidates."""
+    """There are two endpoints. A repeat has as many finalists as the arm that it repeats.
+
+    No arm has more than its 4 candidates.
+    """
     assert (
         made(search={"finalists": finalists}, analysis={"family": ["additive", "again"]}).comparisons
         == comparisons
@@ -122,7 +125,7 @@ def test_drawn_pools_that_would_share_a_seed_are_refused(made: Any, monkeypatch:
 
 
 def test_all_arms_are_confirmed_on_the_same_seeds_and_a_repeat_on_its_own(made: Any) -> None:
-    pools = made().pools
+    pools = {name: arm.seeds for name, arm in made().arms.items()}
     assert pools["dense"] == pools["additive"]
     assert not set(pools["again"]) & set(pools["dense"])
 
@@ -149,7 +152,7 @@ def test_an_included_seed_comes_first_in_the_confirmation_and_nowhere_else(made:
 
 def test_another_study_seed_draws_other_seeds(made: Any) -> None:
     one, other = made(), made(seed=2)
-    assert not set(one.pools["dense"][1:]) & set(other.pools["dense"][1:])
+    assert not set(one.arms["dense"].seeds[1:]) & set(other.arms["dense"].seeds[1:])
     assert not set(one.search_seeds) & set(other.search_seeds)
 
 
@@ -193,7 +196,7 @@ def test_the_ends_of_an_arm_move_one_searched_setting_at_a_time(made: Any) -> No
     low, rate, epochs = (
         {"task.learning_rate": r, "task.epochs": e} for r, e in ((0.03, 2), (0.3, 2), (0.03, 4))
     )
-    assert [candidate.values for candidate in made().ends("additive")] == [low, rate, epochs]
+    assert [candidate.values for candidate in made().arms["additive"].ends] == [low, rate, epochs]
 
 
 @pytest.mark.parametrize(

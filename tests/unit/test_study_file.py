@@ -1,4 +1,7 @@
-"""A study's file: how its YAML is read, how it is found, the shipped ones and their schema, and that no file crashes the reader."""
+"""A study's file: how its YAML is read, how it is found, and that no file crashes the reader.
+
+The shipped studies and their schema are tested too.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,7 @@ def test_a_shipped_study_says_in_a_comment_what_each_key_is(path: Path) -> None:
     ],
 )
 def test_yaml_is_read_by_the_words_of_yaml_1_2(tmp_path: Path, text: str, value: object) -> None:
-    """Left apart: 0x10 and 0o10, which a study has no use for, stay texts."""
+    """0x10 and 0o10 stay texts: a study has no use for them."""
     read = values_of(f"a: {text}", tmp_path)["a"]
     assert read == value
     assert type(read) is type(value)

@@ -1,4 +1,4 @@
-"""Studies over several tasks: every arm on each of them, under names of its own, with one correction over all."""
+"""Studies over several tasks: every arm on each of them, under its own name, with one correction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EXPANDED = [f"{arm}@{task}" for task in ("wine", "digits") for arm in ("dense", 
 
 
 def changed(place: str, value: Any) -> dict[str, Any]:
-    """BASE with one key changed, or taken out where the value is None."""
+    """Return BASE with one key changed, or taken out where the value is None."""
     whole = json.loads(json.dumps(BASE))
     inner = whole
     *path, last = place.split(".")
@@ -64,7 +64,7 @@ def study(values: dict[str, Any] = BASE) -> Study:
 
 
 def refused(folder: Path, values: dict[str, Any]) -> str:
-    """Why a study will not do, without the file's name."""
+    """Return the message that refuses a study, without the file's name."""
     path = folder / "made.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     with pytest.raises(RejectStudy) as error:
@@ -76,11 +76,9 @@ def test_every_arm_is_on_every_task_task_by_task_in_the_order_of_the_file() -> N
     it = study()
     assert list(it.arms) == EXPANDED
     assert it.tasks == ["wine", "digits"]
-    assert [(it.arms[arm].base, it.arms[arm].task) for arm in ("set@wine", "dense")] == [
-        ("set", "wine"),
-        ("dense", ""),
-    ]
-    assert (it.arms["again@wine"].repeats, it.arms["narrow@digits"].match.arm) == ("set@wine", "set@digits")  # pyright: ignore[reportOptionalMemberAccess]
+    assert (it.arms["set@wine"].base, it.arms["set@wine"].task) == ("set", "wine")
+    assert it.arms["again@wine"].repeats is it.arms["set@wine"]
+    assert it.arms["narrow@digits"].follows is it.arms["set@digits"]
 
 
 def test_a_study_without_tasks_has_one_that_is_not_named() -> None:
@@ -155,7 +153,7 @@ IDENTITIES = {
     "quickstart": ("8bf3cc9a4518938a", 124, "4750d4b739b77ad8"),
     "cifar10": ("4dd656be882397ee", 470, "daf942d7c4694f89"),
 }
-"""Of the shipped studies before there were tasks: the identity, how many runs they have, and a hash of their ids."""
+"""The shipped studies as they were before there were tasks: identity, number of runs, hash of the ids."""
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
@@ -196,7 +194,7 @@ def test_a_ledger_keeps_the_order_of_the_tasks_and_gives_the_study_back() -> Non
 def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
     before: dict[str, Any], place: str, value: object, grows: bool
 ) -> None:
-    """More tasks would be more tests of what has been looked at, until one across them holds."""
+    """More tasks would be more tests of data that has been looked at, until one test across them holds."""
     one, other = study(before).identity, study(changed(place, value)).identity
     assert changes(one, other)
     assert all(growth(one, other)) is grows
@@ -253,7 +251,8 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
         (
             "arms.narrow.match",
             {"arms": "set"},
-            "arms.narrow.match.arms: no such setting. Did you mean 'arm'?\n    match takes: arm, at, settings.",
+            "arms.narrow.match.arms: no such setting. Did you mean 'arm'?\n"
+            "    match takes: arm, at, settings.",
         ),
         (
             "arms.more",
@@ -281,20 +280,20 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
         (
             "arms.narrow.match.settings",
             ["task.momentm"],
-            "arms.narrow.match.settings.0: must be a setting that 'narrow' and 'set' both have: none of the policies, or one of the task; "
-            "it is 'task.momentm'. Did you mean 'task.momentum'?",
+            "arms.narrow.match.settings.0: must be a setting that 'narrow' and 'set' both have: "
+            "none of the policies, or one of the task; it is 'task.momentm'. Did you mean 'task.momentum'?",
         ),
         (
             "arms.more",
             {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["policy.zeta"]}},
-            "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: policy.epsilon, or one of the task; "
-            "it is 'policy.zeta'.",
+            "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: "
+            "policy.epsilon, or one of the task; it is 'policy.zeta'.",
         ),
         (
             "arms.more",
             {"policy": {"name": "static-sparse"}, "match": {"arm": "set", "settings": ["epsilon"]}},
-            "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: policy.epsilon, or one of the task; "
-            "it is 'epsilon'. Did you mean 'policy.epsilon'?",
+            "arms.more.match.settings.0: must be a setting that 'more' and 'set' both have: "
+            "policy.epsilon, or one of the task; it is 'epsilon'. Did you mean 'policy.epsilon'?",
         ),
         (
             "arms.narrow.match.settings",
@@ -384,7 +383,7 @@ def test_what_is_wrong_with_a_setting_that_is_taken_is_told_where_it_is_written(
 
 
 def test_what_this_arm_alone_cannot_do_with_a_setting_it_takes_is_told_at_match(tmp_path: Path) -> None:
-    """A network with dropout in its own place is fine in `set`, and a wide ResNet takes none."""
+    """A network with dropout in its own place suits `set`, but a wide ResNet takes none."""
     values = changed("tasks", {})
     values["task"]["data"] = "digits"
     values["arms"]["set"]["task"]["dropout"] = {"low": 0.1, "high": 0.5}
@@ -429,8 +428,8 @@ def test_splits_that_are_drawn_anew_need_the_test_that_corrects_for_it(
     values["analysis"]["test"] = test
     told = refused(tmp_path, values)
     assert (
-        f"analysis.test: must be resampled-t, because each seed draws its test set from the same rows ({place[: -len('.resample')]}"
-        in told
+        "analysis.test: must be resampled-t, because each seed draws its test set from the same rows"
+        f" ({place[: -len('.resample')]}" in told
     )
     assert f"such pairs are not independent, and {test} would" in told
 
@@ -442,7 +441,7 @@ def test_the_corrected_test_needs_splits_that_are_drawn_anew(tmp_path: Path) -> 
 
 
 def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples() -> None:
-    """Of wine's 178 rows a quarter is 44 to the even; the other 134 are trained on, or 100 of them."""
+    """A quarter of wine's 178 rows is 44, rounded to even; the other 134 are trained on, or 100 of them."""
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     it = study(values)
@@ -454,7 +453,10 @@ def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples(
 
 
 def test_a_claim_across_tasks_takes_as_many_of_them_as_the_report_will_ask_for() -> None:
-    """Two arms are tested, and under Holm at 5 % two signed-rank tests take 7 tasks: 2 / 2^7 is below 0.05 / 2, and 2 / 2^6 is not."""
+    """Two arms are tested, and under Holm at 5 % two signed-rank tests take 7 tasks.
+
+    2 / 2^7 is below 0.05 / 2, and 2 / 2^6 is not.
+    """
     told = warnings(study())
     assert "2 tasks: a claim across tasks needs 7" in told[0]
     assert "2 comparisons across tasks" in told[0]
@@ -474,26 +476,32 @@ def test_a_claim_across_tasks_takes_as_many_of_them_as_the_report_will_ask_for()
 def test_a_pair_that_is_tested_both_ways_is_one_comparison_twice_and_refused(tmp_path: Path) -> None:
     told = refused(tmp_path, changed("analysis.against", {"set": ["narrow"], "narrow": ["set"]}))
     assert (
-        "analysis.against.narrow.0: is the comparison that 'set' has with 'narrow', with the other sign: leave one of them out."
-        in told
+        "analysis.against.narrow.0: is the comparison that 'set' has with 'narrow', with the other sign:"
+        " leave one of them out." in told
     )
     assert study(changed("analysis.against", {"set": ["narrow"]})).comparisons == 10
 
 
 def of_arms(arms: dict[str, Any], **task: Any) -> list[str]:
-    """What is warned of arms beside a dense one."""
+    """Return the warnings about arms beside a dense one."""
     values = changed("arms", {"dense": {"policy": {"name": "dense"}}, **arms})
     values["task"] |= task
     return [line for line in warnings(study(values)) if line.startswith("arms.")]
 
 
 def test_a_sparse_arm_whose_layers_are_all_dense_is_told_with_the_tasks_on_which_it_is() -> None:
-    """Of mlp-40-40 the layer between has 1,600 places, which 20 x (40 + 40) fill; the first one of digits has 2,560 for 20 x 104."""
+    """The middle layer of mlp-40-40 has 1,600 possible connections, which 20 x (40 + 40) fill.
+
+    The first one of digits has 2,560 for 20 x 104.
+    """
 
     def sparse(epsilon: Any) -> dict[str, Any]:
         return {"set": {"policy": {"name": "set", "epsilon": epsilon}}}
 
-    said = "all its layers are dense, so that nothing is removed or rewired; take a smaller epsilon or a wider network."
+    said = (
+        "all its layers are dense, so that nothing is removed or rewired;"
+        " take a smaller epsilon or a wider network."
+    )
     assert of_arms(sparse(19)) == []
     assert of_arms(sparse(20)) == [f"arms.set@wine: {said}"]
     assert of_arms(sparse(40)) == [f"arms.set: {said}"]
@@ -531,7 +539,10 @@ def test_a_keep_ratio_that_stays_mild_is_told_with_the_value_that_would_take_it_
     policy: dict[str, Any], epochs: int, lowest: str, advice: str | None
 ) -> None:
     (line,) = of_arms({"ratio": {"policy": policy}}, epochs=epochs)
-    mild = f"arms.ratio: its keep ratio stays at {lowest} or above in all {epochs} epochs: none is trained at high sparsity."
+    mild = (
+        f"arms.ratio: its keep ratio stays at {lowest} or above in all {epochs} epochs:"
+        " none is trained at high sparsity."
+    )
     assert line == (f"{mild} For 0.1 it takes {advice}." if advice else mild)
     if advice:
         setting, value = advice.removeprefix("policy.").split(" of ")
@@ -546,7 +557,8 @@ def test_arms_of_which_the_same_is_true_are_told_in_one_line() -> None:
     values["search"] |= {"proposer": "tpe", "generation": 16}
     told = [line for line in warnings(study(values)) if "tpe" in line]
     assert told == [
-        "arms.dense, arms.other: all their candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
+        "arms.dense, arms.other: all their candidates are proposed before a score is known;"
+        " tpe needs a smaller search.generation or lag."
     ]
 
 

@@ -1,4 +1,7 @@
-"""Tables of one's own: every format gives the same rows, and what cannot be trained on is refused by file, column and next step."""
+"""Tables of one's own: every format gives the same rows.
+
+What cannot be trained on is refused with the file, the column and the next step.
+"""
 
 from __future__ import annotations
 
@@ -132,8 +135,8 @@ def test_words_are_classes_in_the_order_of_the_labels(
     assert arrays.train_labels.tolist() == (CLASSES[:25] - 1).tolist()
     said = refused(tmp_path, f"t.{suffix}", capsys, "--split", "held")
     assert (
-        "target column 'class' holds words. Say in which order: labels: [high, low, mid] (--labels high low mid)."
-        in said
+        "target column 'class' holds words. Say in which order: labels: [high, low, mid]"
+        " (--labels high low mid)." in said
     )
 
 
@@ -264,27 +267,42 @@ def test_the_command_names_the_matrix_of_a_mat(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (["a,class", "1,1", ",2"], "column 'a': missing values (1), the first in row 2. Fill them in, or leave those rows"),
+        (["a,class", "1,1", ",2"],
+         "column 'a': missing values (1), the first in row 2. Fill them in, or leave those rows"),
         (["a,class", "1,1", "nan,2"], "column 'a': missing values (1)"),
         (["a,class", "1,1", "2,"], "target column 'class': missing values (1), the first in row 2."),
-        (["a,b,class", "1,3,1", "2,3,2"], "column 'b': the same in every row. To train without, declare constant: drop (--constant drop)."),
-        (["a,b,class", "4,3,1", "4,3,2"], "columns 'a', 'b': the same in every row. There is nothing to tell"),
-        (["a,class", "1,1", "red,2"], "column 'a' holds 'red' in row 2, which is no number. Write its categories as columns of 0 and 1"),
-        (["a,class", "1,1", "?,2"], "column 'a' holds '?' in row 2, which is no number. A missing value has to be filled in, or its row"),
-        (["a,class", '"1,5",1', '"2,5",2'], "column 'a' holds '1,5' in row 1, which is no number. A decimal comma has to be written as a"),
-        (["a;class", "1,5;1", "2,5;2"], "has one column, and ';' in its name: columns are separated by commas."),
-        (["a\tclass", "1\t1", "2\t2"], "has one column, and tabs in its name: columns are separated by commas."),
-        (["a,class", "2020-01-01,1", "2020-01-02,2"], "column 'a' holds '2020-01-01' in row 1, which is no number."),
-        (["a,class", "1,1", "inf,2"], "column 'a': values are infinite, or beyond float32, the first in row 2."),
-        (["a,class", "1,1", "1e300,2"], "column 'a': values are infinite, or beyond float32, the first in row 2."),
-        (["a,class", "1,1", "2,1.5"], "target column 'class' holds 1.5 in row 2; classes are whole numbers, or words with labels."),
+        (["a,b,class", "1,3,1", "2,3,2"],
+         "column 'b': the same in every row. To train without, declare constant: drop (--constant drop)."),
+        (["a,b,class", "4,3,1", "4,3,2"],
+         "columns 'a', 'b': the same in every row. There is nothing to tell"),
+        (["a,class", "1,1", "red,2"],
+         "column 'a' holds 'red' in row 2, which is no number. Write its categories as columns of 0 and 1"),
+        (["a,class", "1,1", "?,2"],
+         "column 'a' holds '?' in row 2, which is no number. A missing value has to be filled in, or its "
+         "row"),
+        (["a,class", '"1,5",1', '"2,5",2'],
+         "column 'a' holds '1,5' in row 1, which is no number. A decimal comma has to be written as a"),
+        (["a;class", "1,5;1", "2,5;2"],
+         "has one column, and ';' in its name: columns are separated by commas."),
+        (["a\tclass", "1\t1", "2\t2"],
+         "has one column, and tabs in its name: columns are separated by commas."),
+        (["a,class", "2020-01-01,1", "2020-01-02,2"],
+         "column 'a' holds '2020-01-01' in row 1, which is no number."),
+        (["a,class", "1,1", "inf,2"],
+         "column 'a': values are infinite, or beyond float32, the first in row 2."),
+        (["a,class", "1,1", "1e300,2"],
+         "column 'a': values are infinite, or beyond float32, the first in row 2."),
+        (["a,class", "1,1", "2,1.5"],
+         "target column 'class' holds 1.5 in row 2; classes are whole numbers, or words with labels."),
         (["a,class", "1,1", "2,inf"], "target column 'class' holds inf in row 2; classes are whole numbers"),
         (["a,class", "1,4", "2,4"], "target column 'class' holds 4 alone; there is nothing to tell apart."),
-        (["a,clas", "1,1", "2,2"], "has no column 'class'. Did you mean 'clas'? Its columns are 'a', 'clas'."),
+        (["a,clas", "1,1", "2,2"],
+         "has no column 'class'. Did you mean 'clas'? Its columns are 'a', 'clas'."),
         (["class", "1", "2"], "has no column beside 'class'"),
         (["a,class"], "holds no row."),
         (["a,a,class", "1,2,1", "3,4,2"], "column 'a' stands twice."),
-        ([",a,class", "0,2,1", "1,4,2"], "column 1 has no name in the first line. (pandas writes its index so"),
+        ([",a,class", "0,2,1", "1,4,2"],
+         "column 1 has no name in the first line. (pandas writes its index so"),
         (["a,class", "1,1", "2"], "cannot be read as .csv: CSV parse error: Expected 2 columns, got 1"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The whole procedure under the null, a few studies of it; `benchmarks/type_one.py` plays two thousand."""
+"""A few studies of the whole procedure under the null; `benchmarks/type_one.py` plays two thousand."""
 
 from __future__ import annotations
 
@@ -33,5 +33,8 @@ def test_the_luck_of_the_search_is_in_its_own_scores_and_not_in_the_confirmation
 
 
 def test_one_comparison_of_independent_noise_rejects_as_often_as_its_p_values_allow() -> None:
-    """Of 1,024 flips of ten pairs, 50 are the most that 5 % hold; one arm at two endpoints halves alpha, and 24 hold."""
+    """50 of 1,024 flips of ten pairs are the most that 5 % hold.
+
+    One arm at two endpoints halves alpha, which holds 24.
+    """
     assert expected(10, 1, 0.05) == pytest.approx(1 - (1 - 24 / 1024) ** 2, abs=0.003)

@@ -1,4 +1,4 @@
-"""The backbone against published numbers, and against a plain reading of the paper."""
+"""The backbone against published numbers and against a plain reading of the paper."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_computes_what_a_plain_reading_of_the_paper_computes(ratio: float) ->
 
 
 def copy_weights(ours: torch.nn.Module, plain: PlainWideResNet) -> None:
-    """Both list their parameters block by block; only the names differ."""
+    """Copy the weights: both networks list their parameters block by block, under other names."""
     source = ours.state_dict()
     for name, parameter in plain.named_parameters():
         name = name.replace(".0.scale", ".scale").replace(".0.bias", ".bias") if "site" in name else name

@@ -81,7 +81,9 @@ def updating(view: View) -> Callable[[bool], int]:
     drawn: dict[str, tuple[str, str]] = {}
 
     def report(reading: Reading, compared: Sequence[Compared]) -> tuple[str, str]:
-        stands = repr((reading.declared, sorted(reading.plan.results), reading.failures, reading.looks, compared))
+        stands = repr(
+            (reading.declared, sorted(reading.plan.results), reading.failures, reading.looks, compared)
+        )
         if stands not in drawn:  # the last update is made twice, to see that nothing is left
             drawn.clear()
             drawn[stands] = page_and_note(reading, compared)
@@ -100,7 +102,16 @@ class Follower:
         """`hint` says how to bring MLflow up to date later."""
         self.say, self.hint = ledger.say, hint
         self.log: IO[Any] = tempfile.TemporaryFile("w+")  # noqa: SIM115  (it lives as long as the process)
-        command = [sys.executable, "-m", "sweep", "sync", f"{ledger.study}.yaml", "--store", place, "--follow"]
+        command = [
+            sys.executable,
+            "-m",
+            "sweep",
+            "sync",
+            f"{ledger.study}.yaml",
+            "--store",
+            place,
+            "--follow",
+        ]
         self.process = subprocess.Popen(
             command,
             # the address may hold a password, which has no place on a command line

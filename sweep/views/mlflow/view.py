@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from sweep.gains.comparisons import keep_ratios
-from sweep.gains.seeds import first_place
 from sweep.gains.rows import Compared
+from sweep.gains.seeds import first_place
 from sweep.ledger.ledger import Ledger
 from sweep.planning.work import Cohort
 from sweep.views.mlflow.client import EPOCH_ZERO_MS, NAME, Experiment, TrackedRun

@@ -1,4 +1,7 @@
-"""Policies that go wrong, and a process that dies at a chosen place: on PYTHONPATH, Python imports this in every process of a sweep."""
+"""Policies that go wrong, and a process that dies at a chosen point.
+
+Python imports this file in every process of a sweep that has this folder on its PYTHONPATH.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from trainer.policies.keep_ratio import KeepRatioPolicy
 
 @dataclass
 class Faulty(KeepRatioPolicy):
-    """Dense, until its second epoch has ended."""
+    """A dense policy that goes wrong after its second epoch."""
 
     how: str = field(kw_only=True)
 
@@ -60,6 +63,7 @@ if folder := os.environ.get("DIE_ONCE"):
 
     import threading
 
+    from sweep.cluster.reports import Report
     from sweep.cluster.worker import Worker
 
     set_up, step = Worker.__init__, Worker.step
@@ -71,9 +75,9 @@ if folder := os.environ.get("DIE_ONCE"):
             die("reset")
         set_up(self, *arguments)
 
-    def die_when_idle(self: Worker) -> dict[str, Any]:
+    def die_when_idle(self: Worker) -> Report:
         report = step(self)
-        if report["state"] == "ended":
+        if report.state == "ended":
             threading.Timer(
                 0.002, die, ["idle"]
             ).start()  # after the answer was given, before the next question
