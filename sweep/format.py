@@ -1,8 +1,9 @@
-"""Numbers as text for people: durations, points and probabilities."""
+"""Values as text: durations, points and probabilities for people, strict JSON for machines."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 
 def duration(seconds: float | None) -> str:
@@ -14,3 +15,28 @@ def duration(seconds: float | None) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def points(value: float | None, digits: int = 2) -> str:
+    """A share in points, with its sign."""
+    if value is None:
+        return "-"
+    if math.isfinite(value):
+        return f"{100 * value:+.{digits}f}"
+    return "+∞" if value > 0 else "-∞"
+
+
+def probability(value: float | None) -> str:
+    """A p-value in three digits."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def plain_json(value: Any) -> Any:
+    """Plain JSON values: what is no number is null, and what has no end is said in words."""
+    if isinstance(value, dict):
+        return {key: plain_json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value

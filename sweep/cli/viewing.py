@@ -63,9 +63,10 @@ def export(
     from sweep.views.report.page import Report
 
     with errors(study, store):
-        found = Report.of(Reading(ledger_of(study, store)))
+        reading = Reading(ledger_of(study, store))
+        found = Report.of(reading).findings
         rows = files.export(
-            found.findings, to.absolute(), lambda table, done: say(f"{table}: {done:,} rows so far")
+            reading, found, to.absolute(), lambda table, done: say(f"{table}: {done:,} rows so far")
         )
         if as_json:
             print_json({"to": str(to), "rows": rows})

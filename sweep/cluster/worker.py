@@ -119,7 +119,13 @@ class Worker:
         yield Ended(run_id=job.run_id, said=self._lines(), result=result_of(attempt.folder, attempt.outcome))
 
     def _failed(
-        self, reason: str, *, trace: str = "", damaged: bool = False, machine: bool = False, blame: bool = True
+        self,
+        reason: str,
+        *,
+        trace: str = "",
+        damaged: bool = False,
+        machine: bool = False,
+        blame: bool = True,
     ) -> Failed:
         log = self.attempt.log if self.attempt else self._said
         log += [trace] if trace else []

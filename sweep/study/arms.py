@@ -145,8 +145,13 @@ class ResolvedArm:
 
 
 def named(base: str, task: str) -> str:
-    """The name of an arm on a task. It is made here alone, and taken apart nowhere."""
+    """The name of an arm on a task; empty tasks are not named."""
     return f"{base}@{task}" if task else base
+
+
+def without_task(name: str, task: str) -> str:
+    """An arm's or a candidate's name where the heading says on which task it is."""
+    return name.replace(f"@{task}", "", 1) if task else name
 
 
 def resolve(contents: Contents, seeds: Callable[[str], list[int]]) -> dict[str, ResolvedArm]:

@@ -131,8 +131,7 @@ def made(store: Path, name: str, parts: dict[str, Any], most: int | None = None)
 def written(store: Path, name: str, to: Path) -> dict[str, int]:
     """Export the study as `sweep export` does; return the number of rows of each table."""
     reading = Reading(Ledger(str(store), name, lambda _: None))
-    compared = reading.compare()
-    return export(reading, Report.of(reading, compared).numbers, compared, to, lambda _table, _rows: None)
+    return export(reading, Report.of(reading).findings, to, lambda _table, _rows: None)
 
 
 def age(store: Path, name: str) -> None:

@@ -43,13 +43,11 @@ def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of that ledger, with one more comparison that has wild words and an endless interval."""
     to = tmp_path_factory.mktemp("export") / "deep" / "out"
     reading = Reading(Ledger(str(store), "wild", lambda _: None))
-    compared = reading.compare()
-    endless = replace(
-        compared[0], arm=WORDS, ci_low=-math.inf, ci_high=math.inf, gain=math.nan, missing=[WORDS, ""]
-    )
-    numbers = Report.of(reading, compared).numbers
-    numbers["comparisons"][0] |= {"arm": WORDS, "ci_low": -math.inf, "ci_high": math.inf, "gain": math.nan}
-    rows = exports.export(reading, numbers, [*compared, endless], to, lambda _table, _rows: None)
+    found = Report.of(reading).findings
+    wild: dict[str, Any] = {"arm": WORDS, "ci_low": -math.inf, "ci_high": math.inf, "gain": math.nan}
+    endless = replace(found.comparisons[0], **wild, missing=[WORDS, ""])
+    more = replace(found, comparisons=[*found.comparisons, endless])
+    rows = exports.export(reading, more, to, lambda _table, _rows: None)
     assert {name: pq.read_metadata(to / f"{name}.parquet").num_rows for name in TABLES} == rows
     return to
 
@@ -57,15 +55,13 @@ def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_shows_what_was_chosen_and_says_that_a_diverged_run_counts_as_0(store: Path) -> None:
     report = Report.of(Reading(Ledger(str(store), "wild", lambda _: None)))
     assert "a diverged run counts as 0" in page(report)
-    for arm in report.numbers["arms"]:
-        arm["diverged"], arm["settings"] = 0, {}
-    assert "a diverged run counts as 0" not in page(report)
-    assert '<th class="text">chosen</th>' not in page(report)
-    report.numbers["arms"][0]["settings"] = {
-        "policy.epsilon": 5.2000001,
-        "task.learning_rate": 0.02123,
-        "task.model": "mlp-13-14",
-    }
+    arms = [replace(arm, diverged=0, settings={}) for arm in report.findings.arms]
+    plain = replace(report, findings=replace(report.findings, arms=arms))
+    assert "a diverged run counts as 0" not in page(plain)
+    assert '<th class="text">chosen</th>' not in page(plain)
+    chosen = {"policy.epsilon": 5.2000001, "task.learning_rate": 0.02123, "task.model": "mlp-13-14"}
+    arms[0] = replace(arms[0], settings=chosen)
+    report = replace(report, findings=replace(report.findings, arms=arms))
     assert '<th class="text">chosen</th>' in page(report)
     assert '<td class="text">epsilon 5.2, learning_rate 0.0212, model mlp-13-14</td>' in page(report)
 
@@ -129,10 +125,8 @@ def test_report_and_study_are_strict_json_with_every_word_as_it_was_written(fold
         for name in ("report", "study")
     }
     assert found["report"]["description"] == found["study"]["contents"]["description"] == WORDS
-    assert (
-        found["report"]["comparisons"][0] | {"arm": WORDS, "ci_low": "-inf", "ci_high": "inf", "gain": None}
-        == found["report"]["comparisons"][0]
-    )
+    endless = found["report"]["comparisons"][-1]
+    assert endless | {"arm": WORDS, "ci_low": "-inf", "ci_high": "inf", "gain": None} == endless
     assert WORDS in (folder / "README.md").read_text(encoding="utf-8")
     assert found["study"]["searched"] == {
         "additive": {"task.learning_rate": {"choice": [0.1, 1e18], "whole": False}}

@@ -19,6 +19,7 @@ from sweep.planning.plan import Plan
 from sweep.planning.work import Result, Run
 from sweep.statistics.paired import across_tasks, holm, paired_comparison
 from sweep.study.study import Study
+from sweep.views.report.findings import Comparison, Findings
 from sweep.views.report.words import across_cells, answer, cautions, cells, header, markdown, ranked
 from tests.unit.simulated import plan_of, propose_all, study_of, take
 from trainer.randomness import uniform
@@ -73,22 +74,25 @@ def runs_of(plan: Plan, arm: str) -> list[str]:
     return [plan.study.run(candidate, "confirm", seed).run_id for seed in plan.study.arms[arm].seeds]
 
 
-def numbers_of(it: Study, rows: list[Compared]) -> dict[str, Any]:
-    """Return the numbers that the words are made of, as `findings` gives them."""
-    analysis = {**it.analysis.model_dump(mode="json"), "comparisons": it.comparisons, "pairs": SEEDS}
-    return {
-        "analysis": analysis,
-        "tasks": list(it.contents.tasks),
-        "baselines": it.baselines,
-        "keep_ratios": keep_ratios(it),
-        "resampled": any(row.overlap for row in rows),
-        "comparisons": [{**asdict(row), "finalists": it.arms[row.arm].finalists} for row in rows],
-        "across": [asdict(row) for row in across(it, rows)],
-        "arms": [],
-        "mixed": [],
-        "earlier": [],
-        "hash": "0",
-    }
+def findings_of(it: Study, rows: list[Compared]) -> Findings:
+    """Return what the words are made of, as `findings` gives it."""
+    return Findings(
+        study=it,
+        hash="0",
+        store="",
+        complete=True,
+        runs={},
+        looks=[],
+        extensions=[],
+        arms=[],
+        comparisons=[Comparison.of(it, row) for row in rows],
+        across=across(it, rows),
+        earlier=[],
+        search=[],
+        failures={},
+        versions=[],
+        mixed=[],
+    )
 
 
 # on each task
@@ -248,8 +252,8 @@ def test_a_study_of_one_task_has_nothing_across_tasks() -> None:
 
 def test_the_answer_names_the_task_and_what_holds_across_them() -> None:
     it = study(6, family=["half"])
-    numbers = numbers_of(it, comparisons(played(it, better={"half": 0.5})))
-    first, *found = answer(numbers)
+    report = findings_of(it, comparisons(played(it, better={"half": 0.5})))
+    first, *found = answer(report)
     assert first.startswith("Across 6 tasks half is better than dense at r = 1: a median gain of +")
     assert first.endswith("points, wins on 6, p = 0.0312 after Holm over 1.")
     assert [line.split(" by ")[0] for line in found] == [
@@ -263,28 +267,28 @@ def test_the_answer_names_the_task_and_what_holds_across_them() -> None:
 
 def test_too_few_tasks_are_said_to_be_and_how_many_it_would_take() -> None:
     it = study(3, family=["half", "third"])
-    numbers = numbers_of(it, comparisons(played(it, better={"half": 0.5})))
+    report = findings_of(it, comparisons(played(it, better={"half": 0.5})))
     assert (
-        answer(numbers)[0]
+        answer(report)[0]
         == "3 tasks are too few to claim anything across tasks: 2 comparisons at 0.05 would take 7."
     )
-    assert across_cells(numbers)[0][-1] == "too few tasks to claim anything"
-    assert "| half | dense at r = 1 | 3 | 3 | 0 |" in markdown(numbers)
+    assert across_cells(report)[0][-1] == "too few tasks to claim anything"
+    assert "| half | dense at r = 1 | 3 | 3 | 0 |" in markdown(report)
 
 
 def test_what_was_not_found_is_never_said_to_be_equal() -> None:
     said = "comparisons of the family no difference is shown; how large one could be, their intervals say."
     it = study(7, family=["half", "third"])
-    numbers = numbers_of(it, comparisons(played(it)))
-    assert answer(numbers)[-1] == f"In all 14 {said}"
-    assert answer(numbers)[0].startswith("Across 7 tasks no difference is shown")
-    assert "no difference beyond chance" not in (text := markdown(numbers))
+    report = findings_of(it, comparisons(played(it)))
+    assert answer(report)[-1] == f"In all 14 {said}"
+    assert answer(report)[0].startswith("Across 7 tasks no difference is shown")
+    assert "no difference beyond chance" not in (text := markdown(report))
     assert (
         "p is corrected over the family of 14 (Holm), and the interval is that of the test by itself" in text
     )
     it = study(1, family=["half", "third"])
     one = [row for row in comparisons(played(it, better={"half": 5.0})) if row.task in ("", "a")]
-    assert answer(numbers_of(it, one))[-1] == (
+    assert answer(findings_of(it, one))[-1] == (
         "In the other comparison of the family no difference is shown;"
         " how large one could be, its interval says."
     )
@@ -293,41 +297,41 @@ def test_what_was_not_found_is_never_said_to_be_equal() -> None:
 def test_where_no_policy_moves_a_keep_ratio_none_is_spoken_of() -> None:
     arms = {"dense": ARMS["dense"], "set": {"policy": {"name": "set"}}}
     it = study(2, arms, task={"model": "mlp-20-20"})
-    numbers = numbers_of(it, comparisons(played(it, better={"set": 0.5})))
-    assert "r = 1" not in markdown(numbers)
-    assert header(numbers) == ["arm", "gain", "p", "interval", "±", "pairs"]
+    report = findings_of(it, comparisons(played(it, better={"set": 0.5})))
+    assert "r = 1" not in markdown(report)
+    assert header(report) == ["arm", "gain", "p", "interval", "±", "pairs"]
 
 
 def test_over_resampled_splits_nothing_is_said_of_this_test_set() -> None:
     it = study(2, task={"resample": 0.02}, test="resampled-t", family=["half"])
-    found = answer(numbers_of(it, comparisons(played(it, better={"half": 5.0}))))
+    found = answer(findings_of(it, comparisons(played(it, better={"half": 5.0}))))
     assert all(line.endswith("over resampled splits.") for line in found[1:])
     assert len(found) == 3
 
 
 def test_both_counts_of_parameters_are_shown_where_networks_differ_in_size_and_nowhere_else() -> None:
     it = study(2)
-    numbers = numbers_of(it, rows := comparisons(played(it)))
-    at = header(numbers).index("parameters")
-    lines = [cells(numbers, line) for line in ranked(numbers, "dense@a")]
+    report = findings_of(it, rows := comparisons(played(it)))
+    at = header(report).index("parameters")
+    lines = [cells(report, line) for line in ranked(report, "dense@a")]
     assert {line[0]: line[at] for line in lines} == {
         "half": "500 / 1,000",
         "third": "",
         "slow": "",
         "again (repeat)": "",
     }
-    assert any("another size" in line for line in cautions(numbers))
-    alike = numbers_of(it, [replace(row, parameters=None) for row in rows])
+    assert any("another size" in line for line in cautions(report))
+    alike = findings_of(it, [replace(row, parameters=None) for row in rows])
     assert "parameters" not in header(alike)
     assert not cautions(alike)
 
 
 def test_an_arm_that_is_beside_another_in_a_task_s_table_goes_by_its_name_in_the_study() -> None:
     it = study(2)
-    numbers = numbers_of(it, comparisons(played(it)))
-    assert {line[0] for line in (cells(numbers, line) for line in ranked(numbers, "slow@b"))} == {
+    report = findings_of(it, comparisons(played(it)))
+    assert {line[0] for line in (cells(report, line) for line in ranked(report, "slow@b"))} == {
         "dense",
         "half",
         "third",
     }
-    assert not math.isnan(numbers["across"][0]["median_gain"])
+    assert not math.isnan(report.across[0].median_gain or 0.0)

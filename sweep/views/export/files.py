@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 import shutil
@@ -17,8 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.errors import RejectStudy
-from sweep.gains.across import across
-from sweep.gains.rows import Compared
 from sweep.views.export.tables import (
     RunRow,
     across_table,
@@ -31,6 +28,7 @@ from sweep.views.export.tables import (
     table_schema,
 )
 from sweep.views.reading import Reading
+from sweep.views.report.findings import Findings
 from trainer.rows import EndpointRow, EpochRow
 from trainer.store import StoreError
 
@@ -51,13 +49,12 @@ FILES = (MARK, *(f"{name}.parquet" for name in ABOUT), "report.json", "README.md
 
 
 def export(
-    reading: Reading,
-    numbers: dict[str, Any],
-    compared: list[Compared],
-    to: Path,
-    progress: Callable[[str, int], None],
+    reading: Reading, found: Findings, to: Path, progress: Callable[[str, int], None]
 ) -> dict[str, int]:
-    """Write everything into a folder, whole or not at all; rows by table. `progress` is told the table and the rows so far."""
+    """Write everything into a folder, whole or not at all; the answer is the number of rows by table.
+
+    `progress` is told the table and the rows so far.
+    """
     with _whole(to) as folder:
         rows: dict[str, int] = {}
         docs: dict[str, pa.Schema] = {}
@@ -70,8 +67,8 @@ def export(
 
         candidates, comparisons, tasks = (
             candidate_table(reading),
-            comparison_table(compared),
-            across_table(across(reading.study, compared)),
+            comparison_table(found.comparisons),
+            across_table(found.across),
         )
         table("epochs", table_schema(EpochRow), epoch_tables(reading))
         table("endpoints", table_schema(EndpointRow), endpoint_tables(reading))
@@ -80,7 +77,7 @@ def export(
         table("comparisons", comparisons.schema, [comparisons])
         table("across", tasks.schema, [tasks])
         texts = {
-            "report.json": _json(strict(numbers)),
+            "report.json": _json(found.as_json()),
             MARK: _json(declared(reading)),
             "README.md": _dictionary(reading, rows, docs),
             "significance.ipynb": _json(notebook(NOTEBOOK.read_text(encoding="utf-8"))),
@@ -174,17 +171,6 @@ def declared(reading: Reading) -> dict[str, Any]:
         "contents": study.contents.model_dump(mode="json"),
         "searched": searched,
     }
-
-
-def strict(value: Any) -> Any:
-    """Plain JSON: what is no number is null, and what has no end is said in words."""
-    if isinstance(value, dict):
-        return {key: strict(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [strict(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value
 
 
 def notebook(source: str) -> dict[str, Any]:
