@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -110,9 +110,8 @@ def run(
             )
         found = studies.load(studies.find(study))
         if slots:
-            found.resources = found.resources.model_copy(
-                update={"workers": min(slots, found.resources.workers or slots)}
-            )
+            workers = min(slots, found.resources.workers or slots)
+            found.resources = replace(found.resources, workers=workers)
         uri, at = (
             uri_of(mlflow_uri, place_of(store)),
             f" --mlflow-uri {shown_uri(mlflow_uri)}" if mlflow_uri else "",

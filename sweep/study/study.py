@@ -14,6 +14,7 @@ from trainer import data
 from trainer.data import Data
 from trainer.models import names
 from trainer.randomness import derive
+from trainer.settings import written
 from trainer.spec import RunSpec, Task
 
 EXACT = 2**53
@@ -66,7 +67,7 @@ class Study:
     def identity(self) -> dict[str, Any]:
         """Everything that decides what is measured, as JSON values: the same however its numbers are written, and without keys that
         were added since ledgers were begun where they are left at what was meant before."""
-        whole = self.contents.model_dump(mode="json")
+        whole = written(self.contents)
         whole["arms"] = {
             name: {key: it for key, it in arm.items() if key != "match" or it}
             for name, arm in whole["arms"].items()

@@ -36,7 +36,7 @@ TASK: dict[str, Any] = {"epochs": 4, "evaluate_every": 2}
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose baseline is searched, with an arm that diverges, one that learns nothing and a repeat: 48 runs."""
     root = tmp_path_factory.mktemp("finished")
-    study = Study("small", Contents.model_validate(study_values(arms=ARMS, analysis=ANALYSIS, task=TASK)))
+    study = Study("small", Contents.read(study_values(arms=ARMS, analysis=ANALYSIS, task=TASK)))
     assert drive(study, root).finished.total() == 48
     return root
 

@@ -36,7 +36,7 @@ def study(
     listed = {chr(ord("a") + i): {"train_size": 60 + i} for i in range(tasks)}
     base = study_of(arms or ARMS, task=task or {}, tasks=listed, confirm={"seeds": SEEDS}).contents
     more = {"endpoints": [1.0], **analysis}
-    return Study("simulated", base.model_copy(update={"analysis": base.analysis.model_copy(update=more)}))
+    return Study("simulated", replace(base, analysis=replace(base.analysis, **more)))
 
 
 def scored(run_id: str) -> float:
@@ -71,7 +71,7 @@ def runs_of(plan: Plan, arm: str) -> list[str]:
 
 def numbers_of(it: Study, rows: list[Compared]) -> dict[str, Any]:
     """What the words are made of, as `findings` gives it."""
-    analysis = {**it.analysis.model_dump(mode="json"), "comparisons": it.comparisons, "pairs": SEEDS}
+    analysis = {**asdict(it.analysis), "comparisons": it.comparisons, "pairs": SEEDS}
     return {
         "analysis": analysis,
         "tasks": list(it.contents.tasks),

@@ -32,6 +32,7 @@ from sweep.views.export.tables import (
 )
 from sweep.views.reading import Reading
 from trainer.rows import EndpointRow, EpochRow
+from trainer.settings import written
 from trainer.store import StoreError
 
 ROWS = 50_000
@@ -162,7 +163,7 @@ def declared(reading: Reading) -> dict[str, Any]:
     study = reading.study
     searched = {
         arm: {
-            setting: {**values.model_dump(mode="json"), "whole": study.whole(source, setting)}
+            setting: {**written(values), "whole": study.whole(source, setting)}
             for setting, values in found.items()
         }
         for arm, it in study.arms.items()
@@ -171,7 +172,7 @@ def declared(reading: Reading) -> dict[str, Any]:
     return {
         "study": study.name,
         "hash": reading.declared["hash"],
-        "contents": study.contents.model_dump(mode="json"),
+        "contents": written(study.contents),
         "searched": searched,
     }
 

@@ -110,7 +110,7 @@ def findings(reading: Reading, compared: Sequence[Compared], drawn: dict[str, Co
             state: states[state] for state in ("completed", "collapsed", "diverged", "failed", "unfinished")
         },
         "analysis": {
-            **analysis.model_dump(mode="json"),
+            **asdict(analysis),
             "family": study.family,
             "comparisons": study.comparisons,
             "pairs": study.confirm.seeds,
