@@ -45,7 +45,7 @@ def study(arms: int, seeds: int, epochs: int) -> Study:
         "confirm": {"seeds": seeds},
         "analysis": {"baseline": "dense", "curve": [0.5, 0.25]},
     }
-    return Study("large", Contents.model_validate(values))
+    return Study("large", Contents.read(values))
 
 
 def make(folder: Path, study: Study) -> None:

@@ -56,7 +56,7 @@ def contents() -> Contents:
         "confirm": {"seeds": SEEDS},
         "analysis": {"baseline": "dense"},
     }
-    return Contents.model_validate(whole)
+    return Contents.read(whole)
 
 
 class Watch:

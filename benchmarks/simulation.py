@@ -125,7 +125,7 @@ def study_of(strategy: Strategy, seed: int) -> Study:
         "confirm": {"seeds": 1},
         "analysis": {"baseline": "dense"},
     }
-    return Study("simulation", Contents.model_validate(whole))
+    return Study("simulation", Contents.read(whole))
 
 
 def regrets(name: str, noise: float, seed: int) -> list[float]:

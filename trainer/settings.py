@@ -1,28 +1,53 @@
-"""Frozen dataclasses read from untrusted JSON: unknown keys, wrong types and values out of range, all reported at once.
+"""Frozen dataclasses read from untrusted JSON or YAML: all that is wrong with the values is told at once.
 
-A field is `name: type` or `name: Annotated[type, check, ...]`, where a check returns why a value will not do, or None. A type may be
-another such dataclass, which an object stands for, alone or beside a plain type.
+A setting is a field: `name: type` or `name: Annotated[type, check, ...]`. A check returns why a value will
+not do, or None. A type may be a list or a mapping of others, or another such dataclass, alone or beside a
+plain type. The text under a field says what the setting means.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
 import math
+import re
+import textwrap
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is wrong at one key. `path` is dotted, as in `policy.step`."""
+Place = tuple[str | int, ...]
+"""The keys and the list indexes that lead to a value."""
 
-    path: str
+
+class Problem(NamedTuple):
+    """What is wrong at one place."""
+
+    place: Place
     reason: str
+
+    @property
+    def path(self) -> str:
+        """The place as it is shown: dotted, as in `policy.step`."""
+        return ".".join(map(str, self.place))
 
     def __str__(self) -> str:
         return f"{self.path}  {self.reason}" if self.path else self.reason
@@ -46,7 +71,7 @@ class SettingError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """A number's legal interval; `above` and `below` exclude their end."""
+    """A number's legal interval; `above` and `below` exclude their end. Its text is the words for it."""
 
     above: float | None = None
     at_least: float | None = None
@@ -60,15 +85,30 @@ class Within:
             and (self.below is None or value < self.below)
             and (self.at_most is None or value <= self.at_most)
         )
-        if good:
-            return None
-        bounds = (
-            ("above", self.above),
-            ("at least", self.at_least),
-            ("below", self.below),
-            ("at most", self.at_most),
-        )
-        return f"must be {' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)}; it is {value!r}."
+        return None if good else f"must be {self}; it is {value!r}."
+
+    def __str__(self) -> str:
+        bounds = ((key.replace("_", " "), bound) for key, bound in vars(self).items())
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """The least number of parts of a list or a mapping."""
+
+    at_least: int
+
+    def __call__(self, value: Sized) -> str | None:
+        short = len(value) < self.at_least
+        return f"must have at least {self.at_least}; it has {len(value)}." if short else None
+
+
+WITHOUT_POINT = "written without a point"
+"""Annotates a whole number that has to be written as one: 4, and not 4.0."""
+
+
+class Excerpt:
+    """A dataclass of this kind names the keys that it needs of an object, and passes over all others."""
 
 
 Share = Annotated[float, Within(above=0, at_most=1)]
@@ -92,10 +132,31 @@ def one_of(word: object, legal: Iterable[str]) -> str | None:
 
 @cache
 def settings_of(cls: type) -> dict[str, Any]:
-    """Each setting of a dataclass with its annotation; what is not filled at construction is state, not a setting."""
+    """Each setting of a dataclass with its annotation. Fields not filled at construction are state."""
     hints = get_type_hints(cls, include_extras=True)
     own_first = sorted(dataclasses.fields(cls), key=lambda f: bool(f.kw_only))
     return {f.name: hints[f.name] for f in own_first if f.init and not f.metadata.get("hidden")}
+
+
+def default_of(cls: type, key: str) -> Any:
+    """The default of a setting; dataclasses.MISSING where it has to be given."""
+    field = next(field for field in dataclasses.fields(cls) if field.name == key)
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+@cache
+def descriptions(cls: type) -> dict[str, str]:
+    """What the settings of a dataclass mean: the text under each, where there is one."""
+    found: dict[str, str] = {}
+    for owner in reversed([owner for owner in cls.__mro__ if dataclasses.is_dataclass(owner)]):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        for pair in itertools.pairwise(cast("ast.ClassDef", tree).body):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(id=key)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[key] = " ".join(text.split())
+                case _:
+                    pass
+    return found
 
 
 def whole_number(cls: type, key: str) -> bool:
@@ -107,66 +168,59 @@ def whole_number(cls: type, key: str) -> bool:
     )
 
 
-def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
-    """Build `cls` from a mapping, or raise SpecError with every problem found. `takes` names the owner of the keys in messages."""
+def read(cls: type[T], given: object, place: Place = (), takes: str = "") -> T:
+    """Build `cls` from a mapping, or raise SpecError with every problem.
+
+    `takes` is who takes the keys, in messages: the name of the class, where it is not given.
+    """
     fields = settings_of(cls)
     takes = takes or cls.__name__.lower()
     if not isinstance(given, Mapping):
         raise SpecError(
-            [Problem(path, f"must be an object with the keys {', '.join(fields)}; it is {_shown(given)}.")]
+            [Problem(place, f"must be an object with the keys {', '.join(fields)}; it is {_shown(given)}.")]
         )
     given = cast("Mapping[str, object]", given)
+    legal = ", ".join(fields) or "no settings"
     problems = [
-        Problem(
-            _join(path, key),
-            f"no such setting.{nearest(key, fields)}\n    {takes} takes: {', '.join(fields) or 'no settings'}.",
-        )
+        Problem((*place, key), f"no such setting.{nearest(key, fields)}\n    {takes} takes: {legal}.")
         for key in map(str, given)
-        if key not in fields
+        if key not in fields and not issubclass(cls, Excerpt)
     ]
     values: dict[str, Any] = {}
     for key, annotation in fields.items():
         if key in given:
-            values[key], wrong = _value(annotation, given[key], _join(path, key))
+            values[key], wrong = _value(annotation, given[key], (*place, key))
             problems += wrong
-        elif _required(cls, key):
-            problems.append(Problem(_join(path, key), f"is missing; {takes} needs it."))
+        elif default_of(cls, key) is dataclasses.MISSING:
+            problems.append(Problem((*place, key), f"is missing; {takes} needs it."))
     if problems:
         raise SpecError(problems)
     try:
         return cls(**values)
     except SettingError as error:
-        raise SpecError([Problem(_join(path, error.setting), error.reason)]) from None
+        raise SpecError([Problem((*place, error.setting), error.reason)]) from None
 
 
-def written(settings: Any) -> dict[str, Any]:
+def written(settings: Any) -> Any:
     """The JSON value of a settings object: the inverse of `read`.
 
-    A field added after runs were made carries `metadata={"added": True}`, its default is what it meant before it was there, and at its
-    default it is left out, so that the same work keeps its id and an old spec still reads as what it was.
+    A field added after runs were made carries `metadata={"added": True}`, and its default is what was meant
+    before it was there. At its default it is left out, so that the same work keeps its id and an old spec
+    still reads as what it was.
     """
+    if isinstance(settings, list | tuple):
+        return [written(part) for part in cast("list[Any]", settings)]
+    if isinstance(settings, dict):
+        return {key: written(part) for key, part in cast("dict[str, Any]", settings).items()}
+    if not dataclasses.is_dataclass(settings):
+        return settings
     values: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         if field.name in settings_of(type(settings)):
             value = getattr(settings, field.name)
-            if not (field.metadata.get("added") and value == field.default):
-                values[field.name] = _plain(value)
+            if not (field.metadata.get("added") and value == default_of(type(settings), field.name)):
+                values[field.name] = written(value)
     return values
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(part) for part in cast("tuple[Any, ...]", value)]
-    return written(value) if dataclasses.is_dataclass(value) else value
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _required(cls: type, key: str) -> bool:
-    field = next(f for f in dataclasses.fields(cls) if f.name == key)
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _shown(value: object) -> str:
@@ -174,7 +228,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _value(annotation: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
+def _value(annotation: Any, value: object, place: Place) -> tuple[Any, list[Problem]]:
     """The value as its declared type, and why it will not do."""
     if get_origin(annotation) in (Union, types.UnionType):
         options = get_args(annotation)
@@ -182,32 +236,49 @@ def _value(annotation: Any, value: object, path: str) -> tuple[Any, list[Problem
             return None, []
         options = [option for option in options if option is not type(None)]
         objects = [option for option in options if dataclasses.is_dataclass(option)]
-        return _value((objects if objects and isinstance(value, Mapping) else options)[0], value, path)
+        return _value((objects if objects and isinstance(value, Mapping) else options)[0], value, place)
     if dataclasses.is_dataclass(annotation):
         try:
-            return read(cast("type[Any]", annotation), value, path), []
+            return read(cast("type[Any]", annotation), value, place), []
         except SpecError as error:
             return None, list(error.problems)
-    checks: tuple[Callable[[Any], str | None], ...] = ()
+    extra: list[Any] = []
     if get_origin(annotation) is Annotated:
         annotation, *extra = get_args(annotation)
-        checks = tuple(extra)
-    coerced, reason = _typed(annotation, value)
-    if reason:
-        return None, [Problem(path, reason)]
-    return coerced, [Problem(path, reason) for check in checks if (reason := check(coerced))]
+    if get_origin(annotation) in (list, dict, tuple):
+        typed, problems = _parts(annotation, value, place)
+    else:
+        typed, reason = _typed(annotation, value)
+        if WITHOUT_POINT in extra and isinstance(value, float) and value.is_integer():
+            reason = f"must be a whole number; it is {value!r}. Write it as {value:.0f}."
+        problems = [Problem(place, reason)] if reason else []
+    checks = [] if problems else [check for check in extra if check != WITHOUT_POINT]
+    return typed, problems + [Problem(place, reason) for check in checks if (reason := check(typed))]
+
+
+def _parts(annotation: Any, value: object, place: Place) -> tuple[Any, list[Problem]]:
+    """A list or a mapping as its declared type, part by part, and why it will not do."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    named = origin is dict
+    if not isinstance(value, Mapping if named else list | tuple):
+        return None, [
+            Problem(place, f"must be {'an object' if named else 'a list'}; it is {_shown(value)}.")
+        ]
+    given = cast("Mapping[str, object]", value if named else dict(enumerate(value)))
+    found = {key: _value(args[named], part, (*place, key)) for key, part in given.items()}
+    typed = {key: part for key, (part, _) in found.items()}
+    problems = [problem for _, wrong in found.values() for problem in wrong]
+    if origin is tuple and problems:  # a run's spec has its tuples' problems in one message
+        reasons = (f"[{problem.place[-1]}] {problem.reason}" for problem in problems)
+        problems = [Problem(place, " ".join(reasons))]
+    return typed if named else origin(typed.values()), problems
 
 
 def _typed(annotation: Any, value: object) -> tuple[Any, str]:
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return value, one_of(value, args) or ""
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return None, f"must be a list; it is {_shown(value)}."
-        parts = [_value(args[0], part, "") for part in cast("list[object]", value)]
-        reasons = [f"[{i}] {reason}" for i, (_, why) in enumerate(parts) for reason in why]
-        return tuple(part for part, _ in parts), " ".join(reasons)
+    if annotation is Any:
+        return value, ""
+    if get_origin(annotation) is Literal:
+        return value, one_of(value, get_args(annotation)) or ""
     if annotation is bool:
         return value, "" if isinstance(value, bool) else f"must be true or false; it is {_shown(value)}."
     if annotation is str:
@@ -218,7 +289,8 @@ def _typed(annotation: Any, value: object) -> tuple[Any, str]:
 def _number(annotation: Any, value: object) -> tuple[Any, str]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         kind = "a whole number" if annotation is int else "a number"
-        hint = " Write it without quotes." if isinstance(value, str) and _numeric(value) else ""
+        quoted = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?", value)
+        hint = " Write it without quotes." if quoted else ""
         return None, f"must be {kind}; it is {_shown(value)}.{hint}"
     try:
         number = float(value)
@@ -228,14 +300,6 @@ def _number(annotation: Any, value: object) -> tuple[Any, str]:
         return None, f"must be a finite number; it is {_shown(value)}."
     if annotation is float:
         return number + 0.0, ""  # + 0.0 makes -0.0 the 0.0 it equals
-    if number != int(value):
+    if not number.is_integer():
         return None, f"must be a whole number; it is {value!r}."
     return int(value), ""
-
-
-def _numeric(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -14,6 +14,7 @@ from trainer.data import facts, held_out_of, sizes
 from trainer.policies import POLICIES
 from trainer.policies.base import BasePolicy
 from trainer.settings import (
+    Place,
     Problem,
     SettingError,
     Share,
@@ -125,15 +126,15 @@ class Policy:
     settings: Mapping[str, Any]
 
     @classmethod
-    def read(cls, given: object, path: str = "policy") -> Policy:
+    def read(cls, given: object, place: Place = ("policy",)) -> Policy:
         """From `{"name": ..., setting: value, ...}`."""
         if not isinstance(given, Mapping) or "name" not in given:
-            raise SpecError([Problem(path, f"must be an object with a name: {', '.join(POLICIES)}.")])
+            raise SpecError([Problem(place, f"must be an object with a name: {', '.join(POLICIES)}.")])
         settings = dict(cast("Mapping[str, object]", given))
         name = settings.pop("name")
         if why := one_of(name, POLICIES):
-            raise SpecError([Problem(f"{path}.name", why)])
-        machine = read(POLICIES[str(name)], settings, path, takes=str(name))
+            raise SpecError([Problem((*place, "name"), why)])
+        machine = read(POLICIES[str(name)], settings, place, takes=str(name))
         return cls(str(name), MappingProxyType(written(machine)))
 
     def build(self, seed: int) -> BasePolicy:
@@ -154,12 +155,14 @@ class RunSpec:
     def read(cls, given: object) -> RunSpec:
         """From plain values; SpecError holds every problem found in any part."""
         if not isinstance(given, Mapping):
-            raise SpecError([Problem("", "must be an object with the keys task, policy and seed.")])
+            raise SpecError([Problem((), "must be an object with the keys task, policy and seed.")])
         values = dict(cast("Mapping[str, object]", given))
         parts = ("task", "policy", *settings_of(_Numbers))
-        problems = [Problem(key, _no_such_part(key, parts)) for key in map(str, values) if key not in parts]
+        problems = [
+            Problem((key,), _no_such_part(key, parts)) for key in map(str, values) if key not in parts
+        ]
         problems += [
-            Problem(key, "is missing; a run needs it.") for key in ("task", "policy") if key not in values
+            Problem((key,), "is missing; a run needs it.") for key in ("task", "policy") if key not in values
         ]
 
         def part(reader: Callable[[object], T], value: object) -> T | None:
@@ -168,7 +171,7 @@ class RunSpec:
             except SpecError as error:
                 problems.extend(error.problems)
 
-        task = part(lambda value: read(Task, value, "task"), values["task"]) if "task" in values else None
+        task = part(lambda value: read(Task, value, ("task",)), values["task"]) if "task" in values else None
         policy = part(Policy.read, values["policy"]) if "policy" in values else None
         number = part(
             lambda value: read(_Numbers, value, takes="a run"),
@@ -186,7 +189,7 @@ class RunSpec:
         except (ValueError, RecursionError) as error:
             if isinstance(error, SpecError):
                 raise
-            raise SpecError([Problem("", f"is not JSON: {error}.")]) from None
+            raise SpecError([Problem((), f"is not JSON: {error}.")]) from None
         return cls.read(given)
 
     def to_json(self) -> str:
@@ -228,7 +231,7 @@ def _no_such_part(key: str, parts: tuple[str, ...]) -> str:
 def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
     twice = [key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])]
     if twice:
-        raise SpecError([Problem(twice[0], "stands twice in one object.")])
+        raise SpecError([Problem((twice[0],), "stands twice in one object.")])
     return dict(pairs)
 
 

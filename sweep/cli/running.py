@@ -6,7 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -104,7 +104,7 @@ def run(
         found = load(find(study))
         if slots:
             workers = min(slots, found.resources.workers or slots)
-            found.resources = found.resources.model_copy(update={"workers": workers})
+            found.resources = replace(found.resources, workers=workers)
         place = place_of(store)
         uri, at = uri_of(mlflow_uri, place), f" --mlflow-uri {shown_uri(mlflow_uri)}" if mlflow_uri else ""
         hint = f"To bring it up to date: {other('sync', study, store)}{at}"

@@ -1,27 +1,27 @@
-"""How fast a kind of GPU trains, by the results files of `python -m benchmarks.gpu`. Reads those files and nothing else; no torch."""
+"""How fast a kind of GPU trains, by the results files of `python -m benchmarks.gpu`. Imports no torch."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field, TypeAdapter, ValidationError
+from typing import Annotated
 
 from sweep.errors import RejectStudy
+from trainer import settings
 from trainer.data import DATASETS, facts, held_out_of, sizes
-from trainer.spec import Task
+from trainer.settings import Excerpt, SpecError, Within
+from trainer.spec import Count, Task
 
 COMMAND = "python -m benchmarks.gpu"
 """It stands in a checkout and is not installed."""
 RESULTS = Path(__file__).parent / "gpus"
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What an epoch of one run takes, beside those that share its GPU; how that is known, and what it takes for granted, for people."""
+    """What an epoch of a run takes beside those on the same GPU, how that is known, and what is assumed."""
 
     seconds: float | None
     source: str
@@ -31,12 +31,12 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(Excerpt):
     """So many runs at once on one GPU, and the epochs that all of them together finish in a second."""
 
     runs: Count
     mps: bool
-    epochs_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    epochs_per_second: Annotated[float, Within(above=0)]
 
     def __str__(self) -> str:
         runs = f"{self.runs} runs on each GPU" if self.runs > 1 else "one run on each GPU"
@@ -45,7 +45,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Excerpt):
     """What was trained: an epoch is `train` images, and an evaluation at r and another at r = 1."""
 
     data: str
@@ -56,17 +56,11 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What the command writes where there is no GPU: a try of the command, and no figure of anything."""
-
-    measured: Literal[False]
-
-
-@dataclass(frozen=True)
-class Measured:
+class Measured(Excerpt):
     """One results file."""
 
-    measured: Literal[True]
+    measured: bool
+    """False where the command ran without a GPU: that tries the command, and gives no figure of anything."""
     device: str
     task: Trained
     packed: list[Packed]
@@ -88,7 +82,8 @@ class Measured:
             return None
         images = task.train_size or sizes(task)[0] - held_out_of(task)
         assumed = [
-            f"every epoch trains {task.model} on {images:,} images in batches of {ours.batch_size} and is evaluated"
+            f"every epoch trains {task.model} on {images:,} images in batches of {ours.batch_size} "
+            "and is evaluated"
         ]
         assumed.append(
             f"{sharing} runs share a GPU{' under MPS' if best.mps else ''}"
@@ -137,24 +132,18 @@ class Results:
         )
 
 
-_FILE: TypeAdapter[Rehearsal | Measured] = TypeAdapter(
-    Annotated[Rehearsal | Measured, Field(discriminator="measured")]
-)
-
-
 def read(folder: Path) -> Results:
     """Every results file of a folder; a folder that is not there has none."""
     results = Results([], [])
     for path in sorted(folder.glob("gpu-*.json")):
         try:
-            found = _FILE.validate_json(path.read_bytes(), strict=True)
-            results.measured.extend([found] if isinstance(found, Measured) else [])
+            given = json.loads(path.read_bytes())
+            if not (isinstance(given, dict) and given.get("measured") is False):
+                results.measured.append(settings.read(Measured, given, takes="a results file"))
         except OSError as error:
             results.damaged.append(f"{path} cannot be read, and is not used: {error.strerror}.")
-        except ValidationError as error:
-            wrong = error.errors()[0]
-            place = "".join(
-                f"{key}: " for key in wrong["loc"][1:]
-            )  # the first only says that it was no rehearsal
-            results.damaged.append(f"{path} is damaged, and is not used: {place}{wrong['msg']}.")
+        except SpecError as error:
+            results.damaged.append(f"{path} is damaged, and is not used: {error.problems[0]}")
+        except (ValueError, RecursionError) as error:
+            results.damaged.append(f"{path} is damaged, and is not used: it is not JSON: {error}.")
     return results

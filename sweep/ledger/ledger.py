@@ -302,7 +302,7 @@ def _grows(
 
 
 def _family(identity: dict[str, Any]) -> list[str]:
-    return Contents.model_validate(identity).family
+    return Contents.read(identity).family
 
 
 def now() -> str:

@@ -1,89 +1,89 @@
-"""A study's YAML as validated models: what may be written, and the defaults. What goes beyond one key's shape stands in `study_check`."""
+"""A study's YAML as dataclasses: what may be written, what it means, and the defaults.
+
+What goes beyond the shape of one key stands in `rules`.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer
+from trainer.settings import WITHOUT_POINT, Filled, Share, Within, read
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """Of a study, an arm and a task."""
 Values = dict[str, Any]
 """What a candidate fills in: `task.learning_rate` or `policy.step` to its value."""
-Count = Annotated[int, Field(ge=1, le=10_000)]
+Count = Annotated[int, Within(at_least=1, at_most=10_000), WITHOUT_POINT]
 """Of things that a study lists one by one. The limit stops a slip of the hand before it fills the memory."""
+Positive = Annotated[int, Within(at_least=1), WITHOUT_POINT]
+Seed = Annotated[int, Within(at_least=0, below=2**63), WITHOUT_POINT]
+Fraction = Annotated[float, Within(above=0, below=1)]
+"""A share that is neither nothing nor all."""
 DECLARED_ELSEWHERE = {"validation": "search.validation", "endpoints": "analysis.endpoints"}
 """Settings of the trainer's task that follow from another part of the study."""
-
-
 LEAST_GPU = 1e-4
 """Ray counts no smaller share."""
 
 
-class Part(BaseModel):
-    """A part of a study; a key it does not know is an error."""
+def _wrong_choice(value: object) -> str | None:
+    good = isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+    return None if good else f"must be a finite number, a text, true or false; it is {value!r}."
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-
-class Range(Part):
+@dataclass(frozen=True, kw_only=True)
+class Range:
     """Numbers from low to high. Whether they are whole follows from the setting that is searched."""
 
     low: float
     high: float
     log: bool = False
-    step: Annotated[float, Field(gt=0)] | None = None
+    step: Annotated[float, Within(above=0)] | None = None
 
 
-class Choice(Part):
+@dataclass(frozen=True, kw_only=True)
+class Choice:
     """One of a few values."""
 
-    choice: Annotated[list[bool | int | float | str], Field(min_length=1)]
+    choice: Annotated[list[Annotated[Any, _wrong_choice]], Filled(1)]
 
 
-class Match(Part):
-    """The arm whose first finalist on the same task is followed, and in what: in its number of parameters, in some settings, or in both."""
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """The arm whose first finalist on the same task is followed: in its size, in settings, or in both."""
 
     arm: str
-    at: Literal["start", "end"] | None = Field(
-        default=None,
-        description="when in its runs its parameters are counted; start, where no settings are taken",
-    )
-    settings: list[str] = Field(
-        default=[], min_length=1, description="what has the value that it has there, such as policy.epsilon"
-    )
+    at: Literal["start", "end"] | None = field(default=None, metadata={"added": True})
+    """When in its runs its parameters are counted; start, where no settings are taken."""
+    settings: Annotated[list[str], Filled(1)] = field(default_factory=list[str], metadata={"added": True})
+    """What has the value that it has there, such as policy.epsilon."""
+
+    def __post_init__(self) -> None:
+        if not self.settings:
+            object.__setattr__(self, "at", self.at or "start")
 
     @property
     def counted(self) -> Literal["start", "end"] | None:
         """When the other arm's parameters are counted; None where the network does not follow from them."""
-        return self.at or (None if self.settings else "start")
-
-    @model_serializer
-    def _as_identified(self) -> dict[str, Any]:
-        """As ledgers have it that were begun before settings could be taken."""
-        parts = {"arm": self.arm, "at": self.counted, "settings": self.settings}
-        return {key: value for key, value in parts.items() if value}
+        return self.at
 
 
-class Arm(Part):
-    """A policy and what it changes in the task; or another arm once more, on seeds of its own (an A/A control)."""
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A policy and what it changes in the task; or another arm again, on its own seeds (an A/A control)."""
 
-    policy: dict[str, Any] = Field(
-        default={}, description="the policy's name and settings, each a value, {low, high} or {choice}"
-    )
-    task: dict[str, Any] = Field(
-        default={}, description="settings of the task that this arm changes or searches"
-    )
-    budget: Count | None = Field(default=None, description="candidates, where it is not search.budget")
-    repeat: str | None = Field(
-        default=None, description="the arm whose finalists run once more on disjoint seeds"
-    )
-    match: Match | None = Field(
-        default=None,
-        description="the arm that this one follows: a dense network with as many parameters, or settings as its finalist has them",
-    )
+    policy: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The policy's name and settings, each a value, {low, high, log, step} or {choice}."""
+    task: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Settings of the task that this arm changes or searches."""
+    budget: Count | None = None
+    """Candidates, where it is not search.budget."""
+    repeat: str | None = None
+    """The arm whose finalists run once more on disjoint seeds."""
+    match: Match | None = None
+    """The arm that this one follows: a dense network with as many parameters, or its finalist's settings."""
 
     @property
     def written(self) -> dict[str, Any]:
@@ -101,87 +101,79 @@ class Arm(Part):
 
     def on(self, settings: Values) -> Arm:
         """This arm on a task that has settings of its own, over which the arm's stand."""
-        return self.model_copy(update={"task": {**settings, **self.task}})
+        return replace(self, task={**settings, **self.task})
 
 
 def is_searched(setting: str, value: object) -> bool:
-    """Whether a setting's value is left to the search: a range or a choice is a mapping, and so is a table of data, but no other value."""
+    """Whether a setting's value is left to the search.
+
+    A range or a choice is a mapping; so is a table of data, and no other value.
+    """
     return isinstance(value, dict) and (setting != "task.data" or "choice" in value)
 
 
-class Search(Part):
+@dataclass(frozen=True, kw_only=True)
+class Search:
     """How searched arms find their finalists, on validation accuracy alone."""
 
     proposer: Literal["tpe", "random", "grid"] = "tpe"
-    budget: Count = Field(default=32, description="candidates per searched arm")
-    generation: Annotated[int, Field(ge=1)] = Field(default=4, description="candidates proposed at once")
-    lag: Annotated[int, Field(ge=0)] = Field(
-        default=2, description="generations that may run before the first one's scores are used"
-    )
-    ladder: Annotated[list[Count], Field(min_length=1)] = Field(
-        default=[1, 2, 4, 8],
-        description="seeds of a candidate that is still in the race, rung by rung; half go on",
-    )
-    validation: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="share of the training set held out, per seed"
-    )
-    finalists: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="candidates of each searched arm that are confirmed"
-    )
+    budget: Count = 32
+    """Candidates per searched arm."""
+    generation: Positive = 4
+    """Candidates proposed at once."""
+    lag: Annotated[int, Within(at_least=0), WITHOUT_POINT] = 2
+    """Generations that may run before the first one's scores are used."""
+    ladder: Annotated[list[Count], Filled(1)] = field(default_factory=lambda: [1, 2, 4, 8])
+    """Seeds of a candidate that is still in the race, rung by rung; half go on."""
+    validation: Fraction = 0.1
+    """Share of the training set held out, per seed."""
+    finalists: Positive = 1
+    """Candidates of each searched arm that are confirmed."""
 
 
-class Confirm(Part):
+@dataclass(frozen=True, kw_only=True)
+class Confirm:
     """The runs that the comparisons are made of: whole training set, fresh seeds."""
 
     seeds: Count = 10
-    include: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
-        default=[], description="seeds asked for by number; they come first"
-    )
+    include: list[Seed] = field(default_factory=list[int])
+    """Seeds asked for by number; they come first."""
 
 
-class Analysis(Part):
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
     """What is compared, and how; fixed before the first confirmation run."""
 
     baseline: str
-    family: list[str] | None = Field(
-        default=None,
-        description="arms whose gains are tested together; all but the baseline and the repeats by default",
-    )
-    against: dict[str, list[str]] = Field(
-        default={},
-        description="more of the family: arms whose gains over other arms than the baseline are tested, and over which",
-    )
-    endpoints: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = Field(
-        default=[1.0, 0.05],
-        description="keep ratios of the final weights that are tested; the first is primary, and what the search scores",
-    )
-    curve: list[Annotated[float, Field(gt=0, le=1)]] = Field(
-        default=[], description="more keep ratios to measure in confirmation, untested"
-    )
+    family: list[str] | None = None
+    """Arms whose gains are tested together; all but the baseline and the repeats by default."""
+    against: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """More of the family: arms whose gains over other arms than the baseline are tested, and over which."""
+    endpoints: Annotated[list[Share], Filled(1)] = field(default_factory=lambda: [1.0, 0.05])
+    """Keep ratios of the final weights that are tested; the first is primary, and what the search scores."""
+    curve: list[Share] = field(default_factory=list[float])
+    """More keep ratios to measure in confirmation, untested."""
     test: Literal["sign-flip", "paired-t", "resampled-t"] = "sign-flip"
     correction: Literal["holm"] = "holm"
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    alpha: Fraction = 0.05
 
 
-class Resources(Part):
+@dataclass(frozen=True, kw_only=True)
+class Resources:
     """How it is run; nothing here changes what is measured."""
 
-    cpus: Annotated[int, Field(ge=1)] = Field(default=1, description="cores, and threads, of a run")
-    gpus: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="GPUs of a run; a fraction shares one"
-    )
-    workers: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="most runs at once; all the cluster has by default"
-    )
-    attempts: Annotated[int, Field(ge=1)] = Field(
-        default=3, description="tries at a run before it counts as failed"
-    )
-    deadline: Annotated[float, Field(gt=0)] = Field(
-        default=600.0, description="seconds without progress after which a run is ended"
-    )
-    commit_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=30.0, description="from one checkpoint to the next"
-    )
+    cpus: Positive = 1
+    """Cores, and threads, of a run."""
+    gpus: Annotated[float, Within(at_least=0)] = 0.0
+    """GPUs of a run; a fraction shares one."""
+    workers: Positive | None = None
+    """Most runs at once; all the cluster has by default."""
+    attempts: Positive = 3
+    """Tries at a run before it counts as failed."""
+    deadline: Annotated[float, Within(above=0)] = 600.0
+    """Seconds without progress after which a run is ended."""
+    commit_seconds: Annotated[float, Within(at_least=0)] = 30.0
+    """From one checkpoint to the next."""
 
     @property
     def sharing(self) -> int:
@@ -189,26 +181,31 @@ class Resources(Part):
         return math.floor(1 / max(self.gpus, LEAST_GPU) + 1e-9) if 0 < self.gpus < 1 else 1
 
 
-class Contents(Part):
+@dataclass(frozen=True, kw_only=True)
+class Contents:
     """A study's YAML."""
 
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        default=1, description="where the study's own seeds and proposals come from"
-    )
-    task: dict[str, Any] = Field(description="what is trained; every arm starts from it")
-    tasks: dict[str, dict[str, Any]] = Field(
-        default={}, description="what each task changes in `task`; every arm is run on each of them"
-    )
-    arms: Annotated[dict[str, Arm], Field(min_length=2)]
+    seed: Seed = 1
+    """Where the study's own seeds and proposals come from."""
+    task: dict[str, Any]
+    """What is trained; every arm starts from it."""
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    """What each task changes in `task`; every arm is run on each of them."""
+    arms: Annotated[dict[str, Arm], Filled(2)]
     search: Search = Search()
     confirm: Confirm = Confirm()
     analysis: Analysis
     resources: Resources = Resources()
 
+    @classmethod
+    def read(cls, given: object) -> Contents:
+        """A study from plain values; SpecError holds every problem found in any part."""
+        return read(cls, given, takes="a study")
+
     @property
     def family(self) -> list[str]:
-        """The arms whose gains over the baseline are tested together; an A/A control is shown, and tested only where it is named."""
+        """The arms whose gains over the baseline are tested together; a repeat only where it is named."""
         if named := self.analysis.family:
             return [arm for arm in self.arms if arm in named]
         return [name for name, arm in self.arms.items() if name != self.analysis.baseline and not arm.repeat]

@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from sweep.errors import RejectStudy
+from trainer.settings import Place
 
 LARGEST = 256 * 1024
 DEEPEST = 20
 """A study is six deep. PyYAML's time grows with the square of the depth, so that a small file could keep it busy for hours."""
 LONGEST = 30
 """Digits of a whole number; Python refuses to read or show thousands of them."""
-Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
 
 

@@ -1,4 +1,4 @@
-"""Where a study comes from: a YAML file, a study that came with the package, or the study.json of a ledger."""
+"""Where a study comes from: a YAML file, one that came with the package, or the study.json of a ledger."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from sweep.errors import RejectStudy
 from sweep.study import document
 from sweep.study.contents import NAME, Contents
 from sweep.study.rules import check
-from sweep.study.shape import shape_problems
 from sweep.study.study import Study
 from trainer.settings import SpecError, nearest
 
@@ -46,14 +43,11 @@ def load(path: Path) -> Study:
     if not NAME.fullmatch(path.stem):
         raise RejectStudy(
             [
-                f"{shown}: a study is named after its file; use small letters, digits, - and _ ({path.stem!r} is not)."
+                f"{shown}: a study is named after its file; use small letters, digits, - and _ "
+                f"({path.stem!r} is not)."
             ]
         )
     found = document.read(path, shown)
-    if not isinstance(found.values, dict):
-        raise RejectStudy(
-            [f"{shown}:1  must be a mapping with the keys {', '.join(Contents.model_fields)}."]
-        )
     contents, problems = check(found.values)
     if problems:
         raise found.reject(problems)
@@ -63,11 +57,11 @@ def load(path: Path) -> Study:
 
 def from_identity(name: str, identity: Mapping[str, Any]) -> Study:
     """The study that `identity` was taken from."""
-    return Study(name, Contents.model_validate(identity))
+    return Study(name, Contents.read(identity))
 
 
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
-    """The study that a ledger was begun with; RejectStudy where the code lacks some of it, such as a policy."""
+    """The study that a ledger was begun with; RejectStudy where the code lacks a part, such as a policy."""
     identity = declared["identity"]
     ordered = {
         key: {name: identity[key][name] for name in declared[key]}
@@ -77,8 +71,8 @@ def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     problems: list[str] = []
     try:
         study = from_identity(name, {**identity, **ordered, "description": declared.get("description", "")})
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, place))}: {reason}" for place, reason in shape_problems(error)]
+    except SpecError as error:
+        problems = [str(problem) for problem in error.problems]
     else:
         for arm in [arm for arm, it in study.arms.items() if not it.repeats]:
             try:

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a study, found at once: its shape, its names and ranges, and what the trainer itself would refuse."""
+"""Everything wrong with a study, told at once: its shape, names and ranges, and what the trainer refuses."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
-
-from pydantic import ValidationError
 
 from sweep.statistics.paired import pairs_needed, smallest_p_value
 from sweep.study import space
 from sweep.study.contents import DECLARED_ELSEWHERE, NAME, Arm, Choice, Contents, Range, Values, is_searched
 from sweep.study.document import Place, Problem
 from sweep.study.matching import match_problems, source
-from sweep.study.shape import shape_problems
 from sweep.study.tasks import resampling_problems, task_problems
 from trainer.policies import POLICIES
 from trainer.settings import Problem as SpecProblem
-from trainer.settings import SpecError, nearest
+from trainer.settings import SpecError, default_of, nearest, settings_of
 from trainer.spec import RunSpec
 
 MOST_VALUES = 10_000
@@ -32,12 +30,12 @@ _ELSEWHERE: dict[str, Place] = {
 }
 
 
-def check(values: dict[str, Any]) -> tuple[Contents | None, list[Problem]]:
-    """A study's contents, and what is wrong with them: all of it, though one part may not even have the right shape."""
+def check(values: object) -> tuple[Contents | None, list[Problem]]:
+    """A study's contents, and all that is wrong with them, though a part may not even have its shape."""
     try:
-        contents = Contents.model_validate(values)
-    except ValidationError as error:
-        return None, _once(_misshapen(values, list(shape_problems(error))))
+        contents = Contents.read(values)
+    except SpecError as error:
+        return None, _once(_misshapen(values, list(error.problems)))
     problems = list(_problems(contents))
     if not {_part(place)[0] for place, _ in problems} & {
         "arms",
@@ -48,27 +46,25 @@ def check(values: dict[str, Any]) -> tuple[Contents | None, list[Problem]]:
     return contents, _once(problems)
 
 
-def _misshapen(values: dict[str, Any], misshapen: list[Problem]) -> list[Problem]:
-    """What is wrong with a study of which some parts cannot be read: those, and what can be said of the others."""
+def _misshapen(values: Any, misshapen: list[Problem]) -> list[Problem]:
+    """What is wrong with a study that has misshapen parts: those, and the problems of the other parts."""
     broken = {_part(place) for place, _ in misshapen}
-    arms = values.get("arms")
+    arms = values.get("arms") if isinstance(values, dict) else None
     if not isinstance(arms, dict) or broken & {("arms",), ("task",), ("tasks",)}:
         return misshapen
     sound = {
-        key: value for key, value in values.items() if key in Contents.model_fields and (key,) not in broken
+        key: value for key, value in values.items() if key in settings_of(Contents) and (key,) not in broken
     }
     sound["arms"] = {
         name: {"policy": {"name": "dense"}} if ("arms", name) in broken else arm
         for name, arm in arms.items()
     }
     try:
-        contents = Contents.model_validate({"analysis": {"baseline": ""}, **sound})
-    except ValidationError as error:  # pydantic counts the arms only once each of them is well-formed
-        return [*misshapen, *shape_problems(error)]
+        contents = Contents.read({"analysis": {"baseline": ""}, **sound})
+    except SpecError as error:  # the arms are counted only once each of them is well-formed
+        return [*misshapen, *error.problems]
     if ("search",) in broken:  # then nothing is known of what it holds out
-        contents = contents.model_copy(
-            update={"search": contents.search.model_copy(update={"validation": 0.0})}
-        )
+        contents = replace(contents, search=replace(contents.search, validation=0.0))
     return [
         *misshapen,
         *((place, reason) for place, reason in _problems(contents) if _part(place) not in broken),
@@ -130,7 +126,8 @@ def _analysis_problems(contents: Contents) -> Iterator[Problem]:
     if analysis.baseline not in arms:
         yield (
             ("analysis", "baseline"),
-            f"must be one of the arms {', '.join(arms)}; it is {analysis.baseline!r}.{nearest(analysis.baseline, arms)}",
+            f"must be one of the arms {', '.join(arms)}; it is {analysis.baseline!r}."
+            f"{nearest(analysis.baseline, arms)}",
         )
     elif contents.arms[analysis.baseline].repeat:
         yield ("analysis", "baseline"), "must be an arm of its own, and not another one's repeat."
@@ -194,7 +191,8 @@ def _against_problems(contents: Contents) -> Iterator[Problem]:
             elif (other, arm) in told:
                 yield (
                     (*place, i),
-                    f"is the comparison that {other!r} has with {arm!r}, with the other sign: leave one of them out.",
+                    f"is the comparison that {other!r} has with {arm!r}, with the other sign: "
+                    "leave one of them out.",
                 )
             told.add((arm, other))
 
@@ -207,8 +205,8 @@ def _design_problems(contents: Contents) -> Iterator[Problem]:
     elif contents.analysis.test == "sign-flip" and smallest_p_value(pairs) > alpha / comparisons:
         yield (
             ("confirm", "seeds"),
-            f"an exact sign-flip test of {pairs} pairs cannot go below p = {smallest_p_value(pairs):.2g}, and {comparisons} "
-            f"comparisons under Holm at {alpha:g} need {alpha / comparisons:.2g}. "
+            f"an exact sign-flip test of {pairs} pairs cannot go below p = {smallest_p_value(pairs):.2g}, "
+            f"and {comparisons} comparisons under Holm at {alpha:g} need {alpha / comparisons:.2g}. "
             f"It takes at least {pairs_needed(comparisons, alpha)} seeds, or a smaller family.",
         )
 
@@ -222,10 +220,12 @@ def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
         if arm.repeat not in others:
             yield (
                 ("repeat",),
-                f"must be one of the arms {', '.join(others)}; it is {arm.repeat!r}.{nearest(arm.repeat, others)}",
+                f"must be one of the arms {', '.join(others)}; it is {arm.repeat!r}."
+                f"{nearest(arm.repeat, others)}",
             )
-        for key in sorted(arm.model_fields_set - {"repeat"}):
-            yield (key,), f"has no use beside repeat: the arm takes everything from {arm.repeat!r}."
+        for key in settings_of(Arm):
+            if key != "repeat" and getattr(arm, key) != default_of(Arm, key):
+                yield (key,), f"has no use beside repeat: the arm takes everything from {arm.repeat!r}."
         return
     yield from match_problems(contents, name, arm)
     if "name" not in arm.policy:
@@ -247,9 +247,9 @@ def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
     for setting, written in searched.items():
         place = tuple(setting.split(".", 1))
         try:
-            understood[setting] = space.distribution(written)
-        except ValidationError as error:
-            yield from shape_problems(error, place, Choice if "choice" in written else Range)
+            understood[setting] = space.distribution(written, place)
+        except SpecError as error:
+            yield from error.problems
         else:
             yield from (
                 (place, reason) for reason in _range_problems(contents, arm, setting, understood[setting])
@@ -314,7 +314,7 @@ def _refused_at(
     for setting, written in arm.open_settings.items():
         try:
             searched[setting] = space.distribution(written)
-        except ValidationError:
+        except SpecError:
             unclear.add(setting)  # told already
     taken, told = _taken(contents, name, arm, task), set[str]()
     if taken and (found_in := source(contents, name, arm)):
@@ -349,7 +349,7 @@ def _refused_at(
 
 
 def _taken(contents: Contents, name: str, arm: Arm, task: Values) -> dict[str, Range | Choice | None]:
-    """What the settings may be that an arm takes from another one; None where that cannot be told, for a reason that is told already."""
+    """What the settings may be that an arm takes from another one; None where a told problem hides it."""
     found: dict[str, Range | Choice | None] = {}
     other = source(contents, name, arm)
     wrong = {
@@ -358,7 +358,7 @@ def _taken(contents: Contents, name: str, arm: Arm, task: Values) -> dict[str, R
     for setting in [it for i, it in enumerate(arm.match.settings if arm.match else []) if i not in wrong]:
         try:
             found[setting] = space.possible(task, other[1], setting) if other else None
-        except ValidationError:
+        except SpecError:
             found[setting] = None
     return found
 
@@ -369,7 +369,7 @@ def _refused(run: dict[str, Any]) -> Iterable[SpecProblem]:
     except SpecError as error:
         return error.problems
     return (
-        [SpecProblem("task.epochs", f"must be at most {MOST_EPOCHS:,}; it is {epochs:,}.")]
+        [SpecProblem(("task", "epochs"), f"must be at most {MOST_EPOCHS:,}; it is {epochs:,}.")]
         if epochs > MOST_EPOCHS
         else []
     )
@@ -379,7 +379,7 @@ def _where(
     name: str, arm: Arm, problem: SpecProblem, searched: dict[str, Range | Choice], values: Values
 ) -> Place:
     """Where a setting that the trainer refused is written."""
-    part, *keys = problem.path.split(".")
+    part, *keys = problem.place
     if problem.path in _ELSEWHERE:
         return _ELSEWHERE[problem.path]
     if part == "task" and not (keys and keys[0] in arm.task):

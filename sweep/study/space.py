@@ -1,4 +1,7 @@
-"""The values of searched settings: which there are, where they end, and how they fill an arm. What is tried is the proposer's to say."""
+"""The values of searched settings: which there are, where they end, and how they fill an arm.
+
+What is tried is the proposer's to say.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 from sweep.study.contents import Arm, Choice, Range, Values
 from trainer.policies import POLICIES
-from trainer.settings import whole_number
+from trainer.settings import Place, read, whole_number
 from trainer.spec import Task
 
 MOST_CORNERS = 1_000
@@ -22,13 +25,13 @@ def searched(arm: Arm) -> dict[str, Range | Choice]:
     return {setting: distribution(value) for setting, value in arm.open_settings.items()}
 
 
-def distribution(written: dict[str, Any]) -> Range | Choice:
-    """A searched setting as it is written; ValidationError where it is neither a range nor a choice."""
-    return Choice.model_validate(written) if "choice" in written else Range.model_validate(written)
+def distribution(written: dict[str, Any], place: Place = ()) -> Range | Choice:
+    """A searched setting as it is written; SpecError where it is neither a range nor a choice."""
+    return read(Choice if "choice" in written else Range, written, place, takes="a searched setting")
 
 
 def possible(task: Mapping[str, Any], arm: Arm, setting: str) -> Range | Choice | None:
-    """What a setting of an arm may be: what is searched, or its one value, be it the default; None where it has to be given and is not."""
+    """What a setting of an arm may be: what is searched, or its one value; None where it is missing."""
     part, key = setting.split(".", 1)
     written = {
         f"{name}.{key}": value for name, its in filled(task, arm, {}).items() for key, value in its.items()
@@ -37,7 +40,7 @@ def possible(task: Mapping[str, Any], arm: Arm, setting: str) -> Range | Choice 
         return distribution(arm.open_settings[setting])
     defaults = {it.name: it.default for it in dataclasses.fields(_owner(arm, part))}
     value = written.get(setting, defaults.get(key, dataclasses.MISSING))
-    return None if value is dataclasses.MISSING else Choice.model_construct(choice=[value])
+    return None if value is dataclasses.MISSING else Choice(choice=[value])
 
 
 def is_whole(arm: Arm, setting: str) -> bool:
@@ -55,7 +58,7 @@ def grid(it: Range | Choice, whole: bool) -> list[Any]:
 
 
 def points(it: Range | Choice, whole: bool) -> float:
-    """How many values a searched setting has; 0 where there is no end to them. Infinite where a float holds no more."""
+    """How many values a searched setting has; 0 where there is no end to them, infinite beyond a float."""
     if isinstance(it, Choice):
         return len(it.choice)
     step = it.step or (1.0 if whole and not it.log else None)
@@ -73,7 +76,7 @@ def corners(arm: Arm, settings: dict[str, Range | Choice]) -> list[Values]:
 
 
 def extremes(arm: Arm, settings: dict[str, Range | Choice]) -> list[Values]:
-    """Every combination of the ends of everything searched; where those are too many, one moved at a time."""
+    """Every combination of the ends of all that is searched; where those are too many, the corners."""
     ends = _ends(arm, settings)
     if math.prod(map(len, ends.values())) > MOST_CORNERS:
         return corners(arm, settings)

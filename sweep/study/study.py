@@ -10,6 +10,7 @@ from sweep.study.arms import Candidate, Phase, ResolvedArm, named, resolve
 from sweep.study.contents import Contents
 from trainer.data import Data
 from trainer.randomness import derive
+from trainer.settings import written
 from trainer.spec import RunSpec
 
 EXACT = 2**53
@@ -40,7 +41,7 @@ class Study:
         It is the same however numbers are written. Keys that were added since ledgers were begun are left out
         where they mean what was meant before.
         """
-        values = self.contents.model_dump(mode="json")
+        values = written(self.contents)
         values["arms"] = {
             name: {key: part for key, part in arm.items() if key != "match" or part}
             for name, arm in values["arms"].items()

@@ -54,8 +54,9 @@ def resampling_problems(contents: Contents) -> Iterator[Problem]:
     if drawn and test != "resampled-t":
         yield (
             ("analysis", "test"),
-            f"must be resampled-t, because each seed draws its test set from the same rows ({', '.join(drawn)}): such pairs are not "
-            f"independent, and {test} would find gains that are none.",
+            f"must be resampled-t, because each seed draws its test set from the same rows "
+            f"({', '.join(drawn)}): such pairs are not independent, "
+            f"and {test} would find gains that are none.",
         )
     elif test == "resampled-t" and not drawn:
         yield (

@@ -120,7 +120,7 @@ def values_of(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def study(name: str, parts: dict[str, Any]) -> Study:
-    return Study(name, Contents.model_validate(values_of(parts)))
+    return Study(name, Contents.read(values_of(parts)))
 
 
 def made(store: Path, name: str, parts: dict[str, Any], most: int | None = None) -> Plan:

@@ -82,7 +82,7 @@ CASES = [
          "search.buget: no such setting. Did you mean 'budget'?\n    search takes: proposer, budget"),
     Case("unknown key in an arm", "repeat:", "repet:",
          "arms.again.repet: no such setting. Did you mean 'repeat'?\n"
-         "    an arm takes: policy, task, budget, repeat, match."),
+         "    arm takes: policy, task, budget, repeat, match."),
     Case("setting to take that is none", "again: {repeat: dense}",
          "again: {policy: {name: sawtooth, period: 2}, match: {arm: additive, settings: [policy.stp]}}",
          "arms.again.match.settings.0: must be a setting that 'again' and 'additive' both have: "
@@ -145,9 +145,9 @@ CASES = [
          "arms.additive.task.learning_rate: must be a number; it is [0.03, 0.3]."),
     Case("number for a list", "[1, 2]", "2", "search.ladder: must be a list; it is 2."),
     Case("text for a mapping", POLICY, "additive-reset",
-         "arms.additive.policy: must be a mapping; it is 'additive-reset'."),
+         "arms.additive.policy: must be an object; it is 'additive-reset'."),
     Case("nothing for a mapping", "again: {repeat: dense}", "again:",
-         "arms.again: must be a mapping; it is None."),
+         "arms.again: must be an object with the keys policy, task, budget, repeat, match; it is None."),
     Case("low not below high", "low: 0.03", "low: 0.3",
          "arms.additive.task.learning_rate: low must be below high; they are 0.3 and 0.3."),
     Case("logarithm of 0", "low: 0.03", "low: 0",
@@ -260,8 +260,8 @@ CASES = [
     Case("nothing but a repeat to test", GOOD[GOOD.index("  additive:") : GOOD.index("  again:")], "",
          "analysis.family: is left out, and every arm but the baseline is a repeat: nothing would be "
          "tested. Name one.", 19),
-    Case("endpoint above 1", "0.05]", "1.5]", "analysis.endpoints.1: must be at most 1; it is 1.5."),
-    Case("endpoint of 0", "0.05]", "0]", "analysis.endpoints.1: must be above 0; it is 0."),
+    Case("endpoint above 1", "0.05]", "1.5]", "analysis.endpoints.1: must be above 0 and at most 1; it is 1.5."),
+    Case("endpoint of 0", "0.05]", "0]", "analysis.endpoints.1: must be above 0 and at most 1; it is 0.0."),
     Case("endpoint twice", "0.05]", "1]", "analysis.endpoints: names 1.0 twice."),
     Case("ladder that falls", "[1, 2]", "[2, 1]",
          "search.ladder: must rise from rung to rung; it is [2, 1]."),
@@ -278,11 +278,11 @@ CASES = [
          "confirm.seeds: an exact sign-flip test of 10 pairs cannot go below p = 0.002, and 2 "
          "comparisons under Holm at 9.99989e-321 need 5e-321. It takes at least 1066 seeds, or a "
          "smaller family.", 21),
-    Case("negative seed", "seed: 1\n", "seed: -1\n", "seed: must be at least 0; it is -1."),
+    Case("negative seed", "seed: 1\n", "seed: -1\n", "seed: must be at least 0 and below 9.22337e+18; it is -1."),
     Case("one arm only", GOOD[GOOD.index("  additive:") : GOOD.index("search:")], "",
          "arms: must have at least 2; it has 1.", 8),
     Case("misspelt proposer", "random", "randm",
-         "search.proposer: must be 'tpe', 'random' or 'grid'; it is 'randm'. Did you mean 'random'?"),
+         "search.proposer: must be one of tpe, random, grid; it is 'randm'. Did you mean 'random'?"),
     Case("grid without a step", "random", "grid",
          "arms.additive.task.learning_rate: needs a step, or a choice, for the proposer 'grid'.", 14),
     Case("grid of another size",
@@ -292,11 +292,11 @@ CASES = [
     Case("images held out and trained on", "train_size: 96", "train_size: 1200",
          "task.train_size: asks for 1,200 images beside the 120 held out; there are 1,200 in all."),
     Case("huge seed", "seed: 1\n", "seed: 9223372036854775808\n",
-         "seed: must be below 9.22337e+18; it is 9223372036854775808."),
+         "seed: must be at least 0 and below 9.22337e+18; it is 9223372036854775808."),
     Case("number of thousands of digits", "seed: 1\n", f"seed: {'9' * 5000}\n",
          "seed: has 5,000 digits; that is no number for a study."),
     Case("more seeds than memory", "seeds: 10", "seeds: 10000000000",
-         "confirm.seeds: must be at most 10000; it is 10000000000."),
+         "confirm.seeds: must be at least 1 and at most 10000; it is 10000000000."),
     Case("more epochs than a life", "epochs: 2", "epochs: 10000000000",
          "task.epochs: must be at most 1,000,000; it is 10,000,000,000."),
     Case("fraction above one GPU", "analysis:\n", "resources: {gpus: 1.5}\nanalysis:\n",
@@ -322,12 +322,12 @@ CASES = [
 ]  # fmt: skip
 WHOLE_FILES = [
     ("empty file", "bad.yaml", b"",
-     "bad.yaml:1  must be a mapping with the keys description, seed, task, tasks, arms, search, "
+     "bad.yaml:1  must be an object with the keys description, seed, task, tasks, arms, search, "
      "confirm, analysis, resources."),
     ("list at the top", "bad.yaml", b"- task\n- arms\n",
-     "bad.yaml:1  must be a mapping with the keys description"),
+     "bad.yaml:1  must be an object with the keys description"),
     ("nothing but a word", "bad.yaml", b"dense",
-     "bad.yaml:1  must be a mapping with the keys description"),
+     "bad.yaml:1  must be an object with the keys description"),
     ("too large", "bad.yaml", b"#" * 262_145,
      "bad.yaml: is larger than the 262,144 bytes that a study may have."),
     ("not UTF-8", "bad.yaml", b"seed: 1\ndescription: caf\xe9\n", "bad.yaml:2  is not UTF-8 text."),

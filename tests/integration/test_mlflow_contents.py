@@ -44,7 +44,7 @@ GROWN: dict[str, Any] = {**PLAIN, "half": {"policy": {"name": "fixed", "ratio": 
 def plain_study(arms: dict[str, Any] | None = None, seeds: int = 6) -> Study:
     """Two arms without a search."""
     values = short_values(confirm={"seeds": seeds}, description=HARD)
-    return Study("small", Contents.model_validate({**values, "arms": arms or PLAIN}))
+    return Study("small", Contents.read({**values, "arms": arms or PLAIN}))
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +135,7 @@ def test_a_run_belongs_to_the_first_of_its_candidates_and_moves_when_an_earlier_
     tmp_path: Path, uri: str
 ) -> None:
     values = short_values(search={"ladder": [1]}, confirm={"seeds": 2}, analysis={"family": ["saw"]})
-    study = Study(
-        "small", Contents.model_validate({**values, "arms": {**PLAIN, "a": ADDITIVE, "b": ADDITIVE}})
-    )
+    study = Study("small", Contents.read({**values, "arms": {**PLAIN, "a": ADDITIVE, "b": ADDITIVE}}))
     source, store = tmp_path / "source", tmp_path / "store"
     ledger = Ledger(str(source), "small", print)
     begin(study, ledger)
@@ -231,7 +229,7 @@ def test_a_study_of_several_tasks_has_gains_over_the_baseline_of_each_and_says_w
     )
     arms: dict[str, Any] = {"dense": PLAIN["dense"], "set": {"policy": {"name": "set", "epsilon": 4}}}
     tasks: dict[str, Any] = {"digits": {}, "own": {"data": own, "model": "mlp-8"}}
-    study = Study("small", Contents.model_validate({**values, "arms": arms, "tasks": tasks}))
+    study = Study("small", Contents.read({**values, "arms": arms, "tasks": tasks}))
     store = tmp_path / "store"
     assert drive(study, store).complete
     view = view_of(store, uri)

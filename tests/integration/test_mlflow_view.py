@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     One arm diverges, and one learns nothing.
     """
     root = tmp_path_factory.mktemp("finished")
-    study = Study("small", Contents.model_validate(study_values(arms=ARMS, analysis=ANALYSIS, task=TASK)))
+    study = Study("small", Contents.read(study_values(arms=ARMS, analysis=ANALYSIS, task=TASK)))
     assert drive(study, root).finished.total() == 48
     return root
 

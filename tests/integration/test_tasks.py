@@ -139,7 +139,7 @@ def test_where_no_number_of_seeds_would_do_none_is_said(
 
 def test_gains_under_way_are_over_the_baseline_of_the_same_task() -> None:
     arms = {name: {"policy": {"name": policy}} for name, policy in (("dense", "dense"), ("set", "set"))}
-    it = Study("made", Contents.model_validate({**BASE, "arms": arms}))
+    it = Study("made", Contents.read({**BASE, "arms": arms}))
     plan = plan_of(it)
     scores = {"dense@wine": 0.5, "set@wine": 0.6, "dense@digits": 0.9, "set@digits": 0.7}
     for run in take(plan):
@@ -157,7 +157,7 @@ def test_gains_under_way_are_over_the_baseline_of_the_same_task() -> None:
 
 def test_the_time_left_is_by_the_pace_on_each_task() -> None:
     arms = {name: {"policy": {"name": policy}} for name, policy in (("dense", "dense"), ("set", "set"))}
-    plan = plan_of(Study("made", Contents.model_validate({**BASE, "arms": arms})))
+    plan = plan_of(Study("made", Contents.read({**BASE, "arms": arms})))
     assert overview(plan, plan.total, {}).seconds_left is None
     pace, runs = {"wine": 2.0, "digits": 30.0}, take(plan)
     told = {task: [run for run in runs if run.arm.endswith(task)] for task in pace}

@@ -53,7 +53,7 @@ def study_of(
         "analysis": {"baseline": baseline},
         "resources": parts.get("resources", {}),
     }
-    return Study("simulated", Contents.model_validate(whole))
+    return Study("simulated", Contents.read(whole))
 
 
 def one_arm(setting: dict[str, Any] | None = None, **parts: Any) -> Study:

@@ -41,7 +41,7 @@ def study(
     listed = {chr(ord("a") + i): {"train_size": 60 + i} for i in range(tasks)}
     base = study_of(arms or ARMS, task=task or {}, tasks=listed, confirm={"seeds": SEEDS}).contents
     more = {"endpoints": [1.0], **analysis}
-    return Study("simulated", base.model_copy(update={"analysis": base.analysis.model_copy(update=more)}))
+    return Study("simulated", replace(base, analysis=replace(base.analysis, **more)))
 
 
 def scored(run_id: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,7 @@ def study(*, seeds: int = SEEDS, finalists: int = 1, **analysis: Any) -> Study:
         search={"budget": 4, "finalists": finalists, "ladder": [1, 2]},
         resources={"attempts": 1},
     ).contents
-    return Study(
-        "simulated", base.model_copy(update={"analysis": base.analysis.model_copy(update=analysis)})
-    )
+    return Study("simulated", replace(base, analysis=replace(base.analysis, **analysis)))
 
 
 def scored(run_id: str, ratio: float) -> float:

@@ -151,10 +151,16 @@ def test_only_a_gpus_results_are_read_and_a_folder_that_is_not_there_has_none(tm
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"packed": [packed(0, 0.8)]}, "packed: 0: runs: "),
-        ({"packed": [packed(1, 0.0)]}, "packed: 0: epochs_per_second: "),
-        ({"packed": [packed(1, float("nan"))]}, "packed: 0: epochs_per_second: "),
-        ({"packed": [packed(1, 0.8), {"runs": 4, "mps": False}]}, "packed: 1: epochs_per_second: "),
+        ({"packed": [packed(0, 0.8)]}, "packed.0.runs  must be at least 1; it is 0."),
+        ({"packed": [packed(1, 0.0)]}, "packed.0.epochs_per_second  must be above 0; it is 0.0."),
+        (
+            {"packed": [packed(1, float("nan"))]},
+            "packed.0.epochs_per_second  must be a finite number; it is nan.",
+        ),
+        (
+            {"packed": [packed(1, 0.8), {"runs": 4, "mps": False}]},
+            "packed.1.epochs_per_second  is missing; ",
+        ),
         (
             {
                 "task": {
@@ -165,10 +171,10 @@ def test_only_a_gpus_results_are_read_and_a_folder_that_is_not_there_has_none(tm
                     "train": 0,
                 }
             },
-            "task: train: ",
+            "task.train  must be at least 1; it is 0.",
         ),
-        ({"device": None}, "device: "),
-        ({"measured": "yes"}, "measured"),
+        ({"device": None}, "device  must be a text; it is None."),
+        ({"measured": "yes"}, "measured  must be true or false; it is 'yes'."),
     ],
 )
 def test_a_figure_that_cannot_be_is_named_with_its_file_and_place(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 import pytest
@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import run_spec, run_values
-from trainer.settings import SpecError, read, written
-from trainer.spec import RunSpec
+from trainer.policies import POLICIES
+from trainer.settings import SpecError, default_of, descriptions, read, settings_of, written
+from trainer.spec import RunSpec, Task
 
 PUBLISHED: dict[str, Any] = {
     "task": {
@@ -78,6 +79,18 @@ def test_the_order_of_endpoints_does_not_change_the_id_and_the_endpoints_do() ->
 def test_another_value_is_another_run(key: str, value: int) -> None:
     one, other = (RunSpec.read(run_values(None, **{key: given})) for given in (value, value + 1))  # type: ignore[arg-type]
     assert one.run_id != other.run_id
+
+
+def test_a_whole_number_that_no_float_holds_keeps_its_value() -> None:
+    assert RunSpec.read({**PUBLISHED, "seed": 2**53 + 1}).seed == 2**53 + 1
+
+
+def test_a_setting_tells_its_meaning_and_default_also_where_it_is_inherited() -> None:
+    fixed = POLICIES["fixed"]
+    assert list(settings_of(fixed)) == ["ratio", "survivors"]
+    assert descriptions(fixed)["survivors"].startswith("Which positive activations stay: the largest, or")
+    assert descriptions(Task)["train_size"].startswith("Images to train on, drawn per seed; null trains on")
+    assert (default_of(fixed, "survivors"), default_of(fixed, "ratio")) == ("largest", MISSING)
 
 
 def test_a_field_added_later_leaves_the_id_of_older_runs_alone() -> None:

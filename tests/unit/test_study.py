@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def test_the_identity_is_the_same_however_a_number_is_written(made: Any) -> None
 )
 def test_values_that_differ_are_two_identities(made: Any, one: object, other: object) -> None:
     def identity(value: object) -> str:
-        it = Study("made", made().contents.model_copy(update={"task": {"epochs": value}}))
+        it = Study("made", replace(made().contents, task={"epochs": value}))
         return json.dumps(it.identity)
 
     assert identity(one) != identity(other)

@@ -60,7 +60,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
 
 
 def study(values: dict[str, Any] = BASE) -> Study:
-    return Study("made", Contents.model_validate(values))
+    return Study("made", Contents.read(values))
 
 
 def refused(folder: Path, values: dict[str, Any]) -> str:
@@ -221,7 +221,7 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
         ("tasks.digits.train_size", 5000, "tasks.digits.train_size: asks for 5,000 images"),
         ("tasks.wine", {"dat": "wine"}, "tasks.wine.dat: no such setting. Did you mean 'data'?"),
         ("tasks.wine", {}, "tasks.wine.data: is missing"),
-        ("tasks.wine", 3, "tasks.wine: must be a mapping; it is 3."),
+        ("tasks.wine", 3, "tasks.wine: must be an object; it is 3."),
         ("task.train_size", 1000, "task.train_size: on the task 'wine': asks for 1,000 images"),
         (
             "confirm.seeds",
@@ -246,7 +246,7 @@ def test_a_study_grows_by_an_arm_and_a_budget_and_never_by_a_task(
         (
             "arms.narrow.match.at",
             "middle",
-            "arms.narrow.match.at: must be 'start' or 'end'; it is 'middle'.",
+            "arms.narrow.match.at: must be one of start, end; it is 'middle'.",
         ),
         (
             "arms.narrow.match",

@@ -30,6 +30,7 @@ from sweep.views.export.tables import (
 from sweep.views.reading import Reading
 from sweep.views.report.findings import Findings
 from trainer.rows import EndpointRow, EpochRow
+from trainer.settings import written
 from trainer.store import StoreError
 
 ROWS = 50_000
@@ -159,7 +160,7 @@ def declared(reading: Reading) -> dict[str, Any]:
     study = reading.study
     searched = {
         name: {
-            setting: {**values.model_dump(mode="json"), "whole": arm.takes_whole_numbers(setting)}
+            setting: {**written(values), "whole": arm.takes_whole_numbers(setting)}
             for setting, values in arm.source.searched.items()
         }
         for name, arm in study.arms.items()
@@ -168,7 +169,7 @@ def declared(reading: Reading) -> dict[str, Any]:
     return {
         "study": study.name,
         "hash": reading.declared["hash"],
-        "contents": study.contents.model_dump(mode="json"),
+        "contents": written(study.contents),
         "searched": searched,
     }
 

@@ -158,7 +158,7 @@ class Findings:
         # a t test has no least p, and so no number of pairs under which it can find nothing
         exact = study.analysis.test == "sign-flip"
         return {
-            **study.analysis.model_dump(mode="json"),
+            **asdict(study.analysis),
             "family": study.family,
             "comparisons": study.comparisons,
             "pairs": study.confirm.seeds,
