@@ -1,7 +1,8 @@
-"""Frozen dataclasses read from untrusted JSON: unknown keys, wrong types and values out of range, all reported at once.
+"""Reading of frozen dataclasses from untrusted JSON. All problems are reported at once.
 
-A field is `name: type` or `name: Annotated[type, check, ...]`, where a check returns why a value will not do, or None. A type may be
-another such dataclass, which an object stands for, alone or beside a plain type.
+Problems are unknown keys, wrong types and values out of range. A field is `name: type` or
+`name: Annotated[type, check, ...]`. A check returns the reason why a value is refused, or None. A type may
+be another such dataclass, alone or in a union with a plain type; its value is then a JSON object.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is wrong at one key. `path` is dotted, as in `policy.step`."""
+    """A problem at one key. `path` is dotted, as in `policy.step`."""
 
     path: str
     reason: str
@@ -29,7 +30,7 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """The settings can never work; `problems` holds every reason found."""
+    """The error for settings that can never work. `problems` holds every reason found."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -37,7 +38,7 @@ class SpecError(ValueError):
 
 
 class SettingError(ValueError):
-    """Raised in a `__post_init__` when settings are fine one by one and wrong together."""
+    """The error of a `__post_init__` whose settings are valid one by one but not together."""
 
     def __init__(self, setting: str, reason: str) -> None:
         self.setting, self.reason = setting, reason
@@ -68,22 +69,23 @@ class Within:
             ("below", self.below),
             ("at most", self.at_most),
         )
-        return f"must be {' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)}; it is {value!r}."
+        legal = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        return f"must be {legal}; it is {value!r}."
 
 
 Share = Annotated[float, Within(above=0, at_most=1)]
-"""A keep ratio, or any other share that must not be nothing."""
+"""A keep ratio, or another share above 0."""
 
 
 def nearest(word: str, legal: Iterable[str]) -> str:
-    """`" Did you mean 'step'?"`, or nothing when no legal word is near."""
+    """A hint such as `" Did you mean 'step'?"`, or an empty text if no legal word is near."""
     spelt = {name.lower(): name for name in legal}
     close = difflib.get_close_matches(word.lower(), list(spelt), n=1, cutoff=0.5)
     return f" Did you mean {spelt[close[0]]!r}?" if close else ""
 
 
 def one_of(word: object, legal: Iterable[str]) -> str | None:
-    """Why `word` is not one of the legal ones, or None."""
+    """The reason why `word` is not a legal one, or None."""
     legal = list(legal)
     if word in legal:
         return None
@@ -92,14 +94,14 @@ def one_of(word: object, legal: Iterable[str]) -> str | None:
 
 @cache
 def settings_of(cls: type) -> dict[str, Any]:
-    """Each setting of a dataclass with its annotation; what is not filled at construction is state, not a setting."""
+    """The annotation of each setting of a dataclass. Fields with `init=False` are state, not settings."""
     hints = get_type_hints(cls, include_extras=True)
     own_first = sorted(dataclasses.fields(cls), key=lambda f: bool(f.kw_only))
     return {f.name: hints[f.name] for f in own_first if f.init and not f.metadata.get("hidden")}
 
 
 def whole_number(cls: type, key: str) -> bool:
-    """Whether a setting is declared as a whole number; False where there is no such setting."""
+    """Whether a setting is declared as a whole number. False for an unknown setting."""
     declared = settings_of(cls).get(key)
     options = get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
     return any(
@@ -108,7 +110,10 @@ def whole_number(cls: type, key: str) -> bool:
 
 
 def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
-    """Build `cls` from a mapping, or raise SpecError with every problem found. `takes` names the owner of the keys in messages."""
+    """Build `cls` from a mapping, or raise SpecError with every problem found.
+
+    Messages call the owner of the keys `takes`.
+    """
     fields = settings_of(cls)
     takes = takes or cls.__name__.lower()
     if not isinstance(given, Mapping):
@@ -140,10 +145,11 @@ def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
 
 
 def written(settings: Any) -> dict[str, Any]:
-    """The JSON value of a settings object: the inverse of `read`.
+    """The JSON value of a settings object. This is the inverse of `read`.
 
-    A field added after runs were made carries `metadata={"added": True}`, its default is what it meant before it was there, and at its
-    default it is left out, so that the same work keeps its id and an old spec still reads as what it was.
+    A field added in a later release carries `metadata={"added": True}`. Its default is the behaviour before it was
+    added, and at this default it is left out. So the same work keeps its id, and old specs keep their
+    meaning.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
@@ -175,7 +181,7 @@ def _shown(value: object) -> str:
 
 
 def _value(annotation: Any, value: object, path: str) -> tuple[Any, list[Problem]]:
-    """The value as its declared type, and why it will not do."""
+    """The value as its declared type, and the problems found in it."""
     if get_origin(annotation) in (Union, types.UnionType):
         options = get_args(annotation)
         if value is None and type(None) in options:
@@ -227,7 +233,7 @@ def _number(annotation: Any, value: object) -> tuple[Any, str]:
     if not math.isfinite(number):
         return None, f"must be a finite number; it is {_shown(value)}."
     if annotation is float:
-        return number + 0.0, ""  # + 0.0 makes -0.0 the 0.0 it equals
+        return number + 0.0, ""  # adding 0.0 turns -0.0 into 0.0, so that equal specs have equal JSON
     if number != int(value):
         return None, f"must be a whole number; it is {value!r}."
     return int(value), ""
