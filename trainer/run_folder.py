@@ -120,7 +120,8 @@ class RunFolder:
             names = "\n  ".join(self.store.where(f"{self.root}/{commit.name}") for commit in commits)
             raise DamagedRun(
                 f"run {self.spec.run_id}: every checkpoint is damaged:\n  {names}\n"
-                "Nothing was deleted. Restore one from a backup, or move the run's folder away to start it anew."
+                "Nothing was deleted. Restore one from a backup, "
+                "or move the run's folder away to start it anew."
             )
         return None
 

@@ -121,11 +121,9 @@ def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
             [Problem(path, f"must be an object with the keys {', '.join(fields)}; it is {_shown(given)}.")]
         )
     given = cast("Mapping[str, object]", given)
+    legal = f"{takes} takes: {', '.join(fields) or 'no settings'}."
     problems = [
-        Problem(
-            _join(path, key),
-            f"no such setting.{nearest(key, fields)}\n    {takes} takes: {', '.join(fields) or 'no settings'}.",
-        )
+        Problem(_join(path, key), f"no such setting.{nearest(key, fields)}\n    {legal}")
         for key in map(str, given)
         if key not in fields
     ]
@@ -147,8 +145,8 @@ def read(cls: type[T], given: object, path: str = "", takes: str = "") -> T:
 def written(settings: Any) -> dict[str, Any]:
     """The JSON value of a settings object. This is the inverse of `read`.
 
-    A field added in a later release carries `metadata={"added": True}`. Its default is the behaviour before it was
-    added, and at this default it is left out. So the same work keeps its id, and old specs keep their
+    A field added in a later release carries `metadata={"added": True}`. Its default is the behaviour before
+    it was added, and at this default it is left out. So the same work keeps its id, and old specs keep their
     meaning.
     """
     values: dict[str, Any] = {}

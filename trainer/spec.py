@@ -39,7 +39,10 @@ Recipe = Annotated[int, lambda given: _wrong_recipe(given)]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is trained and how. Defaults are the paper's, or our reading of it where it leaves a choice open."""
+    """What is trained and how.
+
+    Defaults are the paper's. Where the paper leaves a choice open, the default is our reading.
+    """
 
     data: DataName | Table
     """Name of a data set, or the object that declares a file of one's own."""
@@ -64,7 +67,7 @@ class Task:
     init: Literal["fan-out", "fan-in"] = "fan-out"
     """Mode of the Kaiming initialisation of convolutions."""
     shortcut: Literal["activated", "raw"] = "activated"
-    """Which input of a block its 1x1 convolution takes where the shape changes: the activated or the raw one."""
+    """Input of a block's 1x1 convolution, in blocks that change shape: the activated or the raw input."""
     dropout: Annotated[float, Within(at_least=0, below=1)] = field(default=0.0, metadata={"added": True})
     """Share of the surviving activations of a fully connected network dropped at random in training."""
     init_scale: Annotated[float, Within(above=0)] = field(default=0.1, metadata={"added": True})
@@ -191,7 +194,7 @@ class RunSpec:
         return cls.read(given)
 
     def to_json(self) -> str:
-        """The canonical JSON: sorted, without spaces, and numbers in their declared types, so that 1 is 1.0."""
+        """The canonical JSON: sorted, without spaces, numbers in their declared types (1 becomes 1.0)."""
         values = {
             "task": written(self.task),
             "policy": {"name": self.policy.name, **self.policy.settings},
