@@ -141,7 +141,10 @@ class Found:
 
 
 def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Load inputs and classes, training rows first. DataError says how the file differs from its declaration."""
+    """Load inputs and classes, training rows first.
+
+    DataError says how the file differs from its declaration.
+    """
     found = find(table, data_dir)
     differing = [
         f"{fact} is {actual}, and {getattr(table, fact)} is declared"

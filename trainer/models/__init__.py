@@ -35,7 +35,7 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Family:
-    """A model family: the form of its names, which names are legal, its settings and how to build a model."""
+    """A model family: the form of its names, which of them are legal, its settings and its builder."""
 
     form: str
     pattern: re.Pattern[str]
@@ -50,7 +50,8 @@ class Family:
 def _wrong_wrn(name: str) -> str | None:
     depth, widen = map(int, name.split("-")[1:])
     if depth < 10 or (depth - 4) % 6:
-        return f"has depth {depth}; a wide ResNet's depth is 10, 16, 22, 28, ... (six layers a block, and four)."
+        legal = "10, 16, 22, 28, ... (six layers a block, and four)"
+        return f"has depth {depth}; a wide ResNet's depth is {legal}."
     return None if widen >= 1 else "needs a widen factor of at least 1."
 
 

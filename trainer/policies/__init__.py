@@ -1,4 +1,4 @@
-"""The table of policies. A new policy is a class, a line here and a test; CONTRIBUTING.md shows the steps."""
+"""The table of policies. A new policy is a class, a line here and a test (see CONTRIBUTING.md)."""
 
 from trainer.policies import connectivity, keep_ratio
 from trainer.policies.base import BasePolicy

@@ -47,7 +47,7 @@ class KeepRatioPolicy(BasePolicy):
 
     @abstractmethod
     def _move(self, train_accuracy: float) -> None:
-        """Set `keep_ratio` for the coming epoch, and `reset`. `epoch` already counts the epoch that ended."""
+        """Set `keep_ratio` for the coming epoch, and `reset`. `epoch` counts the ended epoch already."""
 
 
 @dataclass
@@ -76,10 +76,10 @@ class FixedKeep(KeepRatioPolicy):
 
 @dataclass
 class Controller(KeepRatioPolicy):
-    """A policy that lowers the ratio every epoch and resets it to 1 when the training accuracy falls too far."""
+    """A policy that lowers the ratio every epoch and resets it to 1 when training accuracy falls too far."""
 
     floor: Annotated[float, Within(at_least=0, below=1)] = field(default=0.01, kw_only=True)
-    """The smallest ratio allowed. The paper has none; there the ratio reaches 0, accuracy collapses and it resets."""
+    """Smallest ratio. Without one, as in the paper, it reaches 0 and resets after accuracy collapses."""
     at_floor: Literal["reset", "hold"] = field(default="reset", kw_only=True)
     """What to do when the next ratio would be under the floor: reset to 1, or stay at the floor.
 
@@ -98,7 +98,7 @@ class Controller(KeepRatioPolicy):
             )
 
     def _smooth(self, ema: float, train_accuracy: float) -> tuple[float | None, float]:
-        """The smoothed accuracy before and after this epoch. The first is None if the smoothing starts anew."""
+        """The smoothed accuracy before (None if the smoothing starts anew) and after this epoch."""
         before = None if self.reset and self.on_reset == "r+ema" else self.smoothed
         start = before if before is not None else train_accuracy if self.ema_start == "first" else 0.0
         now = train_accuracy if start == train_accuracy else ema * start + (1 - ema) * train_accuracy
@@ -141,7 +141,7 @@ class MultiplicativeReset(Controller):
     ema: Smoothing = 0.5
     drop: Drop = 0.2
     best_of: Literal["raw", "smoothed"] = field(default="raw", kw_only=True)
-    """Which accuracy `best` is taken from. `raw` is the paper's choice; it resets spuriously in the first epochs."""
+    """Accuracy that gives `best`. `raw`, the paper's choice, resets spuriously in the first epochs."""
     best: float = field(default=0.0, init=False)
 
     def _move(self, train_accuracy: float) -> None:
