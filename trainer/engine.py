@@ -136,8 +136,7 @@ class Engine:
         self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
         """Steps by kind, batch size, whether survivors are drawn at random, and masked layers.
 
-        After a run's first epoch and its endpoints no step is added, unless the run masks another layer
-        later.
+        No step is added after a run's first epoch and its endpoints, unless it masks another layer later.
         """
 
     def begin(self, task: Task, seed: int, train: np.ndarray) -> None:

@@ -31,8 +31,7 @@ def prepare() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False  # float32 must mean float32; a task can ask for bfloat16
     torch.backends.cudnn.allow_tf32 = False
     if sys.platform == "linux":
-        # glibc returns buffers above 32 MiB to the kernel at once. Getting their pages back takes a quarter
-        # of an epoch.
+        # glibc returns buffers above 32 MiB to the kernel; getting them back takes a quarter of an epoch
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(M_MMAP_THRESHOLD, 2**30)

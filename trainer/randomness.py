@@ -2,8 +2,7 @@
 
 A place is the position in a stream, given as integers such as (epoch,) or (layer, epoch). A number depends
 on the seed, the stream's name and the place, and on nothing drawn before. So no generator state must be
-saved: a run that continues at epoch 12 draws the same order for epoch 12 as a run that was never
-interrupted.
+saved: a run that continues at epoch 12 draws the same order for it as a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ def uniform(seed: int, stream: str, *place: int) -> float:
 def permutation(n: int, seed: int, stream: str, *place: int) -> np.ndarray:
     """A shuffled range(n): the order that sorts n raw words of PCG64.
 
-    NumPy guarantees the raw words in all versions. It does not guarantee the result of its own
-    `permutation()`.
+    NumPy guarantees that raw words never change between versions. Its own `permutation()` may change.
     """
     words = np.random.PCG64(derive(seed, stream, *place)).random_raw(n)
     return np.argsort(words, kind="stable")

@@ -28,7 +28,7 @@ WALL = frozenset({"seconds", "images_per_second", "ended_at"})
 class EpochRow:
     """One epoch of one run. Accuracies and rates are shares from 0 to 1."""
 
-    run_id: Annotated[str, "the run, by the hash of its spec"]
+    run_id: Annotated[str, "id of the run: the hash of its spec"]
     epoch: Annotated[int, "counted from 1"]
     keep_ratio: Annotated[
         float | None,
@@ -36,28 +36,30 @@ class EpochRow:
     ] = None
     nonzero_rate: Annotated[
         float | None,
-        "share of activations that are not zero in the test pass at keep_ratio: mean over sites",
+        "share of activations that are not zero in the test pass at keep_ratio, as the mean over sites",
     ]
     nonzero_rate_by_site: Annotated[
-        list[float] | None, "the same for each site, in the order of the forward pass"
+        list[float] | None, "nonzero_rate of each site, in the order of the forward pass"
     ]
     train_loss: Annotated[
         float, "mean cross-entropy over the epoch's batches, in nats, each before its update"
     ]
-    train_accuracy: Annotated[float, "over the epoch's batches, each before its update"]
+    train_accuracy: Annotated[float, "accuracy over the epoch's batches, each before its update"]
     smoothed_train_accuracy: Annotated[
         float | None, "the controller's smoothed accuracy after this epoch; null without a controller"
     ] = None
     validation_accuracy: Annotated[
-        float | None, "on the images held out, at keep_ratio; null where the task holds none out"
+        float | None, "accuracy on the images held out, at keep_ratio; null where the task holds none out"
     ]
-    dense_validation_accuracy: Annotated[float | None, "on the images held out, the same weights at r = 1"]
+    dense_validation_accuracy: Annotated[
+        float | None, "accuracy of the same weights at r = 1, on the images held out"
+    ]
     test_accuracy: Annotated[
-        float | None, "on the test set, at keep_ratio; null in epochs without an evaluation"
+        float | None, "accuracy on the test set, at keep_ratio; null in epochs without an evaluation"
     ]
     test_loss: Annotated[float | None, "mean cross-entropy on the test set, in nats, at keep_ratio"]
-    dense_test_accuracy: Annotated[float | None, "on the test set, the same weights at r = 1"]
-    learning_rate: Annotated[float, "of this epoch"]
+    dense_test_accuracy: Annotated[float | None, "accuracy of the same weights at r = 1, on the test set"]
+    learning_rate: Annotated[float, "learning rate of this epoch"]
     reset: Annotated[
         bool | None,
         "whether the policy went back to r = 1 after this epoch; null where it has no keep ratio",
@@ -68,27 +70,28 @@ class EpochRow:
     ] = None
     connections: Annotated[
         int | None,
-        "weights that there were in this epoch, over all layers; null where the policy moves none",
+        "number of connections in this epoch, over all layers; null where the policy moves none",
     ] = None
     active_neurons: Annotated[
-        int | None, "hidden neurons that were not removed; null where the policy moves no connections"
+        int | None, "number of hidden neurons that are left; null where the policy moves no connections"
     ] = None
     parameters: Annotated[
-        int | None, "numbers that were trained in this epoch: connections, biases and what activations own"
+        int | None,
+        "number of parameters trained in this epoch: connections, biases and parameters of activations",
     ] = None
     seconds: Annotated[float, "wall time of the epoch with its evaluation"]
     images_per_second: Annotated[float, "images trained on over the wall time of training alone"]
-    ended_at: Annotated[datetime, "UTC"]
+    ended_at: Annotated[datetime, "time of the epoch's end, in UTC"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointRow:
     """Result of the final weights at one declared keep ratio. The largest activations survive."""
 
-    run_id: Annotated[str, "the run, by the hash of its spec"]
+    run_id: Annotated[str, "id of the run: the hash of its spec"]
     split: Annotated[str, "test, or validation where the task holds images out"]
     keep_ratio: Annotated[float, "share of activations that may survive"]
-    images: Annotated[int, "how many"]
+    images: Annotated[int, "number of images"]
     accuracy: Annotated[float, "share that is classified correctly"]
     loss: Annotated[float, "mean cross-entropy in nats"]
     correct: Annotated[

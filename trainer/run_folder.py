@@ -270,8 +270,7 @@ class RunFolder:
             before = unseal(self.store.read(f"{self.root}/attempt-{attempt}/attempt.json"))
         except (FileNotFoundError, ValueError):
             return  # there is no attempt before, or its record is damaged
-        # most commits change no number, and those that do change the code's hash too; a node's name says
-        # nothing that the other values do not
+        # a commit that changes numbers changes the code's hash too, and the other values describe the node
         compared = environment.keys() - {"commit", "node"}
         if changed := [
             f"{key} {before.get(key)} -> {environment[key]}"

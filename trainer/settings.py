@@ -146,8 +146,7 @@ def written(settings: Any) -> dict[str, Any]:
     """The JSON value of a settings object. This is the inverse of `read`.
 
     A field added in a later release carries `metadata={"added": True}`. Its default is the behaviour before
-    it was added, and at this default it is left out. So the same work keeps its id, and old specs keep their
-    meaning.
+    it was added, and at this default it is left out. So ids and the meaning of old specs never change.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(settings):

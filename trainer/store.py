@@ -111,7 +111,7 @@ class LocalStore(Store):
         found: dict[str, str] = {}
         for path in self._files(folder):
             if not path.name.endswith(TEMPORARY):
-                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                with contextlib.suppress(FileNotFoundError):  # a file may be deleted after it is listed
                     facts = path.stat()
                     found[path.relative_to(self.root).as_posix()] = f"{facts.st_size}-{facts.st_mtime_ns}"
         return found

@@ -27,9 +27,8 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     for axis in (1, 2):
         soft = np.mean([np.roll(soft, shift, axis) for shift in range(-2, 3)], axis=0)
     soft += 0.5 - soft.mean((1, 2), keepdims=True)
-    shifted = np.lib.stride_tricks.sliding_window_view(
-        np.tile(soft, (1, 2, 2, 1)), (32, 32), axis=(1, 2)
-    )  # [pattern, down, right]
+    # indexed by [pattern, down, right]
+    shifted = np.lib.stride_tricks.sliding_window_view(np.tile(soft, (1, 2, 2, 1)), (32, 32), axis=(1, 2))
     draws = (words.random_raw(2 * total) >> np.uint64(1)).astype(np.int64).reshape(2, total)
     labels = draws[0] % classes
     pattern, down, right = (

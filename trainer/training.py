@@ -110,7 +110,7 @@ class Training:
         )
 
     def load(self, state: dict[str, Any]) -> None:
-        """Become the training that `state()` was taken from."""
+        """Restore a state returned by `state()`."""
         if state["run_id"] != self.spec.run_id:
             raise ValueError(
                 f"the state is that of run {state['run_id']}, and this is run {self.spec.run_id}"

@@ -26,8 +26,8 @@ def matched(name: str, inputs: int, classes: int, target: int) -> str:
     """The network of equal depth whose dense parameter count is nearest to `target`.
 
     First all hidden widths are scaled by the largest common factor whose count stays within the target, in
-    whole neurons. Then single neurons are added, each where the count comes nearest, as long as it comes
-    nearer.
+    whole neurons. Then neurons are added one by one, each to the layer that brings the count nearest, until
+    another one would take it further away.
     """
     widths, srelu = _mlp(name)
 

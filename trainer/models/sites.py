@@ -34,8 +34,7 @@ class Site(nn.Module):
 class Layer:
     """A weight matrix whose connections a policy may remove and add.
 
-    It has a row for each output and a column for each input; a convolution has a column for each tap of an
-    input.
+    It has a row for each output and a column for each input. A convolution has a column for each tap.
     """
 
     weight: Tensor

@@ -101,10 +101,9 @@ class WideResNet(Network):
         return [*found, Layer(self.head.weight, (self.head.bias,))]
 
     def _draw_weights(self, mode: Literal["fan_out", "fan_in"], generator: torch.Generator | None) -> None:
-        """Draw Kaiming normal weights for convolutions and uniform ones within 1 / sqrt(inputs) for the
-        head.
+        """Draw the weights: Kaiming normal for convolutions, uniform for the head.
 
-        The head's bias is 0.
+        The head's weights are within 1 / sqrt(inputs), and its bias is 0.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -87,8 +87,7 @@ def _count(tile, keys, t, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexp
 def _tail(count, size: tl.constexpr):
     """About how many standard deviations the `count` largest of `size` normal values are away from the mean.
 
-    This is the root of the logarithm of their share. The bits of a float stand for its logarithm, nearly
-    enough.
+    This is the root of the logarithm of their share. The bits of a float approximate it.
     """
     share = (count + 0.5) / size
     return tl.sqrt((0x40000000 - share.to(tl.float32).to(tl.int32, bitcast=True)).to(tl.float32) * 2.0**-23)
@@ -188,8 +187,7 @@ def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constex
     """The edge (t, channel, place) of a row with more than `keep` keys above 0.
 
     A key survives if it is above `t`. A key equal to `t` survives in a lower channel, or in the edge's
-    channel up to and with the edge's place. For other rows the edge (0, -1, 0) lets every positive key
-    survive.
+    channel up to and with the edge's place. In other rows the edge is (0, -1, 0): all positive keys survive.
     """
     t, above = _threshold(
         tile, keys, positive, greatest, keep, P, W, BLOCK_P, BLOCK_W, LANES, HALF, RESIDENT

@@ -51,10 +51,9 @@ class Connections(Protocol):
         ...
 
     def replace(self, goes: np.ndarray, new: np.ndarray, weights: np.ndarray) -> None:
-        """Remove the connections where `goes` is true, and add others at the places `new`, in ascending
-        order.
+        """Remove the connections where `goes` is true, and add connections at the places `new`.
 
-        New connections have these weights and no momentum.
+        `new` is in ascending order. New connections have these weights and no momentum.
         """
         ...
 
@@ -89,7 +88,7 @@ class BasePolicy(ABC):
     """
 
     survivors: Survivors = field(default="largest", kw_only=True, metadata=HIDDEN)
-    """Which activations stay: the largest, or as many drawn at random."""
+    """Which activations survive: the largest, or as many drawn at random."""
     seed: int = field(default=0, kw_only=True, metadata=HIDDEN)
     """Seed of the run, for policies that draw at random."""
     epoch: int = field(default=0, init=False)

@@ -1,7 +1,6 @@
 """Connectivity policies: they decide which connections a network has in each epoch.
 
-Random numbers depend only on (seed, layer, epoch), so that a continued run draws the same ones as an
-undisturbed run.
+Random numbers depend only on (seed, layer, epoch), so an interrupted run draws the same ones as any other.
 """
 
 from __future__ import annotations
@@ -62,8 +61,8 @@ class StaticSparse(BasePolicy):
 class Set(StaticSparse):
     """Sparse evolutionary training.
 
-    After each epoch the connections with weights nearest zero are removed, and as many are added at random
-    empty places.
+    After each epoch the connections with weights nearest zero are removed. As many are added at random empty
+    places.
     """
 
     zeta: Zeta = 0.3
@@ -102,8 +101,7 @@ class NpsetFrozen(StaticSparse):
     def rewire(self, wiring: Wiring) -> None:
         if self.epoch < self.start or (self.epoch - self.start) % self.period:
             return
-        # a removal also takes connections of the next layer, so all neurons are chosen before the first
-        # removal
+        # a removal changes the next layer too, so all neurons are chosen before the first one is removed
         chosen = {i: self._least_connected(wiring.layers[i]) for i in wiring.hidden}
         for i, neurons in chosen.items():
             wiring.remove(i, neurons)

@@ -25,7 +25,7 @@ class KeepRatioPolicy(BasePolicy):
     """A policy that changes the keep ratio and no connections."""
 
     survivors: Survivors = field(default="largest", kw_only=True)
-    """Which positive activations stay: the largest, or as many drawn at random (a control)."""
+    """Which positive activations survive: the largest, or as many drawn at random (a control)."""
     smoothed: float | None = field(default=None, init=False)
     """The smoothed training accuracy that a controller acts on."""
     reset: bool = field(default=False, init=False)
@@ -116,8 +116,8 @@ class Controller(KeepRatioPolicy):
 class AdditiveReset(Controller):
     """The paper's strategy 1.
 
-    The ratio falls by `step` each epoch. It returns to 1 when the smoothed accuracy falls by `drop` within
-    one epoch.
+    The ratio falls by `step` each epoch. It returns to 1 when one epoch lowers the smoothed accuracy by
+    `drop` or more.
     """
 
     step: Step = 0.01
