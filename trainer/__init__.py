@@ -1,1 +1,1 @@
-"""One run: a task, a policy and a seed, trained exactly. Knows nothing of clusters, searches or trackers."""
+"""Training of one run: a task, a policy and a seed. Clusters, searches and trackers are unknown here."""

@@ -1,4 +1,7 @@
-"""One run from the shell: `python -m trainer RUN.json --store DIR`. Rows go to stdout as JSON, everything else to stderr."""
+"""The command that trains one run: `python -m trainer RUN.json --store DIR`.
+
+Rows go to stdout as JSON; everything else goes to stderr.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,18 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
 QUIET_SECONDS, LONG_SECONDS = 10.0, 60.0
-"""Off a terminal: seconds from one epoch's line to the next, and from one sign of life to the next within an epoch."""
+"""Seconds between two lines where stderr is not a terminal: between epochs, and within a long epoch."""
 
 
 class Stopped(BaseException):
-    """A signal asked for the end. Not an Exception, so that nothing on the way takes it for an error."""
+    """A signal asked the process to stop. It is not an Exception, so no handler of errors catches it."""
 
 
 class Signals:
-    """The first SIGINT or SIGTERM ends the epoch and keeps the last whole one; the second ends the process at once."""
+    """Handlers of SIGINT and SIGTERM.
+
+    The first signal stops training and keeps the last complete epoch. The second ends the process at once.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -55,13 +61,13 @@ class Signals:
             raise Stopped
 
     def check(self) -> None:
-        """Raise now what came while files were being written."""
+        """Raise Stopped if a signal came while files were being written."""
         if self.received:
             raise Stopped
 
 
 class Display:
-    """A progress bar on a terminal; elsewhere a line now and then, also within an epoch that takes long."""
+    """A progress bar on a terminal. Elsewhere a line now and then, also within a long epoch."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -104,9 +110,8 @@ class Display:
             attempt = self.attempt
             if attempt and not attempt.outcome and time.monotonic() - self.last_line >= LONG_SECONDS:
                 training = attempt.training
-                self.say(
-                    f"epoch {len(training.rows) + 1}/{self.epochs}  batch {training.batch + 1}/{training.batches}"
-                )
+                batch = f"batch {training.batch + 1}/{training.batches}"
+                self.say(f"epoch {len(training.rows) + 1}/{self.epochs}  {batch}")
 
     def close(self) -> None:
         self.closed.set()
@@ -115,13 +120,15 @@ class Display:
 
 
 class _Bar(Progress):
-    """Asks the training how far it is whenever it is drawn, so that long epochs move and training knows of no bar."""
+    """A progress bar that reads the training's progress each time it is drawn.
+
+    So the bar moves within a long epoch, and the training needs no reference to it.
+    """
 
     def __init__(self, display: Display) -> None:
         self.display = display
-        shared = (
-            sys.stdout.isatty()
-        )  # on one terminal rows are printed above the bar; anywhere else stdout is left alone
+        # rich prints rows above the bar where both are on one terminal; any other stdout must stay untouched
+        shared = sys.stdout.isatty()
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         super().__init__(*columns, console=display.console, redirect_stdout=shared, redirect_stderr=False)
         self.task = self.add_task("loading", total=display.epochs)
@@ -134,7 +141,7 @@ class _Bar(Progress):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one run, or go on with it, or show what it gave; the exit code."""
+    """Train one run, continue it, or print its rows if it is finished. Returns the exit code."""
     options = _parser().parse_args(arguments)
     signals = Signals()
     try:
@@ -161,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display: Display) -> int:
-    # torch takes seconds to import; a spec that cannot work is told at once
+    # importing torch takes seconds; a bad spec is reported before that
     import torch
 
     from trainer.attempt import Attempt
@@ -195,7 +202,7 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
             display.say("finished before; nothing to train")
             if options.keep_weights and "checkpoint" not in attempt.outcome.files:
                 display.say(
-                    "its weights were not kept. To have them, move the run's folder away and train it again."
+                    "its weights were not kept. To get them, move the run's folder away and train it again."
                 )
         else:
             rows = list(attempt.training.rows)
@@ -211,9 +218,8 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
     except (DataError, StoreError, DamagedRun, Superseded):
         raise
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # so that the interpreter's last flush does not fail too
+        # the interpreter flushes stdout when it exits, and that flush must not fail too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not attempt.outcome:
             attempt.commit()
             display.say(f"nobody reads the rows any more; what was trained is kept.\n{_continue()}")
@@ -229,9 +235,8 @@ def _stopped(signals: Signals, display: Display) -> int:
     assert signals.received
     if (attempt := signals.attempt) and not attempt.outcome:
         attempt.commit()
-        attempt.say(
-            f"stopped by {signals.received.name}; {attempt.kept_epochs} of {attempt.training.task.epochs} epochs are kept"
-        )
+        kept = f"{attempt.kept_epochs} of {attempt.training.task.epochs} epochs are kept"
+        attempt.say(f"stopped by {signals.received.name}; {kept}")
         attempt.close()
     display.say(_continue())
     return 128 + signals.received
@@ -244,9 +249,11 @@ def _continue() -> str:
 def _ending(attempt: Attempt) -> str:
     match attempt.outcome:
         case Completed(epochs, collapsed):
-            return f"completed, {epochs} epochs{', and collapsed: the final training loss is that of a guess' if collapsed else ''}."
+            collapse = ", and collapsed: the final training loss is that of a guess" if collapsed else ""
+            return f"completed, {epochs} epochs{collapse}."
         case Diverged(epochs):
-            return f"diverged: the training loss of epoch {epochs} is not a number. That is a result; it is kept."
+            loss = f"the training loss of epoch {epochs} is not a number"
+            return f"diverged: {loss}. That is a result; it is kept."
         case None:
             return "not finished."
 
@@ -258,8 +265,9 @@ def _print(row: EpochRow) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
-        description="Train one run, exactly. The same command again goes on where it was, or shows what the finished run gave.",
-        epilog="exit: 0 done (so is diverged), 1 the run failed, 2 usage or spec, 3 files, machine or taken over, 130/143/141 stopped",
+        description="Train one run. The same command again continues it, or prints a finished run's rows.",
+        epilog="exit: 0 done (diverged counts as done), 1 the run failed, 2 usage or spec, "
+        "3 files, machine or taken over by another attempt, 130/143/141 stopped",
     )
     parser.add_argument("run", type=Path, metavar="RUN.json", help="the run: task, policy and seed")
     parser.add_argument(
@@ -281,14 +289,14 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         type=_threads,
         metavar="N",
-        help="CPU threads (default: all cores); the last bits depend on it",
+        help="CPU threads (default: all cores); the last bits of the results depend on it",
     )
     parser.add_argument(
         "--commit-seconds",
         type=_seconds,
         default=30.0,
         metavar="S",
-        help="commit at the first epoch's end after this long (default: 30)",
+        help="commit at the first end of an epoch after so many seconds (default: 30)",
     )
     parser.add_argument(
         "--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished"

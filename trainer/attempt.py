@@ -1,6 +1,6 @@
-"""One try at a run: a Training and its folder, committed every so often, and finished with an outcome.
+"""One attempt at a run: a Training, its folder, regular commits and a final outcome.
 
-Iterate for the rows. Who drives it (the command line, a cluster's actor) decides when to stop and what to show.
+The caller iterates over the rows. The caller (the command line, an actor of a cluster) decides when to stop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ LOG_LINES = 200
 
 
 class Attempt:
-    """Continues the run where its best commit left it; what it says goes to `show` and to the run's log."""
+    """One attempt at a run, which continues from the run's best commit.
+
+    Its messages go to `show` and to the attempt's log.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,7 @@ class Attempt:
         keep_weights: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`train` makes the Training; it is called only where there is something left to do."""
+        """Start or continue the run. `train` makes the Training; it is not called for a finished run."""
         self.show, self.commit_seconds, self.keep_weights, self.clock = (
             show,
             commit_seconds,
@@ -46,7 +49,7 @@ class Attempt:
         self.folder = RunFolder(store, spec, self.say)
         self.uncommitted: dict[str, Any] | None = None
         self.breakable = False
-        """Whether a signal handler may raise now: true within an epoch, and false while files are being written."""
+        """Whether a signal handler may raise now: true in training, false while files are being written."""
         self.outcome = self.folder.outcome()
         if self.outcome:
             self.folder.tidy(self.outcome)
@@ -58,20 +61,19 @@ class Attempt:
             commit, state = found
             self.training.load(state)
             self.kept_epochs = commit.epoch
-            self.say(
-                f"attempt {self.number} continues from epoch {commit.epoch} of {spec.task.epochs}, kept by attempt {commit.attempt}"
-            )
+            kept = f"epoch {commit.epoch} of {spec.task.epochs}, kept by attempt {commit.attempt}"
+            self.say(f"attempt {self.number} continues from {kept}")
         else:
             self.say(f"attempt {self.number} starts at epoch 1 of {spec.task.epochs}")
         self.close()
         self.committed_at = self.clock()
 
     def __iter__(self) -> Iterator[EpochRow]:
-        """The rows still to come; after the last one the outcome stands."""
+        """The rows still to come. After the last one `outcome` is set."""
         return (row for row in self.steps() if row)
 
     def steps(self) -> Iterator[EpochRow | None]:
-        """The rows, with None after every batch between them, for those who must look up more often than once an epoch."""
+        """The rows still to come, and None after each batch, for callers that must act within an epoch."""
         if self.outcome:
             return
         steps = self.training.steps()
@@ -92,7 +94,7 @@ class Attempt:
             self.breakable = False
 
     def say(self, line: str) -> None:
-        """Tell the person who watches, and keep it for the log."""
+        """Show a line to the user and add it to the log."""
         self._note(line)
         self.show(line)
 
@@ -100,12 +102,12 @@ class Attempt:
         self.log.append(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}")
 
     def commit(self) -> None:
-        """Keep the last whole epoch, if it is not kept already; also after training was broken off within the next one."""
+        """Commit the last complete epoch, unless it is committed. A later, incomplete epoch is dropped."""
         if self.uncommitted:
             self._commit(self.uncommitted)
 
     def close(self) -> None:
-        """Keep the log as it is now; it is kept with every commit too."""
+        """Write the log. Every commit writes it too."""
         self.folder.write_log(self.number, list(self.log))
 
     def _commit(self, state: dict[str, Any]) -> dict[str, File]:
@@ -125,7 +127,10 @@ class Attempt:
         return kept
 
     def _finish(self) -> None:
-        """Rebuilds every file from the state, so that a run broken off after its last epoch is finished without training."""
+        """Write every file from the state, and the outcome last.
+
+        So a run that was stopped after its last epoch is finished without training.
+        """
         training = self.training
         files = self._commit(training.state())
         if not self.keep_weights:

@@ -1,4 +1,4 @@
-"""Which code runs: a hash over a package's sources, also where there is no git. Needs nothing heavy."""
+"""A hash of a package's sources: it names the code that runs, also where there is no git."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from trainer.store import digest
 
 @cache
 def code_hash(package: Path = Path(__file__).parent) -> str:
-    """A hash over every source file of a package; by default this one."""
+    """Hash of all source files of a package; the default is this package."""
     return digest(b"".join(path.read_bytes() for path in sorted(package.rglob("*.py"))))[:16]

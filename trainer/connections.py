@@ -1,6 +1,7 @@
-"""A network's connections: which there are, and that those which are not have no weight, no gradient and no momentum, to the last bit.
+"""The connections of a network: which exist, and how policies remove and add them.
 
-A weight that is 0 and gets no gradient stays 0 under any momentum and weight decay; so the gradient alone is masked, once a step.
+A missing connection has exactly weight 0, no gradient and no momentum. A weight of 0 without a gradient
+stays 0 under any momentum and weight decay, so only the gradient is masked, once a step.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from trainer.sgd import Sgd
 
 
 class LayerConnections:
-    """Of one layer: a matrix with a row for each output; a place is its number in memory, row by row. All are there until some are taken
-    away."""
+    """The connections of one layer, as a matrix with a row for each output.
+
+    A place is the position of a connection in this matrix, counted row by row. At first all of them exist.
+    """
 
     def __init__(self, layer: Layer, optimizer: Sgd) -> None:
         self.weight, self.owned = layer.weight, layer.owned
@@ -31,21 +34,21 @@ class LayerConnections:
             .cpu()
             .numpy()
         )
-        """Which input a column belongs to: a convolution has one for each tap."""
-        self._momentum = [optimizer.momentum_of(it) for it in (layer.weight, *layer.owned)]
+        """The input that each column belongs to. A convolution has one column for each tap of an input."""
+        self._momentum = [optimizer.momentum_of(tensor) for tensor in (layer.weight, *layer.owned)]
         self._memory: Tensor | None = None
-        """Of the mask: it stays where it is from run to run, because recorded steps read it."""
+        """Memory of the mask. It is never replaced, because recorded steps read it."""
         self.reset()
 
     def reset(self) -> None:
-        """All connections and neurons are there."""
+        """Restore all connections and neurons."""
         self.masked = False
         self.places = np.arange(self.rows * self.columns)
         self.removed, self.cut = np.zeros(self.rows, bool), np.zeros(self.columns, bool)
 
     @property
     def parameters(self) -> int:
-        """Connections, and what the neurons that are there own."""
+        """Number of connections, plus the parameters owned by the neurons that are left."""
         return len(self.places) + int((~self.removed).sum()) * len(self.owned)
 
     def weights(self) -> np.ndarray:
@@ -60,29 +63,28 @@ class LayerConnections:
             tensor.mul_(mask)
 
     def replace(self, goes: np.ndarray, new: np.ndarray, weights: np.ndarray) -> None:
-        gone = self.places[goes]
+        emptied = self.places[goes]
         for tensor, value in zip((self._mask, *self._trained()), (1, weights, None), strict=False):
             with _on_host(tensor) as flat:
-                flat[gone] = 0
-                if value is not None:  # there is no momentum where there was no connection
+                flat[emptied] = 0
+                if value is not None:  # a new connection has no momentum, and its place holds 0 already
                     flat[new] = value
-        self.places = np.sort(
-            np.concatenate([self.places[~goes], new]), kind="stable"
-        )  # two rising parts: this kind only merges them
+        # a stable sort only merges two parts that rise
+        self.places = np.sort(np.concatenate([self.places[~goes], new]), kind="stable")
 
     def drop_rows(self, neurons: np.ndarray) -> None:
-        """Take outputs away, with all that they own."""
+        """Remove outputs, their connections and the parameters they own."""
         self.removed[neurons] = True
         self.keep(self.places[~self.removed[self.places // self.columns]])
         for tensor in (
-            *(it.detach() for it in self.owned),
-            *(it for it in self._momentum[1:] if it is not None),
+            *(vector.detach() for vector in self.owned),
+            *(momentum for momentum in self._momentum[1:] if momentum is not None),
         ):
             with _on_host(tensor) as flat:
                 flat[neurons] = 0
 
     def drop_inputs(self, neurons: np.ndarray) -> None:
-        """Take inputs away."""
+        """Remove inputs and their connections."""
         self.cut |= np.isin(self.inputs, neurons)
         self.keep(self.places[~self.cut[self.places % self.columns]])
 
@@ -113,19 +115,24 @@ class LayerConnections:
             weight.grad.mul_(self._mask)
 
     def _trained(self) -> list[Tensor]:
-        """The weight, and its momentum if there is any."""
-        return [self.weight.detach(), *(it for it in self._momentum[:1] if it is not None)]
+        """The weight, and its momentum if it has one."""
+        return [
+            self.weight.detach(),
+            *(momentum for momentum in self._momentum[:1] if momentum is not None),
+        ]
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """The same memory as one row, whether a convolution has its channels first there or last."""
+    """The tensor's memory as one row, in the order of memory: a convolution may store its channels last."""
     return tensor.detach().as_strided((tensor.numel(),), (1,))
 
 
 @contextmanager
 def _on_host(tensor: Tensor) -> Generator[np.ndarray]:
-    """A tensor's memory as an array; what changes in it is brought to where the tensor lives. NumPy touches a few thousand places of a
-    CPU's tensor in one thread, where torch would wake up all of them, and wait for each."""
+    """A tensor's memory as a NumPy array. Changes to the array are copied back to the tensor's device.
+
+    NumPy changes a few thousand elements in one thread. torch would start all its threads and wait for them.
+    """
     host = _flat(tensor).cpu()
     yield host.numpy()
     if tensor.device.type != "cpu":
@@ -133,7 +140,7 @@ def _on_host(tensor: Tensor) -> Generator[np.ndarray]:
 
 
 class NetworkConnections:
-    """Of all layers."""
+    """The connections of all layers of a network."""
 
     def __init__(self, network: Network, optimizer: Sgd) -> None:
         self._declared = network.layers
@@ -142,13 +149,13 @@ class NetworkConnections:
         self.hidden = [i for i, layer in enumerate(network.layers) if layer.feeds is not None]
 
     def reset(self) -> None:
-        """All of them are there, as in a dense network."""
+        """Restore all connections, as in a dense network."""
         for layer in self.layers:
             layer.reset()
 
     @property
     def masked(self) -> tuple[int, ...]:
-        """The layers that do not have all their connections."""
+        """Indices of the layers whose gradients are masked, because connections were removed."""
         return tuple(i for i, layer in enumerate(self.layers) if layer.masked)
 
     @property
@@ -161,9 +168,9 @@ class NetworkConnections:
 
     @property
     def parameters(self) -> int:
-        """All numbers that are trained: the network's, less the connections that are not there and what removed neurons owned."""
-        whole = sum(layer.rows * (layer.columns + len(layer.owned)) for layer in self.layers)
-        return self._parameters - whole + sum(layer.parameters for layer in self.layers)
+        """Number of trained parameters, without missing connections and parameters of removed neurons."""
+        dense = sum(layer.rows * (layer.columns + len(layer.owned)) for layer in self.layers)
+        return self._parameters - dense + sum(layer.parameters for layer in self.layers)
 
     def remove(self, layer: int, neurons: np.ndarray) -> None:
         if len(neurons):
@@ -173,7 +180,7 @@ class NetworkConnections:
             self.layers[feeds].drop_inputs(neurons)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Of the layers that do not have all their connections, by number."""
+        """State of each masked layer, by the layer's index."""
         return {str(i): self.layers[i].state() for i in self.masked}
 
     def load(self, state: dict[str, dict[str, Tensor]]) -> None:

@@ -1,7 +1,7 @@
-"""Data sets as whole arrays, and which of their images a run trains on, holds out and is tested on. A row of a table is an image too.
+"""Data sets as arrays, and how a run splits their images. A row of a table counts as an image too.
 
-`python -m trainer.data NAME --data-dir DIR` fetches what has to be fetched, and `python -m trainer.data FILE --target COLUMN` prints how
-a file of one's own is declared. Nothing here needs torch.
+`python -m trainer.data NAME` fetches a data set. `python -m trainer.data FILE --target COLUMN` prints the
+object that declares a file of one's own. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -24,19 +24,24 @@ from trainer.table_files import FORMATS, DataError
 from trainer.tables import Layout, Table
 
 Data = str | Table
-"""A data set by name, or a file of one's own."""
+"""The name of a data set, or the declaration of a file of one's own."""
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-DIGITS_MEAN, DIGITS_STD = (
-    (0.3053,),
-    (0.3762,),
-)  # of all 1,797 images, on a scale from 0 to 1, where tables are scaled by training rows
-OWN = "A file of one's own is declared as an object, which `python -m trainer.data FILE --target COLUMN` prints."
+# taken over all 1,797 images, on a scale from 0 to 1; tables are scaled by their training rows instead
+DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3762,)
+OWN = (
+    "A file of one's own is declared as an object, "
+    "which `python -m trainer.data FILE --target COLUMN` prints."
+)
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """A whole data set: images float32, (N, C, H, W), normalised unless its facts say `standardise`; labels int64."""
+    """All images and labels of a data set.
+
+    Images are float32 of shape (N, C, H, W). They are normalised unless the `Dataset` says `standardise`.
+    Labels are int64.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -46,7 +51,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set before it is loaded, and how to load it."""
+    """Facts about a data set that are known before it is loaded, and how to load it."""
 
     image: tuple[int, int, int]
     classes: int
@@ -55,14 +60,15 @@ class Dataset:
     load: Callable[[Path], Arrays]
     fetch: Callable[[Path], object] | None = None
     brought: bool = False
-    """Whether it lies in the folder of --data-dir, where it has to be brought."""
+    """Whether its files must be brought to the folder of --data-dir."""
     standardise: bool = False
-    """Whether the images come raw, for whoever trains to bring each column to mean 0 and deviation 1 of the rows trained on."""
+    """Whether the images are raw. The trainer then scales each column to mean 0 and deviation 1 over the
+    rows it trains on."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Places in the whole set, where the images of its training set come first and those of its test set after them."""
+    """Indices of images in the data set, where all training images come before the test images."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -70,7 +76,7 @@ class Split:
 
 
 class Shares(Protocol):
-    """What a task says of the images it uses."""
+    """The settings of a task that decide which images it uses."""
 
     @property
     def data(self) -> Data: ...
@@ -83,25 +89,26 @@ class Shares(Protocol):
 
 
 def split(task: Shares, seed: int) -> Split:
-    """The images this seed trains on, holds out and is tested on, the same for every policy.
+    """Draw the images that this seed trains on, holds out and tests on. They are the same for every policy.
 
-    The validation share is of all that is there to train on. `train_size` counts the images trained on, so that a search and its
-    confirmation train on as many; they are the same images whether or not some are held out. A test set that is drawn depends on the
-    seed and its share alone, so that a search and its confirmation never train on each other's.
+    The validation part is a share of all images that are not test images. `train_size` counts the images
+    trained on, so that a search and its confirmation train on equally many. These are the same images
+    whether or not others are held out. A drawn test set depends only on the seed and on `resample`, so that
+    neither a search nor its confirmation trains on a test image of the other.
     """
-    own, (available, tested) = facts(task.data).train, sizes(task)
-    there, test = np.arange(own), np.arange(own, available + tested)
+    fixed, (available, tested) = facts(task.data).train, sizes(task)
+    trainable, test = np.arange(fixed), np.arange(fixed, available + tested)
     if task.resample is not None:
         drawn = randomness.permutation(available + tested, seed, "resample")
-        there, test = drawn[tested:], np.sort(drawn[:tested])
-    order = there[randomness.permutation(available, seed, "split")]
+        trainable, test = drawn[tested:], np.sort(drawn[:tested])
+    order = trainable[randomness.permutation(available, seed, "split")]
     held_out = held_out_of(task)
     train = order[held_out:] if task.train_size is None else order[available - task.train_size :]
     return Split(train=train, validation=order[:held_out], test=test)
 
 
 def sizes(task: Shares) -> tuple[int, int]:
-    """How many images there are to train on, held out ones included, and how many to be tested on."""
+    """Number of images to train on, including those held out, and number of test images."""
     known = facts(task.data)
     if task.resample is None:
         return known.train, known.test
@@ -111,17 +118,17 @@ def sizes(task: Shares) -> tuple[int, int]:
 
 
 def held_out_of(task: Shares) -> int:
-    """How many of the images to train on the task holds out for validation."""
+    """Number of training images that the task holds out for validation."""
     return round(task.validation * sizes(task)[0])
 
 
 def _normalised(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Images of (N, H, W, C) on a scale from 0 to 1, normalised per channel, as (N, C, H, W)."""
+    """Normalise images per channel: (N, H, W, C) on a scale from 0 to 1 becomes (N, C, H, W)."""
     return ((images - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)).transpose(0, 3, 1, 2)
 
 
 def _packaged(file: str, header: int = 0) -> np.ndarray:
-    """scikit-learn's own file, read without importing scikit-learn, which takes every process of a sweep more than a second."""
+    """Read a data file of scikit-learn without importing scikit-learn, which takes more than a second."""
     package = find_spec("sklearn")
     if package is None:
         raise DataError(
@@ -133,10 +140,13 @@ def _packaged(file: str, header: int = 0) -> np.ndarray:
 
 
 def _packaged_table(file: str, name: str, _: Path) -> Arrays:
-    """A third of the rows, drawn once, are the test set. The first line only counts rows, columns and classes."""
-    whole = _packaged(file, header=1)
-    whole = whole[randomness.permutation(len(whole), 0, name)]
-    return _rows(whole[:, :-1].astype(np.float32), whole[:, -1].astype(np.int64), DATASETS[name].train)
+    """Load a table of scikit-learn. A third of the rows, drawn once, are the test set.
+
+    The file's first line holds only the numbers of rows and columns and the names of the classes.
+    """
+    table = _packaged(file, header=1)
+    table = table[randomness.permutation(len(table), 0, name)]
+    return _rows(table[:, :-1].astype(np.float32), table[:, -1].astype(np.int64), DATASETS[name].train)
 
 
 def _own(table: Table, data_dir: Path) -> Arrays:
@@ -149,9 +159,9 @@ def _rows(inputs: np.ndarray, labels: np.ndarray, train: int) -> Arrays:
 
 
 def _digits(_: Path) -> Arrays:
-    whole = _packaged("digits.csv.gz")
-    pictures, target = whole[:, :-1].reshape(-1, 8, 8), whole[:, -1]
-    order = randomness.permutation(len(whole), 0, "digits")
+    table = _packaged("digits.csv.gz")
+    pictures, target = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    order = randomness.permutation(len(table), 0, "digits")
     images = _normalised(pictures[order, :, :, None].astype(np.float32) / 16, DIGITS_MEAN, DIGITS_STD)
     labels = target[order].astype(np.int64)
     return Arrays(images[:1200], labels[:1200], images[1200:], labels[1200:])
@@ -190,8 +200,8 @@ def _fetch_cifar10(data_dir: Path) -> None:
         files = ", ".join(name for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list])
         raise DataError(
             f"cifar10: could not be fetched ({error}).\n"
-            f"  Without a network, bring {CIFAR10.filename} from elsewhere and unpack it in {data_dir}; it holds\n"
-            f"  {CIFAR10.base_folder}/ with {files} and {CIFAR10.meta['filename']}."
+            f"  Without a network, bring {CIFAR10.filename} from elsewhere and unpack it in {data_dir};\n"
+            f"  it holds {CIFAR10.base_folder}/ with {files} and {CIFAR10.meta['filename']}."
         ) from error
 
 
@@ -220,13 +230,13 @@ DATASETS = {
 
 
 def wrong(name: str) -> str | None:
-    """Why no data set has this name, or None."""
+    """The reason why no data set has this name, or None."""
     why = one_of(name, DATASETS)
     return why and f"{why}\n    {OWN}"
 
 
 def facts(data: Data) -> Dataset:
-    """What is known of a data set before it is loaded."""
+    """The facts about a data set, which is not loaded for them."""
     if isinstance(data, str):
         return DATASETS[data]
     train, load = data.rows - data.tested, partial(_own, data)
@@ -236,21 +246,25 @@ def facts(data: Data) -> Dataset:
 
 
 def verify(data: Data, data_dir: Path) -> None:
-    """Read what has to be brought to a machine; DataError where it is not there, or not whole. All else comes with what is installed."""
+    """Check the files that must be brought to a machine. DataError says what is missing or damaged.
+
+    Other data sets come with installed packages and are not checked.
+    """
     if facts(data).brought:
         load(data, data_dir)
 
 
 def load(data: Data, data_dir: Path | None = None) -> Arrays:
-    """A whole data set; `data_dir` holds those that are fetched, and files of one's own (default: data)."""
+    """Load a data set. `data_dir` (default: data) holds downloaded data sets and files of one's own."""
     return facts(data).load(data_dir or Path("data"))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fetch a data set by name, or print how a file is declared."""
+    """Fetch a data set by name, or print the declaration of a file. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer.data",
-        description="Fetch a data set and verify its checksums; or read a FILE and print the object that declares it as task.data.",
+        description="Fetch a data set and verify its checksums; "
+        "or read a FILE and print the object that declares it as task.data.",
     )
     parser.add_argument(
         "name",
@@ -264,12 +278,12 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="where data sets live (default: data)",
     )
-    layout = parser.add_argument_group("of a file")
-    layout.add_argument("--target", metavar="COLUMN", help="what holds the classes")
+    layout = parser.add_argument_group("options for a FILE")
+    layout.add_argument("--target", metavar="COLUMN", help="the column (.mat: the variable) of the classes")
     layout.add_argument(
-        "--test", type=float, metavar="SHARE", help="of the rows, that are the test set (default: a third)"
+        "--test", type=float, metavar="SHARE", help="share of the rows in the test set (default: a third)"
     )
-    layout.add_argument("--split", metavar="COLUMN", help="of 0 and 1, where 1 marks the test rows")
+    layout.add_argument("--split", metavar="COLUMN", help="a column of 0 and 1, where 1 marks the test rows")
     layout.add_argument(
         "--labels",
         nargs="+",
@@ -279,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     layout.add_argument(
         "--constant",
         choices=("refuse", "drop"),
-        help="what becomes of inputs that never vary (default: refuse)",
+        help="what to do with inputs that never vary (default: refuse)",
     )
     layout.add_argument("--features", metavar="NAME", help="the matrix of a .mat that holds the inputs")
     options = vars(parser.parse_args(arguments))
@@ -306,15 +320,13 @@ def _fetch(name: str, data_dir: Path) -> int:
     if fetch := DATASETS[name].fetch:
         fetch(data_dir)
     arrays = load(name, data_dir)
-    print(
-        f"{name}: {len(arrays.train_labels):,} images to train and {len(arrays.test_labels):,} to test, all there.",
-        file=sys.stderr,
-    )
+    train, test = len(arrays.train_labels), len(arrays.test_labels)
+    print(f"{name}: {train:,} images to train and {test:,} to test, all there.", file=sys.stderr)
     return 0
 
 
 def _inside(file: str, data_dir: Path) -> str:
-    """A file's path inside the folder; one that the shell has completed begins with the folder."""
+    """A file's path inside `data_dir`. A path completed by the shell begins with `data_dir` itself."""
     path = Path(file)
     return path.relative_to(data_dir).as_posix() if path.is_relative_to(data_dir) else file
 
@@ -323,7 +335,7 @@ def _declare(given: dict[str, object], data_dir: Path) -> int:
     layout = read(Layout, given, takes="a file")
     found = tables.find(layout, data_dir)
     declared = tables.declared(layout, found)
-    table = read(Table, declared)  # so that what is printed is what a run takes
+    table = read(Table, declared)  # what a run would refuse must not be printed
     print(json.dumps(declared))
     print(tables.summary(table, found), file=sys.stderr)
     return 0

@@ -1,8 +1,9 @@
-"""A task's network on one device, and how it goes over images: what the runs of a task share, one after the other.
+"""The network and optimizer of a task on one device. Runs of the same task reuse them, one after the other.
 
-A step, of training or of evaluation, works on memory that stays where it is: the indices of its batch, the learning rate, the counts that
-survive, the sums. On a CUDA device it is recorded once for each size of a batch, as a CUDA graph, and replayed for every batch of every
-epoch of every run that takes the engine over. The host does not wait for the device until somebody reads a result.
+A training or evaluation step uses fixed memory: the indices of its batch, the learning rate, the numbers of
+survivors, the sums. On a CUDA device each step is recorded once per batch size, as a CUDA graph, and
+replayed for every batch of that size, in all epochs and runs. The host waits for the device only when
+somebody reads a result.
 """
 
 from __future__ import annotations
@@ -29,22 +30,24 @@ from trainer.spec import Task
 
 EVALUATION_BATCH = 1000
 WARM_UP = 3
-"""Steps before one is recorded."""
+"""Number of steps that run before a step is recorded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A whole data set on the device, test images after the training ones; as (N, H, W, C) in memory, so that a gathered batch is
-    channels_last without a copy."""
+    """A data set on the device. The training images come first, then the test images.
+
+    Images are (N, H, W, C) in memory, so that a gathered batch is channels_last without a copy.
+    """
 
     images: Tensor
     labels: Tensor
     train: int
-    """How many are for training."""
+    """Number of training images."""
 
 
 def place(arrays: data.Arrays, device: torch.device) -> Images:
-    """Bring a data set to the device once, for all the runs of a process."""
+    """Copy a data set to the device. A process does this once for all its runs."""
     images = np.concatenate([arrays.train_images, arrays.test_images]).transpose(0, 2, 3, 1)
     labels = np.concatenate([arrays.train_labels, arrays.test_labels])
     return Images(
@@ -56,7 +59,7 @@ def place(arrays: data.Arrays, device: torch.device) -> Images:
 
 @dataclass(frozen=True)
 class Scores:
-    """One pass over a set: per image whether it was right, and per site the share of activations that are not zero."""
+    """Result of one evaluation: the mean loss, correctness per image and nonzero rate per site."""
 
     loss: float
     correct: np.ndarray
@@ -68,7 +71,7 @@ class Scores:
 
 
 class Step:
-    """One step for batches of one size: `index` in, `right` out."""
+    """A training or evaluation step for one batch size. It reads `index`; an evaluation fills `right`."""
 
     def __init__(self, engine: Engine, work: Callable[[Step], None], size: int) -> None:
         self.engine, self.work = engine, work
@@ -86,7 +89,7 @@ class Step:
         self.graph.replay()
 
     def rehearse(self) -> None:
-        """A few steps that leave no trace: libraries set themselves up and kernels are compiled in the first ones."""
+        """Run a few steps and undo their changes, so that libraries start up and kernels are compiled."""
         changed = self.engine.changed()
         kept = [tensor.clone() for tensor in changed]
         for _ in range(WARM_UP):
@@ -96,7 +99,7 @@ class Step:
                 tensor.copy_(before)
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        """Recording runs nothing, so that every real step is a replay, in the first run as in all that follow."""
+        """Record the step. Recording runs nothing, so every real step is a replay, in every run."""
         drawn = torch.cuda.get_rng_state(self.engine.device)
         aside, here = torch.cuda.Stream(self.engine.device), torch.cuda.current_stream(self.engine.device)
         aside.wait_stream(here)
@@ -105,15 +108,16 @@ class Step:
         here.wait_stream(aside)
         torch.cuda.set_rng_state(drawn, self.engine.device)
         graph = torch.cuda.CUDAGraph()
-        # what other threads do with the device meanwhile is their own
+        # other threads may use the device meanwhile, and their work must not be recorded or refused
         with torch.cuda.graph(graph, pool=self.engine.pool, capture_error_mode="thread_local"):
             self.work(self)
-        self.engine.pool = graph.pool()  # steps take turns, and leave nothing there for each other
+        # steps run one after the other and leave nothing in the pool, so they can share it
+        self.engine.pool = graph.pool()
         return graph
 
 
 class Engine:
-    """For one run at a time: `begin` it, then pass over images. `acquire` gives one."""
+    """Network, optimizer and steps for one run at a time. `acquire` returns one; `begin` starts a run."""
 
     def __init__(self, task: Task, images: Images, device: torch.device, *, records: bool) -> None:
         self.device, self.images = device, images
@@ -124,18 +128,23 @@ class Engine:
         self.connections = NetworkConnections(self.model, self.optimizer)
         columns = images.images.shape[1:] if data.facts(task.data).standardise else None
         self.standard = torch.ones(2, *columns, device=device) if columns else None
-        """What is subtracted from every sample, and what it is multiplied by; None where samples come as they should be."""
+        """Mean subtracted from each sample and factor applied to it; None if no scaling is needed."""
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.nonzero = torch.zeros(len(self.model.sites), dtype=torch.int64, device=device)
         self.pool: Any = None
         self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
-        """By kind, batch size, whether survivors are drawn, and which layers are masked. None is added after a run's first epoch and
-        endpoints, unless it begins to mask a layer later."""
+        """Steps by kind, batch size, whether survivors are drawn at random, and masked layers.
+
+        No step is added after a run's first epoch and its endpoints, unless it masks another layer later.
+        """
 
     def begin(self, task: Task, seed: int, train: np.ndarray) -> None:
-        """Fresh weights, drawn on the CPU so that they are the same on every device, no momentum and all connections; samples are
-        standardised by those at these places."""
+        """Start a run: new weights, no momentum, all connections.
+
+        Weights are drawn on the CPU, so that they are the same on every device. Where the data is
+        standardised, mean and deviation are taken over the images with the indices `train`.
+        """
         self.model.load_state_dict(_model(task, seed).state_dict())
         self.optimizer.reset()
         self.connections.reset()
@@ -145,7 +154,7 @@ class Engine:
             self.standard.copy_(torch.stack([seen.mean(0), 1 / torch.where(deviation > 0, deviation, 1)]))
 
     def changed(self) -> list[Tensor]:
-        """All that a step may change."""
+        """Every tensor that a step may change."""
         buffers = [buffer for buffer in self.optimizer.buffers if buffer is not None]
         return [
             *self.model.parameters(),
@@ -159,28 +168,29 @@ class Engine:
     def train(
         self, order: np.ndarray, batch_size: int, ratio: float, survivors: int | None
     ) -> Iterator[int]:
-        """A step for each batch of the images at these places; the number of each once it is under way. `totals` has their sums.
+        """Train on the images with the indices `order`, one step per batch. `totals` returns the sums.
 
-        The largest activations survive; or, from a seed, as many drawn at random.
+        Yields each batch's number once its step has been started. The largest activations survive, or where
+        `survivors` is a seed, as many drawn at random.
         """
         self.model.train()
         self.model.count_nonzero(None)
         return self._steps("train", self._train_step, order, batch_size, ratio, survivors)
 
     def totals(self) -> tuple[Tensor, Tensor]:
-        """Loss summed over images, and how many were right, in the pass that was made last; still on the device."""
+        """Summed loss and number of correct images of the last pass, as tensors on the device."""
         return self.loss.clone(), self.correct.clone()
 
     def evaluate(
-        self, places: np.ndarray, ratio: float, survivors: int | None = None
+        self, indices: np.ndarray, ratio: float, survivors: int | None = None
     ) -> Callable[[], Scores]:
-        """The network over the images at these places. The answer is what reads the scores, and waits for them."""
+        """Evaluate the images with these indices. The returned function waits for the scores."""
         self.model.eval()
         self.model.count_nonzero(self.nonzero)
         self.nonzero.zero_()
-        right = torch.empty(len(places), dtype=torch.bool, device=self.device)
+        right = torch.empty(len(indices), dtype=torch.bool, device=self.device)
         for batch in self._steps(
-            "evaluate", self._evaluation_step, places, EVALUATION_BATCH, ratio, survivors
+            "evaluate", self._evaluation_step, indices, EVALUATION_BATCH, ratio, survivors
         ):
             some = right[batch * EVALUATION_BATCH : (batch + 1) * EVALUATION_BATCH]
             some.copy_(
@@ -188,16 +198,16 @@ class Engine:
             )
         loss, nonzero = self.loss.clone(), self.nonzero.clone()
 
-        @cache  # at r = 1 the pass at the epoch's ratio and the one at 1 are one, and both are asked
+        @cache  # at r = 1 one pass serves for both the epoch's ratio and r = 1, and is read twice
         def read() -> Scores:
-            sizes = [site.size * len(places) for site in self.model.sites]
+            sizes = [site.size * len(indices) for site in self.model.sites]
             rates = [count / size for count, size in zip(nonzero.tolist(), sizes, strict=True)]
-            return Scores(loss.item() / len(places), right.cpu().numpy(), rates)
+            return Scores(loss.item() / len(indices), right.cpu().numpy(), rates)
 
         return read
 
     def now(self) -> Any:
-        """This moment of the device's work, for `between`."""
+        """The present point in the device's work, for `between`."""
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -205,38 +215,34 @@ class Engine:
         return event
 
     def between(self, start: Any, end: Any) -> float:
-        """Seconds from one moment to another; the device must have come so far."""
+        """Seconds between two results of `now`. The device must have finished its work up to `end`."""
         return start.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - start
 
     def _steps(
         self,
         kind: str,
         work: Callable[[Step], None],
-        places: np.ndarray,
+        indices: np.ndarray,
         size: int,
         ratio: float,
         survivors: int | None,
     ) -> Iterator[int]:
         self.model.set_keep(ratio, at_random=survivors is not None)
         if survivors is not None:
-            torch.manual_seed(survivors)  # a recorded step draws from the device's own generator alone
+            torch.manual_seed(survivors)  # a recorded step can draw only from the device's own generator
         self.loss.zero_()
         self.correct.zero_()
-        for batch, index in enumerate(self._on_device(places).split(size)):
+        for batch, index in enumerate(self._on_device(indices).split(size)):
             key = kind, len(index), survivors is not None, self.connections.masked
             if key not in self.steps:
                 self.steps[key] = Step(self, work, len(index))
             self.steps[key](index)
             yield batch
 
-    def _on_device(self, places: np.ndarray) -> Tensor:
-        indices = torch.from_numpy(places)
-        # from pinned memory, because any other copy waits until the device has done all that came before
-        return (
-            indices.pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else indices
-        )
+    def _on_device(self, indices: np.ndarray) -> Tensor:
+        host = torch.from_numpy(indices)
+        # a copy from memory that is not pinned would wait for all earlier work of the device
+        return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
 
     def _train_step(self, step: Step) -> None:
         labels = self.images.labels.index_select(0, step.index)
@@ -262,7 +268,7 @@ class Engine:
             return self.model(samples.permute(0, 3, 1, 2)).float()
 
     def _precision(self) -> AbstractContextManager[Any]:
-        # each weight is cast once in a step, so that there is nothing to remember, and a recorded step must not remember
+        # a step casts each weight once, so a cache is of no use, and a recorded step must not have one
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
 
 
@@ -274,20 +280,23 @@ def _model(task: Task, seed: int) -> Network:
 
 
 _idle: dict[tuple[Any, ...], Engine] = {}
-"""The engine that was given back last. One, because its network and its recordings hold a good part of a GPU that may be shared."""
+"""The engine given back last. Only one is kept: its recordings fill much of a GPU that may be shared."""
 
 
 def acquire(
     user: object, task: Task, images: Images, device: torch.device, *, records: bool = True
 ) -> Engine:
-    """An engine for this task until `user` is no more: the last one given back, if it fits, recordings and all."""
+    """An engine for this task, lent until `user` is garbage-collected.
+
+    The engine given back last is reused with its recordings if it fits the task.
+    """
     network = (task.data, task.model, task.shortcut, task.dropout)
     key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, records)
     if key not in _idle:
-        _collect(device)  # its last user may be gone in all but a cycle of references
+        _collect(device)  # a cycle of references may still hold the user of a fitting engine
     engine = _idle.pop(key, None)
     if engine is None:
-        _idle.clear()  # before there is another
+        _idle.clear()  # memory may not suffice for two engines
         _collect(device)
         engine = Engine(task, images, device, records=records)
     weakref.finalize(user, _give_back, key, engine).atexit = False
@@ -295,7 +304,10 @@ def acquire(
 
 
 def _collect(device: torch.device) -> None:
-    """Collect garbage where the memory of an engine is scarce. On a CPU that would take longer than a small run."""
+    """Collect garbage if the device is a GPU, whose memory is scarce.
+
+    A collection takes longer than a small run on a CPU.
+    """
     if device.type != "cpu":
         gc.collect()
 

@@ -1,4 +1,4 @@
-"""Process-wide settings a run needs: deterministic algorithms, honest float32, and an allocator that keeps its pages."""
+"""Process-wide settings that a run needs, and a description of the machine it runs on."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def prepare() -> None:
-    """Make this process fit to train; safe to call for every run."""
+    """Set deterministic algorithms, full float32 and an allocator that keeps its memory.
+
+    Calling it again before each run is safe.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_deterministic_debug_mode(
-        "error"
-    )  # what use_deterministic_algorithms does, without importing the compiler (seconds)
-    # a guard against reading what empty() holds, at a pass over memory each time
+    # use_deterministic_algorithms does the same, but imports the compiler, which takes seconds
+    torch.set_deterministic_debug_mode("error")
+    # filling new tensors guards against reading uninitialised memory, but costs a pass over memory each time
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False  # float32 says float32; bfloat16 is asked for by name
+    torch.backends.cuda.matmul.allow_tf32 = False  # float32 must mean float32; a task can ask for bfloat16
     torch.backends.cudnn.allow_tf32 = False
     if sys.platform == "linux":
-        # glibc gives buffers above 32 MiB back to the kernel at once and faults every page in again: a quarter of an epoch
+        # glibc returns buffers above 32 MiB to the kernel; getting them back takes a quarter of an epoch
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(M_MMAP_THRESHOLD, 2**30)
@@ -37,7 +39,7 @@ def prepare() -> None:
 
 
 def describe(device: torch.device) -> dict[str, str | int]:
-    """What a run's numbers may depend on beside its spec; recorded with each attempt."""
+    """Everything beside the spec that a run's numbers may depend on. Each attempt records it."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "code": code_hash(),
@@ -53,7 +55,7 @@ def describe(device: torch.device) -> dict[str, str | int]:
 @cache
 def _git_commit() -> str:
     checkout = Path(__file__).parents[1]
-    if not (checkout / ".git").exists():  # installed: a repository further up is somebody else's
+    if not (checkout / ".git").exists():  # an installed package may lie inside another project's repository
         return "unknown"
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     try:

@@ -1,7 +1,7 @@
-"""What a run reports: one row per epoch and one per declared endpoint, and the Arrow tables they become.
+"""The rows that a run reports, one per epoch and one per declared endpoint, and their Parquet files.
 
-The columns, their types, units and meaning stand here and nowhere else. WALL columns are the only ones in which two executions of the
-same run may differ.
+Only this module defines the columns, their types, units and meanings. Two executions of the same run may
+differ only in the WALL columns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 2
-"""A later version has more columns, all of which may be null; tables of an earlier one are read as if those were."""
+"""Each version adds columns that may be null. Tables of earlier versions are read with nulls in them."""
 WALL = frozenset({"seconds", "images_per_second", "ended_at"})
 
 
@@ -74,7 +74,8 @@ class EpochRow:
         int | None, "hidden neurons that were not removed; null where the policy moves no connections"
     ] = None
     parameters: Annotated[
-        int | None, "numbers that were trained in this epoch: connections, biases and what activations own"
+        int | None,
+        "numbers that were trained in this epoch: connections, biases and what activations own",
     ] = None
     seconds: Annotated[float, "wall time of the epoch with its evaluation"]
     images_per_second: Annotated[float, "images trained on over the wall time of training alone"]
@@ -83,7 +84,7 @@ class EpochRow:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointRow:
-    """The final weights at one declared keep ratio, on one set of images. Always with the largest activations as survivors."""
+    """Result of the final weights at one declared keep ratio. The largest activations survive."""
 
     run_id: Annotated[str, "the run, by the hash of its spec"]
     split: Annotated[str, "test, or validation where the task holds images out"]
@@ -93,8 +94,9 @@ class EndpointRow:
     loss: Annotated[float, "mean cross-entropy in nats"]
     correct: Annotated[
         bytes,
-        "one bit per image, the first in the highest bit, the last byte filled with zeros; in the order of the test set, "
-        "or in that of trainer.data.split(task, seed).validation, and of its .test where the task draws a test set for each seed",
+        "one bit per image, the first in the highest bit, the last byte filled with zeros; "
+        "in the order of the test set, or in that of trainer.data.split(task, seed).validation, "
+        "and of its .test where the task draws a test set for each seed",
     ]
 
 
@@ -113,7 +115,7 @@ _TYPES: dict[Any, pa.DataType] = {
 
 @cache
 def schema(row: type) -> pa.Schema:
-    """The Arrow schema of a kind of row; each column carries its meaning, the whole its version."""
+    """The Arrow schema of a row class. Each column carries its meaning, and the schema its version."""
     fields: list[pa.Field] = []
     for name, hint in get_type_hints(row, include_extras=True).items():
         declared, meaning = get_args(hint)
@@ -124,7 +126,7 @@ def schema(row: type) -> pa.Schema:
 
 
 def to_parquet(kind: type[Row], rows: Sequence[Row]) -> bytes:
-    """A whole Parquet file."""
+    """The bytes of a Parquet file that holds these rows."""
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema(kind))
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -132,7 +134,10 @@ def to_parquet(kind: type[Row], rows: Sequence[Row]) -> bytes:
 
 
 def read_table(kind: type, data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The table of a file, of this version or an earlier one; ValueError where it is neither. `columns` asks for some of them."""
+    """Read a Parquet file of this schema version or an earlier one. `columns` selects columns.
+
+    ValueError says that the file's columns fit no version.
+    """
     file, wanted = pq.ParquetFile(io.BytesIO(data)), schema(kind)
     wanted = pa.schema([wanted.field(name) for name in columns or wanted.names], metadata=wanted.metadata)
     found, version = file.schema_arrow, int((file.schema_arrow.metadata or {}).get(b"schema_version", 0))
@@ -156,12 +161,12 @@ def read_table(kind: type, data: bytes, columns: list[str] | None = None) -> pa.
 
 
 def from_parquet(kind: type[Row], data: bytes) -> list[Row]:
-    """The rows of a file written by `to_parquet`; ValueError where its columns are not this version's or an earlier one's."""
+    """The rows of a file written by `to_parquet`. ValueError says that its columns fit no version."""
     return [kind(**record) for record in read_table(kind, data).to_pylist()]
 
 
 def plain(row: EpochRow | EndpointRow) -> dict[str, Any]:
-    """A row as plain values that JSON and checkpoints hold."""
+    """A row as a dictionary of plain values, as checkpoints store them."""
     values = dataclasses.asdict(row)
     return {
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()
@@ -176,7 +181,7 @@ def from_plain(kind: type[Row], values: dict[str, Any]) -> Row:
 
 
 def json_ready(row: EpochRow) -> dict[str, Any]:
-    """`plain`, with null for NaN and infinities, which strict JSON lacks; Parquet keeps them."""
+    """A row as plain values for JSON. NaN and infinities become null, because strict JSON has neither."""
     return {
         name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain(row).items()
     }

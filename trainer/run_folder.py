@@ -1,11 +1,12 @@
-"""A run's files: how they are named, what makes them whole, and which of them a run goes on from.
+"""The files of a run: their names, how damage is noticed, and which checkpoint a run continues from.
 
     <run_id>/spec.json  outcome.json  epochs.parquet  endpoints.parquet
              attempt-<a>/attempt.json  log.txt  checkpoint-<epoch>-<hash>.pt  epochs-<epoch>-<hash>.parquet
                          endpoints-<epoch>-<hash>.parquet
 
-Every attempt writes in a folder of its own, and reads from all. `outcome.json` is written last, only once, and names the files it stands
-for with their hashes; the two tables beside it are copies of those, for people.
+Each attempt writes only in its own folder, and reads from the folders of all attempts. `outcome.json` is
+written last and only once. It names the run's final files with their hashes. The two tables beside it are
+copies of these files, for people.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from trainer.spec import RunSpec
 from trainer.store import Store, digest, seal, unseal
 
 KEPT = 2
-"""Checkpoints of a run that is under way: the last, and the one before in case the last is damaged."""
+"""Number of checkpoints kept while a run trains: the last, and the one before it in case of damage."""
 
 
 class DamagedRun(RuntimeError):
-    """Files that cannot be rebuilt are damaged; the message names them. Nothing was deleted."""
+    """Damage to files that cannot be rebuilt. The message names them; nothing was deleted."""
 
 
 class Superseded(RuntimeError):
-    """Another attempt has taken this run over, or finished it."""
+    """The error of an attempt whose run another attempt has taken over or finished."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file that an outcome stands for."""
+    """A file that an outcome names."""
 
     name: str
     bytes: int
@@ -44,7 +45,7 @@ class File:
 
 @dataclass(frozen=True)
 class Completed:
-    """Trained to the last epoch. `collapsed`: with a finite training loss that is that of a guess."""
+    """The run trained to its last epoch. `collapsed` says that its final loss is no better than a guess."""
 
     epochs: int
     collapsed: bool
@@ -54,7 +55,7 @@ class Completed:
 
 @dataclass(frozen=True)
 class Diverged:
-    """The training loss was not a number at the end of this epoch: a result, and the run's end."""
+    """The training loss is not a number after epoch `epochs`. This is a result and ends the run."""
 
     epochs: int
     attempt: int
@@ -67,7 +68,7 @@ _OUTCOMES = {cls.__name__.lower(): cls for cls in (Completed, Diverged)}
 
 @dataclass(frozen=True)
 class Commit:
-    """A checkpoint by its name."""
+    """A checkpoint file: its name, attempt and epoch."""
 
     name: str
     attempt: int
@@ -75,7 +76,7 @@ class Commit:
 
 
 class RunFolder:
-    """One run's folder in a store. `say` is told what a person should know."""
+    """The folder of one run in a store. Messages for the user go to `say`."""
 
     def __init__(self, store: Store, spec: RunSpec, say: Callable[[str], None]) -> None:
         self.store, self.spec, self.say = store, spec, say
@@ -83,7 +84,7 @@ class RunFolder:
         self.damaged: set[str] = set()
 
     def claim(self, environment: dict[str, Any]) -> int:
-        """Begin a new attempt, numbered above all there are; from now on the earlier ones will stop by themselves."""
+        """Start a new attempt with the next number. Earlier attempts stop at their next commit."""
         self._keep_spec()
         record = {**environment, "started_at": datetime.now(UTC).isoformat(), "token": secrets.token_hex(8)}
         while True:
@@ -93,13 +94,13 @@ class RunFolder:
                 return number
 
     def attempts(self) -> list[int]:
-        """The numbers of all attempts so far."""
+        """Numbers of all attempts so far, in ascending order."""
         return sorted(
             {int(match[1]) for name in self._names() if (match := re.match(r"attempt-(\d+)/", name))}
         )
 
     def commits(self) -> list[Commit]:
-        """Every checkpoint there is, best first: the latest epoch, then the latest attempt."""
+        """All checkpoints, best first: the latest epoch, then the latest attempt."""
         found = [
             (name, re.fullmatch(r"attempt-(\d+)/checkpoint-(\d+)-[0-9a-f]{16}\.pt", name))
             for name in self._names()
@@ -108,23 +109,27 @@ class RunFolder:
         return sorted(commits, key=lambda commit: (commit.epoch, commit.attempt), reverse=True)
 
     def latest(self) -> tuple[Commit, dict[str, Any]] | None:
-        """The best whole checkpoint and the state in it, to go on from; None where there is no checkpoint at all."""
+        """The best undamaged checkpoint and its state, or None if the run has no checkpoint."""
         while commits := self.commits():
             try:
                 for commit in commits:
                     if state := self._state(commit):
                         return commit, state
             except FileNotFoundError:
-                continue  # an attempt that was under way committed something better meanwhile, and removed this one
+                continue  # another attempt has just made a better commit and deleted this one
             names = "\n  ".join(self.store.where(f"{self.root}/{commit.name}") for commit in commits)
             raise DamagedRun(
                 f"run {self.spec.run_id}: every checkpoint is damaged:\n  {names}\n"
-                "Nothing was deleted. Restore one from a backup, or move the run's folder away to start it anew."
+                "Nothing was deleted. Restore one from a backup, "
+                "or move the run's folder away to start it anew."
             )
         return None
 
     def commit(self, attempt: int, state: dict[str, Any], tables: dict[str, bytes]) -> dict[str, File]:
-        """Keep a state and then the tables made from it; what was kept, by kind. Checkpoints before the last two go."""
+        """Write a state and then the tables made from it. Delete checkpoints older than the last two.
+
+        Returns the written files by kind.
+        """
         import torch
 
         if (newest := max(self.attempts())) > attempt:
@@ -141,12 +146,12 @@ class RunFolder:
         kept = {"checkpoint": self._keep(f"attempt-{attempt}/checkpoint-{epoch}", buffer.getvalue(), "pt")}
         for table, data in tables.items():
             kept[table] = self._keep(f"attempt-{attempt}/{table}-{epoch}", data, "parquet")
-        whole = [
+        intact = [
             commit
             for commit in self.commits()
             if commit.attempt <= attempt and commit.name not in self.damaged
         ]
-        old = {(commit.attempt, commit.epoch) for commit in whole[KEPT:]}
+        old = {(commit.attempt, commit.epoch) for commit in intact[KEPT:]}
         for name in self._names():
             if (match := re.match(r"attempt-(\d+)/\w+-(\d+)-", name)) and (
                 int(match[1]),
@@ -156,7 +161,7 @@ class RunFolder:
         return kept
 
     def finish(self, outcome: Outcome) -> Outcome:
-        """Write the outcome unless one stands, and return the one that does; then leave only what it stands for."""
+        """Write the outcome unless the run has one. Delete the files it does not name, and return it."""
         kind = type(outcome).__name__.lower()
         body = {
             "outcome": kind,
@@ -171,7 +176,7 @@ class RunFolder:
         return standing
 
     def outcome(self) -> Outcome | None:
-        """How the run ended, or None where it has not; DamagedRun where the file was altered."""
+        """How the run ended, or None if it has not. DamagedRun says that the file was altered."""
         name = f"{self.root}/outcome.json"
         try:
             data = self.store.read(name)
@@ -186,45 +191,47 @@ class RunFolder:
             return cls(**{key: body[key] for key in cls.__dataclass_fields__ if key != "files"}, files=files)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedRun(
-                f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. Restore it from a backup, or move it away: "
-                "the run is then finished anew from its last checkpoint, or from its first epoch where none is left."
+                f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. "
+                "Restore it from a backup, or move it away: "
+                "the run is then finished anew from its last checkpoint, "
+                "or from its first epoch where none is left."
             ) from error
 
     def tidy(self, outcome: Outcome) -> None:
-        """See that every file the outcome stands for is whole, with its copy for people, and remove what nothing stands for."""
+        """Repair the files that the outcome names and their copies, and delete all other results."""
         self._publish(outcome, self.say)
 
     def _publish(self, outcome: Outcome, say: Callable[[str], None]) -> None:
         for kind, file in outcome.files.items():
             data = self.table(outcome, kind)
             for name in (file.name, f"{kind}.parquet") if kind != "checkpoint" else ():
-                if self._whole(name, file) is None:
+                if self._intact(name, file) is None:
                     self.store.write(f"{self.root}/{name}", data)
-                    say(
-                        f"missing or altered: {self.store.where(f'{self.root}/{name}')}. It was written anew from its copy."
-                    )
-        stands = {file.name for file in outcome.files.values()}
+                    path = self.store.where(f"{self.root}/{name}")
+                    say(f"missing or altered: {path}. It was written anew from its copy.")
+        named = {file.name for file in outcome.files.values()}
         for name in self._names():
-            if re.match(r"attempt-\d+/(checkpoint|epochs|endpoints)-", name) and name not in stands:
+            if re.match(r"attempt-\d+/(checkpoint|epochs|endpoints)-", name) and name not in named:
                 self._delete(name)
         self.store.delete_partial(self.root)
 
     def table(self, outcome: Outcome, kind: str) -> bytes:
-        """One of the files an outcome stands for, or its copy; DamagedRun where neither is whole."""
+        """The content of a file that the outcome names, or of its copy. DamagedRun: both are damaged."""
         file = outcome.files[kind]
         for name in (file.name, f"{kind}.parquet"):
-            if (data := self._whole(name, file)) is not None:
+            if (data := self._intact(name, file)) is not None:
                 return data
         where = self.store.where(f"{self.root}/{file.name}")
         raise DamagedRun(
-            f"{where} is damaged or missing, and so is its copy. Move {self.store.where(self.root)} away to train the run anew."
+            f"{where} is damaged or missing, and so is its copy. "
+            f"Move {self.store.where(self.root)} away to train the run anew."
         )
 
     def write_log(self, attempt: int, lines: list[str]) -> None:
-        """Keep the end of an attempt's log."""
+        """Write the last lines of an attempt's log."""
         self.store.write(f"{self.root}/attempt-{attempt}/log.txt", ("\n".join(lines) + "\n").encode())
 
-    def _whole(self, name: str, file: File) -> bytes | None:
+    def _intact(self, name: str, file: File) -> bytes | None:
         try:
             data = self.store.read(f"{self.root}/{name}")
         except FileNotFoundError:
@@ -232,7 +239,10 @@ class RunFolder:
         return data if len(data) == file.bytes and digest(data) == file.sha256 else None
 
     def _state(self, commit: Commit) -> dict[str, Any] | None:
-        """A checkpoint's content; None, with a word about it, where it is not what its name says or holds more than plain values."""
+        """The content of a checkpoint, or None if it is damaged or holds more than plain values.
+
+        A damaged checkpoint is reported to `say`.
+        """
         import pickle
 
         import torch
@@ -255,12 +265,12 @@ class RunFolder:
         return cast("dict[str, Any]", state)
 
     def _compare(self, attempt: int, environment: dict[str, Any]) -> None:
-        """Say where the attempt before ran on something that may change the last bits of the numbers."""
+        """Report if the attempt before ran on another machine or code, which may change the last bits."""
         try:
             before = unseal(self.store.read(f"{self.root}/attempt-{attempt}/attempt.json"))
         except (FileNotFoundError, ValueError):
-            return  # there is no attempt before, or what it ran on can no longer be told
-        # most commits change no number, and those that do change the code's hash too; nodes differ by what else is compared
+            return  # there is no attempt before, or its record is damaged
+        # a commit that changes numbers changes the code's hash too, and the other values describe the node
         compared = environment.keys() - {"commit", "node"}
         if changed := [
             f"{key} {before.get(key)} -> {environment[key]}"
@@ -268,14 +278,16 @@ class RunFolder:
             if before.get(key) != environment[key]
         ]:
             self.say(
-                f"attempt {attempt} ran on something else ({', '.join(changed)}): the last bits of the numbers may differ."
+                f"attempt {attempt} ran on something else ({', '.join(changed)}): "
+                "the last bits of the numbers may differ."
             )
 
     def _keep_spec(self) -> None:
         name, text = f"{self.root}/spec.json", self.spec.to_json().encode()
         if not self.store.create(name, text) and self.store.read(name) != text:
             self.say(
-                f"damaged: {self.store.where(name)}: it is not the spec that its folder is named after. It was written anew."
+                f"damaged: {self.store.where(name)}: it is not the spec that its folder is named after. "
+                "It was written anew."
             )
             self.store.write(name, text)
 

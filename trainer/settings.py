@@ -54,7 +54,7 @@ class Problem(NamedTuple):
 
 
 class SpecError(ValueError):
-    """The settings can never work; `problems` holds every reason found."""
+    """The error for settings that can never work. `problems` holds every reason found."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -62,7 +62,7 @@ class SpecError(ValueError):
 
 
 class SettingError(ValueError):
-    """Raised in a `__post_init__` when settings are fine one by one and wrong together."""
+    """The error of a `__post_init__` whose settings are valid one by one but not together."""
 
     def __init__(self, setting: str, reason: str) -> None:
         self.setting, self.reason = setting, reason
@@ -112,18 +112,18 @@ class Excerpt:
 
 
 Share = Annotated[float, Within(above=0, at_most=1)]
-"""A keep ratio, or any other share that must not be nothing."""
+"""A keep ratio, or another share above 0."""
 
 
 def nearest(word: str, legal: Iterable[str]) -> str:
-    """`" Did you mean 'step'?"`, or nothing when no legal word is near."""
+    """A hint such as `" Did you mean 'step'?"`, or an empty text if no legal word is near."""
     spelt = {name.lower(): name for name in legal}
     close = difflib.get_close_matches(word.lower(), list(spelt), n=1, cutoff=0.5)
     return f" Did you mean {spelt[close[0]]!r}?" if close else ""
 
 
 def one_of(word: object, legal: Iterable[str]) -> str | None:
-    """Why `word` is not one of the legal ones, or None."""
+    """The reason why `word` is not a legal one, or None."""
     legal = list(legal)
     if word in legal:
         return None
@@ -160,7 +160,7 @@ def descriptions(cls: type) -> dict[str, str]:
 
 
 def whole_number(cls: type, key: str) -> bool:
-    """Whether a setting is declared as a whole number; False where there is no such setting."""
+    """Whether a setting is declared as a whole number. False for an unknown setting."""
     declared = settings_of(cls).get(key)
     options = get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
     return any(

@@ -1,4 +1,7 @@
-"""SGD with Nesterov's momentum: torch's own fused step, without the class around it, which imports the compiler at first use (seconds)."""
+"""SGD with Nesterov momentum, by torch's fused step.
+
+torch's own class is not used, because its first use imports the compiler, which takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +14,37 @@ from torch.optim.sgd import sgd
 
 
 class Sgd:
-    """Steps the parameters. All it changes stays where it is in memory, and on a CUDA device its rate does too, so that a step can be
-    recorded once and replayed."""
+    """An optimizer that changes parameters and momentum only in place.
+
+    On a CUDA device the learning rate is a tensor too. So a step can be recorded once and replayed.
+    """
 
     def __init__(self, parameters: Iterable[Tensor], momentum: float, weight_decay: float) -> None:
         self.parameters = list(parameters)
         self.momentum, self.weight_decay = momentum, weight_decay
         device = self.parameters[0].device
         self._rate: float | Tensor = 0.0 if device.type == "cpu" else torch.zeros((), device=device)
-        # a momentum of zeros is what the first step would start from
+        # the first step may start from zeros, since that gives the same numbers as no momentum
         self.buffers = [
             torch.zeros_like(parameter, requires_grad=False) if momentum else None
             for parameter in self.parameters
         ]
 
     def momentum_of(self, parameter: Tensor) -> Tensor | None:
-        """A parameter's momentum; None where there is none."""
+        """The momentum of a parameter, or None if it has none."""
         return next(
             buffer for other, buffer in zip(self.parameters, self.buffers, strict=True) if other is parameter
         )
 
     def set_rate(self, rate: float) -> None:
-        """The learning rate of the steps to come."""
+        """Set the learning rate of the steps to come."""
         if isinstance(self._rate, Tensor):
             self._rate.fill_(rate)
         else:
             self._rate = rate
 
     def step(self) -> None:
-        """Apply the gradients, and drop them."""
+        """Apply the gradients and delete them."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         assert len(gradients) == len(self.parameters), "a parameter has no gradient"
         sgd(
@@ -58,14 +63,14 @@ class Sgd:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The momentum."""
+        """The momentum of every parameter."""
         return {"buffers": self.buffers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for mine, kept in zip(self.buffers, state["buffers"], strict=True):
-            if mine is not None:
-                mine.copy_(torch.zeros_like(mine) if kept is None else kept)
+        for buffer, kept in zip(self.buffers, state["buffers"], strict=True):
+            if buffer is not None:
+                buffer.copy_(torch.zeros_like(buffer) if kept is None else kept)
 
     def reset(self) -> None:
-        """No momentum, as before the first step."""
+        """Set the momentum to zero, as before the first step."""
         self.load_state_dict({"buffers": [None] * len(self.buffers)})

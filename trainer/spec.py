@@ -1,4 +1,4 @@
-"""What a run is: a task, a policy and a seed. Frozen, validated, and named by a hash of its canonical JSON."""
+"""The spec of a run: a validated task, policy and seed. A hash of its canonical JSON is the run's id."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trainer.settings import (
 from trainer.tables import Table
 
 RECIPE = 1
-"""Raised whenever the same spec would give other numbers, so that results of a mended trainer never mix with those from before."""
+"""Number that grows whenever the same spec would give other results, so that old and new ones never mix."""
 
 T = TypeVar("T")
 Count = Annotated[int, Within(at_least=1)]
@@ -40,44 +40,48 @@ Recipe = Annotated[int, lambda given: _wrong_recipe(given)]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is trained, and how. The defaults are the paper's; what it leaves open is a field with our reading as default."""
+    """What is trained and how.
+
+    Defaults are the paper's. Where the paper leaves a choice open, the default is our reading.
+    """
 
     data: DataName | Table
-    """The name of a data set, or the object that declares a file of one's own."""
+    """Name of a data set, or the object that declares a file of one's own."""
     model: ModelName
     epochs: Count
     batch_size: Count = 128
     learning_rate: Annotated[float, Within(above=0)] = 0.1
-    """At the start."""
+    """Learning rate at the start."""
     schedule: Literal["cosine", "constant"] = field(default="cosine", metadata={"added": True})
-    """Cosine annealing takes the learning rate to 0 over all epochs, one step an epoch; constant leaves it. Under a rate that falls to 0,
-    connections that come late are never trained."""
+    """How the learning rate changes. `cosine` takes it to 0 over all epochs, one step an epoch; `constant`
+    keeps it. A rate near 0 hardly trains connections that are added late."""
     momentum: Annotated[float, Within(at_least=0, below=1)] = 0.9
-    """Nesterov's."""
+    """Nesterov momentum."""
     weight_decay: Annotated[float, Within(at_least=0)] = 0.0
     validation: Annotated[float, Within(at_least=0, below=1)] = 0.0
-    """Share of the training set held out, drawn per seed."""
+    """Share of the training set held out for validation, drawn per seed."""
     train_size: Count | None = None
-    """Images to train on, drawn per seed; null trains on all that are not held out."""
+    """Number of images to train on, drawn per seed; null trains on all that are not held out."""
     precision: Literal["float32", "bfloat16"] = "float32"
     drop_last: bool = False
-    """Whether an epoch leaves out its last batch where that is smaller."""
+    """Whether an epoch leaves out its last batch if that is smaller than the others."""
     init: Literal["fan-out", "fan-in"] = "fan-out"
-    """Kaiming's, for the convolutions."""
+    """Mode of the Kaiming initialisation of convolutions."""
     shortcut: Literal["activated", "raw"] = "activated"
-    """What the 1x1 convolution of a block that changes shape sees: the activated input, or the block's raw input."""
+    """Input of a block's 1x1 convolution, in blocks that change shape: the activated or the raw input."""
     dropout: Annotated[float, Within(at_least=0, below=1)] = field(default=0.0, metadata={"added": True})
-    """Share of what a fully connected network's sites let through that is dropped at random in training."""
+    """Share of the surviving activations of a fully connected network dropped at random in training."""
     init_scale: Annotated[float, Within(above=0)] = field(default=0.1, metadata={"added": True})
-    """Standard deviation of a fully connected network's weights at the start, sparse or dense."""
+    """Standard deviation of a fully connected network's initial weights, sparse or dense."""
     evaluate_every: Count = 1
-    """Epochs from one evaluation to the next; the last epoch is always evaluated."""
+    """Number of epochs from one evaluation to the next; the last epoch is always evaluated."""
     endpoints: tuple[Share, ...] = (1.0,)
     """Keep ratios at which the final weights are evaluated, image by image."""
     resample: Annotated[float, Within(above=0, below=1)] | None = field(
         default=None, metadata={"added": True}
     )
-    """Share of all images, training and test ones, that each seed draws as its own test set; null takes the data's fixed test set."""
+    """Share of all images (training and test) that each seed draws as its own test set; null takes the
+    data's fixed test set."""
 
     def __post_init__(self) -> None:
         defaults = {f.name: f.default for f in fields(self)}
@@ -120,14 +124,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy's name and all its settings, defaults filled in."""
+    """Name and settings of a policy, with defaults filled in."""
 
     name: str
     settings: Mapping[str, Any]
 
     @classmethod
     def read(cls, given: object, place: Place = ("policy",)) -> Policy:
-        """From `{"name": ..., setting: value, ...}`."""
+        """Read a policy from `{"name": ..., setting: value, ...}`."""
         if not isinstance(given, Mapping) or "name" not in given:
             raise SpecError([Problem(place, f"must be an object with a name: {', '.join(POLICIES)}.")])
         settings = dict(cast("Mapping[str, object]", given))
@@ -144,7 +148,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run: everything that decides its numbers."""
+    """Everything that decides the numbers of a run."""
 
     task: Task
     policy: Policy
@@ -153,7 +157,7 @@ class RunSpec:
 
     @classmethod
     def read(cls, given: object) -> RunSpec:
-        """From plain values; SpecError holds every problem found in any part."""
+        """Read a run from plain values. SpecError holds every problem found in any part."""
         if not isinstance(given, Mapping):
             raise SpecError([Problem((), "must be an object with the keys task, policy and seed.")])
         values = dict(cast("Mapping[str, object]", given))
@@ -183,7 +187,7 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, text: str) -> RunSpec:
-        """From JSON text; anything but one valid run is a SpecError."""
+        """Read a run from JSON text. Anything but one valid run is a SpecError."""
         try:
             given = json.loads(text, object_pairs_hook=_no_twice, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
@@ -193,18 +197,18 @@ class RunSpec:
         return cls.read(given)
 
     def to_json(self) -> str:
-        """The canonical JSON: sorted, without spaces, each number as its declared type, so that 1 and 1.0 read alike."""
-        whole = {
+        """The canonical JSON: sorted, without spaces, numbers in their declared types (1 becomes 1.0)."""
+        values = {
             "task": written(self.task),
             "policy": {"name": self.policy.name, **self.policy.settings},
             "seed": self.seed,
             "recipe": self.recipe,
         }
-        return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @property
     def run_id(self) -> str:
-        """The same work has the same id, for ever and on every machine."""
+        """The run's id. It is the same for the same spec, on every machine and in every release."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
 
@@ -215,11 +219,9 @@ class _Numbers:
 
 
 def _wrong_recipe(given: int) -> str | None:
-    return (
-        None
-        if given == RECIPE
-        else f"must be {RECIPE}, this trainer's; it is {given}. Another recipe's numbers need its own release."
-    )
+    if given == RECIPE:
+        return None
+    return f"must be {RECIPE}, this trainer's; it is {given}. Another recipe's numbers need its own release."
 
 
 def _no_such_part(key: str, parts: tuple[str, ...]) -> str:

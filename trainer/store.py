@@ -1,7 +1,8 @@
-"""Where files live: a local folder or an object store, under one contract. A file appears whole or not at all; some appear only once.
+"""Storage of files in a local folder or an object store, under one contract.
 
-Locally that takes a temporary file in the same folder, fsync, rename and fsync of the folder; on an object store, one PUT of the whole
-buffer, conditional where the file may be created only once.
+A file appears complete or not at all, and `create` never replaces one. A local folder does this with a
+temporary file in the same folder, fsync, rename and fsync of the folder. An object store does it with one
+PUT of the whole buffer, which is conditional for `create`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TEMPORARY = ".partial"
 
 
 class StoreError(RuntimeError):
-    """A file could not be read or written: what failed, where, and why."""
+    """The error for a file that cannot be read or written. The message says what failed, where and why."""
 
 
 def digest(data: bytes) -> str:
@@ -31,12 +32,12 @@ def digest(data: bytes) -> str:
 
 
 def seal(body: dict[str, Any]) -> bytes:
-    """A JSON file that carries a hash over its own content."""
+    """The bytes of a JSON file that carries a hash of its own content."""
     return _json({**body, "check": digest(_json(body))})
 
 
 def unseal(data: bytes) -> dict[str, Any]:
-    """The content of a sealed file; ValueError where it is not what was sealed."""
+    """The content of a sealed file. ValueError says that the file was altered."""
     body = json.loads(data)
     if not isinstance(body, dict) or body.pop("check", None) != digest(_json(body)):
         raise ValueError("its content does not match its hash")
@@ -48,7 +49,7 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 class Store(ABC):
-    """Files by name, where a name is a relative path with forward slashes."""
+    """Files by name. A name is a relative path with forward slashes."""
 
     @abstractmethod
     def where(self, name: str = "") -> str:
@@ -56,31 +57,31 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """A whole file; FileNotFoundError where there is none."""
+        """The content of a file. FileNotFoundError says that there is none."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file, whole or not at all. When this returns, it will outlive a power cut."""
+        """Write or replace a file, completely or not at all. After this returns, it survives a power cut."""
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
-        """Like `write`, but only where there is no such file yet; whether this call made it."""
+        """Write a file unless it exists. Returns whether this call wrote it."""
 
     @abstractmethod
     def stamps(self, folder: str = "") -> dict[str, str]:
-        """Every whole file under a folder, with something that changes when the file does; without reading any."""
+        """Every complete file under a folder, with a stamp that changes with the file. Reads no file."""
 
     def names(self, folder: str = "") -> list[str]:
-        """Every whole file under a folder, sorted."""
+        """Names of all complete files under a folder, sorted."""
         return sorted(self.stamps(folder))
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Remove a file; it may be gone already."""
+        """Delete a file. A missing file is no error."""
 
     @abstractmethod
     def delete_partial(self, folder: str = "") -> None:
-        """Remove what killed writers left under a folder; for when no writer is left that matters."""
+        """Delete incomplete files that killed writers left under a folder. Nobody may be writing there."""
 
 
 class LocalStore(Store):
@@ -110,7 +111,7 @@ class LocalStore(Store):
         found: dict[str, str] = {}
         for path in self._files(folder):
             if not path.name.endswith(TEMPORARY):
-                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                with contextlib.suppress(FileNotFoundError):  # a file may be deleted after it is listed
                     facts = path.stat()
                     found[path.relative_to(self.root).as_posix()] = f"{facts.st_size}-{facts.st_mtime_ns}"
         return found
@@ -126,7 +127,7 @@ class LocalStore(Store):
     def _files(self, folder: str) -> list[Path]:
         return [Path(at) / file for at, _, files in os.walk(self.root / folder) for file in files]
 
-    def _publish(self, name: str, data: bytes, into_place: Callable[[Path, Path], bool]) -> bool:
+    def _publish(self, name: str, data: bytes, move: Callable[[Path, Path], bool]) -> bool:
         path = self.root / name
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
         try:
@@ -136,7 +137,7 @@ class LocalStore(Store):
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                made = into_place(temporary, path)
+                made = move(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
             _sync_folder(path.parent)
@@ -160,14 +161,14 @@ def _rename(temporary: Path, path: Path) -> bool:
 
 def _link(temporary: Path, path: Path) -> bool:
     try:
-        os.link(temporary, path)  # unlike a rename, it refuses to replace
+        os.link(temporary, path)  # a link refuses to replace a file; a rename does not
     except FileExistsError:
         return False
     return True
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a rename alone may be lost in a power cut."""
+    """Make the names in a folder durable. Without this a power cut may undo a rename."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -176,7 +177,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class BucketStore(Store):
-    """A prefix in an object store that honours conditional writes: S3, GCS, Azure and what speaks their protocols."""
+    """A prefix in an object store with conditional writes, such as S3, GCS, Azure and compatible stores."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -186,7 +187,7 @@ class BucketStore(Store):
             raise StoreError(f"{url} needs the package obstore, which is not installed: {error}.") from error
         self.url, self.errors = url.rstrip("/"), exceptions
         try:
-            # a network that is gone for a moment costs the moment, and not the run
+            # a short failure of the network must not end the run
             self.store = from_url(
                 self.url, retry_config={"max_retries": 100, "retry_timeout": timedelta(seconds=60)}
             )
@@ -209,9 +210,8 @@ class BucketStore(Store):
         try:
             self._put(name, data, "create")
         except self.errors.AlreadyExistsError:
-            return (
-                self.read(name) == data
-            )  # our own, where the answer to a first PUT was lost and the client repeated it
+            # the client repeats a PUT whose answer was lost; then the file that exists is our own
+            return self.read(name) == data
         return True
 
     def stamps(self, folder: str = "") -> dict[str, str]:
@@ -233,14 +233,14 @@ class BucketStore(Store):
             raise StoreError(f"cannot delete {self.where(name)}: {_first_line(error)}") from error
 
     def delete_partial(self, folder: str = "") -> None:
-        pass  # a PUT that was broken off leaves nothing
+        pass  # an interrupted PUT leaves nothing
 
     def _put(self, name: str, data: bytes, mode: Literal["create", "overwrite"]) -> None:
         try:
             self.store.put(name, data, mode=mode, use_multipart=False)
         except self.errors.AlreadyExistsError:
             raise
-        except (self.errors.BaseError, FileNotFoundError) as error:  # not found: the bucket itself
+        except (self.errors.BaseError, FileNotFoundError) as error:  # "not found" means a missing bucket
             raise StoreError(
                 f"cannot write {self.where(name)}: {_first_line(error)} What was there before is untouched."
             ) from error
@@ -251,7 +251,10 @@ def _first_line(error: Exception) -> str:
 
 
 def open_store(place: str | Path) -> Store:
-    """The store at a folder's path, or at a URL such as s3://bucket/prefix (credentials and endpoint from the environment)."""
+    """Open the store at a folder's path, or at a URL such as s3://bucket/prefix.
+
+    Credentials and endpoint of an object store come from the environment.
+    """
     text = str(place)
     if "://" in text:
         return BucketStore(text)

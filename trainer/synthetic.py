@@ -1,4 +1,4 @@
-"""Images of CIFAR-10's number and shape, made up of nothing but a seed."""
+"""Synthetic images with CIFAR-10's number and shape, made from a seed alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from trainer import randomness
 def images() -> tuple[np.ndarray, np.ndarray]:
     """Images on a scale from 0 to 1, as (N, H, W, C), and their classes.
 
-    Each class has four soft patterns, shifted both ways, faint, under another one and noise. Learnable, and far from trivial:
-    neither a pixel nor a mean colour tells the class. For benchmarks; it says nothing about photographs.
+    Each class has four soft patterns. An image is one of them, shifted in both directions, mixed with
+    another pattern and with noise. The task can be learnt, but neither a pixel nor a mean colour tells the
+    class. The images are for benchmarks; results on them say nothing about photographs.
     """
     classes, variants, total = 10, 4, 60_000
     words = np.random.PCG64(randomness.derive(0, "synthetic-cifar"))
@@ -26,9 +27,8 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     for axis in (1, 2):
         soft = np.mean([np.roll(soft, shift, axis) for shift in range(-2, 3)], axis=0)
     soft += 0.5 - soft.mean((1, 2), keepdims=True)
-    shifted = np.lib.stride_tricks.sliding_window_view(
-        np.tile(soft, (1, 2, 2, 1)), (32, 32), axis=(1, 2)
-    )  # [pattern, down, right]
+    # indexed by [pattern, down, right]
+    shifted = np.lib.stride_tricks.sliding_window_view(np.tile(soft, (1, 2, 2, 1)), (32, 32), axis=(1, 2))
     draws = (words.random_raw(2 * total) >> np.uint64(1)).astype(np.int64).reshape(2, total)
     labels = draws[0] % classes
     pattern, down, right = (

@@ -1,4 +1,7 @@
-"""A file's bytes as named columns of numbers or words: CSV, Parquet, ARFF and MATLAB's .mat, each read by a library imported only then."""
+"""Reading of CSV, Parquet, ARFF and MATLAB's .mat files into named columns of numbers or words.
+
+Each format's library is imported only when a file of that format is read.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,25 @@ import numpy as np
 from trainer.settings import nearest
 
 Column = np.ndarray | list[str | None]
-"""Float64 with NaN for what is missing, or words with None."""
+"""Numbers as float64 with NaN for missing values, or words with None for missing values."""
 MISSING = {"", "?", "-", ".", "na", "n/a", "nan", "null", "none", "missing"}
-"""How a missing value is written, in small letters. Those that a format itself knows as missing do not come to be words."""
+"""Ways to write a missing value, in small letters. Those that a format itself knows never become words."""
 LONGEST_LINE = 2**26
-"""Bytes of a line of a CSV: a table of genes has ten thousand columns."""
+"""Bytes that one line of a CSV may have. A table of genes has ten thousand columns."""
 
 
 class DataError(RuntimeError):
-    """The data cannot be had on this machine; the message says what is expected where, and how to get it."""
+    """The error for data that this machine lacks or cannot use. The message says what is expected where."""
 
 
 def columns_of(file: str, content: bytes, named: list[str], features: str | None) -> dict[str, Column]:
-    """A file's columns in their order; those that are `named` are there, and all are of one length."""
+    """The columns of a file in their order. All have one length, and all `named` columns are among them."""
     read = FORMATS[PurePosixPath(file).suffix.lower()]
     try:
         columns = read(content, named, features)
     except DataError:
         raise
-    except Exception as error:  # each library has errors of its own for bytes that it cannot make sense of
+    except Exception as error:  # each library has its own errors for files that it cannot read
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot be read as {PurePosixPath(file).suffix}: {first}") from error
     for name in named:
@@ -43,7 +46,7 @@ def columns_of(file: str, content: bytes, named: list[str], features: str | None
 
 
 def unread(word: str) -> str | None:
-    """What to do about a cell that is no number, where it looks like one that is missing or has a decimal comma."""
+    """Advice on a cell that is no number because its value is missing or has a decimal comma, or None."""
     if word.strip().lower() in MISSING:
         return "A missing value has to be filled in, or its row left out."
     if re.fullmatch(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*", word):
@@ -66,7 +69,8 @@ def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, 
         wrong := [name for mark, name in ((b";", "';'"), (b"\t", "tabs")) if mark in first]
     ):
         raise DataError(
-            f"has one column, and {wrong[0]} in its name: columns are separated by commas. Save it so, with decimal points."
+            f"has one column, and {wrong[0]} in its name: columns are separated by commas. "
+            "Save it so, with decimal points."
         )
     found = csv.read_csv(
         io.BytesIO(content),
@@ -74,9 +78,10 @@ def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, 
         convert_options=csv.ConvertOptions(strings_can_be_null=True),
     )
     if "" in found.column_names:
-        place = found.column_names.index("") + 1
+        number = found.column_names.index("") + 1
         raise DataError(
-            f"column {place:,} has no name in the first line. (pandas writes its index so: to_csv(..., index=False).)"
+            f"column {number:,} has no name in the first line. "
+            "(pandas writes its index so: to_csv(..., index=False).)"
         )
     return _from_arrow(found)
 
@@ -87,7 +92,8 @@ def _parquet(content: bytes, _named: list[str], _features: str | None) -> dict[s
     found = parquet.read_table(io.BytesIO(content))
     if index := [name for name in found.column_names if name.startswith("__index_level_")]:
         raise DataError(
-            f"column {index[0]!r} is an index of pandas; write the file without: to_parquet(..., index=False)."
+            f"column {index[0]!r} is an index of pandas; "
+            "write the file without: to_parquet(..., index=False)."
         )
     return _from_arrow(found)
 
@@ -134,7 +140,7 @@ def _arff_column(values: np.ndarray) -> Column:
 
 
 def _mat(content: bytes, named: list[str], features: str | None) -> dict[str, Column]:
-    """The named variables, a column each, and the columns of the one matrix that has as many rows."""
+    """Read the `named` variables, one column each, and the columns of the one matrix with as many rows."""
     from scipy.io import loadmat
 
     try:
@@ -152,16 +158,16 @@ def _mat(content: bytes, named: list[str], features: str | None) -> dict[str, Co
     columns: dict[str, Column] = {name: _vector(name, variables[name]) for name in named}
     rows = len(columns[named[0]])
     sizes = {name: np.shape(value) for name, value in variables.items()}
-    told = ", ".join(f"{name} is {' x '.join(map(str, size))}" for name, size in sizes.items())
+    shapes = ", ".join(f"{name} is {' x '.join(map(str, size))}" for name, size in sizes.items())
     fitting = [name for name, value in variables.items() if name not in named and _is_matrix(value, rows)]
     chosen = [features] if features in fitting else fitting if features is None else []
     if len(chosen) != 1:
-        what = (
+        problem = (
             "several matrices fit: say which one in features"
             if chosen
             else f"no matrix has {rows:,} rows, one for each of {named[0]!r}"
         )
-        raise DataError(f"{what}. ({told})")
+        raise DataError(f"{problem}. ({shapes})")
     matrix = variables[chosen[0]]
     matrix = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, np.float64)
     columns.update({f"{chosen[0]}(:,{i + 1})": matrix[:, i] for i in range(matrix.shape[1])})
@@ -173,12 +179,11 @@ def _is_matrix(value: Any, rows: int) -> bool:
 
 
 def _vector(name: str, value: Any) -> Column:
-    """A variable of one row or one column; a matrix of letters has a word in each row."""
+    """The values of a variable with one row or one column. A matrix of letters holds one word per row."""
     value = value.toarray() if hasattr(value, "toarray") else value
     if value.dtype.kind != "U" and (value.ndim != 2 or 1 not in value.shape):
-        raise DataError(
-            f"variable {name!r} is {' x '.join(map(str, value.shape))}; one column was expected, a value for each row."
-        )
+        shape = " x ".join(map(str, value.shape))
+        raise DataError(f"variable {name!r} is {shape}; one column was expected, a value for each row.")
     flat = value.ravel()
     if value.dtype.kind in "fiub":
         return flat.astype(np.float64)

@@ -1,6 +1,7 @@
-"""Tables of one's own: a file of numbers, declared as `task.data`, so that a study is checked without it and no other file passes as it.
+"""Tables of one's own: files of numbers that a study declares as `task.data`.
 
-How each format is read stands in `table_files`.
+The declaration lets a study be checked without the file, and its checksum refuses any other file. The
+formats are read in `table_files`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from trainer.settings import SettingError, Within, nearest, written
 from trainer.table_files import FORMATS, Column, DataError, columns_of, unread
 
 TEST = 1 / 3
-"""The share of a table's rows that are its test set where nothing else is declared."""
+"""Default share of a table's rows in its test set."""
 FACTS = ("rows", "inputs", "classes", "checksum", "test_rows")
 DIGITS = 16
-"""Of a file's sha256, that are its checksum."""
+"""Number of hex digits of a file's sha256 that make its checksum."""
 MOST_NAMED, MOST_WORDS = 5, 50
-"""Columns and classes in one message."""
+"""Most columns, and most different words, that one message lists."""
 Count = Annotated[int, Within(at_least=1)]
 
 
@@ -47,22 +48,22 @@ def _wrong_checksum(text: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a file is to be read."""
+    """How to read a file: which column holds the classes, which rows are the test set, and more."""
 
     file: Annotated[str, _wrong_file]
-    """Its path inside the folder of --data-dir."""
+    """Path of the file inside the folder of --data-dir."""
     target: str
-    """The column of the classes, or the variable of a .mat."""
+    """Name of the column of the classes; in a .mat, of the variable."""
     test: Annotated[float, Within(above=0, below=1)] | None = None
-    """Share of the rows that are the test set, drawn once, the same for every seed; a third where there is no `split`."""
+    """Share of the rows in the test set, drawn once for all seeds; a third if there is no `split`."""
     split: str | None = None
-    """A column of 0 and 1, where 1 marks the test rows."""
+    """Name of a column of 0 and 1, where 1 marks the test rows."""
     labels: tuple[str, ...] | None = None
-    """The classes in their order, where the target holds words."""
+    """Names of the classes in their order, if the target holds words."""
     constant: Literal["refuse", "drop"] = "refuse"
-    """What becomes of an input that is the same in every row."""
+    """What to do with an input that is the same in every row."""
     features: str | None = None
-    """The matrix of a .mat that holds the inputs, where several could."""
+    """Name of the matrix of a .mat that holds the inputs, if several could."""
 
     def __post_init__(self) -> None:
         if self.split is None and self.test is None:
@@ -84,16 +85,19 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Layout):
-    """A file of one's own and what is in it, as `python -m trainer.data FILE --target COLUMN` prints it."""
+    """The declaration of a file: its layout, sizes and checksum.
+
+    `python -m trainer.data FILE --target COLUMN` prints it.
+    """
 
     rows: Annotated[int, Within(at_least=2)]
     inputs: Count
-    """Columns that a network sees."""
+    """Number of columns that the network takes."""
     classes: Annotated[int, Within(at_least=2)]
     checksum: Annotated[str, _wrong_checksum]
     """The first 16 hex digits of the file's sha256."""
     test_rows: Count | None = None
-    """How many rows `split` marks."""
+    """Number of rows that `split` marks as test rows."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,39 +119,43 @@ class Table(Layout):
 
     @property
     def tested(self) -> int:
-        """Rows of the fixed test set."""
+        """Number of rows of the fixed test set."""
         return self.test_rows if self.test_rows is not None else round((self.test or TEST) * self.rows)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a file holds: the inputs of each row, the number of its class, and whether it is marked as a test row."""
+    """The content of a file: inputs, the number of each row's class, and which rows are marked as test."""
 
     inputs: np.ndarray
     labels: np.ndarray
     names: list[str]
-    """Of the classes, as the file has them."""
+    """Names of the classes, as the file has them."""
     marked: np.ndarray | None
     checksum: str
 
     def facts(self) -> dict[str, int | str | None]:
-        """What a `Table` declares of it."""
+        """The facts that a `Table` declares about the file."""
         marked = None if self.marked is None else int(self.marked.sum())
         return dict(zip(FACTS, (*self.inputs.shape, len(self.names), self.checksum, marked), strict=True))
 
 
 def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and classes, rows to train on first; DataError where the file is not the one that was declared."""
+    """Load inputs and classes, training rows first.
+
+    DataError says how the file differs from its declaration.
+    """
     found = find(table, data_dir)
     differing = [
-        f"{fact} is {there}, and {getattr(table, fact)} is declared"
-        for fact, there in found.facts().items()
-        if there != getattr(table, fact)
+        f"{fact} is {actual}, and {getattr(table, fact)} is declared"
+        for fact, actual in found.facts().items()
+        if actual != getattr(table, fact)
     ]
     if differing:
         raise DataError(
             f"{data_dir / table.file}: {'; '.join(differing)}.\n"
-            f"  It is another file than the study's. Bring that one, or declare this one: {command(table, data_dir)}"
+            "  It is another file than the study's. "
+            f"Bring that one, or declare this one: {command(table, data_dir)}"
         )
     test_last = (
         randomness.permutation(table.rows, 0, "table")
@@ -158,7 +166,7 @@ def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def command(layout: Layout, data_dir: Path) -> str:
-    """What prints the object to declare a file with, laid out as this one; for a shell."""
+    """The shell command that prints the declaration of a file with this layout."""
     words = ["python", "-m", "trainer.data", layout.file, *_option("target", layout.target)]
     if layout.split is None and layout.test != TEST:
         words += _option("test", str(layout.test))
@@ -174,31 +182,33 @@ def _option(name: str, value: str) -> list[str]:
 
 
 def declared(layout: Layout, found: Found) -> dict[str, object]:
-    """The object to paste as `task.data`; what says no more than the default is left out."""
-    asked = {
+    """The object to paste as `task.data`. Settings at their defaults are left out."""
+    settings = {
         name: value for name, value in written(layout).items() if value is not None and value != "refuse"
     }
     facts = {name: value for name, value in found.facts().items() if value is not None}
-    return {**asked, **facts}
+    return {**settings, **facts}
 
 
 def summary(table: Table, found: Found) -> str:
-    """What was found in a file, for people."""
+    """A description of a file's content, for people."""
     counts = ", ".join(
         f"{name} {count:,}" for name, count in zip(found.names, np.bincount(found.labels), strict=True)
     )
-    sizes = f"{table.rows:,} rows of {table.inputs:,} inputs, {table.rows - table.tested:,} to train and {table.tested:,} to test"
+    parts = f"{table.rows - table.tested:,} to train and {table.tested:,} to test"
+    sizes = f"{table.rows:,} rows of {table.inputs:,} inputs, {parts}"
     return f"{table.file}: {sizes}.\nRows of each class: {counts}."
 
 
 def find(layout: Layout, data_dir: Path) -> Found:
-    """What is in a file; DataError with its name, the column and what to do where it cannot be trained on."""
+    """Read a file's content. DataError says why no run can train on it, in which column, and what to do."""
     path = data_dir / layout.file
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        where = f"{layout.file}: not in {data_dir}, the folder of --data-dir, where files of one's own lie on every node."
-        raise DataError(where + _instead(layout, path)) from None
+        missing = f"{layout.file}: not in {data_dir}, the folder of --data-dir, "
+        where = "where files of one's own lie on every node."
+        raise DataError(missing + where + _likely_file(layout, path)) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
     try:
@@ -214,13 +224,16 @@ def find(layout: Layout, data_dir: Path) -> Found:
     return Found(inputs, labels, names, marked, hashlib.sha256(content).hexdigest()[:DIGITS])
 
 
-def _instead(layout: Layout, path: Path) -> str:
-    """Which file of the folder is the one that is not there. A declared one has its checksum, and a name that is near would be that of
-    other data; before, the name is all there is."""
-    there = sorted(path.parent.glob("*"))
+def _likely_file(layout: Layout, path: Path) -> str:
+    """A hint which file of the folder may be the missing one, or an empty text.
+
+    A declared file is looked for by its checksum, since a similar name may be other data. A file that is not
+    yet declared can only be looked for by its name.
+    """
+    others = sorted(path.parent.glob("*"))
     if not isinstance(layout, Table):
-        return nearest(path.name, [it.name for it in there])
-    for other in there:
+        return nearest(path.name, [other.name for other in others])
+    for other in others:
         if other.suffix.lower() in FORMATS and other.is_file() and _checksum(other) == layout.checksum:
             return f" {other.name} has the declared checksum: was it renamed?"
     return ""
@@ -230,56 +243,66 @@ def _checksum(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
-    except OSError:  # it is only looked at in passing
+    except OSError:  # the checksum is only for a hint
         return None
 
 
 def _inputs(layout: Layout, columns: dict[str, Column]) -> np.ndarray:
-    """The columns that are left, as float32; those that never vary are dropped where that is asked for."""
+    """The columns of the inputs, as float32. Columns that never vary are dropped if the layout says so."""
     if not columns:
         raise DataError(f"has no column beside {layout.target!r}: there is nothing to tell the classes by.")
     hint = "Write its categories as columns of 0 and 1, or leave it out."
-    whole = np.stack([_numbers(name, column, hint) for name, column in columns.items()], axis=1)
-    if (empty := np.isnan(whole)).any():
-        told = f"{_columns(columns, empty.any(0))}: missing values ({int(empty.sum()):,}), the first in {_row(empty.any(1))}"
-        raise DataError(f"{told}. Fill them in, or leave those rows or columns out.")
+    matrix = np.stack([_numbers(name, column, hint) for name, column in columns.items()], axis=1)
+    if (missing := np.isnan(matrix)).any():
+        where, first = _columns(columns, missing.any(0)), _row(missing.any(1))
+        raise DataError(
+            f"{where}: missing values ({int(missing.sum()):,}), the first in {first}. "
+            "Fill them in, or leave those rows or columns out."
+        )
     with np.errstate(over="ignore"):
-        whole = whole.astype(np.float32)
-    if (infinite := ~np.isfinite(whole)).any():
-        told = f"{_columns(columns, infinite.any(0))}: values are infinite, or beyond float32, the first in {_row(infinite.any(1))}"
-        raise DataError(f"{told}. Leave those rows or columns out, or scale them.")
-    constant = (whole == whole[:1]).all(0)
+        matrix = matrix.astype(np.float32)
+    if (infinite := ~np.isfinite(matrix)).any():
+        where, first = _columns(columns, infinite.any(0)), _row(infinite.any(1))
+        raise DataError(
+            f"{where}: values are infinite, or beyond float32, the first in {first}. "
+            "Leave those rows or columns out, or scale them."
+        )
+    constant = (matrix == matrix[:1]).all(0)
     if constant.all():
         raise DataError(
             f"{_columns(columns, constant)}: the same in every row. There is nothing to tell the classes by."
         )
     if constant.any() and layout.constant == "refuse":
         raise DataError(
-            f"{_columns(columns, constant)}: the same in every row. To train without, declare constant: drop (--constant drop)."
+            f"{_columns(columns, constant)}: the same in every row. "
+            "To train without, declare constant: drop (--constant drop)."
         )
-    return whole[:, ~constant]
+    return matrix[:, ~constant]
 
 
 def _classes(layout: Layout, column: Column) -> tuple[list[str], np.ndarray]:
-    """The classes' names in their order, and each row's number among them."""
+    """The names of the classes in their order, and the number of each row's class."""
     where, words = f"target column {layout.target!r}", _words(column)
     if not len(column):
         raise DataError("holds no row.")
     missing = np.array([word is None for word in column]) if isinstance(column, list) else np.isnan(column)
     if missing.any():
+        count = int(missing.sum())
         raise DataError(
-            f"{where}: missing values ({int(missing.sum()):,}), the first in {_row(missing)}. Leave those rows out."
+            f"{where}: missing values ({count:,}), the first in {_row(missing)}. Leave those rows out."
         )
     if words:
         return _named_classes(layout.labels, where, words)
     values = _numbers(layout.target, column, "")
     if layout.labels is not None:
         raise DataError(
-            f"{where} holds numbers; labels is for words. Leave it out: numbers are classes in ascending order."
+            f"{where} holds numbers; labels is for words. "
+            "Leave it out: numbers are classes in ascending order."
         )
     if (broken := values != np.floor(values)).any() or (broken := ~np.isfinite(values)).any():
         raise DataError(
-            f"{where} holds {values[broken.argmax()]:g} in {_row(broken)}; classes are whole numbers, or words with labels."
+            f"{where} holds {values[broken.argmax()]:g} in {_row(broken)}; "
+            "classes are whole numbers, or words with labels."
         )
     found, labels = np.unique(values, return_inverse=True)
     if len(found) < 2:
@@ -290,30 +313,30 @@ def _classes(layout: Layout, column: Column) -> tuple[list[str], np.ndarray]:
 def _named_classes(
     labels: Sequence[str] | None, where: str, words: list[str]
 ) -> tuple[list[str], np.ndarray]:
-    there = sorted(set(words))
+    classes = sorted(set(words))
     if labels is None:
-        if len(there) > MOST_WORDS:
+        if len(classes) > MOST_WORDS:
             raise DataError(
-                f"{where} holds {len(there):,} different words, such as {words[0]!r}: are these classes?"
+                f"{where} holds {len(classes):,} different words, such as {words[0]!r}: are these classes?"
             )
         raise DataError(
-            f"{where} holds words. Say in which order: labels: [{', '.join(there)}] (--labels {' '.join(there)})."
+            f"{where} holds words. "
+            f"Say in which order: labels: [{', '.join(classes)}] (--labels {' '.join(classes)})."
         )
-    if unknown := [word for word in there if word not in labels]:
-        row = words.index(unknown[0]) + 1
+    if unknown := [word for word in classes if word not in labels]:
+        row, hint = words.index(unknown[0]) + 1, nearest(unknown[0], labels)
+        raise DataError(f"{where} holds {unknown[0]!r} in row {row:,}, which labels does not name.{hint}")
+    if unused := [word for word in labels if word not in classes]:
         raise DataError(
-            f"{where} holds {unknown[0]!r} in row {row:,}, which labels does not name.{nearest(unknown[0], labels)}"
-        )
-    if unused := [word for word in labels if word not in there]:
-        raise DataError(
-            f"{where} has no row of {unused[0]!r}, which labels names. A class without a row cannot be learnt."
+            f"{where} has no row of {unused[0]!r}, which labels names. "
+            "A class without a row cannot be learnt."
         )
     numbers = {word: number for number, word in enumerate(labels)}
     return list(labels), np.array([numbers[word] for word in words], np.int64)
 
 
 def _words(column: Column) -> list[str]:
-    """A column's words; none where it holds numbers, written as words or not."""
+    """The words of a column. The list is empty if all values are numbers, even if written as words."""
     if isinstance(column, list):
         words = [word for word in column if word is not None]
         try:
@@ -329,17 +352,19 @@ def _marked(name: str, column: Column) -> np.ndarray:
     wrong = ~np.isin(values, (0.0, 1.0))
     if wrong.any():
         raise DataError(
-            f"split column {name!r} holds {values[wrong.argmax()]:g} in {_row(wrong)}; 1 marks the test rows, 0 the others."
+            f"split column {name!r} holds {values[wrong.argmax()]:g} in {_row(wrong)}; "
+            "1 marks the test rows, 0 the others."
         )
     if values.all() or not values.any():
         raise DataError(
-            f"split column {name!r} holds {values[0]:g} alone; it must mark some rows to test with 1, and not all."
+            f"split column {name!r} holds {values[0]:g} alone; "
+            "it must mark some rows to test with 1, and not all."
         )
     return values == 1
 
 
 def _numbers(name: str, column: Column, hint: str) -> np.ndarray:
-    """A column's numbers; words that are numbers count as such."""
+    """The numbers of a column, including numbers written as words."""
     if isinstance(column, np.ndarray):
         return column
     numbers = np.full(len(column), np.nan)
@@ -347,8 +372,8 @@ def _numbers(name: str, column: Column, hint: str) -> np.ndarray:
         try:
             numbers[row] = np.nan if word is None else float(word)
         except ValueError:
-            told = f"column {name!r} holds {word!r} in row {row + 1:,}, which is no number."
-            raise DataError(f"{told} {unread(str(word)) or hint}") from None
+            problem = f"column {name!r} holds {word!r} in row {row + 1:,}, which is no number."
+            raise DataError(f"{problem} {unread(str(word)) or hint}") from None
     return numbers
 
 
@@ -357,6 +382,7 @@ def _row(wrong: Any) -> str:
 
 
 def _columns(columns: dict[str, Column], wrong: Any) -> str:
-    names = [repr(name) for name, it in zip(columns, wrong, strict=True) if it]
+    names = [repr(name) for name, is_wrong in zip(columns, wrong, strict=True) if is_wrong]
     more = len(names) - MOST_NAMED
-    return f"column{'s' if len(names) > 1 else ''} {', '.join(names[:MOST_NAMED])}{f' and {more:,} more' if more > 0 else ''}"
+    rest = f" and {more:,} more" if more > 0 else ""
+    return f"column{'s' if len(names) > 1 else ''} {', '.join(names[:MOST_NAMED])}{rest}"

@@ -1,6 +1,7 @@
-"""One run, epoch by epoch: iterate over a Training to train; stop iterating to stop. No callback, no logger, no file.
+"""Training of one run, epoch by epoch. It has no callback and no logger, and it writes no file.
 
-Everything drawn at random is addressed by (seed, stream, epoch), so `state()` after any epoch is all there is to continue from.
+Iterate over a Training to train, and stop iterating to stop. Random numbers depend only on (seed, stream,
+epoch), so the `state()` after any epoch is enough to continue.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from trainer.rows import EndpointRow, EpochRow, from_plain, plain
 from trainer.spec import RunSpec
 
 COLLAPSED_SHARE = 0.95
-"""A finite final training loss of at least this share of ln(classes) is that of a network that guesses."""
+"""Share of ln(classes) from which a finite final training loss counts as that of a network that guesses."""
 
 
 class Training:
-    """A run on one device. `rows` holds every epoch so far; `endpoints` is filled after the last one."""
+    """A run on one device. `rows` holds every epoch so far. `endpoints` is filled after the last epoch."""
 
     def __init__(
         self,
@@ -37,14 +38,18 @@ class Training:
         images: Images | None = None,
         records: bool = True,
     ) -> None:
-        """`images` spares a process that trains many runs all but the first loading; without `records` no step becomes a CUDA graph."""
+        """Prepare the run before its first epoch.
+
+        A process that trains many runs passes `images`, so that it loads the data only once. Without
+        `records` no step becomes a CUDA graph.
+        """
         process.prepare()
         self.spec, self.task = spec, spec.task
         self.device = torch.device(device)
         self.rows: list[EpochRow] = []
         self.endpoints: list[EndpointRow] = []
         self.batch = 0
-        """Batches of the present epoch that are done: for whoever draws a progress bar."""
+        """Number of finished batches of the present epoch, for progress bars."""
         facts = data.facts(self.task.data)
         self.classes = facts.classes
         self.images = images or place(data.load(self.task.data, data_dir), self.device)
@@ -62,13 +67,13 @@ class Training:
 
     @property
     def batches(self) -> int:
-        """Batches in an epoch."""
-        whole = len(self.split.train) / self.task.batch_size
-        return math.floor(whole) if self.task.drop_last else math.ceil(whole)
+        """Number of batches in an epoch."""
+        batches = len(self.split.train) / self.task.batch_size
+        return math.floor(batches) if self.task.drop_last else math.ceil(batches)
 
     @property
     def diverged(self) -> bool:
-        """Whether the last epoch's loss is not a number: a result, and the end of the run."""
+        """Whether the last epoch's loss is not a number. This is a result and ends the run."""
         return bool(self.rows) and not math.isfinite(self.rows[-1].train_loss)
 
     @property
@@ -77,21 +82,21 @@ class Training:
 
     @property
     def collapsed(self) -> bool:
-        """Whether a run that is done ended at chance."""
+        """Whether a finished run ended at chance."""
         return self.done and COLLAPSED_SHARE * math.log(self.classes) <= self.rows[-1].train_loss < math.inf
 
     def __iter__(self) -> Iterator[EpochRow]:
         return (row for row in self.steps() if row)
 
     def steps(self) -> Iterator[EpochRow | None]:
-        """The rows, with None after every batch between them, for those who must look up more often than once an epoch."""
+        """The rows, and None after each batch, for callers that must act within an epoch."""
         while not self.done:
             row = yield from self._epoch(len(self.rows) + 1)
             self.rows.append(row)
             yield row
 
     def state(self) -> dict[str, Any]:
-        """A copy of all there is, in types that a checkpoint may hold; training on does not change it."""
+        """A copy of the state in types that a checkpoint may hold. Further training does not change it."""
         return copy.deepcopy(
             {
                 "run_id": self.spec.run_id,
@@ -105,7 +110,7 @@ class Training:
         )
 
     def load(self, state: dict[str, Any]) -> None:
-        """Become the training that `state()` was taken from."""
+        """Restore a state returned by `state()`."""
         if state["run_id"] != self.spec.run_id:
             raise ValueError(
                 f"the state is that of run {state['run_id']}, and this is run {self.spec.run_id}"
@@ -113,14 +118,16 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy.load(state["policy"])
-        self.connections.load(
-            state.get("connections", {})
-        )  # there were none to keep before there were policies that move them
+        # older checkpoints have no entry for connections, because no policy moved them then
+        self.connections.load(state.get("connections", {}))
         self.rows = [from_plain(EpochRow, row) for row in state["rows"]]
         self.endpoints = [from_plain(EndpointRow, row) for row in state["endpoints"]]
 
     def _epoch(self, epoch: int) -> Generator[None, None, EpochRow]:
-        """Nothing is read off the device before all of the epoch's work is under way: the host waits once."""
+        """Train and evaluate one epoch.
+
+        Results are read only after all of the epoch's work has been started, so that the host waits once.
+        """
         start, began = time.perf_counter(), self.engine.now()
         ratio, columns = self.policy.keep_ratio, self.policy.before(self.connections)
         parameters = self.connections.parameters
@@ -158,7 +165,7 @@ class Training:
         return min(len(self.split.train), self.batches * self.task.batch_size)
 
     def _train(self, epoch: int, ratio: float, learning_rate: float) -> Iterator[None]:
-        """One step for each batch."""
+        """Train one epoch, yielding after each batch."""
         seed = self.spec.seed
         randomness.seed_everything(seed, epoch)
         self.optimizer.set_rate(learning_rate)
@@ -176,7 +183,10 @@ class Training:
         )
 
     def _evaluate(self, epoch: int, ratio: float) -> Callable[[], dict[str, Any]]:
-        """The row's evaluated columns: at the epoch's ratio with the policy's own survivors, and at r = 1."""
+        """Evaluate at the epoch's ratio with the policy's own survivors, and at r = 1.
+
+        The returned function waits for the results and returns the row's evaluated columns.
+        """
         test = self._pass("test", ratio, self._survivors("survivors-test", epoch))
         validation = self._pass("validation", ratio, self._survivors("survivors-validation", epoch))
         dense_test, dense_validation = (
@@ -200,7 +210,7 @@ class Training:
         return read
 
     def _endpoints(self) -> list[Callable[[], EndpointRow | None]]:
-        """The final weights at every declared ratio, the same network function for every policy: the largest survive."""
+        """Evaluate the final weights at every declared ratio. The largest survive, whatever the policy."""
 
         def end(split: str, ratio: float) -> Callable[[], EndpointRow | None]:
             scores = self._pass(split, ratio)
@@ -222,10 +232,9 @@ class Training:
         return [end(split, ratio) for split in ("test", "validation") for ratio in self.task.endpoints]
 
     def _pass(self, split: str, ratio: float, survivors: int | None = None) -> Callable[[], Scores | None]:
-        """The network over a whole set; what reads its scores, None where the set is empty."""
-        test = self.split.test[
-            self.split.test < len(self.images.labels)
-        ]  # a benchmark's images may be fewer
+        """Evaluate a split. The returned function gives the scores, or None if the split is empty."""
+        # a benchmark may pass fewer images than the data set has
+        test = self.split.test[self.split.test < len(self.images.labels)]
         places = test if split == "test" else self.split.validation
         return self.engine.evaluate(places, ratio, survivors) if len(places) else lambda: None
 

@@ -1,4 +1,4 @@
-"""Every model family by its name. Names are read here without torch; the model itself is imported when one is built."""
+"""The table of model families. Names are read without torch; a model's code is imported when it is built."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Image = tuple[int, int, int]
 
 
 class Settings(Protocol):
-    """What a task says of its model; a family takes those that it names."""
+    """The settings of a task that concern its model."""
 
     @property
     def model(self) -> str: ...
@@ -35,29 +35,31 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's names look, which are legal, what it takes, and how to build one."""
+    """A model family: the form of its names, which of them are legal, its settings and its builder."""
 
     form: str
     pattern: re.Pattern[str]
     takes: tuple[str, ...]
-    """Settings of a task that no other family has a use for."""
+    """Settings of a task that only this family uses."""
     wrong: Callable[[str], str | None]
     misfit: Callable[[Image], str | None]
-    """Why samples of this shape are nothing for it, or None."""
+    """Returns why the family cannot take samples of this shape, or None."""
     build: Callable[[Settings, Image, int, torch.Generator], Network]
 
 
 def _wrong_wrn(name: str) -> str | None:
     depth, widen = map(int, name.split("-")[1:])
     if depth < 10 or (depth - 4) % 6:
-        return f"has depth {depth}; a wide ResNet's depth is 10, 16, 22, 28, ... (six layers a block, and four)."
+        legal = "10, 16, 22, 28, ... (six layers a block, and four)"
+        return f"has depth {depth}; a wide ResNet's depth is {legal}."
     return None if widen >= 1 else "needs a widen factor of at least 1."
 
 
 def _no_image(image: Image) -> str | None:
     if image[1] > 1 or image[2] > 1:
         return None
-    return f"convolves images, and these samples are {image[0]} numbers without an order. Fully connected networks take them: mlp-100-100."
+    samples = f"these samples are {image[0]} numbers without an order"
+    return f"convolves images, and {samples}. Fully connected networks take them: mlp-100-100."
 
 
 def _build_wrn(task: Settings, image: Image, classes: int, generator: torch.Generator) -> Network:
@@ -108,7 +110,7 @@ FAMILIES = {
 
 
 def parse(name: str) -> Family:
-    """The family that a name stands for; ValueError says why there is none."""
+    """The family of a model's name. ValueError says why the name is wrong."""
     for family in FAMILIES.values():
         if family.pattern.fullmatch(name):
             if why := family.wrong(name):
@@ -121,7 +123,7 @@ def parse(name: str) -> Family:
 
 
 def wrong(name: str) -> str | None:
-    """Why a name stands for no model, or None."""
+    """The reason why a name stands for no model, or None."""
     try:
         parse(name)
     except ValueError as error:
@@ -130,13 +132,13 @@ def wrong(name: str) -> str | None:
 
 
 def useless(name: str) -> dict[str, str]:
-    """The settings of a task that a legal model has no use for, each with the form of those that have."""
-    own = parse(name)
+    """The settings that this model does not use. Each maps to the form of the names that use it."""
+    family = parse(name)
     return {
-        setting: other.form for other in FAMILIES.values() if other is not own for setting in other.takes
+        setting: other.form for other in FAMILIES.values() if other is not family for setting in other.takes
     }
 
 
 def build(task: Settings, image: Image, classes: int, generator: torch.Generator) -> Network:
-    """The task's model on the CPU, for such samples, its weights drawn from `generator`."""
+    """Build the task's model on the CPU for samples of this shape. `generator` draws its weights."""
     return parse(task.model).build(task, image, classes, generator)

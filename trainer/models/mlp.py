@@ -1,4 +1,4 @@
-"""Fully connected networks: linear layers with a site after each but the last, ReLU or SReLU, and dropout on what the sites let through."""
+"""Fully connected networks with an activation site (ReLU or SReLU) and dropout after each hidden layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.ops import relu_topk
 
 
 class ReluSite(Site):
-    """ReLU, and the `keep` largest of its activations."""
+    """A site that applies ReLU and keeps the `keep` largest activations."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = _topk(x, self.keep, self.priority(x))
@@ -24,9 +24,10 @@ class ReluSite(Site):
 
 
 class SReluSite(Site):
-    """The S-shaped rectifier: three lines, of which the outer two have a slope and an end that are learnt for each neuron.
+    """A site that applies the S-shaped rectifier and keeps the `keep` activations largest in absolute value.
 
-    It has negative activations too, so that the `keep` largest are those of the largest size. It starts as the ReLU.
+    The function consists of three lines. The slope and the end of the two outer ones are learnt for each
+    neuron. Activations may be negative, hence the absolute value. At first the function is the ReLU.
     """
 
     def __init__(self, size: int) -> None:
@@ -46,14 +47,17 @@ class SReluSite(Site):
 
 
 def _topk(x: Tensor, keep: Tensor, priority: Tensor | None) -> Tensor:
-    """The operators speak of channels and places; a neuron is a channel at one place."""
+    """Apply `relu_topk`, which expects channels, height and width: each neuron is a channel of one pixel."""
     return relu_topk(x[..., None, None], keep, None if priority is None else priority[..., None, None])[
         ..., 0, 0
     ]
 
 
 class Mlp(Network):
-    """Hidden layers of these widths, and a linear head. Every weight is drawn from one normal distribution, biases are 0."""
+    """A network of hidden layers with these widths and a linear head.
+
+    All weights are drawn from one normal distribution. Biases start at 0.
+    """
 
     def __init__(
         self,
@@ -66,13 +70,13 @@ class Mlp(Network):
         init_scale: float = 0.1,
         generator: torch.Generator | None = None,
     ) -> None:
-        """The weights are drawn from `generator`, or from torch's global one."""
+        """Build the network. `generator`, or torch's global one, draws the weights."""
         super().__init__()
         sizes = [inputs, *widths, classes]
         self.linears = nn.ModuleList(nn.Linear(inside, outside) for inside, outside in pairwise(sizes))
-        made = [SReluSite(width) if srelu else ReluSite(width) for width in widths]
-        self.activations = nn.ModuleList(made)
-        self.sites = list(made)
+        sites = [SReluSite(width) if srelu else ReluSite(width) for width in widths]
+        self.activations = nn.ModuleList(sites)
+        self.sites = list(sites)
         self.layers = []
         self.dropout = dropout
         for i, layer in enumerate(self.linears):
@@ -80,7 +84,7 @@ class Mlp(Network):
             nn.init.normal_(layer.weight, std=init_scale, generator=generator)
             nn.init.zeros_(layer.bias)
             hidden = i < len(widths)
-            owned = (layer.bias, *(made[i].parameters() if hidden else ()))
+            owned = (layer.bias, *(sites[i].parameters() if hidden else ()))
             self.layers.append(Layer(layer.weight, owned, feeds=i + 1 if hidden else None))
 
     def forward(self, x: Tensor) -> Tensor:

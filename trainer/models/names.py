@@ -1,4 +1,4 @@
-"""What the names of networks say: sizes, and the number of parameters of a fully connected one. Arithmetic alone; no torch."""
+"""The widths and parameter counts of fully connected networks, read from their names without torch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ MLP = re.compile(r"mlp-(srelu-)?([1-9]\d{0,5}(?:-[1-9]\d{0,5})*)")
 
 
 def mlp(name: str) -> tuple[list[int], bool] | None:
-    """The hidden widths of a fully connected network, and whether it has SReLUs; None where the name is another's."""
+    """The hidden widths of a fully connected network and whether it has SReLUs. None for other names."""
     found = MLP.fullmatch(name)
     return ([int(width) for width in found[2].split("-")], bool(found[1])) if found else None
 
 
 def parameters(name: str, inputs: int, classes: int) -> int:
-    """Of a dense, fully connected network: weights, biases, and four numbers for each SReLU."""
+    """Number of parameters of a dense, fully connected network: weights, biases and four for each SReLU."""
     widths, srelu = _mlp(name)
     return _count([inputs, *widths, classes], srelu)
 
 
 def matched(name: str, inputs: int, classes: int, target: int) -> str:
-    """The network of equal depth whose dense parameter count is nearest to `target`: all hidden widths scaled alike.
+    """The network of equal depth whose dense parameter count is nearest to `target`.
 
-    The common factor takes them as far as the count stays within the target, in whole neurons; then one neuron more
-    wherever that comes nearest, as long as it comes nearer.
+    First all hidden widths are scaled by the largest common factor whose count stays within the target, in
+    whole neurons. Then neurons are added one by one, each to the layer that brings the count nearest, until
+    another one would take it further away.
     """
     widths, srelu = _mlp(name)
 
@@ -39,7 +40,7 @@ def matched(name: str, inputs: int, classes: int, target: int) -> str:
     low, high = 0.0, 1.0
     while count(scaled(high)) <= target:
         high *= 2
-    for _ in range(64):  # until the factor has no more bits
+    for _ in range(64):  # more halvings than a float has bits
         middle = (low + high) / 2
         low, high = (middle, high) if count(scaled(middle)) <= target else (low, middle)
     found = scaled(low)

@@ -1,4 +1,4 @@
-"""What every network here has in common: activation sites that are told from outside what may survive, and layers of connections."""
+"""The base classes of all networks: activation sites, layers of connections, and the network itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.ops import keep_count
 
 
 class Site(nn.Module):
-    """One nonlinearity with a global top-k. What may survive is set from outside, for all sites of a network at once."""
+    """A nonlinearity followed by a global top-k. `Network.set_keep` sets how many activations survive."""
 
     keep: Tensor
 
@@ -19,42 +19,44 @@ class Site(nn.Module):
         """`size` is the number of activations of one sample."""
         super().__init__()
         self.size = size
-        self.register_buffer(
-            "keep", torch.tensor(size, dtype=torch.int32), persistent=False
-        )  # a tensor: never compiled in
+        # a recorded or compiled step reads a tensor anew, while it would fix a plain number
+        self.register_buffer("keep", torch.tensor(size, dtype=torch.int32), persistent=False)
         self.at_random = False
         self.nonzero: Tensor | None = None
 
     def priority(self, x: Tensor) -> Tensor | None:
-        """What ranks the activations in place of their value, where survivors are drawn at random."""
-        # from torch's own generator of the device, which a CUDA graph knows how to replay; above 0, as a priority must be
+        """Random numbers that rank the activations, or None if their values rank them."""
+        # a CUDA graph can replay the device's own generator; a priority must be above 0
         return 1 - torch.rand(x.shape, device=x.device) if self.at_random else None
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A weight whose connections may come and go: a row for each output, and for each input one column (a convolution: one per tap)."""
+    """A weight matrix whose connections a policy may remove and add.
+
+    It has a row for each output and a column for each input. A convolution has a column for each tap.
+    """
 
     weight: Tensor
     owned: tuple[Tensor, ...] = ()
-    """Vectors with a number for each output: its bias, and what its activation has."""
+    """Vectors with one number per output: the bias and the parameters of its activation."""
     feeds: int | None = None
-    """Which layer takes the outputs as its inputs, and nothing else does: then they are hidden neurons, and one may be removed."""
+    """Index of the only layer that takes these outputs. They are hidden neurons then, and may be removed."""
 
 
 class Network(nn.Module):
-    """A network with its sites in the order of the forward pass, and its layers."""
+    """A network, with its sites in the order of the forward pass and its layers."""
 
     sites: list[Site]
     layers: list[Layer]
 
     def set_keep(self, ratio: float, *, at_random: bool = False) -> None:
-        """Let this share of every site's activations survive: the largest, or as many drawn from torch's generator."""
+        """Let this share of every site's activations survive: the largest, or as many drawn at random."""
         for site in self.sites:
             site.keep.fill_(keep_count(ratio, site.size))
             site.at_random = at_random
 
     def count_nonzero(self, counts: Tensor | None) -> None:
-        """Add to these counts, one a site, the activations that are not zero; with None, stop."""
+        """Add the number of nonzero activations of each site to these counts, or with None stop counting."""
         for i, site in enumerate(self.sites):
             site.nonzero = None if counts is None else counts[i]

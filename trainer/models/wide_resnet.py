@@ -1,4 +1,4 @@
-"""Wide residual networks whose every nonlinearity is an activation site: RMSNorm, ReLU and a global top-k."""
+"""Wide residual networks. Every nonlinearity is an activation site of RMSNorm, ReLU and a global top-k."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trainer.ops import counted_norm_relu_topk, norm_relu_topk
 
 
 class NormSite(Site):
-    """One activation site: RMSNorm over the channels, ReLU, top-k."""
+    """A site that applies RMSNorm over the channels, ReLU and top-k."""
 
-    def __init__(self, channels: int, place: int) -> None:
-        super().__init__(channels * place * place)
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__(channels * side * side)
         self.scale = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -30,15 +30,15 @@ class NormSite(Site):
 
 
 class Block(nn.Module):
-    """Two activated convolutions, added to a shortcut; a 1x1 convolution is the shortcut where shapes differ."""
+    """Two activated convolutions added to a shortcut, which is a 1x1 convolution where shapes differ."""
 
     def __init__(
-        self, inside: int, outside: int, place: int, stride: int, shortcut: Literal["activated", "raw"]
+        self, inside: int, outside: int, side: int, stride: int, shortcut: Literal["activated", "raw"]
     ) -> None:
         super().__init__()
-        self.site1 = NormSite(inside, place)
+        self.site1 = NormSite(inside, side)
         self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        self.site2 = NormSite(outside, -(-place // stride))
+        self.site2 = NormSite(outside, -(-side // stride))
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
         self.shortcut = (
             nn.Conv2d(inside, outside, 1, stride, bias=False) if inside != outside or stride != 1 else None
@@ -52,7 +52,11 @@ class Block(nn.Module):
 
 
 class WideResNet(Network):
-    """A stem of 16 channels, three groups of blocks at 16, 32 and 64 times `widen`, a last site, a mean and a linear head."""
+    """A wide residual network for square images.
+
+    It has a stem of 16 channels, three groups of blocks with 16, 32 and 64 times `widen` channels, a last
+    site, a mean over the image and a linear head.
+    """
 
     def __init__(
         self,
@@ -65,26 +69,27 @@ class WideResNet(Network):
         shortcut: Literal["activated", "raw"] = "activated",
         generator: torch.Generator | None = None,
     ) -> None:
-        """The weights are drawn from `generator`, or from torch's global one."""
+        """Build the network. `generator`, or torch's global one, draws the weights."""
         super().__init__()
-        channels, place, _ = image
+        channels, side, _ = image
         self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         blocks: list[Block] = []
         inside = 16
         for group, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
             for block in range((depth - 4) // 6):
                 stride = 2 if group and not block else 1
-                blocks.append(Block(inside, width, place, stride, shortcut))
-                inside, place = width, -(-place // stride)
+                blocks.append(Block(inside, width, side, stride, shortcut))
+                inside, side = width, -(-side // stride)
         self.blocks = nn.Sequential(*blocks)
-        self.site = NormSite(inside, place)
+        self.site = NormSite(inside, side)
         self.head = nn.Linear(inside, classes)
         self.sites = [module for module in self.modules() if isinstance(module, Site)]
         self.layers = self._layers()
         self._draw_weights("fan_out" if init == "fan-out" else "fan_in", generator)
 
     def _layers(self) -> list[Layer]:
-        """A block's first convolution feeds its second one and nothing else: its channels are hidden neurons, with their site's numbers."""
+        """The layers. Only the first convolution of a block has hidden neurons, since its channels feed
+        nothing but the second convolution. They own their parameters of the site between the two."""
         found = [Layer(self.stem.weight)]
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -96,7 +101,10 @@ class WideResNet(Network):
         return [*found, Layer(self.head.weight, (self.head.bias,))]
 
     def _draw_weights(self, mode: Literal["fan_out", "fan_in"], generator: torch.Generator | None) -> None:
-        """Kaiming's normal for the convolutions, and for the head a uniform within 1 / sqrt(inputs) and no bias."""
+        """Draw the weights: Kaiming normal for convolutions, uniform for the head.
+
+        The head's weights are within 1 / sqrt(inputs), and its bias is 0.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)

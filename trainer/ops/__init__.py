@@ -1,4 +1,4 @@
-"""The sparse activation: RMSNorm, ReLU and a global top-k, by whichever implementation is best for where the tensor lives."""
+"""The sparse activation: RMSNorm, ReLU and a global top-k. The tensor's device decides which code runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Keep", "counted_norm_relu_topk", "keep_count", "norm_relu_topk", "re
 
 
 def keep_count(ratio: float, size: int) -> int:
-    """How many of `size` activations a keep ratio lets survive: ceil(r * D), at least one.
+    """Number of `size` activations that survive at a keep ratio: ceil(r * D), at least one.
 
-    Rounded first, so that 0.07 of 100 is 7 and not, by a float's last bit, 8.
+    The product is rounded first, so that 0.07 of 100 is 7. The last bit of a float would make it 8.
     """
     return max(1, math.ceil(round(ratio * size, 9)))
 
@@ -29,7 +29,7 @@ def keep_count(ratio: float, size: int) -> int:
 def _implementation(device: str) -> ModuleType:
     if device == "cpu":
         return cpu
-    # the kernels hold instructions that NVIDIA's GPUs have since Ampere
+    # the kernels use instructions that NVIDIA introduced with Ampere
     able = (
         device == "cuda"
         and torch.version.hip is None
@@ -40,19 +40,25 @@ def _implementation(device: str) -> ModuleType:
 
 
 def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
-    """ReLU, then all but the `keep` largest activations of each sample become zero; `keep` is one count, or a tensor of one per sample."""
+    """ReLU, then set all but the `keep` largest activations of each sample to zero.
+
+    `keep` is one count, or a tensor with one count per sample.
+    """
     return _implementation(x.device.type).relu_topk(x, keep, priority)
 
 
 def norm_relu_topk(
     x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
 ) -> Tensor:
-    """One activation site: RMSNorm over the channels, ReLU, top-k. `priority` ranks the positive activations in place of their value."""
+    """One activation site: RMSNorm over the channels, ReLU, top-k.
+
+    `priority` ranks the positive activations instead of their values.
+    """
     return _implementation(x.device.type).norm_relu_topk(x, scale, bias, keep, eps, priority)
 
 
 def counted_norm_relu_topk(
     x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One activation site, and how many activations of the batch are not zero."""
+    """One activation site, and the number of nonzero activations in the batch."""
     return _implementation(x.device.type).counted_norm_relu_topk(x, scale, bias, keep, eps, priority)

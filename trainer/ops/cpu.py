@@ -1,8 +1,9 @@
-"""The sparse activation on a CPU, several times as fast as the reference and equal to it survivor for survivor.
+"""The sparse activation on a CPU. It is several times as fast as the reference and keeps the same survivors.
 
-Non-negative floats sort as their bits do, so the k-th largest comes from NumPy's vectorised partition over integers, in one thread per
-core; a sample with no more than k positives is left as it is. The site's backward is written out: it needs the input, one number per
-place and the output, and touches memory half as often as autograd's own.
+Non-negative floats sort like their bits, so NumPy's vectorised partition over integers finds the k-th
+largest, in one thread per core. A sample with at most k positive values stays as it is. The backward pass of
+a site is written by hand. It needs the input, one number per place (a pixel) and the output, and accesses
+memory half as often as autograd.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from torch import Tensor
 from trainer.ops.reference import Keep
 
 CHUNK = 2**18
-"""Elements handled at once by one thread: about what fits in its cache."""
-
+"""Number of elements that a thread handles at once. They about fit in its cache."""
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -30,12 +30,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _keep_largest_(x: Tensor, keep: Keep) -> None:
-    """Zero, in place, all but the `keep` largest elements of each sample of a non-negative, dense tensor."""
+    """Set all but the `keep` largest elements of each sample to zero, in place.
+
+    The tensor is non-negative and without gaps in memory.
+    """
     samples, size = x.shape[0], x[0].numel()
     counts = keep.reshape(-1).expand(samples).numpy() if isinstance(keep, Tensor) else np.full(samples, keep)
     if counts.min() >= size:
         return
-    last = not x.is_contiguous()  # dense, so channels_last
+    last = not x.is_contiguous()  # a tensor without gaps that is not contiguous is channels_last
     rows = (x.permute(0, 2, 3, 1) if last else x).view(samples, -1)
     bits = rows.view(_BITS[x.dtype.itemsize]).numpy()
     channels = x.shape[1] if last else 0
@@ -50,7 +53,10 @@ def _keep_largest_(x: Tensor, keep: Keep) -> None:
 
 
 def _trim(bits: np.ndarray, counts: np.ndarray, channels: int) -> None:
-    """`_keep_largest_` for some samples, as bits; `channels` is 0 where memory is in C, H, W order."""
+    """Do the work of `_keep_largest_` for some samples, given as bits.
+
+    `channels` is 0 where memory is in C, H, W order.
+    """
     size = bits.shape[1]
     over = np.flatnonzero(np.count_nonzero(bits, axis=1) > counts)
     if not over.size:
@@ -64,24 +70,24 @@ def _trim(bits: np.ndarray, counts: np.ndarray, channels: int) -> None:
             [[np.partition(row, size - k)[size - k]] for row, k in zip(found, wanted, strict=True)],
             found.dtype,
         )
-    stays = found >= kth
-    surplus = np.count_nonzero(stays, axis=1) - wanted
+    survives = found >= kth
+    surplus = np.count_nonzero(survives, axis=1) - wanted
     for row in np.flatnonzero(surplus):
         ties = np.flatnonzero(found[row] == kth[row])
-        if channels:  # memory is in H, W, C order; the rule speaks of C, H, W
+        if channels:  # memory is in H, W, C order, but ties survive in C, H, W order
             ties = ties[np.argsort(ties % channels * (size // channels) + ties // channels)]
-        stays[row, ties[-surplus[row] :]] = False
-    bits[over] = found * stays
+        survives[row, ties[-surplus[row] :]] = False
+    bits[over] = found * survives
 
 
 def _dense(x: Tensor) -> Tensor:
-    """Without gaps, in an order that `_keep_largest_` reads."""
+    """The tensor without gaps in memory, in an order that `_keep_largest_` can read."""
     readable = x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
     return x if readable else x.contiguous()
 
 
 def _relu_topk(x: Tensor, keep: Keep, priority: Tensor | None) -> Tensor:
-    # abs() clears the sign of -0.0 and of NaN, so that the order of the bits is the order of the values
+    # abs() clears the sign of -0.0 and of NaN, which would put their bits in the wrong order
     out = _dense(x.relu().abs_())
     if priority is None:
         _keep_largest_(out, keep)

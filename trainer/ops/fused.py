@@ -1,8 +1,11 @@
-"""The sparse activation as Triton kernels: on a CUDA device, or anywhere under Triton's interpreter (TRITON_INTERPRET=1).
+"""The sparse activation by Triton kernels, on a CUDA device or under Triton's interpreter
+(TRITON_INTERPRET=1).
 
-A row of up to 32,768 words stays in registers from its one read to its one write: all 25 sites of WRN-28-4 in bfloat16, two keys to a
-word, and in float32 those of up to 32,768 activations. Longer rows, and half as long ones whose survivors are drawn by a priority, are
-streamed: their keys go through a scratch row that every pass reads again. float16 and float64 are left to the reference.
+A row holds the activations of one sample, and a place is one pixel of it. A row of up to 32,768 words stays
+in registers from its one read to its one write. In bfloat16, with two keys to a word, these are all 25 sites
+of WRN-28-4; in float32, the sites of up to 32,768 activations. Longer rows are streamed: their keys are kept
+in a scratch row that every pass reads again. With a priority, rows are streamed from half that length on.
+The reference handles float16 and float64.
 """
 
 from __future__ import annotations
@@ -18,26 +21,26 @@ from trainer.ops.reference import Keep
 
 KERNEL_TYPES = (torch.float32, torch.bfloat16)
 RESIDENT_WORDS = 2**15
-"""Of a program of 1,024 threads, which may hold 64 words each, half for the row."""
+"""Most words of a row in registers: 1,024 threads hold 64 words each, half of them for the row."""
 STREAMED_TILE = 2**14
 BACKWARD_TILE = 2**11
 BACKWARD_TILES = 8
-"""Tiles that one backward program goes through: as many times fewer partial sums of the parameters' gradients."""
+"""Number of tiles per backward program. More tiles make fewer partial sums of the parameters' gradients."""
 LEAST_WARPS = 4
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int, **constants: Any) -> None:
-    """Start a kernel; that products and sums are not fused is part of what the kernels promise each other."""
+    """Start a kernel. Products and sums are not fused, because backward must repeat forward bit for bit."""
     kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=False)
 
 
 def _warps(words: int) -> int:
-    """A thread for every 16 words, or 32 where there are not enough threads."""
+    """Number of warps for a row: a thread for every 16 words, or 32 words if there are too few threads."""
     return min(32, max(LEAST_WARPS, words // 512))
 
 
 def _rows(x: Tensor, norm: bool) -> tuple[Tensor, int, int]:
-    """The tensor without gaps, and how many places and channels of each sample lie in memory, channels closest together."""
+    """The tensor without gaps, and its numbers of places and channels. Channels are adjacent in memory."""
     if x.ndim == 4 and (norm or not x.is_contiguous()):
         return x.contiguous(memory_format=torch.channels_last), x.shape[2] * x.shape[3], x.shape[1]
     return x.contiguous(), x[0].numel(), 1
@@ -50,13 +53,13 @@ def _like(x: Tensor, shaped: Tensor) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """A dense tensor's memory as one row, in the type that the kernels read: of bfloat16, the bits."""
+    """The memory of a tensor without gaps as one row. bfloat16 becomes the 16-bit integers of its bits."""
     row = torch.as_strided(x, (x.numel(),), (1,))
     return row.view(torch.int16) if x.dtype == torch.bfloat16 else row
 
 
 def _empty(x: Tensor, places: int, norm: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a site gives, not yet filled."""
+    """Empty tensors for the results of a site."""
     samples = x.shape[0]
     nonzero, edge = (x.new_empty((samples, *more), dtype=torch.int32) for more in ((), (3,)))
     return (
@@ -71,7 +74,11 @@ def _empty(x: Tensor, places: int, norm: bool) -> tuple[Tensor, Tensor, Tensor, 
 def _site(
     x: Tensor, scale: Tensor | None, bias: Tensor | None, keep: Tensor, eps: float, priority: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Output, nonzero count per sample, factor per place (none without a norm), and per sample its threshold and last surviving tie."""
+    """Forward pass of a site.
+
+    Returns the output, the nonzero count per sample, the norm's factor per place (empty without a norm) and
+    the edge per sample: its threshold and the channel and place of the last surviving tie.
+    """
     norm = scale is not None
     x, places, channels = _rows(x, norm)
     out, nonzero, inverse, edge = _empty(x, places, norm)
@@ -79,7 +86,7 @@ def _site(
     pairs, stride = block_p * block_c // 2, int(keep.numel() > 1)
     constants: dict[str, Any] = {"P": places, "C": channels, "BLOCK_P": block_p, "NORM": norm}
     half = x.dtype == torch.bfloat16
-    # every thread takes two neighbouring words at a time, so that there must be so many, and none of them twice
+    # every thread takes two neighbouring words at a time, so a row must have enough words, and none twice
     if (
         half
         and priority is None
@@ -119,7 +126,7 @@ def _site_backward(
     inverse: Tensor,
     edge: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `x`, and of scale and bias as the two rows of a table, in float32. `out` serves as a mask where it is given."""
+    """Gradients of `x`, and of scale and bias as two rows in float32. `out`, where given, is the mask."""
     norm = scale is not None
     x, places, channels = _rows(x, norm)
     grad, x_grad = _like(grad.to(x.dtype), x), torch.empty_like(x)
@@ -127,7 +134,7 @@ def _site_backward(
     block_p = max(1, min(triton.next_power_of_2(places), BACKWARD_TILE // block_c))
     stretch = block_p * BACKWARD_TILES
     grid = (len(x), triton.cdiv(places, stretch))
-    # a row of partial sums for each program, added up in one order whatever finishes first
+    # one row of partial sums per program, so that they are added in one order, whichever finishes first
     sums = x.new_empty((grid[0] * grid[1] if norm else 0, 2, channels), dtype=torch.float32)
     mask = None if out is None else _flat(_like(out, x))
     constants = {"P": places, "C": channels, "PLACES": stretch, "BLOCK_P": block_p, "BLOCK_C": block_c}
@@ -153,7 +160,7 @@ def _site_backward(
 
 @_site.register_fake
 def _(
-    x: Tensor, scale: Any, bias: Any, keep: Any, eps: Any, priority: Any
+    x: Tensor, scale: Any, _bias: Any, _keep: Any, _eps: Any, _priority: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shaped, places, _ = _rows(x, scale is not None)
     return _empty(shaped, places, scale is not None)
@@ -161,7 +168,7 @@ def _(
 
 @_site_backward.register_fake
 def _(
-    grad: Any, x: Tensor, scale: Any, bias: Any, out: Any, inverse: Any, edge: Any
+    _grad: Any, x: Tensor, scale: Any, _bias: Any, _out: Any, _inverse: Any, _edge: Any
 ) -> tuple[Tensor, Tensor]:
     shaped, _, channels = _rows(x, scale is not None)
     return torch.empty_like(shaped), x.new_empty((2, channels), dtype=torch.float32)

@@ -1,10 +1,12 @@
 """Triton kernels of one activation site, forward and backward; `fused` launches them.
 
-In forward one program owns one sample's row, as (places, channels) in memory. Where the row's keys fit in its registers it is read once
-and written once; elsewhere ("streamed") they are kept in a scratch row, and every pass over them goes through the cache.
+In forward one program owns the row of one sample, as (places, channels) in memory; a place is a pixel. If
+the row's keys fit in the program's registers, the row is read once and written once. Otherwise the row is
+"streamed": its keys are kept in a scratch row, and every pass over them goes through the cache.
 
-Products are not fused into sums except where `tl.fma` says so (`enable_fp_fusion=False` where the kernels are launched): backward
-repeats forward's normalisation bit for bit, and finds the survivors again instead of reading a mask.
+Products are fused into sums only by `tl.fma`, because the kernels are launched with
+`enable_fp_fusion=False`. So backward repeats forward's normalisation bit for bit, and finds the survivors
+again instead of reading a mask.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from trainer.ops.selection import INTERPRETED, count_above, edge_of, greatest_ke
 
 @triton.jit
 def _half(x):
-    """float32 to the bits of bfloat16, to nearest even. Triton's interpreter cuts the bits off instead, so there it is done by hand."""
+    """Round float32 to bits of bfloat16, to nearest even. Triton's interpreter would only cut bits off."""
     if INTERPRETED:
         bits = x.to(tl.uint32, bitcast=True)
         return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -27,13 +29,13 @@ def _half(x):
 
 @triton.jit
 def _full(bits):
-    """The bits of bfloat16 to float32."""
+    """Convert the bits of bfloat16 to float32."""
     return (bits << 16).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _load(pointer, offsets, mask, HALF: tl.constexpr):
-    """Elements as float32; `HALF` where they are bfloat16, behind a pointer to 16-bit integers."""
+    """Load elements as float32. With `HALF` they are bfloat16, behind a pointer to 16-bit integers."""
     if HALF:
         return _full(
             tl.load(pointer + offsets, mask=mask, other=0).to(tl.uint16, bitcast=True).to(tl.uint32)
@@ -57,7 +59,7 @@ def _relu(x):
 
 @triton.jit
 def _pair(low, high):
-    """Two keys as one word."""
+    """Pack two keys into one word."""
     if INTERPRETED:
         return (_half(_relu(low)) | (_half(_relu(high)) << 16)) & 0x7FFF7FFF
     else:  # ReLU, rounding and packing are one instruction; NaN comes out without its sign
@@ -73,7 +75,7 @@ def _pair(low, high):
 
 @triton.jit
 def _lanes(sums):
-    """All ones in either half whose highest bit is set, zero in the other."""
+    """A word with all ones in each half whose highest bit is set, and zeros in the others."""
     if INTERPRETED:
         return ((sums >> 15) & 0x00010001) * 0xFFFF
     else:
@@ -97,7 +99,7 @@ def _scaled(normed, scale, bias, channel, real):
 
 @triton.jit
 def _key(y, HALF: tl.constexpr):
-    """The sign bit goes: that of NaN, which ranks first, and that of -0.0."""
+    """The key of a value: its bits without the sign bit, which NaN (it ranks first) and -0.0 may have."""
     if HALF:
         return (_half(y) & 0x7FFF).to(tl.int32)
     else:
@@ -113,10 +115,12 @@ def _keep_edge(edge, sample, t, channel, last):
 
 @triton.jit
 def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzero, eps,
-                   P: tl.constexpr, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr, NORM: tl.constexpr):  # fmt: skip
-    """Forward for bfloat16 rows that fit in registers two to a word; `x` and `out` point to 32-bit integers, and C is even.
+                   P: tl.constexpr, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
+                   NORM: tl.constexpr):  # fmt: skip
+    """Forward for bfloat16 rows that fit in registers with two keys to a word.
 
-    Every thread must have two words or more, which `count_above` takes in pairs.
+    `x` and `out` point to 32-bit integers, and C is even. Every thread must have two words or more, because
+    `count_above` takes them in pairs.
     """
     W: tl.constexpr = C // 2
     sample = tl.program_id(0)
@@ -132,7 +136,7 @@ def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzer
         )
         factor = tl.rsqrt(tl.sum(tl.fma(low, low, high * high), axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
-    # 16, which the compiler cannot know: it would hold 64 floats from here to there, where 32 words are enough
+    # always 16, but hidden from the compiler, which would else hold 64 floats in registers for 32 words
     half = (tl.minimum(wanted, 0) + 16).to(tl.uint32)
     low, high = (
         (words << half).to(tl.float32, bitcast=True),
@@ -149,15 +153,14 @@ def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzer
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
         t, at, last = edge_of(keys, x, positive, greatest, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
-        # as in count_above, with one more added where a tie survives
+        # the addition of count_above, plus one where a tie survives
         extra = (
             (2 * word < at).to(tl.uint32)
             + ((2 * word + 1 < at).to(tl.uint32) << 16)
             + (0x7FFF - t).to(tl.uint32) * 0x00010001
         )
-        tie = tl.where(word == at >> 1, tl.where((at & 1) == 0, 1, 0x00010000), 0).to(
-            tl.uint32
-        )  # no division: of -1, languages differ
+        # a shift, because languages differ in the division of -1
+        tie = tl.where(word == at >> 1, tl.where((at & 1) == 0, 1, 0x00010000), 0).to(tl.uint32)
         row_of_tie = tl.where(place <= last, 0xFFFFFFFF, 0).to(tl.uint32)
         keys &= _lanes(keys + extra[None, :] + (tie[None, :] & row_of_tie[:, None]))
     tl.store(out + row + offsets, keys.to(tl.int32, bitcast=True), mask=mask)
@@ -168,7 +171,7 @@ def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzer
 @triton.jit
 def _site(x, scale, bias, inverse, sample, start, eps, P: tl.constexpr, C: tl.constexpr,
           BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr):  # fmt: skip
-    """A tile of the site before its top-k, its offsets in memory and its mask; the places' factors are stored on the way."""
+    """A tile of the site before its top-k, its offsets in memory and its mask. Stores the norm's factors."""
     place, channel = start + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_C)
     mask = (place[:, None] < P) & (channel[None, :] < C)
     offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
@@ -181,10 +184,14 @@ def _site(x, scale, bias, inverse, sample, start, eps, P: tl.constexpr, C: tl.co
 
 
 @triton.jit
-def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, edge, nonzero, eps, P: tl.constexpr, C: tl.constexpr,
-            BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, PRIORITY: tl.constexpr,
+def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, edge, nonzero, eps,
+            P: tl.constexpr, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+            NORM: tl.constexpr, HALF: tl.constexpr, PRIORITY: tl.constexpr,
             RESIDENT: tl.constexpr):  # fmt: skip
-    """Forward for every other row, one key to a word. `PRIORITY` ranks the positive activations by other numbers than their own."""
+    """Forward for all other rows, with one key to a word.
+
+    With `PRIORITY` the numbers in `priority` rank the positive activations instead of their values.
+    """
     sample = tl.program_id(0)
     keys = scratch + sample.to(tl.int64) * P * C
     BITS16: tl.constexpr = HALF and not PRIORITY
@@ -213,7 +220,7 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
             greatest = tl.maximum(greatest, greatest_key(key, 1))
             tl.store(scratch + offsets, key, mask=mask)
             _store(out, offsets, y, mask, HALF)
-        tl.debug_barrier()  # what one thread wrote, another may read from here on
+        tl.debug_barrier()  # from here on a thread may read what another has written
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
         t, at, last = edge_of(
@@ -240,11 +247,14 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
 
 
 @triton.jit
-def backward(grad, x, scale, bias, out, inverse, edge, x_grad, sums, P: tl.constexpr, C: tl.constexpr, PLACES: tl.constexpr,
-             BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
-    """Gradients of a stretch of `PLACES` places of one sample; `sums` has a row per program: its part of those of scale and of bias.
+def backward(grad, x, scale, bias, out, inverse, edge, x_grad, sums,
+             P: tl.constexpr, C: tl.constexpr, PLACES: tl.constexpr,
+             BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+             NORM: tl.constexpr, HALF: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
+    """Gradients of a stretch of `PLACES` places of one sample.
 
-    The survivors are found again from the edge that forward left; with `MASK` they are those where `out` is not zero.
+    `sums` has a row per program: its part of the gradients of scale and bias. The survivors are found again
+    from the edge that forward stored. With `MASK` they are the elements where `out` is not zero.
     """
     sample, part = tl.program_id(0), tl.program_id(1)
     channel = tl.arange(0, BLOCK_C)

@@ -1,8 +1,10 @@
-"""The search for a row's threshold, in Triton: the least `t` of which no more than `keep` keys are above, and which ties at it survive.
+"""The search for a row's threshold, in Triton, and for the ties at the threshold that survive.
 
-A key is the bits of a non-negative float, which sort as the floats do. A row is (places, words) in memory, a word one key, or two bfloat16
-keys with the even channel below: those have 15 bits, so that one addition compares two and its carries say which are greater. It is one
-tile in a program's registers (`RESIDENT`), or is read tile by tile from memory at each pass.
+The threshold is a `t` with at most `keep` keys above it. A key is the bits of a non-negative float, which
+sort like the floats. A row is (places, words) in memory, where a place is a pixel. A word holds one key, or
+two bfloat16 keys with the even channel in the lower half. bfloat16 keys have 15 bits, so that one addition
+compares two of them and its carries say which are greater. A row is one tile in a program's registers
+(`RESIDENT`), or is read tile by tile from memory in each pass.
 """
 
 from __future__ import annotations
@@ -12,20 +14,20 @@ import triton.language as tl
 
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 COUNT_FOUR = tl.constexpr(
-    "{ .reg .b32 bytes; prmt.b32 bytes, $2, $3, 0xFDB9; dp4a.s32.s32 $0, bytes, 0x01010101, 0; mov.b32 $1, 0; }"
+    "{ .reg .b32 bytes; prmt.b32 bytes, $2, $3, 0xFDB9; "
+    "dp4a.s32.s32 $0, bytes, 0x01010101, 0; mov.b32 $1, 0; }"
 )
 
 
 @triton.jit
 def count_above(words, t, LANES: tl.constexpr):
-    """How many keys of a tile are greater than `t`, as an int32."""
+    """Number of keys of a tile that are greater than `t`, as an int32."""
     if LANES == 2:
-        sums = (
-            words + (0x7FFF - t).to(tl.uint32) * 0x00010001
-        )  # bits 15 and 31 are set where a key is greater
+        # bits 15 and 31 are set where a key is greater
+        sums = words + (0x7FFF - t).to(tl.uint32) * 0x00010001
         if INTERPRETED:
             return tl.sum(((sums >> 15) & 1) + (sums >> 31)).to(tl.int32)
-        else:  # two words at a time: their four bits become bytes of -1, which one instruction adds up
+        else:  # the four bits of two words become bytes of -1, which one instruction adds up
             return -tl.sum(
                 tl.inline_asm_elementwise(
                     COUNT_FOUR, "=r,=r,r,r", [sums], dtype=tl.int32, is_pure=True, pack=2
@@ -45,7 +47,7 @@ def greatest_key(words, LANES: tl.constexpr):
 
 @triton.jit
 def _tied(words, t, LANES: tl.constexpr):
-    """1 where a key is `t`, in the lanes of the words."""
+    """A word per word of keys, with 1 in each lane whose key is `t`."""
     if LANES == 2:
         return ((((words ^ (t.to(tl.uint32) * 0x00010001)) + 0x7FFF7FFF) >> 15) & 0x00010001) ^ 0x00010001
     else:
@@ -54,7 +56,7 @@ def _tied(words, t, LANES: tl.constexpr):
 
 @triton.jit
 def inside(place, column, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr):
-    """The mask of a tile; where the tile is as large as the row the compiler is told that it hides nothing."""
+    """The mask of a tile, or a constant that the compiler can drop if the tile is as large as the row."""
     if BLOCK_P == P and BLOCK_W == W:
         return tl.broadcast_to(tl.full((1, 1), True, tl.int1), (place * column).shape)
     else:
@@ -63,15 +65,15 @@ def inside(place, column, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexp
 
 @triton.jit
 def _words(keys, start, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr):
-    """A tile of a streamed row's keys; beyond its end they are 0, which is above nothing."""
+    """A tile of a streamed row's keys. Beyond the row's end they are 0, which is above nothing."""
     place, word = start + tl.arange(0, BLOCK_P)[:, None], tl.arange(0, BLOCK_W)[None, :]
     return tl.load(keys + place * W + word, mask=(place < P) & (word < W), other=0)
 
 
 @triton.jit
-def _count(tile, keys, t, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr, LANES: tl.constexpr,
-           RESIDENT: tl.constexpr):  # fmt: skip
-    """`count_above` over the whole row."""
+def _count(tile, keys, t, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
+           LANES: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
+    """Number of keys of the whole row that are greater than `t`."""
     if RESIDENT:
         return count_above(tile, t, LANES)
     else:
@@ -83,21 +85,24 @@ def _count(tile, keys, t, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexp
 
 @triton.jit
 def _tail(count, size: tl.constexpr):
-    """About how far out, in units of a normal law, so many of `size` values begin: the root of the logarithm of their share.
+    """About how many standard deviations the `count` largest of `size` normal values are away from the mean.
 
-    The bits of a float are its logarithm near enough.
+    This is the root of the logarithm of their share. The bits of a float approximate it.
     """
     share = (count + 0.5) / size
     return tl.sqrt((0x40000000 - share.to(tl.float32).to(tl.int32, bitcast=True)).to(tl.float32) * 2.0**-23)
 
 
 @triton.jit
-def _threshold(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
+def _threshold(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constexpr,
+               BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
                LANES: tl.constexpr, HALF: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
-    """A `t` with at most `keep` keys above it, and how many they are: all that survive, or the least such `t` if there are ties to cut.
+    """A `t` with at most `keep` keys above it, and their number.
 
-    Activations are nearly normal, so the next guess is where a normal tail through both ends of the bracket would have `keep` keys: five
-    passes instead of fifteen. Every fourth guess is the middle, so that no data can make it slow.
+    Either exactly `keep` keys are above `t`, or `t` is the least such number and only some of the ties at it
+    survive. Activations are nearly normal. So the next guess is the point where a normal tail through both
+    ends of the bracket would have `keep` keys, which takes five passes instead of fifteen. Every fourth
+    guess is the middle, so that no data can make the search slow.
     """
     low, above_low, high, above_high, step = positive * 0, positive, greatest, positive * 0, 0
     size: tl.constexpr = P * W * LANES
@@ -129,7 +134,7 @@ def _threshold(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.cons
 
 @triton.jit
 def _here(words, word, channel, t, LANES: tl.constexpr):
-    """1 for the places of a tile that tie at `t` in one channel, as a vector."""
+    """A vector with 1 for each place of a tile whose key in one channel is `t`."""
     column = tl.sum(tl.where(word[None, :] == channel // LANES, words, 0), axis=1).to(tl.int32)
     if LANES == 2:
         column = (column >> ((channel & 1) * 16)) & 0xFFFF
@@ -137,9 +142,12 @@ def _here(words, word, channel, t, LANES: tl.constexpr):
 
 
 @triton.jit
-def _cut(tile, keys, t, need, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr, LANES: tl.constexpr,
-         RESIDENT: tl.constexpr):  # fmt: skip
-    """Channel and place of the last of the `need` ties at `t` that survive: lower channels go first, and in a channel lower places."""
+def _cut(tile, keys, t, need, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
+         LANES: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
+    """Channel and place of the last of the `need` ties at `t` that survive.
+
+    Ties in lower channels come first, and in one channel ties at lower places.
+    """
     word = tl.arange(0, BLOCK_W)
     if RESIDENT:
         columns = tl.sum(_tied(tile, t, LANES), axis=0)
@@ -173,11 +181,13 @@ def _cut(tile, keys, t, need, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.cons
 
 
 @triton.jit
-def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
+def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constexpr,
+            BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
             LANES: tl.constexpr, HALF: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
-    """(t, channel, place): a key survives above `t`, or at `t` in a lower channel or, in this one, at a lower place or this one.
+    """The edge (t, channel, place) of a row with more than `keep` keys above 0.
 
-    For a row with more than `keep` keys above 0; in any other (0, -1, 0) says the same.
+    A key survives if it is above `t`. A key equal to `t` survives in a lower channel, or in the edge's
+    channel up to and with the edge's place. In other rows the edge is (0, -1, 0): all positive keys survive.
     """
     t, above = _threshold(
         tile, keys, positive, greatest, keep, P, W, BLOCK_P, BLOCK_W, LANES, HALF, RESIDENT

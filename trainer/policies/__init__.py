@@ -1,4 +1,4 @@
-"""Every policy by its name. To add one: a class, a line here and a test (CONTRIBUTING.md walks through it)."""
+"""The table of policies. A new policy is a class, a line here and a test (see CONTRIBUTING.md)."""
 
 from trainer.policies import connectivity, keep_ratio
 from trainer.policies.base import BasePolicy

@@ -1,5 +1,8 @@
-"""What every policy is: a machine that stands between epochs. It says what share of the activations may survive, and which connections
-there are; a kind of policy moves the one, the other, or neither, and training does not ask which. Torch is not imported here."""
+"""The base class of all policies, and what a policy may ask of a network's connections.
+
+Between epochs a policy decides what share of the activations may survive and which connections exist. A
+policy may change either, or neither, and training treats all policies alike. Torch is not imported here.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-HIDDEN = {"hidden": True}  # given at construction, and no setting of the study
+HIDDEN = {"hidden": True}  # marks a field that is passed at construction but is no setting of a study
 Survivors = Literal["largest", "random"]
 
 
 class Connections(Protocol):
-    """A layer's weights as a policy sees them: a matrix with a row for each output. A place is a number in it, row by row."""
+    """The connections of one layer, as a matrix with a row for each output.
+
+    A place is the position of a connection in this matrix, counted row by row.
+    """
 
     @property
     def rows(self) -> int: ...
@@ -23,21 +29,21 @@ class Connections(Protocol):
     def columns(self) -> int: ...
     @property
     def places(self) -> np.ndarray:
-        """Of the connections there are, rising."""
+        """Places of the existing connections, in ascending order."""
         ...
 
     @property
     def removed(self) -> np.ndarray:
-        """Of each row, whether its neuron was removed."""
+        """Whether the neuron of each row was removed."""
         ...
 
     @property
     def cut(self) -> np.ndarray:
-        """Of each column, whether the neuron before it was removed."""
+        """Whether the neuron that feeds each column was removed."""
         ...
 
     def weights(self) -> np.ndarray:
-        """Of the connections there are, in their order."""
+        """Weights of the existing connections, in the order of `places`."""
         ...
 
     def keep(self, places: np.ndarray) -> None:
@@ -45,7 +51,10 @@ class Connections(Protocol):
         ...
 
     def replace(self, goes: np.ndarray, new: np.ndarray, weights: np.ndarray) -> None:
-        """Remove the connections of which this says so, and make others at these rising places, with these weights and no momentum."""
+        """Remove the connections where `goes` is true, and add connections at the places `new`.
+
+        `new` is in ascending order. New connections have these weights and no momentum.
+        """
         ...
 
 
@@ -56,57 +65,60 @@ class Wiring(Protocol):
     def layers(self) -> Sequence[Connections]: ...
     @property
     def hidden(self) -> Sequence[int]:
-        """The layers whose outputs are hidden neurons."""
+        """Indices of the layers whose outputs are hidden neurons."""
         ...
 
     @property
     def connections(self) -> int: ...
     @property
     def active_neurons(self) -> int:
-        """Hidden ones that were not removed."""
+        """Number of hidden neurons that were not removed."""
         ...
 
     def remove(self, layer: int, neurons: np.ndarray) -> None:
-        """Take hidden neurons out for good, with everything that leads to them and from them."""
+        """Remove hidden neurons for good, with all connections to and from them."""
         ...
 
 
 @dataclass
 class BasePolicy(ABC):
-    """Fields given at construction are settings; fields with `init=False` are the state: all of it but the connections themselves."""
+    """A policy. Fields passed at construction are settings; fields with `init=False` are state.
+
+    The connections themselves are not part of this state.
+    """
 
     survivors: Survivors = field(default="largest", kw_only=True, metadata=HIDDEN)
-    """Which activations stay: the largest, or as many drawn at random."""
+    """Which activations survive: the largest, or as many drawn at random."""
     seed: int = field(default=0, kw_only=True, metadata=HIDDEN)
-    """The run's seed, for policies that draw."""
+    """Seed of the run, for policies that draw at random."""
     epoch: int = field(default=0, init=False)
-    """Epochs that have ended."""
+    """Number of epochs that have ended."""
     keep_ratio: float = field(default=1.0, init=False)
-    """The share of the activations that may survive in the coming epoch."""
+    """Share of the activations that may survive in the coming epoch."""
 
     def begin(self, wiring: Wiring) -> None:  # noqa: B027 - most policies have nothing to do here
-        """Before the first epoch: which connections there are."""
+        """Choose the connections of the first epoch."""
 
     @abstractmethod
     def after_epoch(self, train_accuracy: float) -> None:
-        """Move to the next epoch, given the running training accuracy (0 to 1) of the one that ended."""
+        """Move to the next epoch. `train_accuracy` (0 to 1) is the running one of the epoch that ended."""
 
     def rewire(self, wiring: Wiring) -> None:  # noqa: B027 - nor here
-        """Between two epochs, after `after_epoch`: which connections go and come."""
+        """Remove and add connections between two epochs. It is called after `after_epoch`."""
 
     def before(self, wiring: Wiring) -> dict[str, Any]:
-        """Its columns of the coming epoch's row."""
+        """The policy's columns of the coming epoch's row that are known before the epoch."""
         return {}
 
     def after(self) -> dict[str, Any]:
-        """Its columns of the row of the epoch that ended."""
+        """The policy's columns of a row that are known only after the epoch."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Everything that moves, as plain values."""
+        """All state fields, as plain values."""
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.init}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Become the policy that `state()` was taken from."""
+        """Restore a state returned by `state()`."""
         for name in self.state():
             setattr(self, name, state[name])

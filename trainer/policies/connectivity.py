@@ -1,6 +1,6 @@
-"""Connectivity policies: which connections a network has, from epoch to epoch. One that is not there has no weight, gradient or momentum.
+"""Connectivity policies: they decide which connections a network has in each epoch.
 
-Everything drawn is addressed by (seed, layer, epoch), so that a run that continues draws what an undisturbed one drew.
+Random numbers depend only on (seed, layer, epoch), so an interrupted run draws the same ones as any other.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ Percentile = Annotated[float, Within(above=0, below=100)]
 
 
 def erdos_renyi(epsilon: float, rows: int, columns: int) -> int:
-    """Connections of a layer at the start: epsilon for each input and each output, at least one, and never more than there is room for."""
+    """Number of connections of a layer at the start: epsilon for each input and each output.
+
+    It is at least one and at most the size of the matrix.
+    """
     return min(rows * columns, max(1, math.floor(epsilon * (rows + columns) + 0.5)))
 
 
 @dataclass
 class StaticSparse(BasePolicy):
-    """A control: sparse from the start, at random, and so to the end. A layer with room for no more than it would get is kept dense."""
+    """A control whose random, sparse connections never change.
+
+    A layer stays dense if its number of connections would reach the size of its matrix.
+    """
 
     epsilon: Annotated[float, Within(above=0)] = 20.0
 
@@ -53,50 +59,54 @@ class StaticSparse(BasePolicy):
 
 @dataclass
 class Set(StaticSparse):
-    """Sparse evolutionary training: after each epoch the weights nearest zero go, and as many come at random empty places."""
+    """Sparse evolutionary training.
+
+    After each epoch the connections with weights nearest zero are removed. As many are added at random empty
+    places.
+    """
 
     zeta: Zeta = 0.3
-    """The share that goes: of the positive weights, and of the negative ones."""
+    """Share of the positive and of the negative weights that is removed."""
     scale: Annotated[float, Within(above=0)] = field(default=0.1, kw_only=True)
-    """Standard deviation of the weights that come."""
+    """Standard deviation of the weights of new connections."""
 
     def rewire(self, wiring: Wiring) -> None:
         for i, layer in enumerate(wiring.layers):
             if self._sparse(layer):
                 goes = _nearest_zero(layer.weights(), self.zeta)
                 words = self._words("rewire", i, self.epoch)
-                new = _empty(layer, goes, words)
+                new = _new_places(layer, goes, words)
                 layer.replace(goes, new, self.scale * _normal(len(new), words))
 
 
 @dataclass
 class NpsetFrozen(StaticSparse):
-    """A control: neurons are pruned as in `npset`, and no connection moves.
+    """A control that prunes neurons as `npset` does but moves no connection.
 
-    The paper says that about half of the hidden neurons go during training, and not when: the schedule is our reading. Every `period`
-    epochs from `start` on, each hidden layer loses the `percentile` percent of its neurons whose incoming weights sum to least, in size,
-    until `target` of them are gone. With the defaults that is after epoch 35.
+    The paper says that about half of the hidden neurons are removed during training. It does not say when,
+    so the schedule is our reading. Every `period` epochs from `start` on, each hidden layer loses
+    `percentile` percent of its neurons: those with the smallest sum of absolute incoming weights. This ends
+    when a share of `target` is removed; with the defaults, after epoch 35.
     """
 
     percentile: Percentile = field(default=10.0, kw_only=True)
-    """Of the neurons that are left, how many percent go each time."""
+    """Percentage of the remaining neurons that is removed each time."""
     start: Annotated[int, Within(at_least=1)] = field(default=5, kw_only=True)
-    """The epoch after which the first ones go."""
+    """Epoch after which the first neurons are removed."""
     period: Annotated[int, Within(at_least=1)] = field(default=5, kw_only=True)
-    """Epochs from one time to the next."""
+    """Number of epochs between two removals."""
     target: Annotated[float, Within(above=0, below=1)] = field(default=0.5, kw_only=True)
-    """The share of a layer's neurons that may go in all."""
+    """Largest share of a layer's neurons that may be removed in all."""
 
     def rewire(self, wiring: Wiring) -> None:
         if self.epoch < self.start or (self.epoch - self.start) % self.period:
             return
-        going = {
-            i: self._going(wiring.layers[i]) for i in wiring.hidden
-        }  # all chosen before the first goes, and takes connections along
-        for i, neurons in going.items():
+        # a removal changes the next layer too, so all neurons are chosen before the first one is removed
+        chosen = {i: self._least_connected(wiring.layers[i]) for i in wiring.hidden}
+        for i, neurons in chosen.items():
             wiring.remove(i, neurons)
 
-    def _going(self, layer: Connections) -> np.ndarray:
+    def _least_connected(self, layer: Connections) -> np.ndarray:
         left = np.flatnonzero(~layer.removed)
         may_go = math.floor(round(self.target * layer.rows, 9)) - (layer.rows - len(left))
         count = min(may_go, math.ceil(round(self.percentile / 100 * len(left), 9)))
@@ -106,7 +116,10 @@ class NpsetFrozen(StaticSparse):
 
 @dataclass
 class Npset(NpsetFrozen, Set):
-    """SET with neuron pruning: neurons go first, and the connections that are left are rewired among the neurons that are left."""
+    """SET with neuron pruning.
+
+    Neurons are removed first. Then the remaining connections are rewired among the remaining neurons.
+    """
 
     def rewire(self, wiring: Wiring) -> None:
         NpsetFrozen.rewire(self, wiring)
@@ -114,8 +127,11 @@ class Npset(NpsetFrozen, Set):
 
 
 def _nearest_zero(weights: np.ndarray, share: float) -> np.ndarray:
-    """Whether each weight goes: the least of the positive ones (and zeros), and as large a share of the negative ones; of equals, the
-    first."""
+    """Whether each weight is removed.
+
+    This share of the non-negative weights and of the negative weights is removed, those nearest zero. Among
+    equals the first are removed.
+    """
     goes = np.zeros(len(weights), bool)
     for half in (np.flatnonzero(weights >= 0), np.flatnonzero(weights < 0)):
         goes[half[_least(np.abs(weights[half]), math.floor(round(share * len(half), 9)))]] = True
@@ -123,7 +139,7 @@ def _nearest_zero(weights: np.ndarray, share: float) -> np.ndarray:
 
 
 def _least(values: np.ndarray, count: int) -> np.ndarray:
-    """Where the least values are; of equals, the first. Rising."""
+    """Indices of the smallest values, in ascending order. Among equals the first are taken."""
     if count < 1:
         return np.arange(0)
     limit = np.partition(values, count - 1)[count - 1]
@@ -132,8 +148,11 @@ def _least(values: np.ndarray, count: int) -> np.ndarray:
     return np.flatnonzero(chosen)
 
 
-def _empty(layer: Connections, goes: np.ndarray, words: np.random.PCG64) -> np.ndarray:
-    """As many places as connections go, drawn from those that will be empty then: between neurons that are there."""
+def _new_places(layer: Connections, goes: np.ndarray, words: np.random.PCG64) -> np.ndarray:
+    """Random places for as many connections as are removed.
+
+    They are drawn from the places between remaining neurons that are empty after the removal.
+    """
     taken = np.zeros(layer.rows * layer.columns, bool)
     taken[layer.places[~goes]] = True
     matrix = taken.reshape(layer.rows, layer.columns)
@@ -142,14 +161,14 @@ def _empty(layer: Connections, goes: np.ndarray, words: np.random.PCG64) -> np.n
 
 
 def _drawn(count: int, taken: np.ndarray, words: np.random.PCG64) -> np.ndarray:
-    """So many of the places that are not taken, each as likely as any other; rising."""
+    """Draw `count` of the places that are not taken, uniformly, in ascending order."""
     free = len(taken) - int(np.count_nonzero(taken))
-    if count > free / 2:  # the last few would be hard to hit; those that stay free are drawn instead
+    if count > free / 2:  # drawing the few places that stay free takes fewer tries
         taken[_drawn(free - count, taken.copy(), words)] = True
         return np.flatnonzero(~taken)
     found = [np.arange(0)]
     while count:
-        # 53 bits: a float has no more
+        # a float holds no more than 53 bits
         places = np.sort(
             ((words.random_raw(count) >> np.uint64(11)) * (len(taken) / 2**53)).astype(np.int64)
         )
@@ -162,7 +181,7 @@ def _drawn(count: int, taken: np.ndarray, words: np.random.PCG64) -> np.ndarray:
 
 
 def _normal(count: int, words: np.random.PCG64) -> np.ndarray:
-    """Standard normal numbers, two from two uniform ones."""
+    """Standard normal numbers, by the Box-Muller method: two from each pair of uniform numbers."""
     pairs = -(-count // 2)
     first, second = ((words.random_raw(2 * pairs) >> np.uint64(11)).astype(np.float64) + 0.5).reshape(
         2, pairs

@@ -1,7 +1,8 @@
-"""Keep-ratio policies: what share of a layer's activations may survive, from epoch to epoch.
+"""Keep-ratio policies: they decide what share of each site's activations may survive in each epoch.
 
-Pure state machines that torch never touches. A policy starts before epoch 1; `keep_ratio` is that of the coming epoch, and
-`after_epoch` tells it the epoch's running training accuracy. Ratios are rounded to 12 decimals, so that 1 - 6 * 0.01 is 0.94.
+The policies are state machines without torch. `keep_ratio` belongs to the coming epoch, at first to epoch 1.
+`after_epoch` receives the epoch's running training accuracy. Ratios are rounded to 12 decimals, so that
+1 - 6 * 0.01 is 0.94.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ Step = Annotated[float, Within(above=0, below=1)]
 
 @dataclass
 class KeepRatioPolicy(BasePolicy):
-    """Moves the keep ratio, and leaves all connections as they are."""
+    """A policy that changes the keep ratio and no connections."""
 
     survivors: Survivors = field(default="largest", kw_only=True)
-    """Which positive activations stay: the largest, or as many drawn at random (a control)."""
+    """Which positive activations survive: the largest, or as many drawn at random (a control)."""
     smoothed: float | None = field(default=None, init=False)
     """The smoothed training accuracy that a controller acts on."""
     reset: bool = field(default=False, init=False)
     """Whether the ratio went back to 1 after the last epoch."""
     cycle: int = field(default=0, init=False)
-    """Resets so far that came from a ratio under one half."""
+    """Number of resets so far that came from a ratio under one half."""
 
     def after_epoch(self, train_accuracy: float) -> None:
         before = self.keep_ratio
@@ -46,16 +47,15 @@ class KeepRatioPolicy(BasePolicy):
 
     @abstractmethod
     def _move(self, train_accuracy: float) -> None:
-        """Set `keep_ratio` for the coming epoch, and `reset`; `epoch` already counts the one that ended."""
+        """Set `keep_ratio` for the coming epoch, and `reset`. `epoch` counts the ended epoch already."""
 
 
 @dataclass
 class Dense(KeepRatioPolicy):
-    """No constraint: the baseline."""
+    """The baseline, in which every activation may survive."""
 
-    survivors: Survivors = field(
-        default="largest", kw_only=True, metadata=HIDDEN
-    )  # nothing is dropped, so nothing is chosen
+    # no setting, because no activation is dropped
+    survivors: Survivors = field(default="largest", kw_only=True, metadata=HIDDEN)
 
     def _move(self, train_accuracy: float) -> None:
         pass
@@ -63,7 +63,7 @@ class Dense(KeepRatioPolicy):
 
 @dataclass
 class FixedKeep(KeepRatioPolicy):
-    """The same ratio in every epoch."""
+    """A control with the same ratio in every epoch."""
 
     ratio: Share
 
@@ -76,16 +76,19 @@ class FixedKeep(KeepRatioPolicy):
 
 @dataclass
 class Controller(KeepRatioPolicy):
-    """Compresses every epoch, and resets when the smoothed training accuracy says that it went too far."""
+    """A policy that lowers the ratio every epoch and resets it to 1 when training accuracy falls too far."""
 
     floor: Annotated[float, Within(at_least=0, below=1)] = field(default=0.01, kw_only=True)
-    """The smallest ratio allowed. The paper has none; there the ratio reaches 0, accuracy collapses and it resets."""
+    """Smallest ratio. Without one, as in the paper, it reaches 0 and resets after accuracy collapses."""
     at_floor: Literal["reset", "hold"] = field(default="reset", kw_only=True)
-    """What happens where the next ratio would be under the floor. `hold` can trap a controller for hundreds of epochs."""
+    """What to do when the next ratio would be under the floor: reset to 1, or stay at the floor.
+
+    `hold` can trap a controller for hundreds of epochs.
+    """
     on_reset: Literal["r", "r+ema"] = field(default="r", kw_only=True)
     """Whether a reset also restarts the smoothing."""
     ema_start: Literal["first", "zero"] = field(default="first", kw_only=True)
-    """What the smoothing starts from: the first accuracy, or zero."""
+    """Start value of the smoothing: the first accuracy, or zero."""
 
     def __post_init__(self) -> None:
         if self.floor == 0 and self.at_floor == "hold":
@@ -95,7 +98,7 @@ class Controller(KeepRatioPolicy):
             )
 
     def _smooth(self, ema: float, train_accuracy: float) -> tuple[float | None, float]:
-        """The smoothed accuracy before this epoch (None where the smoothing starts anew) and now."""
+        """The smoothed accuracy before (None if the smoothing starts anew) and after this epoch."""
         before = None if self.reset and self.on_reset == "r+ema" else self.smoothed
         start = before if before is not None else train_accuracy if self.ema_start == "first" else 0.0
         now = train_accuracy if start == train_accuracy else ema * start + (1 - ema) * train_accuracy
@@ -111,7 +114,11 @@ class Controller(KeepRatioPolicy):
 
 @dataclass
 class AdditiveReset(Controller):
-    """The paper's strategy 1: one step less each epoch; back to 1 when the smoothed accuracy fell by `drop` within one epoch."""
+    """The paper's strategy 1.
+
+    The ratio falls by `step` each epoch. It returns to 1 when one epoch lowers the smoothed accuracy by
+    `drop` or more.
+    """
 
     step: Step = 0.01
     ema: Smoothing = 0.9
@@ -124,13 +131,17 @@ class AdditiveReset(Controller):
 
 @dataclass
 class MultiplicativeReset(Controller):
-    """The paper's strategy 2: a constant factor each epoch; back to 1 when the smoothed accuracy is over `drop` below the best so far."""
+    """The paper's strategy 2.
+
+    The ratio is multiplied by `decay` each epoch. It returns to 1 when the smoothed accuracy is more than
+    `drop` below the best accuracy so far.
+    """
 
     decay: Step = 0.98
     ema: Smoothing = 0.5
     drop: Drop = 0.2
     best_of: Literal["raw", "smoothed"] = field(default="raw", kw_only=True)
-    """Whose best: the raw accuracy's is the paper's word, and resets spuriously in the first epochs."""
+    """Accuracy that gives `best`. `raw`, the paper's choice, resets spuriously in the first epochs."""
     best: float = field(default=0.0, init=False)
 
     def _move(self, train_accuracy: float) -> None:
@@ -141,10 +152,10 @@ class MultiplicativeReset(Controller):
 
 @dataclass
 class Sawtooth(KeepRatioPolicy):
-    """A control: the controllers' cycle with a fixed period and no feedback."""
+    """A control with the cycle of the controllers, but with a fixed period and without feedback."""
 
     period: Annotated[int, Within(at_least=1)]
-    """Epochs from one r = 1 to the next."""
+    """Number of epochs from one r = 1 to the next."""
     step: Step | None = None
     decay: Step | None = None
 
@@ -168,7 +179,7 @@ class Sawtooth(KeepRatioPolicy):
 
 @dataclass
 class RandomKeep(KeepRatioPolicy):
-    """A control: a ratio drawn anew for every epoch, uniformly from `low` to `high`."""
+    """A control that draws the ratio of every epoch uniformly from `low` to `high`."""
 
     low: Share = 0.05
     high: Share = 1.0
