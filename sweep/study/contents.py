@@ -33,22 +33,26 @@ class Part(BaseModel):
 class Range(Part):
     """Numbers from low to high. Whether they are whole follows from the setting that is searched."""
 
-    low: float
-    high: float
-    log: bool = False
-    step: Annotated[float, Field(gt=0)] | None = None
+    low: float = Field(description="the least value")
+    high: float = Field(description="the greatest value")
+    log: bool = Field(default=False, description="whether values are drawn evenly in their logarithm")
+    step: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="the distance from one value to the next; null takes any value between"
+    )
 
 
 class Choice(Part):
     """One of a few values."""
 
-    choice: Annotated[list[bool | int | float | str], Field(min_length=1)]
+    choice: Annotated[list[bool | int | float | str], Field(min_length=1)] = Field(
+        description="the values to choose from"
+    )
 
 
 class Match(Part):
     """The arm whose first finalist on the same task is followed, and in what: in its number of parameters, in some settings, or in both."""
 
-    arm: str
+    arm: str = Field(description="the arm that is followed; it must not be a repeat or be matched itself")
     at: Literal["start", "end"] | None = Field(
         default=None,
         description="when in its runs its parameters are counted; start, where no settings are taken",
@@ -117,7 +121,10 @@ def is_searched(setting: str, value: object) -> bool:
 class Search(Part):
     """How searched arms find their finalists, on validation accuracy alone."""
 
-    proposer: Literal["tpe", "random", "grid"] = "tpe"
+    proposer: Literal["tpe", "random", "grid"] = Field(
+        default="tpe",
+        description="what proposes candidates: tpe learns from earlier scores, random and grid do not",
+    )
     budget: Count = Field(default=32, description="candidates per searched arm")
     generation: Annotated[int, Field(ge=1)] = Field(default=4, description="candidates proposed at once")
     lag: Annotated[int, Field(ge=0)] = Field(
@@ -138,7 +145,7 @@ class Search(Part):
 class Confirm(Part):
     """The runs that the comparisons are made of: whole training set, fresh seeds."""
 
-    seeds: Count = 10
+    seeds: Count = Field(default=10, description="runs of each candidate, and so pairs of each comparison")
     include: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
         default=[], description="seeds asked for by number; they come first"
     )
@@ -147,7 +154,7 @@ class Confirm(Part):
 class Analysis(Part):
     """What is compared, and how; fixed before the first confirmation run."""
 
-    baseline: str
+    baseline: str = Field(description="the arm over which gains are taken")
     family: list[str] | None = Field(
         default=None,
         description="arms whose gains are tested together; all but the baseline and the repeats by default",
@@ -163,9 +170,16 @@ class Analysis(Part):
     curve: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         default=[], description="more keep ratios to measure in confirmation, untested"
     )
-    test: Literal["sign-flip", "paired-t", "resampled-t"] = "sign-flip"
-    correction: Literal["holm"] = "holm"
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    test: Literal["sign-flip", "paired-t", "resampled-t"] = Field(
+        default="sign-flip",
+        description="the test of a gain; resampled-t goes with task.resample, and only with it",
+    )
+    correction: Literal["holm"] = Field(
+        default="holm", description="how p is corrected for the number of comparisons in the family"
+    )
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05, description="the chance of any false gain in the whole family that is accepted"
+    )
 
 
 class Resources(Part):
@@ -197,7 +211,7 @@ class Resources(Part):
 class Contents(Part):
     """A study's YAML."""
 
-    description: str = ""
+    description: str = Field(default="", description="what the study asks, in words; may change at any time")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=1, description="where the study's own seeds and proposals come from"
     )
@@ -205,11 +219,13 @@ class Contents(Part):
     tasks: dict[str, dict[str, Any]] = Field(
         default={}, description="what each task changes in `task`; every arm is run on each of them"
     )
-    arms: Annotated[dict[str, Arm], Field(min_length=2)]
-    search: Search = Search()
-    confirm: Confirm = Confirm()
-    analysis: Analysis
-    resources: Resources = Resources()
+    arms: Annotated[dict[str, Arm], Field(min_length=2)] = Field(
+        description="what is compared, by name; one of them is the baseline"
+    )
+    search: Search = Field(default=Search(), description="how finalists are found")
+    confirm: Confirm = Field(default=Confirm(), description="the runs that comparisons are made of")
+    analysis: Analysis = Field(description="what is compared, and how")
+    resources: Resources = Field(default=Resources(), description="how runs are carried out")
 
     @property
     def expanded(self) -> dict[str, Arm]:
