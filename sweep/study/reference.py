@@ -1,4 +1,4 @@
-"""The reference of every setting, docs/settings.md. Types, ranges, defaults and meanings come from the code."""
+"""The reference of every setting, docs/settings.md: types, ranges, defaults and meanings, from the code."""
 
 from __future__ import annotations
 
