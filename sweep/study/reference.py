@@ -146,6 +146,16 @@ def settings(cls: type) -> list[Setting]:
     ]
 
 
+def without_words() -> set[str]:
+    """The settings that have no words below their field in one of the trainer's dataclasses."""
+    return {
+        key
+        for cls in (Task, Table, *POLICIES.values())
+        for key in settings_of(cls)
+        if key not in _literals(cls)
+    }
+
+
 def _literals(cls: type) -> dict[str, str]:
     """The string literal below each field of a class and of the classes it inherits from."""
     found: dict[str, str] = {}
