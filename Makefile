@@ -8,7 +8,7 @@ STORE ?= results
 TO ?= results/$(basename $(notdir $(STUDY)))-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock schema sweep ui report export notebook check format test test-all test-numeric soak bench wheel clean
+.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric soak bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lock: | $(UV) ## renew requirements.lock from pyproject.toml, and the pinned uv
 
 schema: $(READY) ## renew search_spaces/schema.json when what a study may hold has changed
 	$(RUN) -c 'import pathlib, sweep.study; pathlib.Path("search_spaces/schema.json").write_text(sweep.study.schema())'
+
+reference: $(READY) ## renew docs/settings.md when a setting or its meaning has changed
+	$(RUN) -c 'import pathlib; from sweep.study.reference import reference; pathlib.Path("docs/settings.md").write_text(reference())'
 
 sweep: $(READY) ## run STUDY (quickstart), or go on with it; STORE, RAY_ADDRESS and DATA_DIR say where
 	.venv/bin/sweep run $(STUDY)

@@ -48,8 +48,11 @@ class Task:
     data: DataName | Table
     """Name of a data set, or the object that declares a file of one's own."""
     model: ModelName
+    """The network, by its name."""
     epochs: Count
+    """Passes over the training images."""
     batch_size: Count = 128
+    """Images in a step."""
     learning_rate: Annotated[float, Within(above=0)] = 0.1
     """Learning rate at the start."""
     schedule: Literal["cosine", "constant"] = field(default="cosine", metadata={"added": True})
@@ -58,11 +61,13 @@ class Task:
     momentum: Annotated[float, Within(at_least=0, below=1)] = 0.9
     """Nesterov momentum."""
     weight_decay: Annotated[float, Within(at_least=0)] = 0.0
+    """The share of each weight that is added to its own gradient."""
     validation: Annotated[float, Within(at_least=0, below=1)] = 0.0
     """Share of the training set held out for validation, drawn per seed."""
     train_size: Count | None = None
     """Number of images to train on, drawn per seed; null trains on all that are not held out."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """The number format of convolutions and matrix products."""
     drop_last: bool = False
     """Whether an epoch leaves out its last batch if that is smaller than the others."""
     init: Literal["fan-out", "fan-in"] = "fan-out"

@@ -91,9 +91,11 @@ class Table(Layout):
     """
 
     rows: Annotated[int, Within(at_least=2)]
+    """Rows of the file."""
     inputs: Count
     """Number of columns that the network takes."""
     classes: Annotated[int, Within(at_least=2)]
+    """Classes of the target."""
     checksum: Annotated[str, _wrong_checksum]
     """The first 16 hex digits of the file's sha256."""
     test_rows: Count | None = None

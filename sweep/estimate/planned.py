@@ -219,8 +219,8 @@ def _filled_in(arm: ResolvedArm) -> str:
             parts.append(
                 f"{', '.join(taken)} as {other}'s finalist has {'it' if len(taken) == 1 else 'them'}"
             )
-        if arm.match.counted:
-            parts.append(f"as many parameters as {other} has at the {arm.match.counted}")
+        if arm.match.at:
+            parts.append(f"as many parameters as {other} has at the {arm.match.at}")
     return "; ".join(filter(None, parts)) or "-"
 
 

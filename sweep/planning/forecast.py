@@ -143,7 +143,7 @@ def _of_arm(study: Study, arm: str) -> Iterator[str]:
     policies = [spec.policy.build(spec.seed) for spec in specs]
     epsilons = [policy.epsilon for policy in policies if isinstance(policy, StaticSparse)]
     match = study.arms[arm].match
-    known = match is None or match.counted is None  # else the network follows from a finalist
+    known = match is None or match.at is None  # else the network follows from a finalist
     if epsilons and known and all(all_dense(spec, min(epsilons)) for spec in specs):
         yield "all {its} layers are dense, so that nothing is removed or rewired; take a smaller epsilon or a wider network."
     starts, epochs = (

@@ -144,10 +144,10 @@ class Plan:
         assert arm.follows and arm.match
         if not (finalists := self._confirmed.get(arm.follows.name)):
             return False
-        runs = self._counted(finalists[0]) if arm.match.counted else []
+        runs = self._counted(finalists[0]) if arm.match.at else []
         if any(run_id not in self.results for run_id in runs):
             return False
-        counts = [self.results[run_id].parameters(arm.match.counted) for run_id in runs if arm.match.counted]
+        counts = [self.results[run_id].parameters(arm.match.at) for run_id in runs if arm.match.at]
         self._matched[name] = matching.taken(arm, finalists[0].candidate, counts, self.study.name)
         return True
 

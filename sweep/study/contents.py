@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 from trainer.settings import WITHOUT_POINT, Filled, Share, Within, read
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-"""Of a study, an arm and a task."""
+"""How studies, arms and tasks may be named."""
 Values = dict[str, Any]
 """What a candidate fills in: `task.learning_rate` or `policy.step` to its value."""
 Count = Annotated[int, Within(at_least=1, at_most=10_000), WITHOUT_POINT]
-"""Of things that a study lists one by one. The limit stops a slip of the hand before it fills the memory."""
+"""How many things a study lists one by one. The limit stops a slip of the hand before it fills the memory."""
 Positive = Annotated[int, Within(at_least=1), WITHOUT_POINT]
 Seed = Annotated[int, Within(at_least=0, below=2**63), WITHOUT_POINT]
 Fraction = Annotated[float, Within(above=0, below=1)]
@@ -38,9 +38,13 @@ class Range:
     """Numbers from low to high. Whether they are whole follows from the setting that is searched."""
 
     low: float
+    """The least value."""
     high: float
+    """The greatest value."""
     log: bool = False
+    """Whether values are drawn evenly in their logarithm."""
     step: Annotated[float, Within(above=0)] | None = None
+    """The distance from one value to the next; null takes any value between."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Choice:
     """One of a few values."""
 
     choice: Annotated[list[Annotated[Any, _wrong_choice]], Filled(1)]
+    """The values to choose from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ class Match:
     """The arm whose first finalist on the same task is followed: in its size, in settings, or in both."""
 
     arm: str
+    """The arm that is followed; it must not be a repeat or be matched itself."""
     at: Literal["start", "end"] | None = field(default=None, metadata={"added": True})
     """When in its runs its parameters are counted; start, where no settings are taken."""
     settings: Annotated[list[str], Filled(1)] = field(default_factory=list[str], metadata={"added": True})
@@ -63,11 +69,6 @@ class Match:
     def __post_init__(self) -> None:
         if not self.settings:
             object.__setattr__(self, "at", self.at or "start")
-
-    @property
-    def counted(self) -> Literal["start", "end"] | None:
-        """When the other arm's parameters are counted; None where the network does not follow from them."""
-        return self.at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ class Search:
     """How searched arms find their finalists, on validation accuracy alone."""
 
     proposer: Literal["tpe", "random", "grid"] = "tpe"
+    """What proposes candidates: tpe learns from earlier scores, random and grid do not."""
     budget: Count = 32
     """Candidates per searched arm."""
     generation: Positive = 4
@@ -136,6 +138,7 @@ class Confirm:
     """The runs that the comparisons are made of: whole training set, fresh seeds."""
 
     seeds: Count = 10
+    """Runs of each candidate, and so pairs of each comparison."""
     include: list[Seed] = field(default_factory=list[int])
     """Seeds asked for by number; they come first."""
 
@@ -145,6 +148,7 @@ class Analysis:
     """What is compared, and how; fixed before the first confirmation run."""
 
     baseline: str
+    """The arm over which gains are taken."""
     family: list[str] | None = None
     """Arms whose gains are tested together; all but the baseline and the repeats by default."""
     against: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -154,8 +158,11 @@ class Analysis:
     curve: list[Share] = field(default_factory=list[float])
     """More keep ratios to measure in confirmation, untested."""
     test: Literal["sign-flip", "paired-t", "resampled-t"] = "sign-flip"
+    """The test of a gain; resampled-t goes with task.resample, and only with it."""
     correction: Literal["holm"] = "holm"
+    """How p is corrected for the number of comparisons in the family."""
     alpha: Fraction = 0.05
+    """The chance of any false gain in the whole family that is accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +193,7 @@ class Contents:
     """A study's YAML."""
 
     description: str = ""
+    """What the study asks, in words; may change at any time."""
     seed: Seed = 1
     """Where the study's own seeds and proposals come from."""
     task: dict[str, Any]
@@ -193,10 +201,15 @@ class Contents:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """What each task changes in `task`; every arm is run on each of them."""
     arms: Annotated[dict[str, Arm], Filled(2)]
+    """What is compared, by name; one of them is the baseline."""
     search: Search = Search()
+    """How finalists are found."""
     confirm: Confirm = Confirm()
+    """The runs that comparisons are made of."""
     analysis: Analysis
+    """What is compared, and how."""
     resources: Resources = Resources()
+    """How runs are carried out."""
 
     @classmethod
     def read(cls, given: object) -> Contents:

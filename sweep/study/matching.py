@@ -34,7 +34,7 @@ def taken(arm: ResolvedArm, finalist: Candidate, counts: Sequence[int], study: s
     parts = {"task": spec.task, "policy": spec.policy.build(spec.seed)}
     keys = [(setting, *setting.split(".", 1)) for setting in arm.match.settings]
     values: Values = {setting: getattr(parts[part], key) for setting, part, key in keys}
-    return {**values, "task.model": _network(arm, counts, study)} if arm.match.counted else values
+    return {**values, "task.model": _network(arm, counts, study)} if arm.match.at else values
 
 
 def _network(arm: ResolvedArm, counts: Sequence[int], study: str) -> str:
@@ -73,7 +73,7 @@ def match_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]
             f"must be one of the arms {', '.join(others)}; it is {other!r}.{own or nearest(other, others)}",
         )
     yield from _taken_problems(contents, name, arm, arm.match)
-    if arm.match.counted is None:
+    if arm.match.at is None:
         return
     if issubclass(POLICIES.get(str(arm.policy.get("name")), Dense), StaticSparse):
         yield (

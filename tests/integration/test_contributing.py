@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's example of a new policy, applied as written to a copy of this repository."""
+"""CONTRIBUTING.md's examples (a policy, a data set, a model), done to copies of this repository."""
 
 from __future__ import annotations
 
@@ -8,98 +8,145 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT, command, run_values
 
+FOLDERS = ("trainer", "sweep", "search_spaces", "tests", "docs", "examples", "benchmarks")
+MAKE = 'make() { command make -o .venv/.ready "$@"; }'
+"""The environment of a copy is a link to this one, which is not the copy's to renew."""
 
-def blocks() -> dict[str, str]:
-    """Return the example's code by the file that it goes into."""
-    found = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    assert len(found) == 3
-    return dict(found)
+
+class Copy:
+    """A copy of this repository to which a section of CONTRIBUTING.md is done, block by block."""
+
+    def __init__(self, folder: Path, title: str) -> None:
+        self.folder = folder
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ("pyproject.toml", "Makefile"):
+            shutil.copy(ROOT / file, folder)
+        (folder / ".venv").symlink_to(sys.prefix)
+        section = (ROOT / "CONTRIBUTING.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+        self.changed: list[str] = []
+        self.output: list[str] = []
+        for language, text in re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL):
+            if language == "python":
+                self._write(*text.split("\n", 1))
+            else:
+                self.output += [self._shell(line) for line in text.splitlines()]
+
+    def _write(self, header: str, code: str) -> None:
+        """Put code where its first line says."""
+        found = re.fullmatch(r"# (\S+): (a new file|at the end|above (\w+)|in (\w+))", header)
+        assert found, header
+        path = self.folder / found[1]
+        self.changed.append(found[1])
+        if found[2] == "a new file":
+            assert not path.exists()
+            path.write_text(code)
+            return
+        before = path.read_text()
+        if table := found[3] or found[4]:
+            start = re.search(rf"^{table}\b", before, re.MULTILINE)
+            assert start, header
+            at, code = (
+                (start.start(), f"{code}\n\n")
+                if found[3]
+                else (before.index("\n}\n", start.end()) + 1, code)
+            )
+            path.write_text(before[:at] + code + before[at:])
+        else:
+            path.write_text(f"{before}\n\n{code}")
+
+    def _shell(self, line: str) -> str:
+        done = self.run("bash", "-c", f"{MAKE}\n{line}")
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(arguments, cwd=self.folder, capture_output=True, text=True, check=False)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What the section's last command, a run, printed."""
+        return [json.loads(row) for row in self.output[-1].splitlines()]
+
+    def is_clean(self) -> None:
+        """The changed files are formatted, and pass lint and types; what is generated is current."""
+        # the width of an example's lines is tested with the page's, in test_docs.py
+        for check in (
+            ["ruff", "format", "--check"],
+            ["ruff", "check", "--ignore", "E501"],
+            ["basedpyright"],
+        ):
+            done = self.run(sys.executable, "-m", *check, *sorted(set(self.changed)))
+            assert done.returncode == 0, done.stdout
+        tests = ["tests/unit/test_study_file.py", "tests/integration/test_docs.py"]
+        done = self.run(sys.executable, "-m", "pytest", "-q", "-n0", *tests, "-k", "in_the_repository")
+        assert done.returncode == 0, done.stdout
+        assert "2 passed" in done.stdout
 
 
 @pytest.mark.slow
 def test_a_policy_takes_one_class_one_line_in_one_table_one_test_and_one_command(tmp_path: Path) -> None:
-    for folder in ("trainer", "sweep", "search_spaces", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "Makefile"):
-        shutil.copy(ROOT / file, tmp_path)
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    code = blocks()
-    table = code["trainer/policies/__init__.py"]
-    assert len(table.splitlines()) == 1
-    for name, text in code.items():
-        path = tmp_path / name
-        before = path.read_text()
-        path.write_text(
-            before.replace("\n}\n", f"\n{table}}}\n") if text == table else f"{before}\n\n{text}"
-        )
-        assert path.read_text() != before
-
-    tested = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-        "tests/unit/test_keep_ratio.py",
-        "-k",
-        "triangle",
-    ]
-    done = subprocess.run(tested, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout  # its own, and the one that continues every policy from its state
-
-    schema = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-        "tests/unit/test_study_file.py",
-        "-k",
-        "schema_in_the_repository",
-    ]
-    done = subprocess.run(schema, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "To write it anew: make schema" in done.stdout
-    assert "```sh\nmake schema\n```" in (ROOT / "CONTRIBUTING.md").read_text()
-    # -o: the environment is a link to this one, which is not the copy's to renew
-    subprocess.run(["make", "-o", ".venv/.ready", "schema"], cwd=tmp_path, capture_output=True, check=True)
-    done = subprocess.run(schema, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    copy = Copy(tmp_path, "To add a policy")
+    copy.is_clean()
+    assert "2 passed" in copy.output[1]  # its own, and the one that continues every policy from its state
+    assert [row["keep_ratio"] for row in copy.rows[:5]] == [1, 0.55, 0.1, 0.55, 1]
     assert '"triangle"' in (tmp_path / "search_spaces" / "schema.json").read_text()
-
-    for check in (["ruff", "format", "--check"], ["ruff", "check"], ["basedpyright"]):
-        changed = [name for name in code if name.endswith(".py")]
-        checked = subprocess.run(
-            [sys.executable, "-m", *check, *changed],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert checked.returncode == 0, checked.stdout
-
-    run = tmp_path / "run.json"
-    run.write_text(json.dumps(run_values({"name": "triangle", "period": 2, "low": 0.5})))
-    trained = subprocess.run(
-        command(run, tmp_path / "runs"), cwd=tmp_path, capture_output=True, text=True, check=False
+    assert (
+        "| `low` | number, above 0 and at most 1 | `0.1` | The keep ratio in the middle of a period. |"
+        in (tmp_path / "docs" / "settings.md").read_text()
     )
-    assert trained.returncode == 0, trained.stderr
-    assert [json.loads(row)["keep_ratio"] for row in trained.stdout.splitlines()] == [1, 0.5, 1]
-
+    run = tmp_path / "misspelt.json"
     run.write_text(json.dumps(run_values({"name": "triangle", "perid": 2})))
-    refused = subprocess.run(
-        command(run, tmp_path / "runs"), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    refused = copy.run(*command(run, tmp_path / "runs"))
     assert refused.returncode == 2
     assert "Did you mean 'period'?" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_data_set_takes_one_function_one_line_in_one_table_one_test_and_one_command(
+    tmp_path: Path,
+) -> None:
+    copy = Copy(tmp_path, "To add a data set")
+    copy.is_clean()
+    assert "1 passed" in copy.output[1]
+    assert copy.rows[-1]["test_accuracy"] > 0.8  # three kinds of flowers: a guess is a third
+    assert '"iris"' in (tmp_path / "search_spaces" / "schema.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_model_takes_one_class_one_family_one_test_and_one_command(tmp_path: Path) -> None:
+    copy = Copy(tmp_path, "To add a model")
+    copy.is_clean()
+    assert " passed" in copy.output[1]
+    assert copy.rows[-1]["dense_test_accuracy"] > 0.5  # ten digits: a guess is a tenth
+    assert "convnet-WIDTH, as in convnet-16" in " ".join(
+        (tmp_path / "docs" / "settings.md").read_text().split()
+    )
+
+
+def test_what_was_not_renewed_is_told_with_the_command(tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file in ("search_spaces/schema.json", "docs/settings.md"):
+        (tmp_path / file).write_text("{}")
+    tests = ["tests/unit/test_study_file.py", "tests/integration/test_docs.py", "-k", "in_the_repository"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n0", *tests],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "To write it anew: make schema" in done.stdout
+    assert "To write it anew: make reference" in done.stdout
 
 
 def made_by(*arguments: str) -> list[str]:

@@ -35,6 +35,7 @@ class StaticSparse(BasePolicy):
     """
 
     epsilon: Annotated[float, Within(above=0)] = 20.0
+    """Connections at the start for each input and each output of a layer."""
 
     def begin(self, wiring: Wiring) -> None:
         for i, layer in enumerate(wiring.layers):

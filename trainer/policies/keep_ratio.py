@@ -66,6 +66,7 @@ class FixedKeep(KeepRatioPolicy):
     """A control with the same ratio in every epoch."""
 
     ratio: Share
+    """The keep ratio of every epoch."""
 
     def __post_init__(self) -> None:
         self.keep_ratio = self.ratio
@@ -121,8 +122,11 @@ class AdditiveReset(Controller):
     """
 
     step: Step = 0.01
+    """What the keep ratio loses from one epoch to the next."""
     ema: Smoothing = 0.9
+    """How much of its past the smoothed accuracy keeps: it remembers about 1 / (1 - ema) epochs."""
     drop: Drop = 0.01
+    """The fall of the smoothed training accuracy from one epoch to the next that takes the keep ratio back to 1."""
 
     def _move(self, train_accuracy: float) -> None:
         before, now = self._smooth(self.ema, train_accuracy)
@@ -138,8 +142,11 @@ class MultiplicativeReset(Controller):
     """
 
     decay: Step = 0.98
+    """The factor of the keep ratio from one epoch to the next."""
     ema: Smoothing = 0.5
+    """How much of its past the smoothed accuracy keeps: it remembers about 1 / (1 - ema) epochs."""
     drop: Drop = 0.2
+    """How far the smoothed accuracy falls below the best so far before the keep ratio goes back to 1."""
     best_of: Literal["raw", "smoothed"] = field(default="raw", kw_only=True)
     """Accuracy that gives `best`. `raw`, the paper's choice, resets spuriously in the first epochs."""
     best: float = field(default=0.0, init=False)
@@ -157,7 +164,9 @@ class Sawtooth(KeepRatioPolicy):
     period: Annotated[int, Within(at_least=1)]
     """Number of epochs from one r = 1 to the next."""
     step: Step | None = None
+    """What the keep ratio loses from one epoch to the next."""
     decay: Step | None = None
+    """The factor of the keep ratio from one epoch to the next."""
 
     def __post_init__(self) -> None:
         if (self.step is None) == (self.decay is None):
@@ -182,7 +191,9 @@ class RandomKeep(KeepRatioPolicy):
     """A control that draws the ratio of every epoch uniformly from `low` to `high`."""
 
     low: Share = 0.05
+    """The smallest keep ratio that is drawn."""
     high: Share = 1.0
+    """The largest keep ratio that is drawn."""
 
     def __post_init__(self) -> None:
         if self.low > self.high:
