@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.machine import describe
-from sweep.ledger.ledger import declaration
+from sweep.ledger.growth import declaration
 from sweep.study.arms import Candidate
 from sweep.study.contents import Contents
 from sweep.study.study import Study

@@ -8,12 +8,8 @@ run by run under a view that follows it: how long until MLflow has what was kept
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,6 +25,7 @@ from sweep.study.arms import Candidate
 from sweep.study.study import Study
 from sweep.views.mlflow.client import Experiment
 from sweep.views.mlflow.following import follow
+from sweep.views.mlflow.server import free_port, serving
 from sweep.views.mlflow.view import View
 from trainer.rows import EpochRow, from_parquet, json_ready
 
@@ -39,43 +36,9 @@ REQUIRED = 20.0
 @contextmanager
 def server(folder: Path) -> Generator[str]:
     """An MLflow server on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (
-        (folder / "server.log").open("w") as log,
-        subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log) as process,
-    ):
-        try:
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, (folder / "server.log").read_text()
-                    time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    port, artifacts = free_port(0), str(folder / "artifacts")
+    with serving(f"sqlite:///{folder}/mlflow.db", artifacts, port, folder / "server.log"):
+        yield f"http://127.0.0.1:{port}"
 
 
 def stock(uri: str, rows: list[EpochRow], name: str) -> float:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
-import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow.entities import ViewType
@@ -24,8 +19,8 @@ from mlflow.tracking import MlflowClient
 from sweep.ledger.ledger import Ledger
 from sweep.views.mlflow.address import artifacts_of
 from sweep.views.mlflow.client import KEY, OWNER, Experiment
+from sweep.views.mlflow.server import serving
 from sweep.views.mlflow.view import View
-from tests.sweeps import environment
 from trainer.rows import EpochRow, from_parquet, to_parquet
 from trainer.store import digest
 
@@ -185,52 +180,9 @@ def put(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def server(folder: Path, port: int) -> Generator[str]:
     """Start MLflow's own server over the database in a folder; yield its address."""
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        database(folder / "mlflow.db"),
-        "--host",
-        "127.0.0.1",
-    ]
-    command += [
-        "--port",
-        str(port),
-        "--artifacts-destination",
-        (folder / "artifacts").as_uri(),
-        "--workers",
-        "1",
-    ]
-    with (folder / "server.log").open("a") as log:
-        more = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(more))
-    try:
-        wait_until_open(port, process, folder / "server.log")
+    artifacts = (folder / "artifacts").as_uri()
+    with serving(database(folder / "mlflow.db"), artifacts, port, folder / "server.log"):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def wait_until_open(port: int, process: subprocess.Popen[Any], log: Path, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return

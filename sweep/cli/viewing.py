@@ -83,9 +83,8 @@ def ui(
 ) -> None:
     """Open MLflow on a study's gains: starts its server on this machine (or uses the one given), until Ctrl-C."""
     from sweep.views.mlflow.following import catch_up
-    from sweep.views.mlflow.page import link
+    from sweep.views.mlflow.page import SEARCH, gains_page, link
     from sweep.views.mlflow.server import free_port, serving
-    from sweep.views.mlflow.view import SEARCH, gains_page
 
     with errors(study, store):
         place = place_of(store)

@@ -114,7 +114,7 @@ def _seconds_left(
     study, running = plan.study, plan.queue.running
     if not plan.epochs:
         return None
-    left = {task: 0.0 for task in study.tasks}
+    left = dict.fromkeys(study.tasks, 0.0)
     for (phase, name), count in expected.items():
         arm = study.arms[name]
         left[arm.task] += (count - plan.finished[phase, name]) * study.arms[arm.baseline].trained.epochs

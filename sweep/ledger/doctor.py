@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.errors import NothingBegun
+from sweep.ledger.growth import declaration, identity_hash
 from sweep.ledger.lease import SILENT_SECONDS, Lease
-from sweep.ledger.ledger import Ledger, declaration, identity_hash
+from sweep.ledger.ledger import Ledger, generation_file
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.work import Proposal
@@ -113,8 +114,8 @@ def _proposals(study: Study, ledger: Ledger, extended: bool) -> tuple[dict[str, 
         {(body["arm"], body["generation"]): body["candidates"] for body in whole.values()},
     )
     findings: list[Finding] = []
-    while again := next((due for due in plan.due() if _name(due) in damaged), None):
-        values, name = propose(study, again), _name(again)
+    while again := next((due for due in plan.due() if generation_file(due) in damaged), None):
+        values, name = propose(study, again), generation_file(again)
         damaged.discard(name)
         where = ledger.store.where(name)
         if not _believed(study, again, [plan.filled(again.arm, it) for it in values], here, extended):
@@ -213,10 +214,6 @@ def _set_aside(store: Store, name: str, why: str) -> Finding:
 
 def _folders(ledger: Ledger) -> list[str]:
     return list(dict.fromkeys(name.split("/")[0] for name in ledger.runs.names()))
-
-
-def _name(due: Proposal) -> str:
-    return f"generations/{due.arm}-{due.generation}.json"
 
 
 def _unsealed(store: Store, name: str) -> dict[str, Any] | None:

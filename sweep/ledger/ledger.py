@@ -9,7 +9,7 @@ Everything but the index is the truth; the index is what was read from the run f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,9 +17,10 @@ from datetime import datetime
 from typing import Any
 
 from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
+from sweep.ledger.growth import changes, declaration, growth, identity_hash
 from sweep.ledger.results import from_plain, result_of
 from sweep.planning.work import Failure, Proposal, Result
-from sweep.study.contents import Contents, Values
+from sweep.study.contents import Values
 from sweep.study.study import Study
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
@@ -28,6 +29,14 @@ from trainer.store import digest, open_store, seal, unseal
 
 READERS = 16
 """Run folders read side by side; on an object store each read is a round trip."""
+
+
+GENERATION = re.compile(r"generations/(.+)-(\d+)\.json")
+
+
+def generation_file(due: Proposal) -> str:
+    """The name of the file that keeps a generation; GENERATION matches it."""
+    return f"generations/{due.arm}-{due.generation}.json"
 
 
 class Ledger:
@@ -100,7 +109,7 @@ class Ledger:
         """Every generation that was recorded."""
         found: dict[tuple[str, int], list[Values]] = {}
         for name in self.store.names("generations"):
-            if match := re.fullmatch(r"generations/(.+)-(\d+)\.json", name):
+            if match := GENERATION.fullmatch(name):
                 body = self._sealed(name)
                 assert body is not None
                 found[match[1], int(match[2])] = body["candidates"]
@@ -108,7 +117,7 @@ class Ledger:
 
     def record(self, study: Study, due: Proposal, values: list[Values]) -> list[Values]:
         """Keep a generation, with the scores it was proposed from; the one that stands, where another driver was first."""
-        name = f"generations/{due.arm}-{due.generation}.json"
+        name = generation_file(due)
         history = [{"values": v, "score": score, "seeds": seeds} for v, score, seeds in due.history]
         body = {
             "study": identity_hash(study),
@@ -230,79 +239,6 @@ class Ledger:
                 f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. `sweep doctor` says whether it can be rebuilt; "
                 "else restore it from a backup."
             ) from error
-
-
-def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
-    """The content of study.json. The names of arms and tasks stand apart: sealing sorts keys, and people wrote them in an order."""
-    identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.contents.arms)}
-    if study.contents.tasks:
-        identity["tasks"] = list(study.contents.tasks)
-    return seal({**identity, "description": study.contents.description, "extensions": extensions})
-
-
-def identity_hash(study: Study) -> str:
-    """Of everything that decides what is measured and compared."""
-    return digest(seal(study.identity))[:16]
-
-
-def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as dotted keys."""
-    if isinstance(value, Mapping) and value:
-        for key, part in value.items():
-            yield from flat(part, f"{place}.{key}" if place else str(key))
-    else:
-        yield place, value
-
-
-def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Every key that differs, as a line."""
-    old, new = dict(flat(before)), dict(flat(after))
-    return [_change(key, old, new) for key in _differing(old, new)]
-
-
-def growth(before: dict[str, Any], after: dict[str, Any]) -> list[bool]:
-    """For each of `changes`, whether it only adds to the study."""
-    old, new = dict(flat(before)), dict(flat(after))
-    return [_grows(key, before, after, old, new) for key in _differing(old, new)]
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    return [
-        key
-        for key in [*old, *(key for key in new if key not in old)]
-        if old.get(key, old) != new.get(key, new)
-    ]
-
-
-def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
-    match key in old, key in new:
-        case True, True:
-            return f"{key}: {old[key]} -> {new[key]}"
-        case True, False:
-            return f"{key}: {old[key]} is gone"
-        case _:
-            return f"{key}: {new[key]} is new"
-
-
-_MORE = re.compile(r"confirm\.seeds|search\.budget|search\.finalists|arms\.[^.]+\.budget")
-
-
-def _grows(
-    key: str, before: dict[str, Any], after: dict[str, Any], old: dict[str, Any], new: dict[str, Any]
-) -> bool:
-    if key.startswith("arms.") and key.split(".")[1] not in before["arms"]:
-        return True
-    if _MORE.fullmatch(key):
-        budget = (
-            "search.budget" if key.startswith("arms.") else key
-        )  # an arm that names none has the search's
-        was, now = (it.get(key) or it.get(budget) for it in (old, new))
-        return isinstance(was, int) and isinstance(now, int) and now > was
-    return key == "analysis.family" and set(_family(before)) <= set(_family(after))
-
-
-def _family(identity: dict[str, Any]) -> list[str]:
-    return Contents.read(identity).family
 
 
 def now() -> str:

@@ -141,7 +141,8 @@ class Plan:
     def _match(self, name: str) -> bool:
         """Whether it is known now what a matched arm takes from the other one."""
         arm = self.study.arms[name]
-        assert arm.follows and arm.match
+        assert arm.follows
+        assert arm.match
         if not (finalists := self._confirmed.get(arm.follows.name)):
             return False
         runs = self._counted(finalists[0]) if arm.match.at else []

@@ -6,24 +6,17 @@ SciPy is imported where it is used. `scipy.stats` takes a second, so that a comp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from sweep.errors import NotComparable
+from sweep.statistics.power import Test
 from sweep.statistics.sign_flip import EXACT_PAIRS, SignFlip
 
-Test = Literal["sign-flip", "paired-t", "resampled-t"]
 TESTS: tuple[str, ...] = get_args(Test)
-DRAWS = 20_000
-"""Quantiles that an expectation is taken over; more change the fifth digit."""
-SIMULATED_PAIRS, SIMULATIONS = 12, 4_000
-"""Up to how many pairs the power of the sign-flip test is simulated, and how often: its standard error is below 0.8 points."""
-LEAST_TASKS = 6
-"""Over fewer tasks no exact two-sided test can reject at 5 %: 2 / 2^5 is more."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ def paired_comparison(
         p_error=p_error,
         effect_size=gain / deviation * _small_sample(n - 1) if deviation else math.nan,
         welch_p_value=_welch(first, second) if apart else same,
-        wilcoxon_p_value=_signed_rank(differences),
+        wilcoxon_p_value=signed_rank(differences),
         correlation=_correlation(first, second) if varied else math.nan,
     )
 
@@ -176,7 +169,7 @@ def _welch(first: np.ndarray, second: np.ndarray) -> float:
     return 2 * float(special.stdtr(freedom, -abs(first.mean() - second.mean()) / math.sqrt(a + b)))
 
 
-def _signed_rank(differences: np.ndarray) -> float:
+def signed_rank(differences: np.ndarray) -> float:
     """Wilcoxon's p-value: flips of signed ranks. Differences that agree to the last bits are ties, and zeros are left out."""
     rounded = np.round(differences, 12)
     rounded = rounded[rounded != 0]
@@ -189,45 +182,6 @@ def _signed_rank(differences: np.ndarray) -> float:
     _, place, ties = np.unique(np.abs(rounded), return_inverse=True, return_counts=True)
     ranks = np.cumsum(ties) - (ties - 1) / 2  # those that are tied share the mean of their ranks
     return SignFlip(np.sign(rounded) * ranks[place]).p_value
-
-
-@dataclass(frozen=True)
-class AcrossTasks:
-    """Gains on several tasks, each task one block."""
-
-    tasks: int
-    median_gain: float
-    wins: int
-    ties: int
-    """Tasks without a gain or a loss; the test leaves them out."""
-    p_value: float
-    """Wilcoxon's, over the tasks' gains; exact up to 20 of them."""
-    claimable: bool
-    """Whether so many tasks could show anything at alpha after the strictest step of Holm's correction."""
-
-
-def across_tasks(gains: Mapping[str, float], *, alpha: float = 0.05, comparisons: int = 1) -> AcrossTasks:
-    """From each task's seed-averaged gain. Seeds of different tasks are never put into one sample: a task is what varies here."""
-    if wrong := [task for task, gain in gains.items() if not math.isfinite(gain)]:
-        raise NotComparable(f"task {wrong[0]!r} has no gain: it is {gains[wrong[0]]}.")
-    if len(gains) < 2:
-        raise NotComparable(f"a test over tasks needs at least 2; there are {len(gains)}.")
-    values = np.round(
-        np.array(list(gains.values())), 12
-    )  # as the test does: the last bits of a mean are no win
-    return AcrossTasks(
-        tasks=len(values),
-        median_gain=float(np.median(values)),
-        wins=int((values > 0).sum()),
-        ties=int((values == 0).sum()),
-        p_value=_signed_rank(values),
-        claimable=len(values) >= tasks_needed(comparisons, alpha),
-    )
-
-
-def tasks_needed(comparisons: int, alpha: float) -> int:
-    """The fewest tasks over which so many comparisons may claim anything; never fewer than six."""
-    return max(LEAST_TASKS, pairs_needed(comparisons, alpha))
 
 
 def two_way_standard_error(candidate: np.ndarray, baseline: np.ndarray) -> float:
@@ -279,64 +233,3 @@ def gain_so_far(candidate: Sequence[float], baseline: Sequence[float], overlap: 
     n = len(differences)
     error = float(differences.std(ddof=1)) * math.sqrt(1 / n + overlap) if n > 1 else math.nan
     return Gain(n, float(differences.mean()) if n else math.nan, error)
-
-
-def smallest_p_value(pairs: int) -> float:
-    """The least p that an exact two-sided sign-flip test of so many pairs can give."""
-    return min(1.0, math.ldexp(2.0, -pairs))
-
-
-def pairs_needed(comparisons: int, alpha: float) -> int:
-    """The fewest pairs with which an exact sign-flip test can reject every one of so many comparisons under Holm's correction."""
-    pairs = 1
-    while smallest_p_value(pairs) > alpha / comparisons:
-        pairs += 1
-    return pairs
-
-
-def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip", overlap: float = 0.0) -> float:
-    """The chance that a two-sided test finds a gain of `effect` standard deviations of normally distributed pair differences.
-
-    The sign-flip test's is simulated for few pairs, where it has few p-values to give; beyond, the paired t test's is close to it.
-    `overlap` as in `paired_comparison`: the variance of the mean is taken for what the corrected test assumes.
-    """
-    if pairs < 2:
-        return 0.0
-    if test == "sign-flip" and pairs <= SIMULATED_PAIRS:
-        differences = np.random.default_rng(pairs).standard_normal((SIMULATIONS, pairs)) + effect
-        signs = 1 - 2 * (
-            (np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1
-        )  # the other half mirrors these
-        sums = np.abs(differences @ signs.T)
-        p_values = (sums >= np.abs(differences.sum(1))[:, None] * (1 - 1e-9)).mean(1)
-        return float((p_values <= alpha).mean())
-    return _t_power(pairs, effect / math.sqrt(1 / pairs + overlap), alpha)
-
-
-def _t_power(pairs: int, noncentrality: float, alpha: float) -> float:
-    """The noncentral t by its definition, over the estimated deviation's quantiles: SciPy's own is NaN for a handful of pairs."""
-    from scipy import special
-
-    critical = float(special.stdtrit(pairs - 1, 1 - alpha / 2))
-    shares = (np.arange(DRAWS) + 0.5) / DRAWS
-    thresholds = critical * np.sqrt(special.chdtri(pairs - 1, 1 - shares) / (pairs - 1))
-    return float(
-        (special.ndtr(noncentrality - thresholds) + special.ndtr(-thresholds - noncentrality)).mean()
-    )
-
-
-def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float) -> float:
-    """The gain that a two-sided paired t test of so many pairs finds with this power, where pair differences have this deviation."""
-    return _detectable_effect(pairs, alpha, power) * sd if pairs > 1 else math.inf
-
-
-@cache
-def _detectable_effect(pairs: int, alpha: float, power: float) -> float:
-    from scipy import optimize
-
-    highest = 1.0
-    while _t_power(pairs, highest, alpha) < power:
-        highest *= 2
-    return cast(
-        "float", optimize.brentq(lambda at: _t_power(pairs, at, alpha) - power, 0.0, highest)
-    ) / math.sqrt(pairs)

@@ -29,7 +29,8 @@ def taken(arm: ResolvedArm, finalist: Candidate, counts: Sequence[int], study: s
 
     `counts` are the parameters of that finalist's runs, 0 where a run does not say; a diverged one is counted too.
     """
-    assert arm.match and arm.follows
+    assert arm.match
+    assert arm.follows
     spec = arm.follows.run(finalist.values, "confirm", 0)
     parts = {"task": spec.task, "policy": spec.policy.build(spec.seed)}
     keys = [(setting, *setting.split(".", 1)) for setting in arm.match.settings]

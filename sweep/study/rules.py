@@ -10,24 +10,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sweep.statistics.paired import pairs_needed, smallest_p_value
+from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import space
 from sweep.study.contents import DECLARED_ELSEWHERE, NAME, Arm, Choice, Contents, Range, Values, is_searched
 from sweep.study.document import Place, Problem
-from sweep.study.matching import match_problems, source
-from sweep.study.tasks import resampling_problems, task_problems
+from sweep.study.matching import match_problems
+from sweep.study.trainer_rules import spec_problems
 from trainer.policies import POLICIES
-from trainer.settings import Problem as SpecProblem
 from trainer.settings import SpecError, default_of, nearest, settings_of
-from trainer.spec import RunSpec
 
 MOST_VALUES = 10_000
 """Of a searched setting with a step."""
-MOST_EPOCHS = 1_000_000
 T = TypeVar("T")
-_ELSEWHERE: dict[str, Place] = {
-    f"task.{key}": tuple(place.split(".")) for key, place in DECLARED_ELSEWHERE.items()
-}
 
 
 def check(values: object) -> tuple[Contents | None, list[Problem]]:
@@ -92,7 +86,7 @@ def _once(problems: list[Problem]) -> list[Problem]:
 
 def _problems(contents: Contents) -> Iterator[Problem]:
     """What is wrong with a study whose parts are well-formed."""
-    yield from task_problems(contents)
+    yield from _task_problems(contents)
     for name, arm in contents.arms.items():
         told = [(("arms", name, *place), reason) for place, reason in _arm_problems(contents, name, arm)]
         yield from told
@@ -100,12 +94,12 @@ def _problems(contents: Contents) -> Iterator[Problem]:
             wrong = {place for place, _ in told if len(place) > 2}
             if any(place[2:4] == ("match", "settings") for place in wrong):
                 continue  # what the policy lacks is then not clear
-            more = _spec_problems(contents, name, arm)
+            more = spec_problems(contents, name, arm)
             yield from (
                 (place, reason) for place, reason in more if not any(place[:n] in wrong for n in range(3, 6))
             )
     yield from _analysis_problems(contents)
-    yield from resampling_problems(contents)
+    yield from _resampling_problems(contents)
     ladder = contents.search.ladder
     if any(after <= before for before, after in itertools.pairwise(ladder)):
         yield ("search", "ladder"), f"must rise from rung to rung; it is {ladder}."
@@ -282,115 +276,61 @@ def _range_problems(contents: Contents, arm: Arm, setting: str, searched: Range 
         yield f"has more than {MOST_VALUES:,} values; take a larger step."
 
 
-def _spec_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
-    """What the trainer says of the arm, on every task."""
-    tasks = contents.tasks or {"": {}}
-    found = {
-        task: dict(_refused_at(contents, name, arm, task, settings)) for task, settings in tasks.items()
-    }
-    for task, problems in found.items():
-        for place, reason in problems.items():
-            if place[0] == "tasks" or all(other.get(place) == reason for other in found.values()):
-                yield place, reason
-            elif reason.startswith("is missing") and place[0] == "task":
-                yield ("tasks", task, *place[1:]), reason
-            else:
-                yield place, f"on the task {task!r}: {reason}"
+def _task_problems(contents: Contents) -> Iterator[Problem]:
+    """What is wrong with `task` and `tasks` whatever the arms are."""
+    yield from _misplaced(("task",), contents.task)
+    tasks = contents.tasks
+    if len(tasks) == 1:
+        yield ("tasks",), "has one task: write it under task. A list of tasks has two or more."
+    for i, (name, settings) in enumerate(tasks.items()):
+        if not NAME.fullmatch(name):
+            yield ("tasks", name), f"a task's name has small letters, digits, - and _; it is {name!r}."
+        yield from _misplaced(("tasks", name), settings)
+        if same := [other for other in list(tasks)[:i] if tasks[other] == settings]:
+            yield ("tasks", name), f"is the same as the task {same[0]!r}: its runs would count twice."
 
 
-def _refused_at(
-    contents: Contents, name: str, arm: Arm, task_name: str, settings: Values
-) -> Iterator[Problem]:
-    """What it says on one task, at the ends of everything searched; told where the setting is written."""
-    written = {**contents.task, **settings}
-    misplaced = {
-        f"task.{key}"
-        for key, value in written.items()
-        if is_searched(f"task.{key}", value) or key in DECLARED_ELSEWHERE
-    }  # told already
-    task = {key: value for key, value in written.items() if f"task.{key}" not in misplaced}
-    searched: dict[str, Range | Choice] = {}
-    unclear = misplaced - set(_ELSEWHERE)
-    for setting, written in arm.open_settings.items():
-        try:
-            searched[setting] = space.distribution(written)
-        except SpecError:
-            unclear.add(setting)  # told already
-    taken, told = _taken(contents, name, arm, task), set[str]()
-    if taken and (found_in := source(contents, name, arm)):
-        told = {reason for _, reason in _refused_at(contents, *found_in, task_name, settings)}
-    unclear |= {setting for setting, it in taken.items() if it is None}
-    endpoints = list(dict.fromkeys([*contents.analysis.endpoints, *contents.analysis.curve]))
-    found: dict[Place, str] = {}
-    for values in space.extremes(arm, {**searched, **{setting: it for setting, it in taken.items() if it}}):
-        filled = space.filled(task, arm, values)
-        for setting in unclear:
-            part, key = setting.split(".", 1)
-            filled[part].pop(key, None)
-        filled["task"] |= {
-            "validation": contents.search.validation if searched else 0.0,
-            "endpoints": endpoints,
-        }
-        for problem in _refused({**filled, "seed": 0}):
-            if problem.path in taken:
-                assert arm.match
-                if (
-                    problem.path not in unclear and problem.reason not in told
-                ):  # else the other arm is where it is told
-                    found.setdefault(
-                        ("arms", name, "match", "settings", arm.match.settings.index(problem.path)),
-                        problem.reason,
-                    )
-            elif problem.path not in unclear:
-                place = _where(name, arm, problem, searched, values)
-                own = len(place) > 1 and place[0] == "task" and place[1] in settings
-                found.setdefault(("tasks", task_name, *place[1:]) if own else place, problem.reason)
-    yield from found.items()
+def _misplaced(place: Place, settings: Values) -> Iterator[Problem]:
+    for key, value in settings.items():
+        if is_searched(f"task.{key}", value):
+            yield (
+                (*place, key),
+                "is searched, and every arm starts from it. Search it in the task of an arm.",
+            )
+        elif key in DECLARED_ELSEWHERE:
+            yield (*place, key), f"is declared in {DECLARED_ELSEWHERE[key]}."
 
 
-def _taken(contents: Contents, name: str, arm: Arm, task: Values) -> dict[str, Range | Choice | None]:
-    """What the settings may be that an arm takes from another one; None where a told problem hides it."""
-    found: dict[str, Range | Choice | None] = {}
-    other = source(contents, name, arm)
-    wrong = {
-        place[2] for place, _ in match_problems(contents, name, arm) if place[:2] == ("match", "settings")
-    }
-    for setting in [it for i, it in enumerate(arm.match.settings if arm.match else []) if i not in wrong]:
-        try:
-            found[setting] = space.possible(task, other[1], setting) if other else None
-        except SpecError:
-            found[setting] = None
-    return found
-
-
-def _refused(run: dict[str, Any]) -> Iterable[SpecProblem]:
-    try:
-        epochs = RunSpec.read(run).task.epochs
-    except SpecError as error:
-        return error.problems
-    return (
-        [SpecProblem(("task", "epochs"), f"must be at most {MOST_EPOCHS:,}; it is {epochs:,}.")]
-        if epochs > MOST_EPOCHS
-        else []
-    )
-
-
-def _where(
-    name: str, arm: Arm, problem: SpecProblem, searched: dict[str, Range | Choice], values: Values
-) -> Place:
-    """Where a setting that the trainer refused is written."""
-    part, *keys = problem.place
-    if problem.path in _ELSEWHERE:
-        return _ELSEWHERE[problem.path]
-    if part == "task" and not (keys and keys[0] in arm.task):
-        return ("task", *keys)
-    place = ("arms", name, part, *keys)
-    if problem.path not in searched or problem.reason.startswith("no such setting"):
-        return place
-    it, value = searched[problem.path], values[problem.path]
-    if isinstance(it, Choice):
-        return (*place, "choice", it.choice.index(value))
-    return (*place, "low" if value == it.low else "high")
+def _resampling_problems(contents: Contents) -> Iterator[Problem]:
+    """Where the declared test does not fit how the test sets come about."""
+    for name, arm in contents.arms.items():
+        if "resample" in arm.task:
+            where = "task or tasks" if contents.tasks else "task"
+            yield (
+                ("arms", name, "task", "resample"),
+                f"decides the test set, which arms have to share to be paired. Write it under {where}.",
+            )
+    every = [
+        ("tasks", task, {**contents.task, **settings}) for task, settings in contents.tasks.items()
+    ] or [("task", "", contents.task)]
+    drawn = [
+        f"{part}.{task}" if task else part
+        for part, task, settings in every
+        if settings.get("resample") is not None
+    ]
+    test = contents.analysis.test
+    if drawn and test != "resampled-t":
+        yield (
+            ("analysis", "test"),
+            f"must be resampled-t, because each seed draws its test set from the same rows "
+            f"({', '.join(drawn)}): such pairs are not independent, "
+            f"and {test} would find gains that are none.",
+        )
+    elif test == "resampled-t" and not drawn:
+        yield (
+            ("analysis", "test"),
+            "is resampled-t, and no task resamples: its pairs are independent. Take sign-flip or paired-t.",
+        )
 
 
 def _twice(values: Iterable[T]) -> list[T]:

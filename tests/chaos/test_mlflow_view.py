@@ -24,10 +24,11 @@ from sweep.errors import TrackerDown
 from sweep.ledger.ledger import Ledger
 from sweep.views.mlflow import following
 from sweep.views.mlflow.client import Experiment
+from sweep.views.mlflow.server import free_port
 from sweep.views.reading import Reading, RunFiles
 from tests.conftest import ROOT
 from tests.sweeps import Started, environment, sweep, sweep_command
-from tests.views import MLFLOWS_OWN, Filling, Shown, database, free_port, server, shown, synced, view_of
+from tests.views import MLFLOWS_OWN, Filling, Shown, database, server, shown, synced, view_of
 
 pytestmark = [MLFLOWS_OWN, pytest.mark.chaos]
 
@@ -168,7 +169,7 @@ def failing(target: int, draw: random.Random) -> Generator[str]:
 def test_a_server_that_says_of_a_third_of_all_it_did_that_it_failed_ends_with_one_run_a_key(
     finished_sweep: Path, expected: dict[str, Shown], tmp_path: Path
 ) -> None:
-    draw, port = drawn(), free_port()
+    draw, port = drawn(), free_port(0)
     with server(tmp_path, port), failing(port, draw) as address:
         view, failures, wrote = view_of(finished_sweep, address, []), 0, -1
         while wrote:
@@ -187,7 +188,7 @@ def test_a_follower_catches_up_with_a_server_that_was_away(
 ) -> None:
     monkeypatch.setattr(following, "PERIOD_SECONDS", 0.1)
     monkeypatch.setattr(following, "LONGEST_PAUSE_SECONDS", 1.0)
-    store, port, working = tmp_path / "store", free_port(), threading.Event()
+    store, port, working = tmp_path / "store", free_port(0), threading.Event()
     filling, said, reached = (
         Filling(finished_sweep, store, drawn().randrange(2**32)),
         list[str](),

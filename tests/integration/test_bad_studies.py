@@ -385,7 +385,7 @@ def test_what_is_no_study_at_all_is_told_in_one_line(
 def test_the_study_that_the_bad_ones_are_made_of_is_good(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweep.estimate.planned.CALIBRATION_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.estimate.pace.CALIBRATION_SECONDS", 0.0)
     (folder / "good.yaml").write_text(GOOD)
     assert CliRunner().invoke(app(), ["plan", "good.yaml", "--slots", "2"]).exit_code == 0
 

@@ -32,7 +32,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "results"
     folder.mkdir()
     monkeypatch.setattr("sweep.estimate.measured.RESULTS", folder)
-    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: None)
+    monkeypatch.setattr("sweep.estimate.pace.device_here", lambda: None)
     for name in ("STORE", "RAY_ADDRESS", "DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     return folder
@@ -138,7 +138,7 @@ def test_the_gpu_of_this_machine_is_meant_where_none_is_named(
 ) -> None:
     write_gpu_results(results, "NVIDIA A100-SXM4-80GB")
     write_gpu_results(results, packed=[{"runs": 1, "mps": False, "epochs_per_second": 2.0}])
-    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: H100)
+    monkeypatch.setattr("sweep.estimate.pace.device_here", lambda: H100)
     assert plan(results)["gpu_hours_left"] == pytest.approx(EPOCHS / 2 / 3600)
     assert plan(results, "--gpu", "A100")["gpu_hours_left"] == pytest.approx(EPOCHS / 0.8 / 3600)
 
@@ -151,8 +151,8 @@ def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: p
         devices.append(given[2])
         return 2.0
 
-    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: "NVIDIA L4")
-    monkeypatch.setattr("sweep.estimate.planned.calibrate", tried)
+    monkeypatch.setattr("sweep.estimate.pace.device_here", lambda: "NVIDIA L4")
+    monkeypatch.setattr("sweep.estimate.pace.calibrate", tried)
     told = plan(results, study=changed(results.parent, gpus=0.25))
     assert devices == ["cuda"]
     assert told["gpu_hours_left"] == pytest.approx(EPOCHS * 2 * 0.25 / 3600)
@@ -165,7 +165,7 @@ def test_another_gpu_than_the_one_that_was_asked_for_is_not_tried(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_gpu_results(results, task={"model": "wrn-16-8"})
-    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: "NVIDIA L4")
+    monkeypatch.setattr("sweep.estimate.pace.device_here", lambda: "NVIDIA L4")
     told = plan(results, "--gpu", "H100")
     assert (told["gpu_hours_left"], told["seconds_left"]) == (None, None)
     assert told["seconds_from"].startswith(
@@ -179,8 +179,8 @@ def test_a_gpu_here_without_the_data_is_told_what_to_do(
     def tried(*_: object) -> float:
         raise DataError("not here")
 
-    monkeypatch.setattr("sweep.estimate.planned.device_here", lambda: "NVIDIA L4")
-    monkeypatch.setattr("sweep.estimate.planned.calibrate", tried)
+    monkeypatch.setattr("sweep.estimate.pace.device_here", lambda: "NVIDIA L4")
+    monkeypatch.setattr("sweep.estimate.pace.calibrate", tried)
     told = plan(results)
     assert told["gpu_hours_left"] is None
     assert "python -m benchmarks.gpu" in told["seconds_from"]
@@ -234,7 +234,7 @@ def test_a_name_that_is_not_one_measured_gpus_is_a_usage_error_that_lists_them(r
 def test_a_study_that_takes_no_gpu_has_no_gpu_hours_and_takes_no_name(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweep.estimate.planned.CALIBRATION_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.estimate.pace.CALIBRATION_SECONDS", 0.0)
     (results / "gpu-broken.json").write_text("{")  # of no interest to it
     study = str(write_study(results))
     told = plan(results, study=study)

@@ -16,7 +16,7 @@ from sweep.gains.progress import overview
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.results import from_plain, result_of
 from sweep.planning.work import Proposal
-from sweep.statistics.paired import minimum_detectable_gain, power
+from sweep.statistics import minimum_detectable_gain, power
 from sweep.study.contents import Contents
 from sweep.study.study import Study
 from tests.integration.attempts import attempt
@@ -30,7 +30,7 @@ from trainer.store import open_store
 def planned(it: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Planned, str]:
     """Return the plan and its words on a machine where an epoch takes 1 s for wine and 3 s for digits."""
     monkeypatch.setattr(
-        "sweep.estimate.planned.calibrate", lambda spec, *_: 1.0 if spec.task.data == "wine" else 3.0
+        "sweep.estimate.pace.calibrate", lambda spec, *_: 1.0 if spec.task.data == "wine" else 3.0
     )
     found = Planned.of(it, Ledger(str(folder), it.name, print), 1, folder)
     out = io.StringIO()

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from sweep.errors import RejectStudy
-from sweep.ledger.ledger import changes, declaration, growth, identity_hash
-from sweep.planning.forecast import play, scattered, warnings
+from sweep.estimate.warnings import warnings
+from sweep.ledger.growth import changes, declaration, growth, identity_hash
+from sweep.planning.forecast import play, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.work import Result, Run
 from sweep.study import matching

@@ -8,7 +8,7 @@ first page; of a view it understands, it leaves out what it does not know. No ru
 import base64
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -145,3 +145,46 @@ def link(base_url: str, experiment_id: str, page: Page) -> str:
         "workflowType": "machine_learning",
     }
     return f"{base_url.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?{urlencode(asked)}"
+
+
+GROUP = "shown_as"
+"""The tag by which the page groups a parent with its seeds: the arm and its role."""
+
+
+def gains_page(groups: Sequence[str] = (), ratios: Sequence[float] = ()) -> Page:
+    """The experiment's page that is opened first: the confirmed candidates, the greatest gain on top, each with its seeds below."""
+    first = ("gain", "p_holm", "gain_low", "gain_high", "pairs")
+    second = tuple(f"{name}_at_r_{ratio:g}" for ratio in ratios for name in ("gain", "p_holm"))
+    columns = tuple(metric(name) for name in (*first, *second, "score"))
+    return Page(
+        "gains",
+        "Gains, best first",
+        columns,
+        metric("gain"),
+        "tags.phase = 'confirm'",
+        group_by=GROUP,
+        groups=tuple(groups),
+    )
+
+
+SEARCH = Page(
+    "search",
+    "Search, best first",
+    (metric("validation_score"), tag("seeds"), tag("arm"), tag("diverged"), tag("collapsed")),
+    metric("validation_score"),
+    "tags.kind = 'search'",
+)
+
+
+def curves_page(ratios: bool) -> Page:
+    """The charts of the seed averages, with what the policies of the study move: keep ratios, or connections."""
+    moved = ("keep_ratio", "nonzero_rate") if ratios else ("connections", "active_neurons")
+    curves = ("test_accuracy", "dense_test_accuracy", *moved, "dense_test_accuracy_gain", "train_loss")
+    return Page(
+        "curves",
+        "Curves of the seed averages",
+        (metric("gain"),),
+        metric("gain"),
+        "tags.kind = 'confirm'",
+        curves=curves,
+    )

@@ -7,13 +7,16 @@ which seeds finish nor the moment of looking can show.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from sweep.views.reading import RunFiles
+from sweep.gains.rows import Compared
+from sweep.gains.seeds import first_place
+from sweep.planning.work import Cohort
+from sweep.views.reading import Reading, RunFiles
 from trainer.rows import WALL, EpochRow, schema
 
 COLUMNS = [
@@ -131,3 +134,67 @@ def prefix_gains(candidate: Sequence[float], baseline: Sequence[float], key: str
         if not math.isfinite(differences[k - 1]):
             return
         yield Point(key, math.fsum(differences[:k]) / k, k)
+
+
+def final_points(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> Iterator[Point]:
+    """Scores and gains over so many seeds, at that step; the interval and p only where the comparison is complete."""
+    done = len(cohort.runs) if all(not math.isnan(score) for score in cohort.scores) else 0
+    if done:
+        yield Point(
+            "validation_score" if cohort.phase == "search" else "score",
+            math.fsum(cohort.scores) / done,
+            done,
+        )
+    if cohort.phase == "search":
+        return
+    study, name = reading.study, cohort.candidate.name
+    base_arm = study.arms[cohort.candidate.arm].baseline
+    rows = {
+        row.keep_ratio: row for row in compared if row.candidate == name and row.reference_arm == base_arm
+    }
+    # the baseline's own gain is 0, so that it has a place among the others; nobody has one before it is chosen
+    is_baseline = [it.name for it in reading.plan.finalists(base_arm)[:1]] == [name]
+    base = cohort.runs if is_baseline else baseline_runs(reading, cohort)
+    own, base = (
+        runs[first_place(study, cohort.candidate.arm, reading.looks) : len(base)]
+        for runs in (cohort.runs, base)
+    )
+    for i, ratio in enumerate(study.analysis.endpoints):
+        at = "" if i == 0 else f"_at_r_{ratio:g}"
+        for point in prefix_gains(_scores(reading, own, ratio), _scores(reading, base, ratio), f"gain{at}"):
+            yield point
+            if not at:
+                yield Point("pairs", point.step, point.step)
+        if row := rows.get(ratio):
+            yield from _tested(row, at)
+        for row in compared:
+            if (
+                row.candidate == name
+                and row.keep_ratio == ratio
+                and row.role == "family"
+                and row.reference_arm != base_arm
+            ):
+                yield from _tested(row, f"_over_{study.arms[row.reference_arm].base}{at}", gain=True)
+
+
+def baseline_runs(reading: Reading, cohort: Cohort) -> Sequence[str]:
+    """The runs that a confirmed cohort is paired with; none for the baseline itself and in the search, which has no common baseline."""
+    finalists = reading.plan.finalists(reading.study.arms[cohort.candidate.arm].baseline)
+    if cohort.phase == "search" or not finalists or finalists[0].name == cohort.candidate.name:
+        return ()
+    return next(it.runs for it in reading.cohorts if it.phase == "confirm" and it.candidate == finalists[0])
+
+
+def _scores(reading: Reading, runs: Iterable[str], ratio: float) -> list[float]:
+    results = [reading.plan.results.get(run_id) for run_id in runs]
+    return [result.score("test", ratio) if result else math.nan for result in results]
+
+
+def _tested(row: Compared, key: str, *, gain: bool = False) -> Iterator[Point]:
+    """What is said of a comparison once it is complete, at the step of its pairs; with its gain, where nothing else tells that."""
+    if row.state == "complete":
+        figures = {"gain": row.gain if gain else None, "gain_low": row.ci_low, "gain_high": row.ci_high}
+        figures |= {"gain_standard_error": row.standard_error, "p_holm": row.p_holm}
+        yield from (
+            Point(f"{name}{key}", value, row.pairs) for name, value in figures.items() if value is not None
+        )

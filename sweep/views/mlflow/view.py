@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -16,17 +16,25 @@ from typing import Any
 
 from sweep.gains.comparisons import keep_ratios
 from sweep.gains.rows import Compared
-from sweep.gains.seeds import first_place
 from sweep.ledger.ledger import Ledger
 from sweep.planning.work import Cohort
 from sweep.views.mlflow.client import EPOCH_ZERO_MS, NAME, Experiment, TrackedRun
-from sweep.views.mlflow.page import NOTE_TAG, Page, link, metric, tag, view_tags
+from sweep.views.mlflow.page import (
+    GROUP,
+    NOTE_TAG,
+    SEARCH,
+    curves_page,
+    gains_page,
+    link,
+    view_tags,
+)
 from sweep.views.mlflow.points import (
     Point,
+    baseline_runs,
     cohort_points,
     curves,
+    final_points,
     gain_points,
-    prefix_gains,
     run_points,
     shared_epochs,
 )
@@ -44,47 +52,6 @@ STATUS = {
 """MLflow has no word for a result that is not a number; the tag `outcome` has the exact one."""
 VERSIONS = ("node", "device", "threads", "torch", "code", "commit")
 SITES = "nonzero_rate_by_site.csv"
-GROUP = "shown_as"
-"""The tag by which the page groups a parent with its seeds: the arm and its role."""
-
-
-def gains_page(groups: Sequence[str] = (), ratios: Sequence[float] = ()) -> Page:
-    """The experiment's page that is opened first: the confirmed candidates, the greatest gain on top, each with its seeds below."""
-    first = ("gain", "p_holm", "gain_low", "gain_high", "pairs")
-    second = tuple(f"{name}_at_r_{ratio:g}" for ratio in ratios for name in ("gain", "p_holm"))
-    columns = tuple(metric(name) for name in (*first, *second, "score"))
-    return Page(
-        "gains",
-        "Gains, best first",
-        columns,
-        metric("gain"),
-        "tags.phase = 'confirm'",
-        group_by=GROUP,
-        groups=tuple(groups),
-    )
-
-
-SEARCH = Page(
-    "search",
-    "Search, best first",
-    (metric("validation_score"), tag("seeds"), tag("arm"), tag("diverged"), tag("collapsed")),
-    metric("validation_score"),
-    "tags.kind = 'search'",
-)
-
-
-def curves_page(ratios: bool) -> Page:
-    """The charts of the seed averages, with what the policies of the study move: keep ratios, or connections."""
-    moved = ("keep_ratio", "nonzero_rate") if ratios else ("connections", "active_neurons")
-    curves = ("test_accuracy", "dense_test_accuracy", *moved, "dense_test_accuracy_gain", "train_loss")
-    return Page(
-        "curves",
-        "Curves of the seed averages",
-        (metric("gain"),),
-        metric("gain"),
-        "tags.kind = 'confirm'",
-        curves=curves,
-    )
 
 
 class View:
@@ -152,7 +119,7 @@ class View:
             key, f"{name} ({cohort.phase}, {n} seed{'s' if n > 1 else ''})", started, tags
         )
         keys = {key, *(self._child(run, parent, live) for run in own)}
-        states, figures = [run.state for run in runs], list(self._figures(reading, cohort, compared))
+        states, figures = [run.state for run in runs], list(final_points(reading, cohort, compared))
         tags = {
             "role": _role(reading, cohort),
             GROUP: _shown_as(reading, cohort),
@@ -244,7 +211,7 @@ class View:
         """The seed averages of the epochs that all seeds have and that are not there yet; the paired gains likewise."""
         shared, sent = shared_epochs(runs), int(parent.tags.get("epochs_sent", 0))
         base, gained = (
-            [reading.runs[it] for it in _baseline_runs(reading, cohort)],
+            [reading.runs[it] for it in baseline_runs(reading, cohort)],
             int(parent.tags.get("gain_epochs_sent", 0)),
         )
         both = min(shared, shared_epochs(base)) if base else 0
@@ -258,50 +225,6 @@ class View:
                 points += gain_points(own, over, gained, reading.study.arms[cohort.candidate.arm].overlap)
                 tags["gain_epochs_sent"] = str(max(gained, over.epochs))
         return points, tags
-
-    def _figures(self, reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> Iterator[Point]:
-        """Scores and gains over so many seeds, at that step; the interval and p only where the comparison is complete."""
-        done = len(cohort.runs) if all(not math.isnan(score) for score in cohort.scores) else 0
-        if done:
-            yield Point(
-                "validation_score" if cohort.phase == "search" else "score",
-                math.fsum(cohort.scores) / done,
-                done,
-            )
-        if cohort.phase == "search":
-            return
-        study, name = reading.study, cohort.candidate.name
-        base_arm = study.arms[cohort.candidate.arm].baseline
-        rows = {
-            row.keep_ratio: row
-            for row in compared
-            if row.candidate == name and row.reference_arm == base_arm
-        }
-        # the baseline's own gain is 0, so that it has a place among the others; nobody has one before it is chosen
-        is_baseline = [it.name for it in reading.plan.finalists(base_arm)[:1]] == [name]
-        base = cohort.runs if is_baseline else _baseline_runs(reading, cohort)
-        own, base = (
-            runs[first_place(study, cohort.candidate.arm, reading.looks) : len(base)]
-            for runs in (cohort.runs, base)
-        )
-        for i, ratio in enumerate(study.analysis.endpoints):
-            at = "" if i == 0 else f"_at_r_{ratio:g}"
-            for point in prefix_gains(
-                _scores(reading, own, ratio), _scores(reading, base, ratio), f"gain{at}"
-            ):
-                yield point
-                if not at:
-                    yield Point("pairs", point.step, point.step)
-            if row := rows.get(ratio):
-                yield from _tested(row, at)
-            for row in compared:
-                if (
-                    row.candidate == name
-                    and row.keep_ratio == ratio
-                    and row.role == "family"
-                    and row.reference_arm != base_arm
-                ):
-                    yield from _tested(row, f"_over_{study.arms[row.reference_arm].base}{at}", gain=True)
 
     def _report(self, reading: Reading, made: tuple[str, str]) -> None:
         page, note = made
@@ -335,19 +258,6 @@ class View:
 
 def _something_is_whole(reading: Reading) -> bool:
     return any(it.phase == "confirm" and not any(map(math.isnan, it.scores)) for it in reading.cohorts)
-
-
-def _baseline_runs(reading: Reading, cohort: Cohort) -> Sequence[str]:
-    """The runs that a confirmed cohort is paired with; none for the baseline itself and in the search, which has no common baseline."""
-    finalists = reading.plan.finalists(reading.study.arms[cohort.candidate.arm].baseline)
-    if cohort.phase == "search" or not finalists or finalists[0].name == cohort.candidate.name:
-        return ()
-    return next(it.runs for it in reading.cohorts if it.phase == "confirm" and it.candidate == finalists[0])
-
-
-def _scores(reading: Reading, runs: Iterable[str], ratio: float) -> list[float]:
-    results = [reading.plan.results.get(run_id) for run_id in runs]
-    return [result.score("test", ratio) if result else math.nan for result in results]
 
 
 def _settings(run: RunFiles) -> dict[str, Any]:
@@ -394,16 +304,6 @@ def _role(reading: Reading, cohort: Cohort) -> str:
 
 def _mark(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _tested(row: Compared, key: str, *, gain: bool = False) -> Iterator[Point]:
-    """What is said of a comparison once it is complete, at the step of its pairs; with its gain, where nothing else tells that."""
-    if row.state == "complete":
-        figures = {"gain": row.gain if gain else None, "gain_low": row.ci_low, "gain_high": row.ci_high}
-        figures |= {"gain_standard_error": row.standard_error, "p_holm": row.p_holm}
-        yield from (
-            Point(f"{name}{key}", value, row.pairs) for name, value in figures.items() if value is not None
-        )
 
 
 def _note(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> str:
