@@ -23,6 +23,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.data import DataError
+from trainer.exits import DONE, FAILED, INFRASTRUCTURE, USAGE
 from trainer.rows import EpochRow, from_parquet, json_ready
 from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
 from trainer.settings import SpecError
@@ -32,7 +33,6 @@ from trainer.store import StoreError, open_store
 if TYPE_CHECKING:
     from trainer.attempt import Attempt
 
-DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
 QUIET_SECONDS, LONG_SECONDS = 10.0, 60.0
 """Seconds between two lines where stderr is not a terminal: between epochs, and within a long epoch."""
 

@@ -10,15 +10,15 @@ import typer
 from rich.console import Console
 
 from sweep.cli.options import JsonOption, StoreOption, StudyArgument, ledger_of
-from sweep.cli.output import DEFAULT_STORE, INFRASTRUCTURE, errors, other, print_json
+from sweep.cli.output import DEFAULT_STORE, errors, other, print_json
 from sweep.cli.screen import arms_table, console, failures_table
 from sweep.format import duration
-from sweep.gains.looks import looks_at
 from sweep.gains.progress import overview
 from sweep.ledger.lease import holder
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import find, from_declared, load
+from trainer.exits import INFRASTRUCTURE
 
 WATCH_SECONDS = 5.0
 
@@ -49,7 +49,7 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     study = from_declared(ledger.study, ledger.begun())
     ledger.load(keep=False)
     plan = Plan(study, ledger.results, ledger.proposals())
-    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {}, looks_at(ledger, study))
+    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {}, ledger.looks())
     driver, failures = holder(ledger.store), ledger.failures()
     if as_json:
         state = {"study": study.name, "complete": plan.complete, "driver": driver, "failures": failures}

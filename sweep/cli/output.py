@@ -15,10 +15,10 @@ from typing import Any, NoReturn, cast
 import typer
 
 from sweep.errors import ChangedStudy, DamagedLedger, Held, NothingBegun, RejectStudy, TrackerDown
+from trainer.exits import INFRASTRUCTURE, USAGE
 from trainer.run_folder import DamagedRun
 from trainer.store import StoreError
 
-DONE, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
 DEFAULT_STORE = "results"
 FROM_ENVIRONMENT = {"--store": "STORE", "--ray-address": "RAY_ADDRESS", "--data-dir": "DATA_DIR"}
 

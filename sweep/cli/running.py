@@ -22,34 +22,24 @@ from sweep.cli.options import (
     StudyArgument,
     place_of,
 )
-from sweep.cli.output import (
-    DEFAULT_STORE,
-    DONE,
-    FAILED,
-    INFRASTRUCTURE,
-    again,
-    errors,
-    leave,
-    other,
-    print_json,
-    say,
-)
+from sweep.cli.output import DEFAULT_STORE, again, errors, leave, other, print_json, say
 from sweep.cli.screen import Screen, arms_table, console
 from sweep.cluster import prepare
 from sweep.errors import AbortSweep, RejectStudy
 from sweep.estimate.planned import Planned, shown_plan
-from sweep.gains.looks import accepted_looks
 from sweep.gains.progress import overview
-from sweep.gains.rows import Look
-from sweep.gains.seeds import first_place
+from sweep.gains.seeds import first_place, refuse_what_cannot_reject
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
+from sweep.ledger.looks import looks_at
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
+from sweep.planning.work import Look
 from sweep.study import Study, find, load
 from sweep.study.arms import Phase
 from sweep.views.mlflow.address import NONE, shown_uri, uri_of
 from sweep.views.mlflow.following import PATIENCE_SECONDS, STOPPED_SECONDS, Follower
+from trainer.exits import DONE, FAILED, INFRASTRUCTURE
 
 
 def plan(
@@ -192,21 +182,22 @@ def _begin(study: Study, ledger: Ledger, extend: bool) -> tuple[Plan, list[Look]
     """The plan and the looks so far. The ledger is begun with this study, or grows with it, or refuses it."""
     ledger.check(study, extend=True)
     ledger.load()
-    looks = accepted_looks(ledger, study)
+    looks = looks_at(ledger, study)
+    refuse_what_cannot_reject(study, looks)
     ledger.check(study, extend)  # only now: it advises --extend, which must then work
     plan = Plan(study, ledger.results, ledger.proposals())
-    for look in looks:
+    for look in looks.seen:
         ledger.look(look.pairs, look.arms)
     ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
     ledger.failures()  # which to strike out when they finish
     for run_id, reason in ledger.damaged.items():
         plan.queue.damage(run_id, reason)
         ledger.say(reason)
-    if seen := max((first_place(study, arm, looks) for arm in study.arms), default=0):
+    if seen := max((first_place(study, arm, looks.seen) for arm in study.arms), default=0):
         ledger.say(
             f"the first {seen} seeds were seen before the others were added; gains are of those others alone."
         )
-    return plan, looks
+    return plan, looks.seen
 
 
 def _show(study: Study, driven: Driven, as_json: bool) -> None:

@@ -16,9 +16,10 @@ from typing import Annotated
 import typer
 
 from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, ledger_of, place_of
-from sweep.cli.output import DEFAULT_STORE, INFRASTRUCTURE, errors, leave, other, print_json, say
+from sweep.cli.output import DEFAULT_STORE, errors, leave, other, print_json, say
 from sweep.views.mlflow import open_view
 from sweep.views.mlflow.address import artifacts_of, uri_of
+from trainer.exits import INFRASTRUCTURE
 from trainer.store import open_store
 
 PORT = 5000

@@ -16,12 +16,12 @@ from sweep.estimate.measured import Pace, Results
 from sweep.estimate.pace import pace_of
 from sweep.estimate.warnings import warnings
 from sweep.format import duration
-from sweep.gains.looks import accepted_looks, looks_at
-from sweep.gains.rows import Look
-from sweep.gains.seeds import first_place, seeds_with
+from sweep.gains.seeds import first_place, refuse_what_cannot_reject, seeds_with
 from sweep.ledger.ledger import Ledger
+from sweep.ledger.looks import looks_at
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
+from sweep.planning.work import Look
 from sweep.statistics import minimum_detectable_gain, power, smallest_p_value
 from sweep.study import ResolvedArm, Study
 from sweep.study.arms import Phase
@@ -81,7 +81,8 @@ class Planned:
         else a few seconds of training here."""
         grown = ledger.check(study, extend=True)
         ledger.load(keep=False)
-        looks = accepted_looks(ledger, study)
+        looks = looks_at(ledger, study)
+        refuse_what_cannot_reject(study, looks)
         whole = forecast(Plan(study, {}, {}), slots)
         plan = Plan(study, ledger.results, ledger.proposals())
         done = plan.finished.total()
@@ -98,7 +99,7 @@ class Planned:
             arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]}
             for arm in study.arms
         }
-        pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.tested)
+        pairs = min(study.confirm.seeds - first_place(study, arm, looks.seen) for arm in study.tested)
         comparisons, alpha, test = study.comparisons, study.analysis.alpha, study.analysis.test
         overlap = max(study.arms[arm].overlap for arm in study.tested)
         one_sd = power(pairs, 1.0, alpha / comparisons, test, overlap)
@@ -125,7 +126,7 @@ class Planned:
             power_at_one_sd=one_sd,
             warnings=[
                 *_growth(grown, study.confirm.seeds - pairs),
-                *_hopeless(study, pairs, one_sd, overlap, looks_at(ledger, study, more=True)),
+                *_hopeless(study, pairs, one_sd, overlap, looks.if_more),
                 *warnings(study),
                 *benchmarks.damaged,
             ],

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sweep.gains.rows import Compared, Look
+from sweep.gains.rows import Compared
 from sweep.gains.seeds import first_place
 from sweep.planning.plan import Plan
-from sweep.planning.work import Failure, Result
+from sweep.planning.work import Failure, Look, Result
 from sweep.statistics import (
     Comparison,
     gain_so_far,

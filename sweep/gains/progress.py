@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.gains.rows import Look
 from sweep.gains.seeds import first_place
 from sweep.planning.plan import Plan
-from sweep.planning.work import Result
+from sweep.planning.work import Look, Result
 from sweep.statistics.paired import Gain, gain_so_far
 from sweep.study.arms import Candidate, Phase
 

@@ -1,4 +1,4 @@
-"""What is said of gains, as rows: a comparison on one task, one across tasks, and a look at them.
+"""What is said of gains, as rows: a comparison on one task, and one across tasks.
 
 The columns and their meanings go into the exported tables as they stand here.
 """
@@ -7,15 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated
-
-
-@dataclass(frozen=True)
-class Look:
-    """A whole comparison that was computed and could be seen: of these arms, over so many pairs."""
-
-    at: str
-    pairs: int
-    arms: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)

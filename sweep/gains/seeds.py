@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from sweep.errors import RejectStudy
-from sweep.gains.rows import Look
+from sweep.planning.work import Look, Looks
 from sweep.statistics import pairs_needed
 from sweep.study import Study
 
@@ -17,21 +17,16 @@ def first_place(study: Study, arm: str, looks: Iterable[Look], seeds: int | None
     return max((look.pairs for look in looks if arm in look.arms and look.pairs < seeds), default=0)
 
 
-def refuse_what_cannot_reject(
-    study: Study, looks: Sequence[Look], if_more: Sequence[Look] = (), begun: int | None = None
-) -> None:
-    """RejectStudy where the seeds after a look are too few to be tested alone; it names a number that is accepted.
-
-    `if_more` are the looks there would be with more seeds; `begun` is how many seeds the ledger has now.
-    """
-    seeds = study.confirm.seeds
+def refuse_what_cannot_reject(study: Study, looks: Looks) -> None:
+    """RejectStudy where the seeds after a look are too few to be tested alone; it names a number that is accepted."""
+    seeds, begun = study.confirm.seeds, looks.begun
     for arm in study.arms:
-        first, needed = first_place(study, arm, looks), pairs_that_reject(study, arm)
+        first, needed = first_place(study, arm, looks.seen), pairs_that_reject(study, arm)
         if not first or seeds - first >= needed:
             continue
-        enough = seeds_with(study, [*looks, *if_more], lambda arm: pairs_that_reject(study, arm))
+        enough = seeds_with(study, looks.if_more, lambda arm: pairs_that_reject(study, arm))
         stay = ""
-        if begun and begun < seeds and _can_stay(study, looks, begun):
+        if begun and begun < seeds and _can_stay(study, looks.seen, begun):
             stay = f", or stay at the {begun} that it has"
         raise RejectStudy(
             [

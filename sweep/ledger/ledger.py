@@ -19,7 +19,7 @@ from typing import Any
 from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
 from sweep.ledger.growth import changes, declaration, growth, identity_hash
 from sweep.ledger.results import from_plain, result_of
-from sweep.planning.work import Failure, Proposal, Result
+from sweep.planning.work import Failure, Look, Proposal, Result
 from sweep.study.contents import Values
 from sweep.study.study import Study
 from trainer.run_folder import DamagedRun, RunFolder
@@ -221,10 +221,10 @@ class Ledger:
         body = {"pairs": pairs, "arms": arms, "at": now()}
         self.store.create(f"looks/{pairs}-{digest(' '.join(arms).encode())[:8]}.json", seal(body))
 
-    def looks(self) -> list[dict[str, Any]]:
-        """Every one of them, in the order of time."""
-        found = [body for name in self.store.names("looks") if (body := self._sealed(name))]
-        return sorted(found, key=lambda body: (body["at"], body["pairs"]))
+    def looks(self) -> list[Look]:
+        """Every look that was recorded, in the order of time."""
+        found = [Look(**body) for name in self.store.names("looks") if (body := self._sealed(name))]
+        return sorted(found, key=lambda look: (look.at, look.pairs))
 
     def _has_work(self) -> bool:
         return any(name.startswith(("runs/", "generations/")) for name in self.store.names())

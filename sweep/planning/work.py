@@ -84,3 +84,23 @@ class Cohort:
     """By run_id. Equal candidates share their runs."""
     scores: tuple[float, ...]
     """At the primary endpoint; NaN where the run has not finished."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A whole comparison that was computed and could be seen: of these arms, over so many pairs."""
+
+    at: str
+    pairs: int
+    arms: list[str]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The looks at a study: seeds that are added after one are tested alone."""
+
+    seen: list[Look]
+    if_more: list[Look]
+    """The looks there would be if the study asked for more seeds."""
+    begun: int | None
+    """How many seeds the ledger has now; None where it is not begun."""

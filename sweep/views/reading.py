@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from sweep.gains.comparisons import comparisons, seen
-from sweep.gains.rows import Compared, Look
+from sweep.gains.rows import Compared
 from sweep.ledger.ledger import READERS, Ledger
 from sweep.planning.plan import Plan
 from sweep.planning.work import Cohort, Failure, Result
@@ -51,7 +51,7 @@ class Reading:
                 Failure(failure["reason"], failure["node"], failure["attempts"], what=failure["what"]),
             )
         self.cohorts: list[Cohort] = list(self.plan.cohorts())
-        self.looks = [Look(**look) for look in ledger.looks()]
+        self.looks = ledger.looks()
         self._correct: dict[str, dict[float, tuple[bytes, int]]] = {}
 
     @cached_property
@@ -82,7 +82,7 @@ class Reading:
         rows = comparisons(self.plan, looks=self.looks, correct=self.correct)
         if arms := seen(rows):
             self.ledger.look(self.study.confirm.seeds, arms)
-            self.looks = [Look(**look) for look in self.ledger.looks()]
+            self.looks = self.ledger.looks()
         return rows
 
     def correct(self, run_id: str, ratio: float) -> np.ndarray | None:

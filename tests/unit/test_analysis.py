@@ -16,10 +16,10 @@ import pytest
 
 from sweep.errors import RejectStudy
 from sweep.gains.comparisons import comparisons, references
-from sweep.gains.rows import Compared, Look
+from sweep.gains.rows import Compared
 from sweep.gains.seeds import first_place, refuse_what_cannot_reject
 from sweep.planning.plan import Plan
-from sweep.planning.work import Failure, Result, Run
+from sweep.planning.work import Failure, Look, Looks, Result, Run
 from sweep.statistics.paired import holm, paired_comparison, two_way_standard_error
 from sweep.study.study import Study
 from tests.unit.simulated import RATE, STEP, plan_of, propose_all, study_of, take
@@ -322,7 +322,7 @@ def test_seeds_too_few_to_be_tested_alone_are_refused_after_a_look(
         rf" {8 + (needed or 0)} seeds"
     )
     with pytest.raises(RejectStudy, match=said) if needed else nullcontext():
-        refuse_what_cannot_reject(grown, looks)
+        refuse_what_cannot_reject(grown, Looks(looks, looks, None))
 
 
 def test_each_endpoint_has_a_two_way_error_where_every_run_keeps_its_correctness_by_image() -> None:

@@ -14,9 +14,9 @@ import pyarrow as pa
 from sweep.format import plain_json
 from sweep.gains.across import across
 from sweep.gains.comparisons import earlier, keep_ratios
-from sweep.gains.rows import Across, Compared, Look
+from sweep.gains.rows import Across, Compared
 from sweep.planning.proposer import importances
-from sweep.planning.work import Cohort, Failure
+from sweep.planning.work import Cohort, Failure, Look
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import Study
 from sweep.views.cohorts import candidate_row
