@@ -116,10 +116,7 @@ class LayerConnections:
 
     def _trained(self) -> list[Tensor]:
         """The weight, and its momentum if it has one."""
-        return [
-            self.weight.detach(),
-            *(momentum for momentum in self._momentum[:1] if momentum is not None),
-        ]
+        return [self.weight.detach(), *(momentum for momentum in self._momentum[:1] if momentum is not None)]
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -74,8 +74,7 @@ class EpochRow:
         int | None, "hidden neurons that were not removed; null where the policy moves no connections"
     ] = None
     parameters: Annotated[
-        int | None,
-        "numbers that were trained in this epoch: connections, biases and what activations own",
+        int | None, "numbers that were trained in this epoch: connections, biases and what activations own"
     ] = None
     seconds: Annotated[float, "wall time of the epoch with its evaluation"]
     images_per_second: Annotated[float, "images trained on over the wall time of training alone"]

@@ -30,8 +30,7 @@ AddressOption = Annotated[
     ),
 ]
 DataOption = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="DATA_DIR", metavar="DIR", help="where fetched data sets live"),
+    Path, typer.Option("--data-dir", envvar="DATA_DIR", metavar="DIR", help="where fetched data sets live")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
 MlflowOption = Annotated[

@@ -27,10 +27,7 @@ class Plan:
     """
 
     def __init__(
-        self,
-        study: Study,
-        results: Mapping[str, Result],
-        proposals: Mapping[tuple[str, int], list[Values]],
+        self, study: Study, results: Mapping[str, Result], proposals: Mapping[tuple[str, int], list[Values]]
     ) -> None:
         """`results` and `proposals` are what exists already."""
         self.study, self.proposals = study, proposals

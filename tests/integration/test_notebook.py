@@ -36,9 +36,7 @@ from tests.integration.exported import (
 )
 
 pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq"
-    ),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq")
 ]
 
 

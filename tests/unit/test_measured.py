@@ -64,10 +64,7 @@ def test_mps_is_taken_for_granted_only_where_nothing_else_was_measured(tmp_path:
     assert under_mps
     assert (plain.seconds, "MPS" in plain.assumed) == (pytest.approx(3.2), False)
     # four epochs at 1.6 a second
-    assert (under_mps.seconds, "MPS" in under_mps.assumed) == (
-        pytest.approx(2.5),
-        True,
-    )
+    assert (under_mps.seconds, "MPS" in under_mps.assumed) == (pytest.approx(2.5), True)
 
 
 def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Path) -> None:

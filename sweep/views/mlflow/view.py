@@ -19,15 +19,7 @@ from sweep.gains.rows import Compared
 from sweep.ledger.ledger import Ledger
 from sweep.planning.work import Cohort
 from sweep.views.mlflow.client import EPOCH_ZERO_MS, NAME, Experiment, TrackedRun
-from sweep.views.mlflow.page import (
-    GROUP,
-    NOTE_TAG,
-    SEARCH,
-    curves_page,
-    gains_page,
-    link,
-    view_tags,
-)
+from sweep.views.mlflow.page import GROUP, NOTE_TAG, SEARCH, curves_page, gains_page, link, view_tags
 from sweep.views.mlflow.points import (
     Point,
     baseline_runs,
