@@ -1,4 +1,6 @@
-"""Imports point one way. import-linter holds that in `make check`; here each of its contracts is broken on purpose, and what a module
+"""Imports point one way, and importing changes nothing.
+
+import-linter holds the directions in `make check`. Here each of its contracts is broken on purpose, and what a module
 loads is looked at in a process of its own.
 """
 
@@ -112,3 +114,17 @@ def test_policies_never_touch_torch() -> None:
     assert "torch" not in loaded_by(
         *(f"trainer.policies.{path.stem}" for path in (ROOT / "trainer" / "policies").glob("*.py"))
     )
+
+
+def test_no_import_changes_the_environment() -> None:
+    code = """
+import mlflow.tracking, os, pkgutil, ray.tune, sweep, torch, trainer
+before = dict(os.environ)
+for package in (sweep, trainer):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            __import__(module.name)
+print({name for name, value in os.environ.items() if before.get(name) != value})
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"
