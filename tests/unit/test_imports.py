@@ -1,7 +1,7 @@
 """Imports point one way, and importing changes nothing.
 
-import-linter holds the directions in `make check`. Here each of its contracts is broken on purpose, and what a module
-loads is looked at in a process of its own.
+import-linter holds the directions in `make check`. Here each of its contracts is broken on purpose, and what
+a module loads is looked at in a process of its own.
 """
 
 from __future__ import annotations
