@@ -32,7 +32,7 @@ class Plan:
         results: Mapping[str, Result],
         proposals: Mapping[tuple[str, int], list[Values]],
     ) -> None:
-        """`results` (by run_id) and `proposals` (by arm and generation) are what the ledger holds already."""
+        """`results` (by run_id) and `proposals` (by arm and generation) are what the ledger holds."""
         self.study, self.proposals = study, proposals
         self.results = dict(results)
         """The result of every finished run. A later candidate with the same run takes it from here."""
