@@ -128,6 +128,7 @@ def _pairs(
 
 
 def _wrong_overlap(overlap: float, test: str) -> str:
+    """The message for an overlap that is no number of this kind, or that the test does not take."""
     if not 0 <= overlap < math.inf:
         return f"overlap must be test rows over training rows, 0 or more; it is {overlap}."
     return (

@@ -79,6 +79,7 @@ def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float
 
 @cache
 def _detectable_effect(pairs: int, alpha: float, power: float) -> float:
+    """The least gain, in standard deviations, that the paired t test finds with this power."""
     from scipy import optimize
 
     def lack(noncentrality: float) -> float:

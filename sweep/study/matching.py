@@ -50,16 +50,13 @@ def _network(arm: ResolvedArm, counts: Sequence[int], study: str) -> str:
     did not declare.
     """
     assert arm.follows
-    if said := [count for count in counts if count]:
-        return network(arm, round(math.fsum(said) / len(said)))
-    where = f"{study}: arms.{arm.base}.match"
-    raise RejectStudy(
-        [
-            f"{where}: no run of {arm.follows.name!r} says how many parameters it had: all were made "
-            "before runs said so. Leave the arm out, or give the study another name: then they are "
-            "made anew."
-        ]
+    if known_counts := [count for count in counts if count]:
+        return network(arm, round(math.fsum(known_counts) / len(known_counts)))
+    problem = (
+        f"no run of {arm.follows.name!r} says how many parameters it had: all were made before runs said so"
     )
+    remedy = "Leave the arm out, or give the study another name: then they are made anew."
+    raise RejectStudy([f"{study}: arms.{arm.base}.match: {problem}. {remedy}"])
 
 
 def network(arm: ResolvedArm, parameters: int) -> str:

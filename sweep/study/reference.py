@@ -123,6 +123,7 @@ def _section(title: str, words: str, listed: Sequence[Setting], level: int = 2) 
 
 
 def _row(setting: Setting) -> str:
+    """A setting as a row of the table."""
     cells = (
         f"`{setting.name}`",
         kind(setting.annotation),

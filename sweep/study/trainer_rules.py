@@ -68,11 +68,12 @@ def _on_task(contents: Contents, name: str, arm: Arm, task_name: str, settings: 
             # What the trainer refuses of the followed arm too is reported for that arm.
             if problem.path in reported or (is_taken and problem.reason in of_source):
                 continue
-            where = _where(name, arm, problem, searched, values)
             if is_taken and arm.match:
                 where = ("arms", name, "match", "settings", arm.match.settings.index(problem.path))
-            elif len(where) > 1 and where[0] == "task" and where[1] in settings:
-                where = ("tasks", task_name, *where[1:])
+            else:
+                where = _where(name, arm, problem, searched, values)
+                if len(where) > 1 and where[0] == "task" and where[1] in settings:
+                    where = ("tasks", task_name, *where[1:])
             problems.setdefault(where, problem.reason)
     yield from problems.items()
 
