@@ -16,15 +16,15 @@ class RejectStudy(ValueError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(dict.fromkeys(problems))
-        shown, lines = list[str](), 0
+        listed, lines = list[str](), 0
         for problem in self.problems:
             lines += problem.count("\n") + 1
             if lines > SCREEN_LINES:
                 break
-            shown.append(problem)
-        if more := len(self.problems) - len(shown):
-            shown.append(f"... and {more} more.")
-        super().__init__("\n".join(shown))
+            listed.append(problem)
+        if more := len(self.problems) - len(listed):
+            listed.append(f"... and {more} more.")
+        super().__init__("\n".join(listed))
 
 
 class NothingBegun(RejectStudy):
