@@ -1,3 +1,3 @@
-"""Many runs: a study becomes a plan, the plan's runs are trained on a cluster, and a ledger keeps what came of them."""
+"""Many runs. A study becomes a plan, a cluster trains the plan's runs, and a ledger keeps the results."""
 
 __version__ = "0.2.0"

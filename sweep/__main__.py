@@ -1,4 +1,4 @@
-"""`python -m sweep` is `sweep`."""
+"""`python -m sweep` does the same as the command `sweep`."""
 
 from sweep.cli.app import main
 

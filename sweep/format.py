@@ -7,7 +7,7 @@ from typing import Any
 
 
 def duration(seconds: float | None) -> str:
-    """A time for people: 45 s, 12 min, 3.5 h, 2.1 days."""
+    """A time as text for people: 45 s, 12 min, 3.5 h, 2.1 days."""
     if seconds is None or not math.isfinite(seconds):
         return "unknown"
     if seconds < 90:
@@ -18,7 +18,7 @@ def duration(seconds: float | None) -> str:
 
 
 def points(value: float | None, digits: int = 2) -> str:
-    """A share in points, with its sign."""
+    """A share as text, in points and with its sign."""
     if value is None:
         return "-"
     if math.isfinite(value):
@@ -27,12 +27,12 @@ def points(value: float | None, digits: int = 2) -> str:
 
 
 def probability(value: float | None) -> str:
-    """A p-value in three digits."""
+    """A p-value as text, with three digits."""
     return "-" if value is None else f"{value:.3g}"
 
 
 def plain_json(value: Any) -> Any:
-    """Plain JSON values: what is no number is null, and what has no end is said in words."""
+    """A value for strict JSON, which has no infinity and no NaN: they become "inf", "-inf" and null."""
     if isinstance(value, dict):
         return {key: plain_json(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,1 +1,1 @@
-"""What comes next. Pure: no Ray, no disk, no clock."""
+"""The plan: what comes next in a study. Pure: no Ray, no disk, no clock."""

@@ -1,4 +1,7 @@
-"""A plan played to its end without training: what will run, how long it takes and how full the cluster is. Pure."""
+"""A plan played to its end without training.
+
+It shows what will run, how long it takes and how busy the cluster is. Pure: no Ray, no disk, no clock.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from sweep.study.study import Study
 from trainer.randomness import uniform
 
 PARAMETERS = 10_000
-"""Of every invented run: some, for the arms that are matched by them."""
+"""The parameters of every invented run. Arms that are matched by their parameters need a number."""
 
 
 @dataclass
 class Played:
-    """What happened. Times are in the unit of the run's duration."""
+    """The figures of a plan that was played. Times are in the unit of the runs' durations."""
 
     makespan: float = 0.0
     busy: float = 0.0
@@ -31,7 +34,7 @@ class Played:
 
     @property
     def utilisation(self) -> float:
-        """Share of the slots' time in which they train."""
+        """The share of their time in which the slots train."""
         return self.busy / (self.makespan * self.slots) if self.makespan else 1.0
 
 
@@ -42,7 +45,7 @@ def play(
     seconds: Callable[[Run], float],
     propose: Callable[[Study, Proposal], list[Values]],
 ) -> Played:
-    """Hand the plan's work to so many slots on a virtual clock until nothing is left to do."""
+    """Hand the plan's runs to the slots, on a virtual clock, until no work is left."""
     played, now = Played(slots=slots), 0.0
     busy: list[tuple[float, int, Run]] = []
     while True:
@@ -63,28 +66,31 @@ def play(
 def forecast(
     plan: Plan, slots: int, seconds: Callable[[Run], float] = lambda run: run.spec.task.epochs
 ) -> Played:
-    """The rest of a plan, with candidates and scores drawn at random: neither changes how many runs there are."""
+    """Play the rest of a plan with random candidates and scores: these do not change the number of runs."""
     return play(plan, slots, _any_result, seconds, scattered)
 
 
 def scattered(study: Study, due: Proposal) -> list[Values]:
-    """Candidates anywhere in the space, for counting: different from each other wherever the space has room."""
+    """Random candidates of a generation, for counting runs. They differ unless the space is too small."""
+    arm = study.arms[due.arm]
 
-    def value(setting: str, it: Range | Choice, i: int) -> object:
+    def value(setting: str, options: Range | Choice, i: int) -> object:
         share = uniform(study.contents.seed, f"forecast-{due.arm}-{setting}", due.generation, i)
-        if isinstance(it, Choice) or it.step:
-            points = grid(it, study.arms[due.arm].takes_whole_numbers(setting))
+        whole = arm.takes_whole_numbers(setting)
+        if isinstance(options, Choice) or options.step:
+            points = grid(options, whole)
             return points[int(share * len(points))]
-        drawn = it.low + share * (it.high - it.low)
-        return int(drawn) if study.arms[due.arm].takes_whole_numbers(setting) else drawn
+        drawn = options.low + share * (options.high - options.low)
+        return int(drawn) if whole else drawn
 
     return [
-        {setting: value(setting, it, i) for setting, it in study.arms[due.arm].searched.items()}
+        {setting: value(setting, options, i) for setting, options in arm.searched.items()}
         for i in range(due.size)
     ]
 
 
 def _any_result(run: Run) -> Result:
+    """A made-up result with a random score."""
     score = uniform(0, run.run_id)
     scores = {f"{ratio:g}": score for ratio in run.spec.task.endpoints}
     return Result("completed", run.spec.task.epochs, 0.0, 10, scores, scores, PARAMETERS, PARAMETERS)

@@ -1,7 +1,7 @@
-"""What comes next: a pure value that is told what exists and what finished, and is asked which run to train now.
+"""The plan: a pure value that takes what exists and what finished, and says which run to train next.
 
-No Ray, no disk, no clock: whoever waits says what time it is. The order in which things are told changes which run is
-handed out when, and never which candidates, finalists and runs there are.
+No Ray, no disk, no clock: the caller waits and gives the time. The order in which runs finish decides when a
+run is handed out. It never decides which candidates, finalists and runs there are.
 """
 
 from __future__ import annotations
@@ -20,47 +20,49 @@ from sweep.study.study import Study
 
 
 class Plan:
-    """A study and how far it is.
+    """A study, and how far it has come.
 
-    `wanted` asks for a generation to propose, and `queue` hands out runs; `propose`, `finish` and `queue.lose` tell
-    what came of them.
+    `wanted` gives a generation to propose, and `queue` hands out runs. `propose`, `finish` and `queue.lose`
+    take what came of them.
     """
 
     def __init__(
         self, study: Study, results: Mapping[str, Result], proposals: Mapping[tuple[str, int], list[Values]]
     ) -> None:
-        """`results` and `proposals` are what exists already."""
+        """`results` (by run_id) and `proposals` (by arm and generation) are what the ledger holds."""
         self.study, self.proposals = study, proposals
         self.results = dict(results)
-        """Results of every run that has finished, so that none is done again for a candidate that comes later."""
+        """The result of every finished run. A later candidate with the same run takes it from here."""
         self.queue = Queue(study.resources.attempts, study.resources.deadline)
         self.total: Counter[tuple[Phase, str]] = Counter()
-        """How many runs are known so far, by phase and arm."""
+        """The number of runs that are decided so far, by phase and arm."""
         self.finished: Counter[tuple[Phase, str]] = Counter()
+        """The number of them that have finished."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        """What the finished runs took, by arm."""
+        """The seconds that the finished runs took, by arm."""
         self.epochs: Counter[str] = Counter()
+        """The epochs of the finished runs, by arm."""
         self._order = {arm: i for i, arm in enumerate(study.arms)}
         self._waiting: dict[str, list[tuple[Run, Entry, Generation | None]]] = {}
-        """Everyone who waits for a run that has not finished: equal candidates share their runs."""
+        """Who waits for each run that has not finished; several may, because equal candidates share runs."""
         self._searches = {name: Search(arm) for name, arm in study.arms.items() if arm.searched}
         self._confirmed: dict[str, list[Entry]] = {}
         self._matched: dict[str, Values] = {}
-        """What each matched arm takes from another one, once it is known: a network of its size, or settings."""
+        """The values that a matched arm takes from another one, once that one has its finalist."""
         self._unmatched = [name for name, arm in study.arms.items() if arm.match]
         for name, arm in study.arms.items():
             if not arm.repeats and not arm.match and not arm.searched:
                 self._confirm(name, [Candidate(name, name, {})])
         self._follow()
 
-    # asked
+    # What the plan gives.
 
     def wanted(self) -> Proposal | None:
-        """A generation to propose now, if one is due; the same one until it is told."""
+        """A generation to propose now, if one is due. It stays the same until `propose` takes it."""
         return next(self.due(), None)
 
     def due(self) -> Iterator[Proposal]:
-        """Every generation that could be proposed now."""
+        """Every generation that can be proposed now."""
         for arm, search in self._searches.items():
             if arm not in self._unmatched and (due := search.due()):
                 yield due
@@ -72,7 +74,7 @@ class Plan:
 
     @property
     def over(self) -> bool:
-        """Whether nothing can be done any more: all is complete, or waits for runs that failed."""
+        """Whether there is no work left: the study is complete, or the rest waits for runs that failed."""
         return not self.queue and not self.queue.running and not self.wanted()
 
     def arms_of(self, run_id: str) -> set[str]:
@@ -80,37 +82,37 @@ class Plan:
         return {run.arm for run, _, _ in self._waiting.get(run_id, [])}
 
     def filled(self, arm: str, values: Values) -> Values:
-        """A candidate's whole values: those that are searched, and what a matched arm takes from another one."""
+        """All values of a candidate: the searched ones, and those that a matched arm takes over."""
         return {**values, **self._matched.get(arm, {})}
 
     def finalists(self, arm: str) -> list[Candidate]:
-        """The candidates of an arm that are confirmed; none while its search is under way."""
+        """The candidates of an arm that are confirmed; none until its search is done."""
         return [entry.candidate for entry in self._confirmed.get(arm, [])]
 
     def confirmed(self, arm: str) -> list[dict[int, Result]]:
-        """For each finalist of an arm, the confirmation runs that have finished, by place in the pool."""
+        """The results of each finalist's confirmation runs so far, by place in the pool."""
         return [entry.results for entry in self._confirmed.get(arm, [])]
 
     def searched(self, arm: str) -> list[tuple[Candidate, list[float]]]:
-        """Every candidate of an arm's search with its scores so far, NaN where a run has not finished."""
+        """Every candidate of an arm's search with its scores; NaN where a run has not finished."""
         return [(entry.candidate, entry.scores) for entry in self._entries(arm)]
 
     def cohorts(self) -> Iterator[Cohort]:
-        """Every candidate in each phase it has reached, with the runs it has there; an arm's search comes first."""
+        """Every candidate in each phase that it has reached, with its runs there. Searches come first."""
         for arm in self.study.arms:
             for entry in (*self._entries(arm), *self._confirmed.get(arm, [])):
                 yield Cohort(entry.candidate, entry.phase, tuple(entry.runs), tuple(entry.scores))
 
-    # told
+    # What the plan takes.
 
     def propose(self, arm: str, generation: int, values: list[Values]) -> None:
-        """Take the candidates of a generation that was wanted."""
+        """Take the candidates of a generation that is due."""
         assert generation == len(self._searches[arm].generations)
         self._begin(arm, values)
         self._follow()
 
     def finish(self, run_id: str, result: Result, node: str = "") -> None:
-        """Take the outcome of a run. Told twice, the first counts."""
+        """Take the result of a run. Only the first result of a run counts."""
         self.queue.settle(run_id, node)
         self.results.setdefault(run_id, result)
         waiting = self._waiting.pop(run_id, [])
@@ -123,10 +125,10 @@ class Plan:
                 self._climb(generation)
         self._follow()
 
-    # what follows from it
+    # What follows from it.
 
     def _follow(self) -> None:
-        """Begin what waited for what was told last."""
+        """Begin everything that waited for the last result or generation."""
         self._propose_what_is_recorded()
         while ready := [arm for arm in self._unmatched if self._match(arm)]:
             self._unmatched = [arm for arm in self._unmatched if arm not in ready]
@@ -136,7 +138,7 @@ class Plan:
             self._propose_what_is_recorded()
 
     def _match(self, name: str) -> bool:
-        """Whether it is known now what a matched arm takes from the other one."""
+        """Fill in what a matched arm takes from the other one. False while that is not decided."""
         arm = self.study.arms[name]
         assert arm.follows
         assert arm.match
@@ -150,39 +152,42 @@ class Plan:
         return True
 
     def _counted(self, finalist: Entry) -> list[str]:
-        """The runs of a finalist in which its parameters are counted.
+        """The runs in which the parameters of a finalist are counted.
 
-        They are those of its search on the whole ladder, or else as many of its confirmation. Not all of these: seeds
-        that are added later would change the network.
+        They are its runs in the search, or else as many runs of its confirmation as the ladder has seeds.
+        All of the confirmation would not do: seeds that are added later would change the network.
         """
         searched = self._entries(finalist.candidate.arm)
         same = (entry for entry in searched if entry.candidate.name == finalist.candidate.name)
         return next(same, finalist).runs[: max(self.study.search.ladder)]
 
     def _entries(self, arm: str) -> list[Entry]:
+        """The candidates in the search of an arm."""
         return self._searches[arm].entries if arm in self._searches else []
 
     def _propose_what_is_recorded(self) -> None:
+        """Begin the generations that are due and whose candidates the ledger holds."""
         while recorded := [due for due in self.due() if (due.arm, due.generation) in self.proposals]:
             for due in recorded:
                 self._begin(due.arm, self.proposals[due.arm, due.generation])
 
     def _begin(self, arm: str, values: list[Values]) -> None:
+        """Start the next generation of an arm with these candidates."""
         generation = self._searches[arm].begin([self.filled(arm, candidate) for candidate in values])
         self._hand_out(generation)
 
     def _hand_out(self, generation: Generation) -> None:
-        """Make the runs of the present rung ready; those that exist already are taken as they are."""
+        """Make the runs of the present rung ready. Runs that have a result already count at once."""
         search, seeds = self._searches[generation.arm], self.study.search_seeds
         for index, place in search.wanted(generation):
-            rank = (generation.number, -generation.rung, self._order[generation.arm], index, place)
-            generation.waiting += self._add(
-                generation.entries[index], place, seeds[place], (0, *rank), generation
-            )
+            entry = generation.entries[index]
+            priority = (0, generation.number, -generation.rung, self._order[generation.arm], index, place)
+            generation.waiting += self._add(entry, place, seeds[place], priority, generation)
         if not generation.waiting:
             self._climb(generation)
 
     def _climb(self, generation: Generation) -> None:
+        """Go on to the next rung, or confirm the arm's finalists if this was the last one of its search."""
         search = self._searches[generation.arm]
         if search.climb(generation):
             self._hand_out(generation)
@@ -205,7 +210,7 @@ class Plan:
     def _add(
         self, entry: Entry, place: int, seed: int, priority: tuple[int, ...], generation: Generation | None
     ) -> bool:
-        """Add one run of a candidate; the answer is whether it has to be waited for."""
+        """Add one run of a candidate. Returns whether its result is still to come."""
         candidate = entry.candidate
         spec = self.study.run(candidate, entry.phase, seed)
         run = Run(spec, spec.run_id, entry.phase, candidate.name, candidate.arm, place, priority)
@@ -221,6 +226,7 @@ class Plan:
         return True
 
     def _score(self, run: Run, entry: Entry, result: Result) -> None:
+        """Enter the result of a run with its candidate and in the counts."""
         split = "validation" if run.phase == "search" else "test"
         entry.scores[run.place] = result.score(split, self.study.analysis.endpoints[0])
         if run.phase == "confirm":

@@ -1,4 +1,7 @@
-"""Candidates for a generation: a pure function of the study, the generation and the scores it may use. Nothing else imports Optuna."""
+"""The candidates of a generation, proposed by Optuna or from a grid. No other module imports Optuna.
+
+They depend on the study, the generation and the scores that it may use, and on nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,103 +11,116 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweep.planning.work import Proposal
+from sweep.study.arms import ResolvedArm
 from sweep.study.contents import Choice, Range, Values
 from sweep.study.space import grid
 from sweep.study.study import Study
 from trainer.randomness import derive
 
 DIGITS = 6
-"""Significant digits of a proposed number: enough for any setting, and out of reach of the last bit's differences between machines."""
+"""The significant digits of a proposed number.
 
-
+They are enough for any setting, and they hide the differences in the last bits between machines.
+"""
 STARTUP = 4
-"""Scores below which tpe draws at random. Optuna's own 10 are most of a small budget."""
+"""With fewer scores than this, tpe draws at random. Optuna's default, 10, would use up a small budget."""
 
 
 def propose(study: Study, due: Proposal) -> list[Values]:
-    """The candidates of a generation. Optuna is built anew from the scores each time, so that nothing else can matter."""
-    searched = dict(
-        sorted(study.arms[due.arm].searched.items())
-    )  # the order in which a study is written must not matter
+    """The candidates of a generation."""
     if study.search.proposer == "grid":
-        points = itertools.product(
-            *(grid(it, study.arms[due.arm].takes_whole_numbers(setting)) for setting, it in searched.items())
-        )
-        start = sum(study.arms[due.arm].generations[: due.generation])
-        return [
-            dict(zip(searched, point, strict=True))
-            for point in itertools.islice(points, start, start + due.size)
-        ]
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = derive(study.contents.seed, f"proposals-{due.arm}", due.generation) % 2**32
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        samplers = optuna.samplers
-        sampler = (
-            samplers.RandomSampler(seed)
-            if study.search.proposer == "random"
-            else samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
-        )
-        memory = optuna.create_study(sampler=sampler, direction="maximize")
-        space = {
-            setting: _distribution(it, study.arms[due.arm].takes_whole_numbers(setting))
-            for setting, it in searched.items()
-        }
-        for values, score, _ in due.history:
-            memory.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=score))
-        asked = [memory.ask(space).params for _ in range(due.size)]
-    return [
-        {setting: _rounded(params[setting], searched[setting]) for setting in searched} for params in asked
-    ]
+        return _from_grid(study.arms[due.arm], due)
+    return _from_optuna(study, due)
 
 
-def _distribution(searched: Range | Choice, whole: bool) -> Any:
-    from optuna import distributions
+def importances(study: Study, arm: str, scored: Sequence[tuple[Values, float]]) -> dict[str, float]:
+    """How much each searched setting decides which candidates of an arm are better; shares that add up to 1.
 
-    if isinstance(searched, Choice):
-        return distributions.CategoricalDistribution(searched.choice)
-    high = (
-        grid(searched, whole)[-1] if searched.step else searched.high
-    )  # Optuna warns of a step that does not meet the end
-    if whole:
-        return distributions.IntDistribution(
-            int(searched.low), int(high), log=searched.log, step=int(searched.step or 1)
-        )
-    return distributions.FloatDistribution(searched.low, high, log=searched.log, step=searched.step)
-
-
-def _rounded(value: Any, searched: Range | Choice) -> Any:
-    if isinstance(searched, Choice) or not isinstance(value, float):
-        return value
-    if searched.step:
-        return round(value, 12)
-    return min(max(float(f"{value:.{DIGITS}g}"), searched.low), searched.high)
-
-
-def importances(study: Study, arm: str, told: Sequence[tuple[Values, float]]) -> dict[str, float]:
-    """How much of what sets an arm's better candidates apart lies in each searched setting; shares that add up to 1.
-
-    Empty where there is too little to tell: fewer than STARTUP candidates, or all of one score.
+    Empty with fewer than STARTUP candidates, or where all have the same score: both say too little.
     """
-    searched = dict(sorted(study.arms[arm].searched.items()))
-    if len(told) < STARTUP or len({score for _, score in told}) < 2:
+    if len(scored) < STARTUP or len({score for _, score in scored}) < 2:
         return {}
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {
-        setting: _distribution(it, study.arms[arm].takes_whole_numbers(setting))
-        for setting, it in searched.items()
-    }
+    space = _space(study.arms[arm])
     memory = optuna.create_study(direction="maximize")
-    for values, score in told:  # a matched arm's values also have its network
-        params = {setting: values[setting] for setting in searched}
+    for values, score in scored:
+        # The values of a matched arm also hold its network, which is not searched.
+        params = {setting: values[setting] for setting in space}
         memory.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=score))
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = optuna.importance.get_param_importances(
-            memory, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-        )
-    return {setting: float(found[setting]) for setting in searched}
+        shares = optuna.importance.get_param_importances(memory, evaluator=evaluator())
+    return {setting: float(shares[setting]) for setting in space}
+
+
+def _searched(arm: ResolvedArm) -> dict[str, Range | Choice]:
+    """The searched settings by name: the order in which a study lists them must not matter."""
+    return dict(sorted(arm.searched.items()))
+
+
+def _from_grid(arm: ResolvedArm, due: Proposal) -> list[Values]:
+    """The next points of the grid, in a fixed order."""
+    searched = _searched(arm)
+    values = [grid(options, arm.takes_whole_numbers(setting)) for setting, options in searched.items()]
+    start = sum(arm.generations[: due.generation])
+    points = itertools.islice(itertools.product(*values), start, start + due.size)
+    return [dict(zip(searched, point, strict=True)) for point in points]
+
+
+def _from_optuna(study: Study, due: Proposal) -> list[Values]:
+    """Candidates by Optuna. It is built anew from the scores each time, so that nothing else can matter."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    arm = study.arms[due.arm]
+    seed = derive(study.contents.seed, f"proposals-{due.arm}", due.generation) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if study.search.proposer == "random":
+            sampler = optuna.samplers.RandomSampler(seed)
+        else:
+            sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+        memory = optuna.create_study(sampler=sampler, direction="maximize")
+        space = _space(arm)
+        for values, score, _ in due.history:
+            memory.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=score))
+        proposed = [memory.ask(space).params for _ in range(due.size)]
+    return [
+        {setting: _rounded(params[setting], options) for setting, options in _searched(arm).items()}
+        for params in proposed
+    ]
+
+
+def _space(arm: ResolvedArm) -> dict[str, Any]:
+    """Optuna's distribution of each searched setting."""
+    return {
+        setting: _distribution(options, arm.takes_whole_numbers(setting))
+        for setting, options in _searched(arm).items()
+    }
+
+
+def _distribution(options: Range | Choice, whole: bool) -> Any:
+    """Optuna's distribution of a setting."""
+    from optuna import distributions
+
+    if isinstance(options, Choice):
+        return distributions.CategoricalDistribution(options.choice)
+    low, high, log, step = options.low, options.high, options.log, options.step
+    if step:
+        # Optuna warns where the steps do not end exactly at high.
+        high = grid(options, whole)[-1]
+    if whole:
+        return distributions.IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+    return distributions.FloatDistribution(low, high, log=log, step=step)
+
+
+def _rounded(value: Any, options: Range | Choice) -> Any:
+    """A proposed value, the same on every machine."""
+    if isinstance(options, Choice) or not isinstance(value, float):
+        return value
+    if options.step:
+        return round(value, 12)
+    return min(max(float(f"{value:.{DIGITS}g}"), options.low), options.high)

@@ -1,4 +1,4 @@
-"""What a plan is told and what it answers: results and failures in, runs and proposals out. Values without behaviour of their own."""
+"""The values that a plan takes and gives: results and failures in, runs, proposals and cohorts out."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from trainer.spec import RunSpec
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run gave."""
+    """The result of a finished run."""
 
     outcome: Literal["completed", "collapsed", "diverged"]
     epochs: int
     seconds: float
-    """Sum over its epochs, with evaluation."""
+    """The sum over its epochs, evaluation included."""
     classes: int
     validation: dict[str, float]
-    """Accuracy of the final weights, by keep ratio as it is written in the study."""
+    """Validation accuracy of the final weights, by keep ratio (as text: "0.05")."""
     test: dict[str, float]
+    """Test accuracy of the final weights, likewise."""
     parameters_start: int = 0
-    """Of its network in the first epoch; 0 where its tables do not say, being older."""
+    """The parameters of its network in the first epoch; 0 where its tables are too old to say."""
     parameters_end: int = 0
-    """In the last epoch."""
+    """The parameters of its network in the last epoch, likewise."""
 
     def parameters(self, at: Literal["start", "end"]) -> int:
-        """The size of its network at the start or the end; 0 where that is unknown."""
+        """The parameters of its network at the start or the end; 0 where they are unknown."""
         return self.parameters_start if at == "start" else self.parameters_end
 
     def score(self, split: Literal["validation", "test"], ratio: float) -> float:
-        """Accuracy at an endpoint by the declared rule: a diverged run scores 0, and any other what it measured, a collapsed one too."""
+        """The accuracy at an endpoint. A diverged run scores 0; a collapsed run scores what it measured."""
         if self.outcome == "diverged":
             return 0.0
         return getattr(self, split)[f"{ratio:g}"]
@@ -40,19 +41,19 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run could not be finished: its attempts are used up, or its files are damaged."""
+    """Why a run was given up: its attempts are used up, or its files are damaged."""
 
     reason: str
     node: str = ""
     attempts: int = 1
     damaged: bool = False
     what: str = ""
-    """The run, for people."""
+    """The run in words, for people."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Work: a run, where it stands in the study, and how urgent it is (least first)."""
+    """A run to train, where it belongs in the study, and how urgent it is (the least priority first)."""
 
     spec: RunSpec
     run_id: str
@@ -60,39 +61,43 @@ class Run:
     candidate: str
     arm: str
     place: int
-    """Of its seed in the pool."""
+    """The place of its seed in the pool, counted from 0."""
     priority: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A generation that is due, and the scores to propose it from: candidates' values, mean scores and seeds, in a fixed order."""
+    """A generation that is due, and the scores to propose it from."""
 
     arm: str
     generation: int
     size: int
     history: list[tuple[Values, float, int]]
+    """The values, the mean score and the number of seeds of each earlier candidate, in a fixed order."""
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """What a seed average is taken over: a candidate's runs in a phase, in the order of the pool, so many as it has been given so far."""
+    """The runs that a candidate has been given so far in a phase, in the order of the pool."""
 
     candidate: Candidate
     phase: Phase
     runs: tuple[str, ...]
-    """By run_id. Equal candidates share their runs."""
+    """The runs by run_id. Equal candidates share their runs."""
     scores: tuple[float, ...]
-    """At the primary endpoint; NaN where the run has not finished."""
+    """The score of each run at the primary endpoint; NaN where the run has not finished."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """A whole comparison that was computed and could be seen: of these arms, over so many pairs."""
+    """A record that comparisons were shown to somebody."""
 
     at: str
+    """The time."""
     pairs: int
+    """How many pairs were compared."""
     arms: list[str]
+    """The arms whose comparisons were shown."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can be said of gains over a baseline: pure functions of arrays."""
+"""Statistics of gains over a baseline: pure functions of arrays."""
 
 from sweep.statistics.paired import Comparison as Comparison
 from sweep.statistics.paired import Gain as Gain

@@ -1,4 +1,4 @@
-"""What a test of so many pairs can find: its least p-value, its power, and the gain that it detects."""
+"""What a test of n pairs can find: its least p-value, its power, and the gain that it detects."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ import numpy as np
 
 Test = Literal["sign-flip", "paired-t", "resampled-t"]
 DRAWS = 20_000
-"""Quantiles that an expectation is taken over; more change the fifth digit."""
-SIMULATED_PAIRS, SIMULATIONS = 12, 4_000
-"""Up to how many pairs the power of the sign-flip test is simulated, and how often: its standard error is below 0.8 points."""
+"""The number of quantiles over which an expectation is taken. More of them change the fifth digit."""
+SIMULATED_PAIRS = 12
+"""The power of the sign-flip test is simulated up to this number of pairs."""
+SIMULATIONS = 4_000
+"""The number of simulations. The standard error of the power is then below 0.8 points."""
 
 
 def smallest_p_value(pairs: int) -> float:
-    """The least p that an exact two-sided sign-flip test of so many pairs can give."""
+    """The least p-value that an exact two-sided sign-flip test with this number of pairs can give."""
     return min(1.0, math.ldexp(2.0, -pairs))
 
 
 def pairs_needed(comparisons: int, alpha: float) -> int:
-    """The fewest pairs with which an exact sign-flip test can reject every one of so many comparisons under Holm's correction."""
+    """The least number of pairs with which exact sign-flip tests can reject all comparisons of a family.
+
+    `comparisons` is the size of the family, for which Holm's correction raises the p-values.
+    """
     pairs = 1
     while smallest_p_value(pairs) > alpha / comparisons:
         pairs += 1
@@ -29,18 +34,20 @@ def pairs_needed(comparisons: int, alpha: float) -> int:
 
 
 def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip", overlap: float = 0.0) -> float:
-    """The chance that a two-sided test finds a gain of `effect` standard deviations of normally distributed pair differences.
+    """The chance that a two-sided test finds a gain of `effect` standard deviations.
 
-    The sign-flip test's is simulated for few pairs, where it has few p-values to give; beyond, the paired t test's is close to it.
-    `overlap` as in `paired_comparison`: the variance of the mean is taken for what the corrected test assumes.
+    The differences of the pairs are taken as normally distributed. With few pairs the sign-flip test has
+    few p-values, so that its power is simulated. With more pairs it is close to that of the paired t test.
+    `overlap` is that of `paired_comparison`: the mean's variance is then the one that the corrected test
+    assumes.
     """
     if pairs < 2:
         return 0.0
     if test == "sign-flip" and pairs <= SIMULATED_PAIRS:
         differences = np.random.default_rng(pairs).standard_normal((SIMULATIONS, pairs)) + effect
-        signs = 1 - 2 * (
-            (np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1
-        )  # the other half mirrors these
+        # Half of the flips are enough: the other half mirrors them.
+        flips = (np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1
+        signs = 1 - 2 * flips
         sums = np.abs(differences @ signs.T)
         p_values = (sums >= np.abs(differences.sum(1))[:, None] * (1 - 1e-9)).mean(1)
         return float((p_values <= alpha).mean())
@@ -48,29 +55,37 @@ def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip", ove
 
 
 def _t_power(pairs: int, noncentrality: float, alpha: float) -> float:
-    """The noncentral t by its definition, over the estimated deviation's quantiles: SciPy's own is NaN for a handful of pairs."""
+    """The power of the paired t test, from the noncentral t distribution.
+
+    It is integrated here, over quantiles of the estimated deviation: SciPy's own gives NaN for few pairs.
+    """
     from scipy import special
 
     critical = float(special.stdtrit(pairs - 1, 1 - alpha / 2))
     shares = (np.arange(DRAWS) + 0.5) / DRAWS
     thresholds = critical * np.sqrt(special.chdtri(pairs - 1, 1 - shares) / (pairs - 1))
-    return float(
-        (special.ndtr(noncentrality - thresholds) + special.ndtr(-thresholds - noncentrality)).mean()
-    )
+    above = special.ndtr(noncentrality - thresholds)
+    below = special.ndtr(-thresholds - noncentrality)
+    return float((above + below).mean())
 
 
 def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float) -> float:
-    """The gain that a two-sided paired t test of so many pairs finds with this power, where pair differences have this deviation."""
+    """The gain that a two-sided paired t test finds with this power.
+
+    `sd` is the standard deviation of the differences of the pairs.
+    """
     return _detectable_effect(pairs, alpha, power) * sd if pairs > 1 else math.inf
 
 
 @cache
 def _detectable_effect(pairs: int, alpha: float, power: float) -> float:
+    """The least gain, in standard deviations, that the paired t test finds with this power."""
     from scipy import optimize
 
+    def lack(noncentrality: float) -> float:
+        return _t_power(pairs, noncentrality, alpha) - power
+
     highest = 1.0
-    while _t_power(pairs, highest, alpha) < power:
+    while lack(highest) < 0:
         highest *= 2
-    return cast(
-        "float", optimize.brentq(lambda at: _t_power(pairs, at, alpha) - power, 0.0, highest)
-    ) / math.sqrt(pairs)
+    return cast("float", optimize.brentq(lack, 0.0, highest)) / math.sqrt(pairs)

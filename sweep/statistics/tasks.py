@@ -1,4 +1,4 @@
-"""Gains on several tasks: each task is one block."""
+"""A test over gains on several tasks. Each task is one block."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from sweep.statistics.paired import signed_rank
 from sweep.statistics.power import pairs_needed
 
 LEAST_TASKS = 6
-"""Over fewer tasks no exact two-sided test can reject at 5 %: 2 / 2^5 is more."""
+"""With fewer tasks no exact two-sided test can reject at 5 %: with five, the least p-value is 2 / 2^5."""
 
 
 @dataclass(frozen=True)
 class AcrossTasks:
-    """Gains on several tasks, each task one block."""
+    """The gains of a comparison on several tasks, with a test over them."""
 
     tasks: int
     median_gain: float
     wins: int
     ties: int
-    """Tasks without a gain or a loss; the test leaves them out."""
+    """The number of tasks without a gain or a loss. The test leaves them out."""
     p_value: float
-    """Wilcoxon's, over the tasks' gains; exact up to 20 of them."""
+    """The p-value of Wilcoxon's test over the gains; exact up to 20 tasks."""
     claimable: bool
-    """Whether so many tasks could show anything at alpha after the strictest step of Holm's correction."""
+    """Whether there are enough tasks to reject at alpha, at the strictest step of Holm's correction."""
 
 
 def across_tasks(gains: Mapping[str, float], *, alpha: float = 0.05, comparisons: int = 1) -> AcrossTasks:
-    """From each task's seed-averaged gain. Seeds of different tasks are never put into one sample: a task is what varies here."""
+    """A test over the gain of each task, averaged over its seeds.
+
+    What varies here is the task. Seeds of different tasks never enter one sample.
+    """
     if wrong := [task for task, gain in gains.items() if not math.isfinite(gain)]:
         raise NotComparable(f"task {wrong[0]!r} has no gain: it is {gains[wrong[0]]}.")
     if len(gains) < 2:
         raise NotComparable(f"a test over tasks needs at least 2; there are {len(gains)}.")
-    values = np.round(
-        np.array(list(gains.values())), 12
-    )  # as the test does: the last bits of a mean are no win
+    # Rounded like in the test: a difference in the last bits of a mean is no win.
+    values = np.round(np.array(list(gains.values())), 12)
     return AcrossTasks(
         tasks=len(values),
         median_gain=float(np.median(values)),
@@ -51,5 +53,5 @@ def across_tasks(gains: Mapping[str, float], *, alpha: float = 0.05, comparisons
 
 
 def tasks_needed(comparisons: int, alpha: float) -> int:
-    """The fewest tasks over which so many comparisons may claim anything; never fewer than six."""
+    """The least number of tasks over which a family with this many comparisons can reject; at least six."""
     return max(LEAST_TASKS, pairs_needed(comparisons, alpha))

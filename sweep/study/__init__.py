@@ -1,4 +1,7 @@
-"""A study: one YAML file, everything that can be wrong with it, and the seeds, arms and runs that follow. Knows no engine."""
+"""A study: its YAML file, everything that can be wrong with it, and its seeds, arms and runs.
+
+Nothing here knows Ray, Optuna or MLflow.
+"""
 
 from sweep.study.arms import Candidate as Candidate
 from sweep.study.arms import ResolvedArm as ResolvedArm

@@ -28,7 +28,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class ResolvedArm:
-    """An arm on a task, with everything that follows for it from the study."""
+    """An arm on a task, with everything that the study says about it."""
 
     contents: Contents
     """The whole study."""
@@ -37,17 +37,17 @@ class ResolvedArm:
     task: str
     """The name of the task; empty where the study lists none."""
     written: Arm
-    """The arm as it is written, over what the task changes."""
+    """The arm as the file has it, with what its task changes."""
     repeats: ResolvedArm | None
-    """The arm on the same task whose finalists it runs once more, on seeds of its own."""
+    """The arm on the same task whose finalists this one runs once more, on seeds of its own."""
     follows: ResolvedArm | None
-    """The arm on the same task that it is matched with."""
+    """The arm on the same task that this one is matched with."""
     seeds: list[int]
-    """The seeds of its confirmation; arms that do not repeat another one share them."""
+    """The seeds of its confirmation. All arms but the repeats share them."""
 
     @property
     def name(self) -> str:
-        """The arm's name wherever results are kept: `set@wine`, or `set` where the study lists no tasks."""
+        """The arm's name wherever results are kept: `set@wine`, or `set` if the study lists no tasks."""
         return named(self.base, self.task)
 
     @property
@@ -57,17 +57,17 @@ class ResolvedArm:
 
     @property
     def source(self) -> ResolvedArm:
-        """The arm that says what is trained: the repeated one, or this one."""
+        """The arm that says what is trained: the repeated arm, or this one."""
         return self.repeats or self
 
     @property
     def match(self) -> Match | None:
-        """What it follows the other arm in."""
+        """The arm that this one follows, and in what; None where it follows none."""
         return self.written.match
 
     @property
     def role(self) -> Role:
-        """Why the study has it. A control is shown beside the family and not tested."""
+        """The arm's role in the study. A control is shown beside the family and not tested."""
         if self.base == self.contents.analysis.baseline:
             return "baseline"
         if self.base in self.contents.family:
@@ -76,18 +76,18 @@ class ResolvedArm:
 
     @property
     def tested(self) -> bool:
-        """Whether a gain of it, over whichever arm, is one of the family."""
+        """Whether the family has a gain of this arm, over the baseline or another arm."""
         return self.base in self.contents.family or self.base in self.contents.analysis.against
 
     def is_tested_over(self, other: ResolvedArm) -> bool:
-        """Whether its gain over another arm on the same task is one of the family."""
+        """Whether the family has the gain of this arm over another one on the same task."""
         if other.role == "baseline":
             return self.base in self.contents.family
         return other.base in self.contents.analysis.against.get(self.base, [])
 
     @cached_property
     def searched(self) -> dict[str, Range | Choice]:
-        """The settings that are searched, in the order they are written."""
+        """The searched settings, in the order of the file."""
         return space.searched(self.written)
 
     @property
@@ -107,37 +107,42 @@ class ResolvedArm:
         return [min(size, self.budget - start) for start in range(0, self.budget, size)]
 
     def takes_whole_numbers(self, setting: str) -> bool:
-        """Whether a searched setting is one of whole numbers."""
+        """Whether a searched setting takes whole numbers."""
         return space.is_whole(self.source.written, setting)
 
     @property
     def ends(self) -> list[Candidate]:
-        """Candidates at the ends of everything searched, here or in the arm that settings are taken from."""
+        """Candidates at the ends of all searched settings, one setting moved at a time.
+
+        A setting that is taken from another arm counts as searched: its ends are those of the other arm.
+        """
         settings = dict(self.searched)
         if self.match and self.follows:
-            other = self.follows.written
-            possible = {key: space.possible(self.contents.task, other, key) for key in self.match.settings}
-            settings |= {key: values for key, values in possible.items() if values}
+            for key in self.match.settings:
+                if options := space.possible(self.contents.task, self.follows.written, key):
+                    settings[key] = options
         corners = space.corners(self.written, settings)
         return [Candidate(self.name, self.name, values) for values in corners]
 
     def run(self, values: Values, phase: Phase, seed: int) -> RunSpec:
         """The run of a candidate's values with a seed in a phase."""
         filled: dict[str, Any] = dict(space.filled(self.contents.task, self.source.written, values))
-        analysis, search = self.contents.analysis, phase == "search"
-        ratios = analysis.endpoints[:1] if search else [*analysis.endpoints, *analysis.curve]
-        held_out = self.contents.search.validation if search else 0.0
-        filled["task"] |= {"validation": held_out, "endpoints": list(dict.fromkeys(ratios))}
+        analysis = self.contents.analysis
+        if phase == "search":
+            validation, ratios = self.contents.search.validation, analysis.endpoints[:1]
+        else:
+            validation, ratios = 0.0, [*analysis.endpoints, *analysis.curve]
+        filled["task"] |= {"validation": validation, "endpoints": list(dict.fromkeys(ratios))}
         return RunSpec.read({**filled, "seed": seed})
 
     @cached_property
     def trained(self) -> Task:
-        """What its confirmation trains, at the first end of what is searched."""
+        """The task of its confirmation, with searched settings at their first end."""
         return self.run(self.source.ends[0].values, "confirm", 0).task
 
     @cached_property
     def overlap(self) -> float:
-        """Test rows over rows trained on, where every seed draws its own test rows; 0 where the test set is fixed."""
+        """Test rows over training rows where each seed draws its test set; 0 where the test set is fixed."""
         if self.trained.resample is None:
             return 0.0
         train, test = data.sizes(self.trained)
@@ -145,24 +150,24 @@ class ResolvedArm:
 
 
 def named(base: str, task: str) -> str:
-    """The name of an arm on a task; empty tasks are not named."""
+    """The name of an arm on a task: the arm's own name where the study lists no tasks."""
     return f"{base}@{task}" if task else base
 
 
 def without_task(name: str, task: str) -> str:
-    """An arm's or a candidate's name where the heading says on which task it is."""
+    """The name of an arm or a candidate without its task, for use below a heading that names the task."""
     return name.replace(f"@{task}", "", 1) if task else name
 
 
 def resolve(contents: Contents, seeds: Callable[[str], list[int]]) -> dict[str, ResolvedArm]:
-    """Every arm on every task by its name, task by task. `seeds` gives the confirmation's pool with a name."""
-    found: dict[str, ResolvedArm] = {}
-    pools = {arm: f"repeat-{arm}" if it.repeat else "confirm" for arm, it in contents.arms.items()}
+    """Every arm on every task by its name, task by task. `seeds` draws the seed pool with a name."""
+    resolved: dict[str, ResolvedArm] = {}
+    pools = {name: f"repeat-{name}" if arm.repeat else "confirm" for name, arm in contents.arms.items()}
     drawn = {pool: seeds(pool) for pool in dict.fromkeys(pools.values())}
-    others_first = sorted(contents.arms, key=lambda arm: _waits(contents.arms[arm]))
+    needed_first = sorted(contents.arms, key=lambda name: _order(contents.arms[name]))
     for task, settings in (contents.tasks or {"": {}}).items():
         on_task: dict[str, ResolvedArm] = {}
-        for base in others_first:
+        for base in needed_first:
             arm = contents.arms[base]
             on_task[base] = ResolvedArm(
                 contents=contents,
@@ -173,10 +178,12 @@ def resolve(contents: Contents, seeds: Callable[[str], list[int]]) -> dict[str, 
                 follows=on_task[arm.match.arm] if arm.match else None,
                 seeds=drawn[pools[base]],
             )
-        found |= {named(base, task): on_task[base] for base in contents.arms}
-    return found
+        resolved |= {named(base, task): on_task[base] for base in contents.arms}
+    return resolved
 
 
-def _waits(arm: Arm) -> int:
-    """Where an arm stands among those that need another one: a matched arm needs a plain one, a repeat either."""
-    return 2 if arm.repeat else 1 if arm.match else 0
+def _order(arm: Arm) -> int:
+    """The order in which arms are resolved: a matched arm needs a plain one, and a repeat needs either."""
+    if arm.repeat:
+        return 2
+    return 1 if arm.match else 0

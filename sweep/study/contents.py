@@ -1,6 +1,6 @@
 """A study's YAML as dataclasses: what may be written, what it means, and the defaults.
 
-What goes beyond the shape of one key stands in `rules`.
+Rules that concern more than the shape of one key are in `rules`.
 """
 
 from __future__ import annotations
@@ -13,38 +13,39 @@ from typing import Annotated, Any, Literal
 from trainer.settings import WITHOUT_POINT, Filled, Share, Within, read
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-"""How studies, arms and tasks may be named."""
+"""The names that studies, arms and tasks may have."""
 Values = dict[str, Any]
-"""What a candidate fills in: `task.learning_rate` or `policy.step` to its value."""
+"""The values that a candidate fills in, by setting: `task.learning_rate` or `policy.step`."""
 Count = Annotated[int, Within(at_least=1, at_most=10_000), WITHOUT_POINT]
-"""How many things a study lists one by one. The limit stops a slip of the hand before it fills the memory."""
+"""A number of things that are listed one by one. The limit keeps a typing error from filling the memory."""
 Positive = Annotated[int, Within(at_least=1), WITHOUT_POINT]
 Seed = Annotated[int, Within(at_least=0, below=2**63), WITHOUT_POINT]
 Fraction = Annotated[float, Within(above=0, below=1)]
-"""A share that is neither nothing nor all."""
+"""A share that is neither 0 nor 1."""
 DECLARED_ELSEWHERE = {"validation": "search.validation", "endpoints": "analysis.endpoints"}
-"""Settings of the trainer's task that follow from another part of the study."""
+"""Settings of the trainer's task that a study declares in another part."""
 LEAST_GPU = 1e-4
-"""Ray counts no smaller share."""
+"""The smallest share of a GPU that Ray counts."""
 
 
 def _wrong_choice(value: object) -> str | None:
+    """Why a value cannot be chosen; None where it can."""
     good = isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
     return None if good else f"must be a finite number, a text, true or false; it is {value!r}."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from low to high. Whether they are whole follows from the setting that is searched."""
+    """Numbers from low to high; whole ones where the searched setting takes whole numbers."""
 
     low: float
     """The least value."""
     high: float
     """The greatest value."""
     log: bool = False
-    """Whether values are drawn evenly in their logarithm."""
+    """Whether values are drawn evenly on a logarithmic scale."""
     step: Annotated[float, Within(above=0)] | None = None
-    """The distance from one value to the next; null takes any value between."""
+    """The distance from one value to the next; null allows every value from low to high."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +58,14 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """The arm whose first finalist on the same task is followed: in its size, in settings, or in both."""
+    """Another arm whose first finalist on the same task is followed, in its size or in settings or both."""
 
     arm: str
-    """The arm that is followed; it must not be a repeat or be matched itself."""
+    """The arm to follow; it must not be a repeat or matched itself."""
     at: Literal["start", "end"] | None = field(default=None, metadata={"added": True})
-    """When in its runs its parameters are counted; start, where no settings are taken."""
+    """When in its runs its parameters are counted. null is start if `settings` is empty, else never."""
     settings: Annotated[list[str], Filled(1)] = field(default_factory=list[str], metadata={"added": True})
-    """What has the value that it has there, such as policy.epsilon."""
+    """The settings whose values are taken from that finalist, such as policy.epsilon."""
 
     def __post_init__(self) -> None:
         if not self.settings:
@@ -73,22 +74,22 @@ class Match:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A policy and what it changes in the task; or another arm again, on its own seeds (an A/A control)."""
+    """A policy and what it changes in the task; or another arm again on other seeds (an A/A comparison)."""
 
     policy: dict[str, Any] = field(default_factory=dict[str, Any])
-    """The policy's name and settings, each a value, {low, high, log, step} or {choice}."""
+    """The policy's name and settings: values, or {low, high, log, step} or {choice} to be searched."""
     task: dict[str, Any] = field(default_factory=dict[str, Any])
     """Settings of the task that this arm changes or searches."""
     budget: Count | None = None
-    """Candidates, where it is not search.budget."""
+    """The number of candidates of this arm; null takes search.budget."""
     repeat: str | None = None
-    """The arm whose finalists run once more on disjoint seeds."""
+    """The arm whose finalists this arm runs once more, on seeds of its own."""
     match: Match | None = None
-    """The arm that this one follows: a dense network with as many parameters, or its finalist's settings."""
+    """The arm that this one follows: in the number of parameters, in settings, or in both."""
 
     @property
     def written(self) -> dict[str, Any]:
-        """Each setting as it stands in the file, by the name that a candidate has for it."""
+        """Each setting as the file has it, by its name in a candidate, such as `policy.step`."""
         return {
             f"{part}.{key}": value
             for part in ("policy", "task")
@@ -97,94 +98,94 @@ class Arm:
 
     @property
     def open_settings(self) -> dict[str, dict[str, Any]]:
-        """Those of them that are searched."""
+        """The searched settings among `written`."""
         return {setting: value for setting, value in self.written.items() if is_searched(setting, value)}
 
     def on(self, settings: Values) -> Arm:
-        """This arm on a task that has settings of its own, over which the arm's stand."""
+        """This arm on a task with settings of its own. Where both have a setting, the arm's counts."""
         return replace(self, task={**settings, **self.task})
 
 
 def is_searched(setting: str, value: object) -> bool:
-    """Whether a setting's value is left to the search.
+    """Whether a setting is searched.
 
-    A range or a choice is a mapping; so is a table of data, and no other value.
+    Its value is then a mapping, a range or a choice. The only other mapping is a table of data.
     """
     return isinstance(value, dict) and (setting != "task.data" or "choice" in value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How searched arms find their finalists, on validation accuracy alone."""
+    """The search of an arm for its finalists. It reads validation accuracy alone."""
 
     proposer: Literal["tpe", "random", "grid"] = "tpe"
-    """What proposes candidates: tpe learns from earlier scores, random and grid do not."""
+    """What proposes candidates. tpe learns from earlier scores; random and grid do not."""
     budget: Count = 32
-    """Candidates per searched arm."""
+    """The number of candidates of each searched arm."""
     generation: Positive = 4
-    """Candidates proposed at once."""
+    """The number of candidates that are proposed at once."""
     lag: Annotated[int, Within(at_least=0), WITHOUT_POINT] = 2
-    """Generations that may run before the first one's scores are used."""
+    """The number of generations that may start before the scores of the first one are used."""
     ladder: Annotated[list[Count], Filled(1)] = field(default_factory=lambda: [1, 2, 4, 8])
-    """Seeds of a candidate that is still in the race, rung by rung; half go on."""
+    """The number of seeds of a candidate at each rung. Half of the candidates go on to the next rung."""
     validation: Fraction = 0.1
-    """Share of the training set held out, per seed."""
+    """The share of the training set that is held out for validation, drawn anew for each seed."""
     finalists: Positive = 1
-    """Candidates of each searched arm that are confirmed."""
+    """The number of candidates of each searched arm that are confirmed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confirm:
-    """The runs that the comparisons are made of: whole training set, fresh seeds."""
+    """The confirmation: runs on the whole training set with fresh seeds. Gains come from it alone."""
 
     seeds: Count = 10
-    """Runs of each candidate, and so pairs of each comparison."""
+    """The number of runs of each candidate, and so of pairs in each comparison."""
     include: list[Seed] = field(default_factory=list[int])
-    """Seeds asked for by number; they come first."""
+    """Seeds that are chosen by number. They come first; the rest is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What is compared, and how; fixed before the first confirmation run."""
+    """What is compared, and how. It is fixed before the first confirmation run."""
 
     baseline: str
     """The arm over which gains are taken."""
     family: list[str] | None = None
-    """Arms whose gains are tested together; all but the baseline and the repeats by default."""
+    """The arms whose gains are tested together; null takes all but the baseline and the repeats."""
     against: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """More of the family: arms whose gains over other arms than the baseline are tested, and over which."""
+    """More comparisons of the family: arms, and other arms than the baseline over which they are tested."""
     endpoints: Annotated[list[Share], Filled(1)] = field(default_factory=lambda: [1.0, 0.05])
-    """Keep ratios of the final weights that are tested; the first is primary, and what the search scores."""
+    """Keep ratios at which the final weights are tested. The first one is primary: the search scores it."""
     curve: list[Share] = field(default_factory=list[float])
-    """More keep ratios to measure in confirmation, untested."""
+    """More keep ratios at which the final weights are measured in the confirmation, but not tested."""
     test: Literal["sign-flip", "paired-t", "resampled-t"] = "sign-flip"
-    """The test of a gain; resampled-t goes with task.resample, and only with it."""
+    """The test of a gain. resampled-t is for task.resample, and required there."""
     correction: Literal["holm"] = "holm"
-    """How p is corrected for the number of comparisons in the family."""
+    """How p-values are corrected for the number of comparisons in the family."""
     alpha: Fraction = 0.05
-    """The chance of any false gain in the whole family that is accepted."""
+    """The accepted chance of any false gain in the whole family."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """How it is run; nothing here changes what is measured."""
+    """How runs are carried out. Nothing here changes what is measured."""
 
     cpus: Positive = 1
-    """Cores, and threads, of a run."""
+    """The number of cores of a run, and of its threads."""
     gpus: Annotated[float, Within(at_least=0)] = 0.0
-    """GPUs of a run; a fraction shares one."""
+    """The number of GPUs of a run. With a fraction, runs share a GPU."""
     workers: Positive | None = None
-    """Most runs at once; all the cluster has by default."""
+    """The most runs at once; null takes as many as the cluster has room for."""
     attempts: Positive = 3
-    """Tries at a run before it counts as failed."""
+    """The number of tries at a run before it counts as failed."""
     deadline: Annotated[float, Within(above=0)] = 600.0
-    """Seconds without progress after which a run is ended."""
+    """The number of seconds without progress after which an attempt is ended."""
     commit_seconds: Annotated[float, Within(at_least=0)] = 30.0
-    """From one checkpoint to the next."""
+    """The number of seconds from one checkpoint to the next."""
 
     @property
     def sharing(self) -> int:
-        """How many runs share a GPU; 1 where a run has it to itself, or none."""
+        """How many runs share a GPU; 1 where a run has a GPU to itself, or has none."""
         return math.floor(1 / max(self.gpus, LEAST_GPU) + 1e-9) if 0 < self.gpus < 1 else 1
 
 
@@ -193,19 +194,19 @@ class Contents:
     """A study's YAML."""
 
     description: str = ""
-    """What the study asks, in words; may change at any time."""
+    """The question of the study, in words. It may change at any time."""
     seed: Seed = 1
-    """Where the study's own seeds and proposals come from."""
+    """The number from which the seeds of runs and the proposals of candidates are drawn."""
     task: dict[str, Any]
-    """What is trained; every arm starts from it."""
+    """What is trained. Every arm starts from it."""
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    """What each task changes in `task`; every arm is run on each of them."""
+    """Several tasks by name, each with what it changes in `task`. Every arm runs on each of them."""
     arms: Annotated[dict[str, Arm], Filled(2)]
-    """What is compared, by name; one of them is the baseline."""
+    """The arms that are compared, by name. One of them is the baseline."""
     search: Search = Search()
-    """How finalists are found."""
+    """How the finalists of searched arms are found."""
     confirm: Confirm = Confirm()
-    """The runs that comparisons are made of."""
+    """The runs from which the gains are taken."""
     analysis: Analysis
     """What is compared, and how."""
     resources: Resources = Resources()
@@ -213,7 +214,7 @@ class Contents:
 
     @classmethod
     def read(cls, given: object) -> Contents:
-        """A study from plain values; SpecError holds every problem found in any part."""
+        """A study from plain values, or a SpecError that holds every problem in any part."""
         return read(cls, given, takes="a study")
 
     @property
@@ -225,16 +226,14 @@ class Contents:
 
     @property
     def comparisons(self) -> int:
-        """How many tests the correction is for: one family, whatever the number of tasks."""
+        """The number of comparisons in the family. All tasks are in one family."""
+        over_baseline = sum(self.finalists(arm) for arm in self.family)
         over_others = sum(self.finalists(arm) * len(others) for arm, others in self.analysis.against.items())
-        return (
-            len(self.analysis.endpoints)
-            * max(1, len(self.tasks))
-            * (sum(self.finalists(arm) for arm in self.family) + over_others)
-        )
+        tasks, endpoints = max(1, len(self.tasks)), len(self.analysis.endpoints)
+        return endpoints * tasks * (over_baseline + over_others)
 
     def budget(self, arm: str) -> int:
-        """Candidates of a searched arm."""
+        """How many candidates the search of an arm tries."""
         return self.arms[arm].budget or self.search.budget
 
     def finalists(self, arm: str) -> int:

@@ -1,8 +1,8 @@
-"""Where a study comes from: a YAML file, one that came with the package, or the study.json of a ledger."""
+"""The sources of a study: a YAML file, a study that came with the package, or the study.json of a ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from trainer.settings import SpecError, nearest
 
 def shipped() -> dict[str, Path]:
     """The studies that came with the package, by name: those in search_spaces/."""
-    # asked for here and not at the top: a node of a cluster is sent `sweep` and `trainer` alone
-    paths = (Path(str(it)) for it in files("search_spaces").iterdir())
+    # Not at the top of the module: a node of a cluster has `sweep` and `trainer`, but not search_spaces.
+    paths = (Path(str(file)) for file in files("search_spaces").iterdir())
     return {path.stem: path for path in sorted(paths) if path.suffix == ".yaml"}
 
 
@@ -27,30 +27,24 @@ def find(study: str) -> Path:
     path = Path(study)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    known = shipped()
-    if study in known:
-        return known[study]
+    names = shipped()
+    if study in names:
+        return names[study]
     if path.is_dir():
         raise RejectStudy([f"{study}: is a folder; a study is a YAML file."])
-    raise RejectStudy(
-        [f"{study}: no such study. Give a YAML file, or one of {', '.join(known)}.{nearest(study, known)}"]
-    )
+    hint = f"Give a YAML file, or one of {', '.join(names)}.{nearest(study, names)}"
+    raise RejectStudy([f"{study}: no such study. {hint}"])
 
 
 def load(path: Path) -> Study:
-    """The study in a file; RejectStudy with everything that is wrong with it."""
-    shown = str(path)
+    """The study in a file, or a RejectStudy with everything that is wrong with it."""
     if not NAME.fullmatch(path.stem):
-        raise RejectStudy(
-            [
-                f"{shown}: a study is named after its file; use small letters, digits, - and _ "
-                f"({path.stem!r} is not)."
-            ]
-        )
-    found = document.read(path, shown)
-    contents, problems = check(found.values)
+        rule = "a study is named after its file; use small letters, digits, - and _"
+        raise RejectStudy([f"{path}: {rule} ({path.stem!r} is not)."])
+    text = document.read(path, str(path))
+    contents, problems = check(text.values)
     if problems:
-        raise found.reject(problems)
+        raise text.reject(problems)
     assert contents
     return Study(path.stem, contents)
 
@@ -61,28 +55,36 @@ def from_identity(name: str, identity: Mapping[str, Any]) -> Study:
 
 
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
-    """The study that a ledger was begun with; RejectStudy where the code lacks a part, such as a policy."""
-    identity = declared["identity"]
-    ordered = {
-        key: {name: identity[key][name] for name in declared[key]}
-        for key in ("arms", "tasks")
-        if key in declared
-    }
-    problems: list[str] = []
+    """The study of a ledger's study.json; RejectStudy where this code lacks a part, such as a policy."""
+    identity = {**declared["identity"], "description": declared.get("description", "")}
+    # The ledger sorts the keys of the identity. Its `arms` and `tasks` keep the order of the YAML.
+    for key in ("arms", "tasks"):
+        if key in declared:
+            identity[key] = {name: identity[key][name] for name in declared[key]}
     try:
-        study = from_identity(name, {**identity, **ordered, "description": declared.get("description", "")})
+        study = from_identity(name, identity)
     except SpecError as error:
-        problems = [str(problem) for problem in error.problems]
-    else:
-        for arm in [arm for arm, it in study.arms.items() if not it.repeats]:
-            try:
-                for candidate in study.arms[arm].ends:
-                    study.run(candidate, "confirm", 0)
-            except SpecError as error:
-                problems += [f"arms.{study.arms[arm].base}: {problem}" for problem in error.problems]
-        if not problems:
-            return study
-    raise RejectStudy(
+        raise _lacks(name, [str(problem) for problem in error.problems]) from None
+    if problems := list(_run_problems(study)):
+        raise _lacks(name, problems)
+    return study
+
+
+def _run_problems(study: Study) -> Iterator[str]:
+    """Why the trainer refuses runs of a study."""
+    for arm in study.arms.values():
+        if arm.repeats:
+            continue
+        try:
+            for candidate in arm.ends:
+                study.run(candidate, "confirm", 0)
+        except SpecError as error:
+            yield from (f"arms.{arm.base}: {problem}" for problem in error.problems)
+
+
+def _lacks(name: str, problems: Sequence[str]) -> RejectStudy:
+    """The error for a ledger whose study this code cannot run."""
+    return RejectStudy(
         [
             f"{name}: the study.json of its ledger asks for what this version of the code does not have:",
             *(f"  {problem}" for problem in problems),

@@ -1,6 +1,6 @@
-"""Matching: an arm whose network has as many parameters as another arm's finalist, or which takes that finalist's settings.
+"""Matched arms: an arm takes a network size or settings from another arm's finalist.
 
-What can be wrong with it in a study's file, and what an arm takes once the finalist is known.
+Here is what can be wrong with `match` in a study, and what the arm takes once there is a finalist.
 """
 
 from __future__ import annotations
@@ -21,120 +21,133 @@ from trainer.settings import nearest, settings_of
 from trainer.spec import Task
 
 SHARED = ("data", "resample")
-"""Settings of the task that decide the test set."""
+"""Settings of the task that decide the test set, which all arms share."""
 
 
 def taken(arm: ResolvedArm, finalist: Candidate, counts: Sequence[int], study: str) -> Values:
-    """What a matched arm takes from the other one's finalist: settings as its runs have them, and a network.
+    """The values that a matched arm takes from the other arm's finalist: settings, and a network.
 
-    `counts` are the parameters of that finalist's runs, 0 where a run does not say; a diverged one is counted too.
+    `counts` are the numbers of parameters of that finalist's runs, diverged ones included; 0 where a run
+    does not say.
     """
     assert arm.match
     assert arm.follows
     spec = arm.follows.run(finalist.values, "confirm", 0)
     parts = {"task": spec.task, "policy": spec.policy.build(spec.seed)}
-    keys = [(setting, *setting.split(".", 1)) for setting in arm.match.settings]
-    values: Values = {setting: getattr(parts[part], key) for setting, part, key in keys}
-    return {**values, "task.model": _network(arm, counts, study)} if arm.match.at else values
+    values: Values = {}
+    for setting in arm.match.settings:
+        part, key = setting.split(".", 1)
+        values[setting] = getattr(parts[part], key)
+    if arm.match.at:
+        values["task.model"] = _network(arm, counts, study)
+    return values
 
 
 def _network(arm: ResolvedArm, counts: Sequence[int], study: str) -> str:
-    """The dense network that is nearest to the mean count.
+    """The dense network whose size is nearest to the mean count.
 
-    RejectStudy where no run says how many parameters it had: another network would be another comparison than the
-    declared one.
+    RejectStudy where no run says how many parameters it had. A guess would make a comparison that the study
+    did not declare.
     """
     assert arm.follows
-    if known := [count for count in counts if count]:
-        return network(arm, round(math.fsum(known) / len(known)))
-    raise RejectStudy(
-        [
-            f"{study}: arms.{arm.base}.match: no run of {arm.follows.name!r} says how many parameters it had: all "
-            "were made before runs said so. Leave the arm out, or give the study another name: then they are made anew."
-        ]
+    if known_counts := [count for count in counts if count]:
+        return network(arm, round(math.fsum(known_counts) / len(known_counts)))
+    problem = (
+        f"no run of {arm.follows.name!r} says how many parameters it had: all were made before runs said so"
     )
+    remedy = "Leave the arm out, or give the study another name: then they are made anew."
+    raise RejectStudy([f"{study}: arms.{arm.base}.match: {problem}. {remedy}"])
 
 
 def network(arm: ResolvedArm, parameters: int) -> str:
-    """The name of a matched arm's network with about so many parameters."""
+    """The name of the matched arm's network with about this number of parameters."""
     shape = facts(arm.trained.data)
     return names.matched(arm.trained.model, math.prod(shape.image), shape.classes, parameters)
 
 
 def match_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
-    """Why an arm's network or settings cannot follow another's."""
+    """What is wrong with `match` in an arm."""
     if arm.match is None:
         return
-    other = arm.match.arm
-    others = [it for it, its in contents.arms.items() if it != name and not its.repeat and not its.match]
-    if other not in others:
-        own = "" if other not in contents.arms else " An arm is matched with one that waits for no other."
-        yield (
-            ("match", "arm"),
-            f"must be one of the arms {', '.join(others)}; it is {other!r}.{own or nearest(other, others)}",
-        )
-    yield from _taken_problems(contents, name, arm, arm.match)
-    if arm.match.at is None:
-        return
-    if issubclass(POLICIES.get(str(arm.policy.get("name")), Dense), StaticSparse):
-        yield (
-            ("match",),
-            f"has no use beside the policy {arm.policy['name']!r}: it takes connections out of the network that is matched.",
-        )
-    if is_searched("task.model", arm.task.get("model")):
-        yield (
-            ("task", "model"),
-            "cannot be searched: its widths follow from match. Give one model, for its depth.",
-        )
-        return
-    for place, model in dict(_models(contents, arm)).items():
-        if names.mlp(str(model)) is None:
-            yield (
-                place,
-                f"{name!r} is matched by its parameters, so that it must be fully connected, as mlp-1000-1000; it is {model!r}.",
-            )
+    yield from _source_problems(contents, name, arm.match)
+    yield from _settings_problems(contents, name, arm, arm.match)
+    if arm.match.at:
+        yield from _network_problems(contents, name, arm)
 
 
 def source(contents: Contents, name: str, arm: Arm) -> tuple[str, Arm] | None:
-    """The arm that another one follows; None where it follows none, or none that it could."""
-    other = contents.arms.get(arm.match.arm) if arm.match else None
-    return (
-        (arm.match.arm, other)
-        if arm.match and other and arm.match.arm != name and not other.repeat and not other.match
-        else None
-    )
+    """The name and the arm that another arm follows; None where it follows none, or cannot follow it."""
+    if not arm.match or arm.match.arm not in _sources(contents, name):
+        return None
+    return arm.match.arm, contents.arms[arm.match.arm]
 
 
-def _taken_problems(contents: Contents, name: str, arm: Arm, match: Match) -> Iterator[Problem]:
-    """Why settings cannot be taken from another arm."""
-    found = source(contents, name, arm)
-    policies = [POLICIES.get(str(it.policy.get("name"))) for it in (arm, *([found[1]] if found else []))]
-    known = [set(settings_of(cls)) for cls in policies if cls]
-    shared = [f"policy.{key}" for key in sorted(set[str].intersection(*known) if known else ())]
-    legal = [
-        *shared,
-        *(f"task.{key}" for key in settings_of(Task) if key not in (*DECLARED_ELSEWHERE, *SHARED)),
+def _sources(contents: Contents, name: str) -> list[str]:
+    """The arms that an arm can follow: the others that wait for no arm themselves."""
+    return [
+        other for other, arm in contents.arms.items() if other != name and not arm.repeat and not arm.match
     ]
+
+
+def _source_problems(contents: Contents, name: str, match: Match) -> Iterator[Problem]:
+    """Why an arm cannot follow the arm that it names."""
+    sources = _sources(contents, name)
+    if match.arm in sources:
+        return
+    hint = nearest(match.arm, sources)
+    if match.arm in contents.arms:
+        hint = " An arm is matched with one that waits for no other."
+    reason = f"must be one of the arms {', '.join(sources)}; it is {match.arm!r}.{hint}"
+    yield ("match", "arm"), reason
+
+
+def _settings_problems(contents: Contents, name: str, arm: Arm, match: Match) -> Iterator[Problem]:
+    """Why settings cannot be taken from another arm."""
+    followed = source(contents, name, arm)
+    both = [arm, followed[1]] if followed else [arm]
+    policies = [POLICIES.get(str(one.policy.get("name"))) for one in both]
+    policy_settings = [set(settings_of(cls)) for cls in policies if cls]
+    shared_keys = set[str].intersection(*policy_settings) if policy_settings else set[str]()
+    shared = [f"policy.{key}" for key in sorted(shared_keys)]
+    not_taken = (*DECLARED_ELSEWHERE, *SHARED)
+    legal = [*shared, *(f"task.{key}" for key in settings_of(Task) if key not in not_taken)]
     for i, setting in enumerate(match.settings):
-        place: Place = ("match", "settings", i)
+        where: Place = ("match", "settings", i)
         part, _, key = setting.partition(".")
+        # Another rule reports an unknown policy; its settings are then not known here.
+        unclear = part == "policy" and None in policies
         if setting in match.settings[:i]:
-            yield place, f"{setting!r} stands twice."
+            yield where, f"{setting!r} stands twice."
         elif part == "task" and key in SHARED:
-            yield place, f"must not be {setting!r}: arms have their test sets in common, to be paired."
-        elif setting not in legal and not (
-            part == "policy" and None in policies
-        ):  # an unknown policy is told elsewhere
-            both = f"{name!r} and {match.arm!r} both have: {', '.join(shared) or 'none of the policies'}, or one of the task"
-            yield place, f"must be a setting that {both}; it is {setting!r}.{nearest(setting, legal)}"
+            yield where, f"must not be {setting!r}: arms have their test sets in common, to be paired."
+        elif setting not in legal and not unclear:
+            choices = f"{', '.join(shared) or 'none of the policies'}, or one of the task"
+            rule = f"must be a setting that {name!r} and {match.arm!r} both have: {choices}"
+            yield where, f"{rule}; it is {setting!r}.{nearest(setting, legal)}"
         elif setting == "task.model" and match.at:
-            yield place, f"follows from at: the network has as many parameters as that of {match.arm!r}."
+            yield where, f"follows from at: the network has as many parameters as that of {match.arm!r}."
         elif setting in arm.written:
             yield (part, key), f"follows from match: it is what {match.arm!r} has. Leave it out here."
 
 
+def _network_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:
+    """Why an arm's network cannot be matched by its parameters."""
+    if issubclass(POLICIES.get(str(arm.policy.get("name")), Dense), StaticSparse):
+        policy = f"the policy {arm.policy['name']!r}"
+        reason = f"has no use beside {policy}: it takes connections out of the network that is matched."
+        yield ("match",), reason
+    if is_searched("task.model", arm.task.get("model")):
+        reason = "cannot be searched: its widths follow from match. Give one model, for its depth."
+        yield ("task", "model"), reason
+        return
+    for where, model in dict(_models(contents, arm)).items():
+        if names.mlp(str(model)) is None:
+            rule = "is matched by its parameters, so that it must be fully connected, as mlp-1000-1000"
+            yield where, f"{name!r} {rule}; it is {model!r}."
+
+
 def _models(contents: Contents, arm: Arm) -> Iterator[tuple[Place, object]]:
-    """The model of an arm on every task, where it is written; the trainer tells where there is none."""
+    """The arm's model on every task, with where to report a problem. The trainer reports a missing one."""
     if "model" in arm.task:
         yield ("task", "model"), arm.task["model"]
         return

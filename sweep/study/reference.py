@@ -1,4 +1,4 @@
-"""The reference of every setting, docs/settings.md: types, ranges, defaults and meanings, from the code."""
+"""The reference of every setting, docs/settings.md, made from the code: type, range, default and meaning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import textwrap
 import types
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -67,7 +67,7 @@ STUDY: tuple[tuple[str, type, str], ...] = (
 
 @dataclass(frozen=True)
 class Setting:
-    """A line of the reference."""
+    """A setting as a row of the reference shows it."""
 
     name: str
     annotation: Any
@@ -105,7 +105,7 @@ def reference() -> str:
 
 
 def settings(cls: type) -> list[Setting]:
-    """The settings of a part of a study, or of a task, a table or a policy, in their order."""
+    """The settings of a dataclass that is read from YAML, in their order."""
     meanings = descriptions(cls)
     return [
         Setting(name, annotation, default_of(cls, name), meanings.get(name, ""))
@@ -113,25 +113,34 @@ def settings(cls: type) -> list[Setting]:
     ]
 
 
-def _section(title: str, words: str, found: Iterable[Setting], level: int = 2) -> str:
-    rows = [
-        f"| `{it.name}` | {kind(it.annotation)} | {_default(it.default)} | {_sentence(it.meaning)} |"
-        for it in found
-    ]
-    table = (
-        ["", "| setting | value | default | meaning |", "| --- | --- | --- | --- |", *rows] if rows else []
+def _section(title: str, words: str, listed: Sequence[Setting], level: int = 2) -> str:
+    """A section with a heading, a text, and a table of settings if there are any."""
+    lines = [f"{'#' * level} {title}", "", "\n\n".join(_wrapped(part) for part in words.split("\n\n"))]
+    if listed:
+        lines += ["", "| setting | value | default | meaning |", "| --- | --- | --- | --- |"]
+    lines += [_row(setting) for setting in listed]
+    return "\n".join([*lines, ""])
+
+
+def _row(setting: Setting) -> str:
+    """A setting as a row of the table."""
+    cells = (
+        f"`{setting.name}`",
+        kind(setting.annotation),
+        _default(setting.default),
+        _sentence(setting.meaning),
     )
-    wrapped = "\n\n".join(_wrapped(part) for part in words.split("\n\n"))
-    return "\n".join([f"{'#' * level} {title}", "", wrapped, *table, ""])
+    return f"| {' | '.join(cells)} |"
 
 
 def _wrapped(words: str) -> str:
-    """A paragraph in lines, with no line break inside code."""
+    """A paragraph broken into lines, but never inside code."""
     joined = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), words)
     return textwrap.fill(joined, 108, break_on_hyphens=False, break_long_words=False).replace("\0", " ")
 
 
 def _names() -> str:
+    """The data sets and the models that a task can name."""
     data = ", ".join(f"`{name}`" for name in DATASETS)
     models = "; ".join(family.form for family in FAMILIES.values())
     return f"Data sets: {data}. Models: {models}."
@@ -158,11 +167,12 @@ def kind(annotation: Any, many: bool = False) -> str:
 
 
 def _bounds(check: object) -> str:
-    """The legal interval that a check stands for, in words; empty where it is no interval."""
+    """A check's legal interval in words; empty where the check is no interval."""
     return str(check).replace(f"{2**63:g}", "2^63") if isinstance(check, Within) else ""
 
 
 def _default(value: Any) -> str:
+    """A default in the words of the reference."""
     if value is MISSING:
         return "required"
     if is_dataclass(value):
@@ -171,6 +181,7 @@ def _default(value: Any) -> str:
 
 
 def _flat(text: str | None) -> str:
+    """A text in one line, fit for a cell of a table."""
     return " ".join((text or "").split()).replace("|", "\\|")
 
 

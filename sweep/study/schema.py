@@ -1,4 +1,4 @@
-"""What a study may hold, for editors: the JSON schema in search_spaces/schema.json."""
+"""The JSON schema of a study, search_spaces/schema.json. Editors use it to check and complete a study."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
 
 
 def schema() -> str:
-    """The JSON schema of a study, for editors."""
-    whole = _object(Contents)
-    arm = whole["properties"]["arms"]["additionalProperties"]["properties"]
+    """The text of search_spaces/schema.json."""
+    study = _object(Contents)
+    parts = study["properties"]
+    arm = parts["arms"]["additionalProperties"]["properties"]
     policies = sorted({key for cls in POLICIES.values() for key in settings_of(cls)})
     arm["policy"] |= {
         "properties": {"name": {"enum": list(POLICIES)}, **{key: {} for key in policies}},
@@ -31,33 +32,34 @@ def schema() -> str:
         "required": ["name"],
     }
     task: dict[str, Any] = {key: {} for key in settings_of(Task) if key not in DECLARED_ELSEWHERE}
-    own = {
+    own_table = {
         "type": "object",
         "properties": {key: {} for key in (*settings_of(Table), "choice")},
         "additionalProperties": False,
     }
-    named = {"enum": list(DATASETS)}
-    task["data"] = {"anyOf": [named, own], "description": f"the name of a data set. {OWN}"}
-    tasks = whole["properties"]["tasks"]["additionalProperties"]
-    for owner in (whole["properties"]["task"], arm["task"], tasks):
+    task["data"] = {
+        "anyOf": [{"enum": list(DATASETS)}, own_table],
+        "description": f"the name of a data set. {OWN}",
+    }
+    for owner in (parts["task"], parts["tasks"]["additionalProperties"], arm["task"]):
         owner |= {"properties": task, "additionalProperties": False}
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}, indent=2) + "\n"
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **study}, indent=2) + "\n"
 
 
 def _object(cls: type) -> dict[str, Any]:
     """The schema of a dataclass."""
     properties: dict[str, Any] = {key: _value(annotation) for key, annotation in settings_of(cls).items()}
-    for key, it in properties.items():
+    for key, value in properties.items():
         if (default := default_of(cls, key)) is not dataclasses.MISSING:
-            it["default"] = written(default)
+            value["default"] = written(default)
         if key in descriptions(cls):
-            it["description"] = descriptions(cls)[key]
+            value["description"] = descriptions(cls)[key]
     return {
         "type": "object",
         "description": inspect.getdoc(cls),
         "properties": properties,
         "additionalProperties": False,
-        "required": [key for key, it in properties.items() if "default" not in it],
+        "required": [key for key, value in properties.items() if "default" not in value],
     }
 
 
@@ -65,14 +67,14 @@ def _value(annotation: Any) -> dict[str, Any]:
     """The schema of a setting's type."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        found = _value(args[0])
+        value = _value(args[0])
         for check in args[1:]:
             if isinstance(check, Within):
                 bounds = zip(BOUNDS, dataclasses.astuple(check), strict=True)
-                found |= {key: bound for key, bound in bounds if bound is not None}
+                value |= {key: bound for key, bound in bounds if bound is not None}
             elif isinstance(check, Filled):
-                found["minItems" if found["type"] == "array" else "minProperties"] = check.at_least
-        return found
+                value["minItems" if value["type"] == "array" else "minProperties"] = check.at_least
+        return value
     if origin in (Union, types.UnionType):
         return {"anyOf": [_value(option) for option in args]}
     if origin is Literal:

@@ -1,6 +1,6 @@
-"""The values of searched settings: which there are, where they end, and how they fill an arm.
+"""The values of searched settings: which ones there are, where they end, and how they fill in an arm.
 
-What is tried is the proposer's to say.
+The proposer decides which of them are tried.
 """
 
 from __future__ import annotations
@@ -17,29 +17,27 @@ from trainer.settings import Place, read, whole_number
 from trainer.spec import Task
 
 MOST_CORNERS = 1_000
-"""Of an arm, tried on the trainer's own rules before anything runs."""
+"""The most combinations of an arm's searched settings that the trainer checks before anything runs."""
 
 
 def searched(arm: Arm) -> dict[str, Range | Choice]:
-    """The settings that are searched in an arm, in the order they are written."""
+    """The searched settings of an arm, in the order of the file."""
     return {setting: distribution(value) for setting, value in arm.open_settings.items()}
 
 
-def distribution(written: dict[str, Any], place: Place = ()) -> Range | Choice:
-    """A searched setting as it is written; SpecError where it is neither a range nor a choice."""
-    return read(Choice if "choice" in written else Range, written, place, takes="a searched setting")
+def distribution(written: dict[str, Any], where: Place = ()) -> Range | Choice:
+    """A searched setting from its mapping; SpecError where that is neither a range nor a choice."""
+    return read(Choice if "choice" in written else Range, written, where, takes="a searched setting")
 
 
 def possible(task: Mapping[str, Any], arm: Arm, setting: str) -> Range | Choice | None:
-    """What a setting of an arm may be: what is searched, or its one value; None where it is missing."""
-    part, key = setting.split(".", 1)
-    written = {
-        f"{name}.{key}": value for name, its in filled(task, arm, {}).items() for key, value in its.items()
-    }
+    """The values that a setting of an arm can have: searched ones, or one; None where it is missing."""
     if setting in arm.open_settings:
         return distribution(arm.open_settings[setting])
-    defaults = {it.name: it.default for it in dataclasses.fields(_owner(arm, part))}
-    value = written.get(setting, defaults.get(key, dataclasses.MISSING))
+    part, key = setting.split(".", 1)
+    defaults = {field.name: field.default for field in dataclasses.fields(_owner(arm, part))}
+    written = filled(task, arm, {}).get(part, {})
+    value = written.get(key, defaults.get(key, dataclasses.MISSING))
     return None if value is dataclasses.MISSING else Choice(choice=[value])
 
 
@@ -49,22 +47,26 @@ def is_whole(arm: Arm, setting: str) -> bool:
     return whole_number(_owner(arm, part), key)
 
 
-def grid(it: Range | Choice, whole: bool) -> list[Any]:
-    """Every value of a searched setting; none where there is no end to them."""
-    if isinstance(it, Choice):
-        return it.choice
-    values = [round(it.low + i * (it.step or 1.0), 12) for i in range(int(points(it, whole)))]
+def grid(options: Range | Choice, whole: bool) -> list[Any]:
+    """Every value of a searched setting; none where every number of a range is allowed."""
+    if isinstance(options, Choice):
+        return options.choice
+    step = options.step or 1.0
+    values = [round(options.low + i * step, 12) for i in range(int(points(options, whole)))]
     return [int(value) for value in values] if whole else values
 
 
-def points(it: Range | Choice, whole: bool) -> float:
-    """How many values a searched setting has; 0 where there is no end to them, infinite beyond a float."""
-    if isinstance(it, Choice):
-        return len(it.choice)
-    step = it.step or (1.0 if whole and not it.log else None)
-    if step is None or it.low > it.high:
+def points(options: Range | Choice, whole: bool) -> float:
+    """The number of values of a searched setting; 0 where every number of a range is allowed.
+
+    Infinite where the number is too large for a float.
+    """
+    if isinstance(options, Choice):
+        return len(options.choice)
+    step = options.step or (1.0 if whole and not options.log else None)
+    if step is None or options.low > options.high:
         return 0
-    steps = (it.high - it.low) / step + 1e-9
+    steps = (options.high - options.low) / step + 1e-9
     return math.floor(steps) + 1 if math.isfinite(steps) else math.inf
 
 
@@ -76,7 +78,7 @@ def corners(arm: Arm, settings: dict[str, Range | Choice]) -> list[Values]:
 
 
 def extremes(arm: Arm, settings: dict[str, Range | Choice]) -> list[Values]:
-    """Every combination of the ends of all that is searched; where those are too many, the corners."""
+    """Candidates at every combination of ends of searched settings, or the corners if those are too many."""
     ends = _ends(arm, settings)
     if math.prod(map(len, ends.values())) > MOST_CORNERS:
         return corners(arm, settings)
@@ -84,24 +86,30 @@ def extremes(arm: Arm, settings: dict[str, Range | Choice]) -> list[Values]:
 
 
 def filled(task: Mapping[str, Any], arm: Arm, values: Values) -> dict[str, dict[str, Any]]:
-    """A candidate's whole task and policy: its values over the arm's, over what every arm starts from."""
-    whole = {"task": {**task, **arm.task}, "policy": {**arm.policy}}
+    """The task and the policy of a candidate: its values over the arm's, those over the study's `task`."""
+    parts = {"task": {**task, **arm.task}, "policy": {**arm.policy}}
     for setting, value in values.items():
         part, key = setting.split(".", 1)
-        whole[part][key] = value
-    return whole
+        parts[part][key] = value
+    return parts
 
 
 def _owner(arm: Arm, part: str) -> type:
+    """The dataclass that has the settings of a part of an arm: its policy's, or Task."""
     return POLICIES.get(str(arm.policy.get("name")), Task) if part == "policy" else Task
 
 
 def _ends(arm: Arm, settings: dict[str, Range | Choice]) -> dict[str, list[Any]]:
-    return {
-        key: it.choice if isinstance(it, Choice) else [_typed(arm, key, end) for end in (it.low, it.high)]
-        for key, it in settings.items()
-    }
+    """The ends of each setting: low and high of a range, or every value of a choice."""
+    ends: dict[str, list[Any]] = {}
+    for setting, options in settings.items():
+        if isinstance(options, Choice):
+            ends[setting] = options.choice
+        else:
+            ends[setting] = [_typed(arm, setting, end) for end in (options.low, options.high)]
+    return ends
 
 
 def _typed(arm: Arm, setting: str, value: float) -> float | int:
+    """A number, as a whole one where the setting takes whole numbers."""
     return int(value) if is_whole(arm, setting) and value == int(value) else value

@@ -14,13 +14,13 @@ from trainer.settings import written
 from trainer.spec import RunSpec
 
 EXACT = 2**53
-"""Below it every whole number has a float of its own."""
+"""Every whole number below this has a float of its own."""
 OPERATION = ("description", "resources")
-"""Parts of a study that may change at any time: they say how it runs, and not what it measures."""
+"""The parts of a study that may change at any time, because they do not change what is measured."""
 
 
 class Study:
-    """A study and everything that follows from it without running anything."""
+    """A study, and everything that follows from it before anything runs."""
 
     def __init__(self, name: str, contents: Contents) -> None:
         self.name, self.contents = name, contents
@@ -31,29 +31,25 @@ class Study:
         self.arms: dict[str, ResolvedArm] = resolve(
             contents, lambda pool: self._pool(pool, self.confirm.seeds)
         )
-        """Every arm on every task, by names such as `set@wine`; those of the file where it lists no tasks."""
+        """Every arm on every task, by names such as `set@wine`, or `set` if the study lists no tasks."""
         self._refuse_shared_seeds()
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides what is measured, as JSON values.
 
-        It is the same however numbers are written. Keys that were added since ledgers were begun are left out
-        where they mean what was meant before.
+        It does not depend on how numbers are written. Keys that are newer than some ledgers (`tasks`,
+        `match`, `against`) are left out where they are empty, so that an old study keeps its identity.
         """
-        values = written(self.contents)
-        values["arms"] = {
-            name: {key: part for key, part in arm.items() if key != "match" or part}
-            for name, arm in values["arms"].items()
-        }
-        values["analysis"] = {
-            key: part for key, part in values["analysis"].items() if key != "against" or part
-        }
-        return {
-            key: _canonical(value)
-            for key, value in values.items()
-            if key not in OPERATION and (key != "tasks" or value)
-        }
+        values = {key: value for key, value in written(self.contents).items() if key not in OPERATION}
+        if not values["tasks"]:
+            del values["tasks"]
+        for arm in values["arms"].values():
+            if not arm["match"]:
+                del arm["match"]
+        if not values["analysis"]["against"]:
+            del values["analysis"]["against"]
+        return _canonical(values)
 
     @property
     def baselines(self) -> list[str]:
@@ -67,26 +63,26 @@ class Study:
 
     @property
     def tested(self) -> list[str]:
-        """The arms with a gain in the family, over whichever arm, task by task."""
+        """The arms of which the family has a gain, over the baseline or another arm, task by task."""
         return [name for name, arm in self.arms.items() if arm.tested]
 
     @property
     def comparisons(self) -> int:
-        """How many tests the correction is for."""
+        """The number of comparisons in the family."""
         return self.contents.comparisons
 
     @property
     def data(self) -> list[Data]:
-        """The data sets that its runs need, in an order that does not change."""
-        own = [arm for arm in self.arms.values() if not arm.repeats]
-        return sorted({self.run(end, "confirm", 0).task.data for arm in own for end in arm.ends}, key=str)
+        """The data sets that the study's runs need, in a fixed order."""
+        arms = [arm for arm in self.arms.values() if not arm.repeats]
+        return sorted({self.run(end, "confirm", 0).task.data for arm in arms for end in arm.ends}, key=str)
 
     def run(self, candidate: Candidate, phase: Phase, seed: int) -> RunSpec:
         """The run of a candidate with a seed in a phase."""
         return self.arms[candidate.arm].run(candidate.values, phase, seed)
 
     def _pool(self, name: str, size: int) -> list[int]:
-        """The seeds of a pool: the first n are the same however many there are."""
+        """The seeds of a pool. A larger pool begins with the same seeds."""
         included = self.confirm.include if name == "confirm" else []
         pool, taken = included[:size], set(self.confirm.include)
         for i in itertools.count():
@@ -99,7 +95,10 @@ class Study:
         raise AssertionError("there is always another seed")
 
     def _refuse_shared_seeds(self) -> None:
-        """Two pools share a seed in one study of a million: drawn seeds have 32 bits."""
+        """Reject a study with a seed in two pools.
+
+        Seeds are drawn with 32 bits, so that this happens to one study in a million.
+        """
         pools = {tuple(pool) for pool in (self.search_seeds, *(arm.seeds for arm in self.arms.values()))}
         if sum(map(len, pools)) > len(set[int]().union(*pools)):
             reason = "draws the same number for the search and the confirmation. Write another seed."
@@ -107,9 +106,11 @@ class Study:
 
 
 def _canonical(value: Any) -> Any:
-    """A JSON value with 40.0 written as 40: a study does not change with the way that a number is put down."""
+    """A JSON value with 40.0 as 40: both mean the same study."""
     if isinstance(value, dict):
         return {key: _canonical(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_canonical(part) for part in value]
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return int(value)
+    return value

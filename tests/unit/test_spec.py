@@ -89,7 +89,9 @@ def test_a_setting_tells_its_meaning_and_default_also_where_it_is_inherited() ->
     fixed = POLICIES["fixed"]
     assert list(settings_of(fixed)) == ["ratio", "survivors"]
     assert descriptions(fixed)["survivors"].startswith("Which positive activations survive: the largest, or")
-    assert descriptions(Task)["train_size"].startswith("Images to train on, drawn per seed; null trains on")
+    assert descriptions(Task)["train_size"].startswith(
+        "Number of images to train on, drawn per seed; null trains on"
+    )
     assert (default_of(fixed, "survivors"), default_of(fixed, "ratio")) == ("largest", MISSING)
 
 
