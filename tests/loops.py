@@ -72,7 +72,7 @@ def drive(study: Study, place: str | Path, said: list[str] | None = None, most: 
             plan.propose(due.arm, due.generation, ledger.record(study, due, propose(study, due)))
         if not (run := plan.queue.next(0.0)):
             break
-        last = work(Worker(job_of(ledger.runs_place, run.spec, keep_weights=run.phase == "confirm")))[-1]
+        last = work(Worker(job_of(ledger.runs_url, run.spec, keep_weights=run.phase == "confirm")))[-1]
         said += last.said
         if last.state == "ended":
             ledger.add(run.run_id, last.result)

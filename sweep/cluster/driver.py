@@ -245,7 +245,7 @@ class Driver:
         return Job(
             run_id=run.run_id,
             spec=run.spec.to_json(),
-            place=self.ledger.runs_place,
+            place=self.ledger.runs_url,
             data_dir=str(self.data_dir),
             device="cuda" if self.resources.gpus else "cpu",
             threads=self.resources.cpus,
