@@ -185,7 +185,7 @@ def _compared(
     searching = [half for half in halves if half.candidate is None]
     missing = [line for half in searching or halves for line in half.missing(places)]
     tested = None if missing else _tested(study, scores, arm.overlap)
-    # the two-way error needs a table of seeds by images: there is none where each seed has its own test images
+    # the two-way error needs a table of seeds by images, which seeds with test images of their own do not give
     correctness = None if missing or arm.overlap else _correctness(halves, both, ratio, correct)
     return Compared(
         arm=arm.name,
@@ -267,7 +267,7 @@ def _parameters(results: list[Result]) -> float | None:
 
 
 def _number(value: float | None) -> float | None:
-    """The value, None for NaN. An infinite end of an interval stays: no gain on that side can be rejected."""
+    """The value; None for NaN. An infinite end of an interval stays: the test rejects no gain there."""
     return None if value is None or math.isnan(value) else value
 
 

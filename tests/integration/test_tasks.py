@@ -103,7 +103,7 @@ def test_a_plan_takes_overlapping_splits_into_its_power(
         < power(10, 1.0, 0.05 / 6, "paired-t")
     )
     assert found.smallest_p == 0.0
-    assert "(resampled-t, Holm at 0.05)" in text
+    assert "(resampled-t test, Holm's correction at alpha 0.05)" in text
 
 
 def test_a_plan_that_would_find_next_to_nothing_says_so_and_how_many_seeds_would_do(
