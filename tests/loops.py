@@ -30,7 +30,7 @@ def study_of(**parts: Any) -> Study:
     return Study("small", Contents.read(short_values(**parts)))
 
 
-def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
+def job_of(runs_url: str, spec: RunSpec, **changes: Any) -> Job:
     """Return the job of an attempt at a run, on this machine's CPU."""
     plain: dict[str, Any] = {
         "data_dir": "data",
@@ -39,7 +39,7 @@ def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
         "commit_seconds": 0.0,
         "keep_weights": False,
     }
-    return Job(spec.run_id, spec.to_json(), place, **{**plain, **changes})
+    return Job(spec.run_id, spec.to_json(), runs_url, **{**plain, **changes})
 
 
 def work(worker: Worker) -> list[Any]:
@@ -73,7 +73,7 @@ def drive(study: Study, place: str | Path, said: list[str] | None = None, most: 
         if not (run := plan.queue.next(0.0)):
             break
         last = work(Worker(job_of(ledger.runs_url, run.spec, keep_weights=run.phase == "confirm")))[-1]
-        said += last.said
+        said += last.messages
         if last.state == "ended":
             ledger.add(run.run_id, last.result)
             plan.finish(run.run_id, last.result)

@@ -264,8 +264,8 @@ def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
     strictest = "At Holm's strictest step, a" if planned.comparisons > 1 else "The"
     yield (
         f"{strictest} comparison finds a true gain of 1 standard deviation with a chance of "
-        f"{planned.power_at_one_sd:.0%}, and a gain of {planned.detectable_sd:.2f} standard deviations with {POWER:.0%}. "
-        "The standard deviation is that of the differences within pairs."
+        f"{planned.power_at_one_sd:.0%}, and a gain of {planned.detectable_sd:.2f} standard deviations "
+        f"with {POWER:.0%}. The standard deviation is that of the differences within pairs."
     )
 
 

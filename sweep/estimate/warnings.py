@@ -35,8 +35,8 @@ def _task_warnings(study: Study) -> Iterator[str]:
     if 1 < tasks < needed:
         comparisons = f"{across} comparison{'s' if across > 1 else ''} across tasks"
         yield (
-            f"{tasks} tasks: a claim across tasks needs {needed}, because an exact signed-rank test over fewer "
-            f"rejects nothing after the correction for {comparisons}. "
+            f"{tasks} tasks: a claim across tasks needs {needed}, because an exact signed-rank test "
+            f"over fewer rejects nothing after the correction for {comparisons}. "
             "The comparisons on each task are tested all the same."
         )
 

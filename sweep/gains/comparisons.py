@@ -185,7 +185,7 @@ def _compared(
     searching = [half for half in halves if half.candidate is None]
     missing = [line for half in searching or halves for line in half.missing(places)]
     tested = None if missing else _tested(study, scores, arm.overlap)
-    # the two-way error needs a table of seeds by images, which seeds with test images of their own do not give
+    # the two-way error needs a table of seeds by images: every seed has to have the same test images
     correctness = None if missing or arm.overlap else _correctness(halves, both, ratio, correct)
     return Compared(
         arm=arm.name,
