@@ -61,10 +61,10 @@ def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
     return plan
 
 
-def drive(study: Study, place: str | Path, said: list[str] | None = None, most: int | None = None) -> Plan:
+def drive(study: Study, folder: str | Path, said: list[str] | None = None, most: int | None = None) -> Plan:
     """Play a sweep to its end, or until so many runs have finished. `said` gets what it says."""
     said = [] if said is None else said
-    ledger = Ledger(str(place), study.name, said.append)
+    ledger = Ledger(str(folder), study.name, said.append)
     plan = begin(study, ledger)
     done = 0
     while not plan.over and done != most:

@@ -124,16 +124,16 @@ class Cluster:
 
     def _ask_nodes(self, store: Store, question: tuple[Any, ...]) -> dict[str, dict[str, Any]]:
         """The preflight's answers by the name of each node that has room for a run."""
-        asked: dict[str, Any] = {}
+        answering: dict[str, Any] = {}
         for node in self._alive():
             if self._room(node):
                 there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 probe = ray.remote(preflight.probe).options(
                     num_cpus=0, num_gpus=min(self.resources.gpus, 1), scheduling_strategy=there
                 )
-                asked[self.name(node["NodeID"])] = probe.remote(*question)
+                answering[self.name(node["NodeID"])] = probe.remote(*question)
         answers: dict[str, dict[str, Any]] = {}
-        for name, answer in asked.items():
+        for name, answer in answering.items():
             try:
                 facts = answers[name] = cast("dict[str, Any]", ray.get(answer, timeout=ANSWER_SECONDS))
             except exceptions.RayError as error:

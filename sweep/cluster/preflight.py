@@ -1,4 +1,4 @@
-"""The questions that every node of a cluster answers before anything starts, and the check of the answers."""
+"""The questions that every node of a cluster answers before anything starts, and the check of answers."""
 
 from __future__ import annotations
 

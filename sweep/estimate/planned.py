@@ -91,7 +91,7 @@ class Planned:
         looks = accepted_looks(ledger, study)
         plan = Plan(study, ledger.results, ledger.proposals())
         runs_done = plan.finished.total()
-        whole = forecast(Plan(study, {}, {}), slots)
+        all_runs = forecast(Plan(study, {}, {}), slots)
         benchmarks = measured.read(measured.RESULTS) if study.resources.gpus else Results([], [])
         pace = pace_of(study, ledger, benchmarks, gpu, data_dir)
         rest = _rest(plan, slots, pace.seconds)
@@ -99,8 +99,8 @@ class Planned:
         strictest = Strictest.of(study, looks)
         return cls(
             study=study.name,
-            runs={arm: {phase: whole.runs[phase, arm] for phase in PHASES} for arm in study.arms},
-            epochs=whole.epochs,
+            runs={arm: {phase: all_runs.runs[phase, arm] for phase in PHASES} for arm in study.arms},
+            epochs=all_runs.epochs,
             runs_done=runs_done,
             runs_left=rest.runs.total(),
             slots=slots,
