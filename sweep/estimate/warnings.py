@@ -36,7 +36,7 @@ def _task_warnings(study: Study) -> Iterator[str]:
         comparisons = f"{across} comparison{'s' if across > 1 else ''} across tasks"
         yield (
             f"{tasks} tasks: a claim across tasks needs {needed}, because an exact signed-rank test "
-            f"over fewer rejects nothing after the correction for {comparisons}. "
+            f"over fewer tasks rejects nothing after the correction for {comparisons}. "
             "The comparisons on each task are tested all the same."
         )
 
@@ -102,7 +102,7 @@ def _ratio_warnings(specs: list[RunSpec]) -> Iterator[str]:
 
 
 def _named(study: Study, arms: list[str]) -> str:
-    """The names of arms in the file: `arms.set` where all tasks are listed, else `arms.set@wine`."""
+    """The arms by name: `arms.set` where all of its tasks are meant, else `arms.set@wine`."""
     bases = Counter(study.arms[arm].base for arm in arms)
     labels = [base if bases[base := study.arms[arm].base] == len(study.tasks) else arm for arm in arms]
     return ", ".join(f"arms.{label}" for label in dict.fromkeys(labels))
