@@ -30,7 +30,7 @@ def study_of(**parts: Any) -> Study:
     return Study("small", Contents.read(short_values(**parts)))
 
 
-def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
+def job_of(runs_url: str, spec: RunSpec, **changes: Any) -> Job:
     """Return the job of an attempt at a run, on this machine's CPU."""
     plain: dict[str, Any] = {
         "data_dir": "data",
@@ -39,7 +39,7 @@ def job_of(place: str, spec: RunSpec, **changes: Any) -> Job:
         "commit_seconds": 0.0,
         "keep_weights": False,
     }
-    return Job(spec.run_id, spec.to_json(), place, **{**plain, **changes})
+    return Job(spec.run_id, spec.to_json(), runs_url, **{**plain, **changes})
 
 
 def work(worker: Worker) -> list[Any]:
@@ -61,10 +61,10 @@ def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
     return plan
 
 
-def drive(study: Study, place: str | Path, said: list[str] | None = None, most: int | None = None) -> Plan:
+def drive(study: Study, folder: str | Path, said: list[str] | None = None, most: int | None = None) -> Plan:
     """Play a sweep to its end, or until so many runs have finished. `said` gets what it says."""
     said = [] if said is None else said
-    ledger = Ledger(str(place), study.name, said.append)
+    ledger = Ledger(str(folder), study.name, said.append)
     plan = begin(study, ledger)
     done = 0
     while not plan.over and done != most:
@@ -72,8 +72,8 @@ def drive(study: Study, place: str | Path, said: list[str] | None = None, most: 
             plan.propose(due.arm, due.generation, ledger.record(study, due, propose(study, due)))
         if not (run := plan.queue.next(0.0)):
             break
-        last = work(Worker(job_of(ledger.runs_place, run.spec, keep_weights=run.phase == "confirm")))[-1]
-        said += last.said
+        last = work(Worker(job_of(ledger.runs_url, run.spec, keep_weights=run.phase == "confirm")))[-1]
+        said += last.messages
         if last.state == "ended":
             ledger.add(run.run_id, last.result)
             plan.finish(run.run_id, last.result)

@@ -1,4 +1,7 @@
-"""The plan's work on a Ray cluster. Nothing else imports Ray, which takes a second: its modules are imported when needed."""
+"""The work of a plan on a Ray cluster.
+
+No other package imports Ray. Importing it takes a second, so these modules are imported only when needed.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import os
 
 
 def prepare(address: str | None) -> None:
-    """Set what Ray and Tune read from their environment; call it before either is imported.
+    """Set the environment variables that Ray and Tune read. Call it before either is imported.
 
-    `address` is that of a cluster, or None for one of our own.
+    `address` is the address of a cluster, or None for a cluster that this process starts.
     """
     os.environ |= {
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # its handler makes fit() return as if all were well
@@ -19,10 +22,8 @@ def prepare(address: str | None) -> None:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # what it will do by default; until then it warns
+    # Ray's future default, about which it warns until then
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not address:
-        os.environ.setdefault(
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
-        )  # a cluster of our own stays on loopback
+        # a cluster of our own listens on loopback only
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -1,6 +1,7 @@
-"""The plan's work on a Ray cluster. An attempt is in `worker`, the machines are in `nodes`.
+"""The driver: it hands the plan's work to Ray Tune, and tells the plan and the ledger what comes of it.
 
-Tune keeps the actors and their slots; everything else is the plan's. Decision 6 has what we had to learn about Tune.
+An attempt is in `worker`, the machines are in `nodes`. Tune keeps the actors and their slots; the plan
+decides everything else. Decision 6 lists what we had to learn about Tune.
 """
 
 from __future__ import annotations
@@ -34,34 +35,35 @@ from sweep.planning.proposer import propose
 from sweep.planning.work import Failure, Run
 
 TUNING, FINISHED = "sweep.cluster.tuning", "FINISHED"
-"""The module that imports Tune, and Tune's word for a searcher that has no more."""
+"""The module that imports Tune, and Tune's word for a searcher without further work."""
 ROUND = 2000
-"""Attempts after which Tune is begun anew: it never forgets one, and grows by 40 MB for every thousand."""
+"""The number of attempts after which Tune is started anew. It keeps every attempt, 40 MB for a thousand."""
 INDEX_SECONDS, SLOTS_SECONDS = 30.0, 2.0
-TELLING = ("damaged", "missing")
-"""First words of what a run says that the person at the sweep should know."""
+"""The times after which the index is written and the slots are counted again."""
+IMPORTANT = ("damaged", "missing")
+"""The first words of a run's messages that the person at the sweep should see."""
 PATIENCE_SECONDS = 15.0
-"""After a signal, how long runs may take to end their step; Tune itself waits up to ten seconds more."""
+"""The time after a signal in which runs may end their step; Tune itself waits up to ten seconds more."""
 
 
 @dataclass
 class Attempt:
-    """A try at a run, from its handing out until its process is ready for another."""
+    """A try at a run, from the moment it is handed out until its process is ready for another one."""
 
     run_id: str
     trial: Any = None
     """Tune's own object for it; None until Tune has begun it."""
     node: str = ""
     epochs: float = 0.0
-    """How many are done."""
+    """The epochs done."""
     ended: bool = False
-    """Whether the plan knows its end already."""
+    """Whether the plan knows already that it ended."""
     reason: str = ""
-    """Why it was ended from here."""
+    """Why the driver ended it; empty where it did not."""
 
 
 class Driver:
-    """Drives a plan to its end, or until it is told to stop."""
+    """The driver of a plan. It works until nothing is left to do, or until a signal stops it."""
 
     def __init__(
         self,
@@ -81,33 +83,38 @@ class Driver:
         self.error: Exception | None = None
         self._attempts: dict[str, Attempt] = {}
         """Attempts under way, by Tune's name for each."""
-        self._left: set[str] = set()
-        """Nodes that work is kept away from, or that were the last ones left."""
-        self._stop_at: float | None = None
+        self._bad_nodes: set[str] = set()
+        """Nodes on which attempts kept ending, whether they could be kept free of work or not."""
+        self._stopped_at: float | None = None
+        """When the first signal came."""
         self._begun = 0
-        self._counted = self._indexed = -math.inf
+        """The attempts handed out since Tune was started."""
+        self._counted_at = self._indexed_at = -math.inf
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (
-            _nothing,
-            (),
-        )  # Tune pickles what it is given, to restore itself from; nothing is ever restored from that
+        # Tune pickles this object so that it could restore itself, which never happens
+        return _nothing, ()
 
     def __deepcopy__(self, _: Any) -> Driver:
         return self
 
     def drive(self, address: str | None) -> None:
-        """Work until nothing is left to do, or a signal came (`received`); AbortSweep where it cannot go on."""
+        """Work until nothing is left to do, or until a signal comes (`received`).
+
+        Raises AbortSweep where the work cannot go on.
+        """
         self._listen()
-        Thread(target=import_module, args=[TUNING]).start()  # takes a second, while Ray starts
+        # this import takes a second, in which Ray can start
+        Thread(target=import_module, args=[TUNING]).start()
         early = (TUNING, *IMPORTS)
-        # what Ray prints of processes that died goes to stdout, which is ours for data; the plan tells of them
+        # Ray prints about processes that died on stdout, which is for our data; the plan reports them
         with (
             Path(os.devnull).open("w") as nowhere,
             redirect_stdout(nowhere),
             Cluster(address, self.resources, early) as self.cluster,
         ):
-            self._listen()  # again, should ray.init have taken one for itself
+            # once more, because ray.init may have set handlers of its own
+            self._listen()
             self.cluster.examine(self.ledger.store, self.plan.study.data, self.data_dir)
             while not self.plan.over and not self.stopping:
                 self._begun = 0
@@ -121,18 +128,18 @@ class Driver:
 
     @property
     def stopping(self) -> bool:
-        """Whether no more work is to be handed out."""
+        """Whether no more work may be handed out."""
         return bool(self.received or self.error or self.lease.lost.is_set())
 
     @property
     def epochs(self) -> dict[str, float]:
-        """Epochs done, by run that is under way."""
+        """The epochs done by each run that is under way."""
         return {attempt.run_id: attempt.epochs for attempt in self._attempts.values() if not attempt.ended}
 
-    # asked by Tune
+    # called by Tune
 
     def hand_out(self, trial: str) -> Job | str | None:
-        """The next attempt's job, None to wait, or FINISHED."""
+        """The job of the next attempt; None where Tune should wait, FINISHED where there is no more work."""
         if self.stopping or self._begun >= ROUND:
             return FINISHED
         study = self.plan.study
@@ -142,8 +149,9 @@ class Driver:
         if self.plan.over:
             return FINISHED
         now = time.monotonic()
-        if now - self._counted > SLOTS_SECONDS:  # Tune asks for nothing else while nothing is under way
-            self._counted, self.slots = now, self.cluster.slots(self.plan.queue.avoided)
+        # here, because Tune calls nothing else while no attempt is under way
+        if now - self._counted_at > SLOTS_SECONDS:
+            self._counted_at, self.slots = now, self.cluster.slots(self.plan.queue.avoided)
         if len(self._attempts) >= self.slots or not (run := self.plan.queue.next(now)):
             return None
         self._begun += 1
@@ -151,18 +159,18 @@ class Driver:
         return self._job(run)
 
     def begin(self, trial: Any) -> None:
-        """Tune has begun an attempt."""
+        """Note that Tune has begun an attempt."""
         if attempt := self._attempts.get(trial.trial_id):
             attempt.trial = trial
 
     def heard(self, trial: str, report: Report) -> None:
-        """Take what an attempt says of itself."""
+        """Take an attempt's report, and tell the plan and the ledger."""
         run_id, attempt = report.run_id, self._attempts.get(trial, Attempt(report.run_id))
         attempt.node = report.node
         self.plan.queue.progress(run_id, time.monotonic())
-        for line in report.said:
-            if line.startswith(TELLING) or " continues " in line:
-                self.say(f"run {run_id}: {line}")
+        for message in report.messages:
+            if message.startswith(IMPORTANT) or " continues " in message:
+                self.say(f"run {run_id}: {message}")
         match report:
             case Began():
                 pass
@@ -178,20 +186,21 @@ class Driver:
                 self._lose(attempt, failure, node, report.log, blame=report.blame)
 
     def lost(self, trial: str, reason: str) -> None:
-        """An attempt's process is gone."""
+        """Note that an attempt's process is gone."""
         attempt = self._attempts.pop(trial, None)
         if attempt and not attempt.ended:
             failure = Failure(attempt.reason or reason, self.cluster.name(attempt.node))
             self._lose(attempt, failure, attempt.node, [])
 
     def tend(self) -> None:
-        """Look after what needs it now and then; called several times a second."""
+        """Write the index, end overdue attempts, show progress. Tune calls it several times a second."""
         now = time.monotonic()
-        if now - self._indexed > INDEX_SECONDS:
-            self._indexed = now
+        if now - self._indexed_at > INDEX_SECONDS:
+            self._indexed_at = now
             self.ledger.write_index()
         self.lease.now = {"running": len(self.plan.queue.running), "slots": self.slots}
-        if self.plan.over and not self._attempts:  # who follows need not wait for Ray to end
+        if self.plan.over and not self._attempts:
+            # so that the next driver need not wait until Ray has ended
             self.lease.release()
         if overdue := set(self.plan.queue.overdue(now)):
             for attempt in self._attempts.values():
@@ -200,11 +209,14 @@ class Driver:
         self.show(self)
 
     def out_of_patience(self) -> bool:
-        """Whether runs under way were waited for long enough after a signal."""
-        return self._stop_at is not None and time.monotonic() - self._stop_at > PATIENCE_SECONDS
+        """Whether the time that runs have after a signal is over."""
+        return self._stopped_at is not None and time.monotonic() - self._stopped_at > PATIENCE_SECONDS
 
     def guarded(self, call: Callable[[], Any]) -> Any:
-        """Keep an exception from Tune, which would end everything without letting the runs keep anything."""
+        """Make a call for Tune and keep its exception in `error`.
+
+        Tune would end everything at an exception, before the runs could commit.
+        """
         try:
             return call()
         except Exception as error:
@@ -214,11 +226,10 @@ class Driver:
     # inside
 
     def _kill(self, attempt: Attempt, now: float) -> None:
-        """End a process that makes no progress; Tune then tells that it is gone."""
+        """End a process that makes no progress. Tune then calls `lost`."""
         attempt.reason = f"no progress for {self.resources.deadline:g} s; the process was ended."
-        self.plan.queue.progress(
-            attempt.run_id, now
-        )  # the next deadline starts here, should this not end it
+        # the next deadline starts here, in case the process does not end
+        self.plan.queue.progress(attempt.run_id, now)
         if attempt.trial and (actor := attempt.trial.temporary_state.ray_actor):
             ray.kill(actor, no_restart=True)
 
@@ -233,8 +244,8 @@ class Driver:
         if not again:
             self.ledger.fail(run_id, self.plan.queue.failed[run_id], log)
         avoided = self.plan.queue.avoided
-        if node in avoided and node not in self._left:
-            self._left.add(node)
+        if node in avoided and node not in self._bad_nodes:
+            self._bad_nodes.add(node)
             if self.cluster.keep_away(node, avoided):
                 name = self.cluster.name(node)
                 self.say(f"node {name}: attempts keep ending badly there; no more work goes to it.")
@@ -245,7 +256,7 @@ class Driver:
         return Job(
             run_id=run.run_id,
             spec=run.spec.to_json(),
-            place=self.ledger.runs_place,
+            runs_url=self.ledger.runs_url,
             data_dir=str(self.data_dir),
             device="cuda" if self.resources.gpus else "cpu",
             threads=self.resources.cpus,
@@ -260,16 +271,15 @@ class Driver:
     def _signal(self, number: int, _: FrameType | None) -> None:
         if self.received:
             os._exit(128 + number)
-        self.received, self._stop_at = signal.Signals(number), time.monotonic()
-        what_next = (
-            "no more runs are begun; those under way keep their last epoch. Once more to stop at once."
-        )
-        self.say(f"{self.received.name}: {what_next}")
+        self.received, self._stopped_at = signal.Signals(number), time.monotonic()
+        what_next = "no more runs are begun; those under way keep their last epoch."
+        self.say(f"{self.received.name}: {what_next} Once more to stop at once.")
 
     def _fit(self, *, shared: bool) -> None:
         from sweep.cluster import tuning
 
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is told by the plan
+        # the plan reports what goes wrong
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         cpus, gpus = self.resources.cpus, self.resources.gpus
         with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
             try:

@@ -1,4 +1,7 @@
-"""A Ray cluster as it is now: its nodes, the runs that fit on them, and whether each node can do the work. Knows nothing of Tune."""
+"""A Ray cluster as it is now: its nodes, the room for runs, and whether each node can do the work.
+
+It knows nothing of Tune.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,19 @@ from trainer.data import Data
 from trainer.store import Store
 
 LOCAL_OBJECTS = 100 * 2**20
-"""Bytes of the object store of a cluster of our own: nothing larger than a report is sent."""
+"""The bytes of the object store of a cluster of our own: nothing larger than a report is sent."""
 ANSWER_SECONDS = 120.0
+"""The time that a node has to answer the preflight."""
 IDLE_SECONDS = 30
-"""How long Ray's first processes wait for work. By default they end after a second in which Tune has reserved their room."""
+"""The time for which Ray's first processes wait for work. By default they end after one second, which passes
+while Tune reserves their room."""
 
 
 class Cluster:
-    """Connected from construction to exit. Without an address it is this machine's, and ends with this process.
+    """The connection to a Ray cluster, from construction to exit.
 
-    `early` names modules that the processes of a cluster of our own import before they are given work.
+    Without an address the cluster is started on this machine, and ends with this process. `early` names the
+    modules that the processes of such a cluster import before they are given work.
     """
 
     def __init__(self, address: str | None, resources: Resources, early: Sequence[str] = ()) -> None:
@@ -50,10 +56,8 @@ class Cluster:
             else:
                 _start_here(resources, early, quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise AbortSweep(
-                f"no Ray cluster at {address}: {reason}" if address else f"Ray does not start here: {reason}"
-            ) from error
+            what = f"no Ray cluster at {address}" if address else "Ray does not start here"
+            raise AbortSweep(f"{what}: {str(error).strip().splitlines()[0]}") from error
 
     def __enter__(self) -> Cluster:
         return self
@@ -70,69 +74,75 @@ class Cluster:
         return self._names.get(node, node[:8])
 
     def slots(self, avoided: set[str]) -> int:
-        """Runs that may be under way at once."""
+        """The number of runs that may be under way at the same time, without the avoided nodes."""
         room = sum(self._room(node) for node in self._alive() if node["NodeID"] not in avoided)
         return min(room, self.resources.workers or room)
 
     def keep_away(self, node: str, avoided: set[str]) -> bool:
-        """Take a node's room, so that no attempt finds any there. Whether that was done: the last node stays in use."""
+        """Occupy all room of a node, so that no attempt is placed there.
+
+        False, and nothing done, where no other node has room: the last node stays in use.
+        """
         alive = self._alive()
         if not any(self._room(other) for other in alive if other["NodeID"] not in avoided):
             return False
-        holding = NodeAffinitySchedulingStrategy(node, soft=False)
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
         blocker = ray.remote(_Blocker).options(  # type: ignore[attr-defined]
-            num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, scheduling_strategy=holding
+            num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, scheduling_strategy=there
         )
-        room = sum(self._room(it) for it in alive if it["NodeID"] == node)
+        room = sum(self._room(other) for other in alive if other["NodeID"] == node)
         self._blockers[node] = [blocker.remote() for _ in range(room)]
         return True
 
     def examine(self, store: Store, data: list[Data], data_dir: Path) -> None:
-        """Refuse, by name, nodes that could not do the work or would do it differently."""
+        """Raise AbortSweep, naming each node that cannot do the work or would do it differently."""
         if not self.slots(set()):
-            told = "; ".join(
-                f"{self.name(n['NodeID'])} has {_resource(n, 'CPU'):g} CPUs, {_resource(n, 'GPU'):g} GPUs"
-                for n in self._alive()
-            )
-            wanted = f"{self.resources.cpus} CPUs and {self.resources.gpus:g} GPUs"
-            raise AbortSweep(
-                f"No node has room for a run, which takes {wanted} (resources in the study): {told or 'there is none'}."
-            )
+            raise AbortSweep(self._no_room())
         note = f"preflight/{secrets.token_hex(4)}"
         store.write(note, b"")
         try:
             here = preflight.probe(store.where(), data, str(data_dir), 0.0, note)
             answers = {"this machine": here}
             if self.address:
-                answers = self._ask_nodes(
-                    store, (store.where(), data, str(data_dir), self.resources.gpus, note)
-                )
+                question = (store.where(), data, str(data_dir), self.resources.gpus, note)
+                answers = self._ask_nodes(store, question)
             if problems := preflight.compare(here, answers):
                 raise AbortSweep("\n".join(problems))
         finally:
             for name in store.names("preflight"):
                 store.delete(name)
 
+    def _no_room(self) -> str:
+        """The message that no node has room for a run, with what each node has."""
+        nodes = [
+            f"{self.name(node['NodeID'])} has {_resource(node, 'CPU'):g} CPUs, "
+            f"{_resource(node, 'GPU'):g} GPUs"
+            for node in self._alive()
+        ]
+        wanted = f"{self.resources.cpus} CPUs and {self.resources.gpus:g} GPUs (resources in the study)"
+        return f"No node has room for a run, which takes {wanted}: {'; '.join(nodes) or 'there is no node'}."
+
     def _ask_nodes(self, store: Store, question: tuple[Any, ...]) -> dict[str, dict[str, Any]]:
-        asked: dict[str, Any] = {}
+        """The preflight's answers by the name of each node that has room for a run."""
+        answering: dict[str, Any] = {}
         for node in self._alive():
             if self._room(node):
                 there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 probe = ray.remote(preflight.probe).options(
                     num_cpus=0, num_gpus=min(self.resources.gpus, 1), scheduling_strategy=there
                 )
-                asked[self.name(node["NodeID"])] = probe.remote(*question)
+                answering[self.name(node["NodeID"])] = probe.remote(*question)
         answers: dict[str, dict[str, Any]] = {}
-        for name, answer in asked.items():
+        for name, answer in answering.items():
             try:
                 facts = answers[name] = cast("dict[str, Any]", ray.get(answer, timeout=ANSWER_SECONDS))
             except exceptions.RayError as error:
-                raise AbortSweep(
-                    f"node {name} did not answer: {str(error).strip().splitlines()[0]}"
-                ) from error
+                reason = str(error).strip().splitlines()[0]
+                raise AbortSweep(f"node {name} did not answer: {reason}") from error
             if facts["answer"] and facts["answer"] not in store.names("preflight"):
                 facts["problems"].append(
-                    f"what it writes in {store.where()} is not seen by the driver: the store must be the same everywhere."
+                    f"the driver does not see the file that it wrote in {store.where()}: "
+                    "the store must be the same on every node."
                 )
         return answers
 
@@ -144,20 +154,23 @@ class Cluster:
         return nodes
 
     def _room(self, node: dict[str, Any]) -> int:
-        """Runs that fit on a node."""
+        """The number of runs that fit on a node."""
         share, gpus = self.resources.gpus, _resource(node, "GPU")
-        on_gpus = (
-            math.inf if not share else gpus // share if share >= 1 else gpus * math.floor(1 / share + 1e-9)
-        )
+        if not share:
+            on_gpus = math.inf
+        elif share >= 1:
+            on_gpus = gpus // share
+        else:
+            on_gpus = gpus * math.floor(1 / share + 1e-9)
         return int(min(_resource(node, "CPU") // self.resources.cpus, on_gpus))
 
 
 class _Blocker:
-    """Holds a slot."""
+    """An actor that does nothing and occupies a slot."""
 
 
 def _start_here(resources: Resources, early: Sequence[str], quiet: dict[str, Any]) -> None:
-    """Start a cluster of our own, without the services that nobody asks there; decision 15 has their cost."""
+    """Start a cluster of our own, without the services that it does not need; decision 15 has their cost."""
 
     def no_dashboard(node: Any, **_: Any) -> None:
         node._webui_url = ""
@@ -166,11 +179,11 @@ def _start_here(resources: Resources, early: Sequence[str], quiet: dict[str, Any
         setattr(Node, f"start_{service}", instead)
     # the dashboard's packages count as missing, so that its agent does without them as well
     sys.modules["ray.dashboard.optional_deps"] = None  # type: ignore[assignment]
-    # Ray begins one process for each core. They import early where every one of them may have a run.
-    most = resources.workers or math.inf
-    every = resources.cpus == 1 and not resources.gpus and most >= (os.cpu_count() or 1)
     system: dict[str, Any] = {"idle_worker_killing_time_threshold_ms": 1000 * IDLE_SECONDS}
-    system |= {"preload_python_modules": list(early)} if every else {}
+    # Ray starts one process for each core. They import early only where every one of them may have a run.
+    most = resources.workers or math.inf
+    if resources.cpus == 1 and not resources.gpus and most >= (os.cpu_count() or 1):
+        system["preload_python_modules"] = list(early)
     ray.init(
         address="local",
         include_dashboard=False,

@@ -1,4 +1,4 @@
-"""Can a node do the work? Each node answers the same questions before anything starts; what differs is refused by the node's name."""
+"""The questions that every node of a cluster answers before anything starts, and the check of answers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from trainer.data import Data, DataError, verify
 from trainer.store import StoreError, open_store
 
 CLOCK_SECONDS = 60.0
+"""The largest difference between a node's clock and the driver's."""
 SAME = ("code", "torch", "python")
+"""The answers that must be the driver's own on every node."""
 
 
-def probe(place: str, data: list[Data], data_dir: str, gpus: float, note: str) -> dict[str, Any]:
-    """What this process's node has. `note` is the name of a file in the store that must be there, and is answered with another."""
+def probe(store_url: str, data: list[Data], data_dir: str, gpus: float, note: str) -> dict[str, Any]:
+    """The answers of this process's node.
+
+    `note` is the name of a file that the driver wrote in the store. The node reads it and writes another
+    file, whose name is one of the answers.
+    """
     facts: dict[str, Any] = {
         "code": f"{code_hash()}-{code_hash(Path(sweep.__file__).parent)}",
         "torch": metadata.version("torch"),
@@ -28,48 +34,52 @@ def probe(place: str, data: list[Data], data_dir: str, gpus: float, note: str) -
         "problems": [],
     }
     try:
-        store = open_store(place)
+        store = open_store(store_url)
         store.read(note)
         store.write(f"{note}-{facts['clock']}", b"")
         facts["answer"] = f"{note}-{facts['clock']}"
     except FileNotFoundError:
         facts["problems"].append(
-            f"does not see the file that the driver wrote in {place}: the store must be the same on every node."
+            f"it does not see the file that the driver wrote in {store_url}: "
+            "the store must be the same on every node."
         )
     except StoreError as error:
         facts["problems"].append(str(error))
-    for it in data:
+    for dataset in data:
         try:
-            verify(it, Path(data_dir))
+            verify(dataset, Path(data_dir))
         except DataError as error:
             facts["problems"].append(str(error))
     if gpus:
         import torch
 
-        facts["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-        facts["problems"] += (
-            ["its torch sees no GPU."] if facts["device"] == "none" else site_problems("cuda")
-        )
+        if torch.cuda.is_available():
+            facts["device"] = torch.cuda.get_device_name(0)
+            facts["problems"] += site_problems("cuda")
+        else:
+            facts["device"] = "none"
+            facts["problems"].append("its torch sees no GPU.")
     return facts
 
 
 def site_problems(device: str) -> list[str]:
-    """Whether a device keeps the activations that the reference keeps: kernels are compiled on each node, where that may fail."""
+    """The reason why a device does not keep the activations that the reference keeps; empty where it does.
+
+    Each node compiles the kernels itself, which may fail.
+    """
     import torch
 
     from trainer import ops
     from trainer.ops import reference
 
-    drawn = (
-        torch.randn(4, 16, 8, 8, generator=torch.Generator().manual_seed(1)).mul(4).round()
-    )  # with ties to cut
+    # rounded, so that some activations are equal at the threshold
+    drawn = torch.randn(4, 16, 8, 8, generator=torch.Generator().manual_seed(1)).mul(4).round()
     for precision in (torch.float32, torch.bfloat16):
         x = drawn.to(precision).contiguous(memory_format=torch.channels_last)
         try:
             out = ops.relu_topk(x.to(device), 100).cpu()
-        except (
-            Exception
-        ) as error:  # no C compiler for Triton, a driver that is too old, a GPU that is broken
+        except Exception as error:
+            # there may be no C compiler for Triton, a driver that is too old, or a broken GPU
             first = (str(error).strip().splitlines() or ["no message"])[0]
             return [f"its GPU cannot run our kernels ({precision}): {type(error).__name__}: {first}"]
         if not torch.equal(out, reference.relu_topk(x, 100)):
@@ -80,7 +90,7 @@ def site_problems(device: str) -> list[str]:
 
 
 def compare(here: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[str]:
-    """What keeps nodes from doing the work that `here`, the driver's own answers, stands for."""
+    """The problems with the nodes' answers. `here` holds the driver's own answers."""
     problems: list[str] = []
     for name, facts in nodes.items():
         problems += [f"node {name}: {problem}" for problem in facts["problems"]]
@@ -95,7 +105,6 @@ def compare(here: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[str]
             )
     devices = {facts.get("device") for facts in nodes.values()} - {None, "none"}
     if len(devices) > 1:
-        problems.append(
-            f"the nodes have different GPUs ({', '.join(sorted(map(str, devices)))}): their numbers differ in the last bits."
-        )
+        listed = ", ".join(sorted(map(str, devices)))
+        problems.append(f"the nodes have different GPUs ({listed}): their numbers differ in the last bits.")
     return problems

@@ -1,4 +1,4 @@
-"""What an attempt says of itself, every few seconds, on its way from the actor to the driver."""
+"""The reports that an attempt sends every few seconds, from its actor to the driver."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from sweep.planning.work import Result
 
 @dataclass(frozen=True, kw_only=True)
 class Began:
-    """The attempt is here and has not trained yet."""
+    """The report that an attempt has begun and has not trained yet."""
 
     state: ClassVar[str] = "began"
     run_id: str
-    said: list[str]
-    """Lines for the person at the sweep."""
+    messages: list[str]
+    """The attempt's messages since the last report, for the person at the sweep."""
     node: str = ""
-    """The id of the node that it runs on; the actor fills it in."""
+    """The id of the node on which it runs; the actor fills it in."""
     pid: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The attempt is under way."""
+    """The report that an attempt is under way."""
 
     state: ClassVar[str] = "training"
     run_id: str
-    said: list[str]
+    messages: list[str]
     node: str = ""
     epochs: float
-    """How many are done, with the share of the one under way."""
+    """The epochs done, with the share of the one under way."""
     loss: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The run has its outcome."""
+    """The report that the run has its outcome."""
 
     state: ClassVar[str] = "ended"
     run_id: str
-    said: list[str]
+    messages: list[str]
     node: str = ""
     result: Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The attempt cannot go on."""
+    """The report that the attempt cannot go on."""
 
     state: ClassVar[str] = "failed"
     run_id: str
-    said: list[str]
+    messages: list[str]
     node: str = ""
     reason: str
     log: list[str]
@@ -70,7 +70,7 @@ KINDS: dict[str, type[Report]] = {kind.state: kind for kind in (Began, Training,
 
 
 def to_json(report: Report, node: str) -> str:
-    """A report from a node as text, which is what Tune passes on unchanged."""
+    """A report from a node as text, which Tune passes on unchanged."""
     return json.dumps({"state": report.state, **asdict(replace(report, node=node))})
 
 

@@ -1,4 +1,4 @@
-"""What Tune is given: an actor's hands, and whom to ask, tell and stop by. Nothing is decided here."""
+"""The actor, searcher, callback and stopper that Ray Tune is given. They decide nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sweep.cluster.worker import Job, Worker
 
 
 class Driver(Protocol):
-    """Whoever decides: asked for attempts, and told what comes of them."""
+    """The one who decides, as Tune's classes see it: it hands out attempts and hears what comes of them."""
 
     error: Exception | None
 
@@ -37,7 +37,10 @@ class Driver(Protocol):
 
 
 class _Attempt(tune.Trainable):
-    """An actor's hands. Setting up and resetting only remember; all that can fail is in `step`, which reports it."""
+    """The actor that works on attempts, one after the other.
+
+    Setting up and resetting only store the job. All that can fail is in `step`, which reports it.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         self.worker, self.failed = Worker(Job(**config["job"])), False
@@ -48,9 +51,8 @@ class _Attempt(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self.failed:
-            os._exit(
-                1
-            )  # a process in which an attempt failed is not used again: nobody knows what state it is in
+            # a process in which an attempt failed is not used again: its state is unknown
+            os._exit(1)
         report = self.worker.step()
         self.failed = isinstance(report, Failed)
         text = to_json(report, ray.get_runtime_context().get_node_id())
@@ -61,14 +63,15 @@ class _Attempt(tune.Trainable):
 
 
 class Asking(Searcher):
-    """Tune asks for the next attempt."""
+    """The searcher, which Tune asks for the next attempt."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()
         self.driver = driver
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        return True  # the slots are counted by the driver, which sees nodes come and go
+        # the driver counts the slots, because it sees nodes come and go
+        return True
 
     def suggest(self, trial_id: str) -> Any:
         job = self.driver.guarded(lambda: self.driver.hand_out(trial_id))
@@ -81,7 +84,7 @@ class Asking(Searcher):
 
 
 class Hearing(tune.Callback):
-    """Tune tells what happens to attempts."""
+    """The callback, which Tune tells what happens to attempts."""
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
@@ -102,7 +105,11 @@ class Hearing(tune.Callback):
 
 
 class Stopping(tune.Stopper):
-    """Ends each attempt at its next report, which lets it keep its last epoch; all of them at once when that takes too long."""
+    """The stopper, which ends attempts after a signal.
+
+    Each attempt ends at its next report, so that it commits its last epoch. All of them end at once when
+    that takes too long.
+    """
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
@@ -115,14 +122,14 @@ class Stopping(tune.Stopper):
 
 
 def fit(driver: Driver, name: str, folder: str, *, cpus: int, gpus: float, shared: bool) -> None:
-    """Let Tune carry the driver's attempts until there are no more. Nobody reads what Tune writes to `folder`.
+    """Let Tune run the driver's attempts until there are no more. Nobody reads what Tune writes to `folder`.
 
-    An attempt takes `cpus` and `gpus`; `shared` says that the cluster is not this process's own.
+    An attempt takes `cpus` and `gpus`. `shared` says that this process did not start the cluster.
     """
     mend_tune()
     if not shared:
-        # Tune asks for variables in its actors' processes. On this machine they have them already, and without that
-        # request Ray takes the processes that it began at its start.
+        # Tune asks for environment variables in its actors' processes. On this machine they have them
+        # already, and without that request Ray uses the processes that it started first.
         class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
     tune.Tuner(
         tune.with_resources(_Attempt, {"cpu": cpus, "gpu": gpus}),
@@ -147,9 +154,10 @@ def fit(driver: Driver, name: str, folder: str, *, cpus: int, gpus: float, share
 
 
 def mend_tune() -> None:
-    """Give a free process to the attempt that has none, and not to one whose own process is starting.
+    """Make Tune give a free process to an attempt without one, not to one whose process is starting.
 
-    Tune throws the starting one away, each time: of runs shorter than a process's start one is under way at a time.
+    Tune would throw the starting process away each time. With runs shorter than a process's start, only one
+    run would then be under way at a time.
     """
     controller: Any = TuneController
     reuse: Callable[[Any, Any], bool] = controller._maybe_reuse_cached_actor
@@ -165,12 +173,12 @@ def mend_tune() -> None:
 
 
 def name_of(trial: Any) -> str:
-    """An attempt's name, and its folder's: nothing of its configuration, which is long."""
+    """The name of an attempt and of its folder, without the attempt's configuration, which is long."""
     return trial.trial_id
 
 
 def _reason(trial: Any) -> str:
-    """Why a process is gone, as far as Ray can tell."""
+    """The reason why a process is gone, as far as Ray can tell."""
     text = ""
     with suppress(OSError):
         text = Path(trial.local_path, "error.txt").read_text()

@@ -1,4 +1,7 @@
-"""One attempt at a run, worked on for a few seconds at a time. It reports in plain values and never raises; knows no cluster."""
+"""One attempt at a run, in steps of a few seconds. It reports plain values and never raises.
+
+It knows nothing of the cluster that it runs on.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,22 @@ from trainer.spec import RunSpec
 from trainer.store import StoreError, open_store
 
 STEP_SECONDS = 2.0
-"""From one report to the next."""
+"""The time from one report to the next."""
 LOG_LINES = 20
-"""Of a failed attempt's log, in its report."""
+"""The number of lines of a failed attempt's log in its report."""
 IMPORTS = ("trainer.attempt", "trainer.engine", "trainer.training")
-"""What an attempt imports when it begins; torch, which takes seconds, is behind them."""
+"""The modules that an attempt imports when it begins. They import torch, which takes seconds."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is given."""
+    """The work that a worker is given, in plain values."""
 
     run_id: str
     spec: str
-    place: str
+    """The run's spec as JSON."""
+    runs_url: str
+    """The folder or URL of all run folders."""
     data_dir: str
     device: str
     threads: int
@@ -41,23 +46,23 @@ class Job:
 
 
 _placed: dict[tuple[Data, str], Any] = {}
-"""Data that this process has on its device; loaded once, for all its runs."""
+"""The data that this process has on a device, loaded once for all its runs."""
 
 
 class Worker:
-    """Works on one attempt. Call `step` until its report says that the attempt ended."""
+    """The work on one attempt. Call `step` until its report says that the attempt ended or failed."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.attempt: Any = None
-        self._said: list[str] = []
+        self._messages: list[str] = []
         self._work: Iterator[Report] | None = None
 
     def step(self) -> Report:
-        """Work for a while. The first report comes at once and says where this process is."""
+        """Work for some seconds and report. The first report comes at once, before any work."""
         if self._work is None:
             self._work = self._train()
-            return Began(run_id=self.job.run_id, said=self._lines(), pid=os.getpid())
+            return Began(run_id=self.job.run_id, messages=self._new_messages(), pid=os.getpid())
         try:
             return next(self._work)
         except (DataError, StoreError) as error:
@@ -66,14 +71,15 @@ class Worker:
             return self._failed(str(error), damaged=True)
         except Superseded as error:
             return self._failed(str(error), blame=False)
-        except BaseException as error:  # the sweep hears of it from here, and not from a process that fell
+        except BaseException as error:
+            # a report gives the sweep the reason, which a process that ends does not
             reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
             return self._failed(reason, trace=traceback.format_exc().rstrip())
 
     def stop(self) -> None:
-        """Keep the last whole epoch: the cluster takes the worker away before the attempt has ended."""
+        """Commit the last whole epoch, because the cluster ends the worker before the attempt has ended."""
         if self.attempt and not self.attempt.outcome:
-            # nobody listens any more; the next attempt goes on from what is kept
+            # nobody would hear of an error any more, and the next attempt goes on from the last commit
             with suppress(StoreError, Superseded):
                 self.attempt.commit()
                 self.attempt.say("stopped; what was trained is kept")
@@ -96,10 +102,10 @@ class Worker:
             return OneRun(spec, device=device, images=_placed[data, job.data_dir])
 
         attempt = self.attempt = Attempt(
-            open_store(job.place),
+            open_store(job.runs_url),
             spec,
             train,
-            show=self._said.append,
+            show=self._messages.append,
             commit_seconds=job.commit_seconds,
             keep_weights=job.keep_weights,
         )
@@ -111,12 +117,15 @@ class Worker:
                 reported = time.monotonic()
                 done = len(attempt.training.rows) + attempt.training.batch / attempt.training.batches
                 loss = row.train_loss if row else None
-                yield Training(run_id=job.run_id, said=self._lines(), epochs=done, loss=loss)
+                messages = self._new_messages()
+                yield Training(run_id=job.run_id, messages=messages, epochs=done, loss=loss)
         assert attempt.outcome is not None
         if hasattr(attempt, "training"):
-            # The attempt and its folder refer to each other. The next run would have to collect garbage to get the engine.
+            # The attempt and its folder refer to each other. So without this line the next run would get the
+            # engine only after garbage collection.
             del attempt.training
-        yield Ended(run_id=job.run_id, said=self._lines(), result=result_of(attempt.folder, attempt.outcome))
+        messages = self._new_messages()
+        yield Ended(run_id=job.run_id, messages=messages, result=result_of(attempt.folder, attempt.outcome))
 
     def _failed(
         self,
@@ -127,7 +136,7 @@ class Worker:
         machine: bool = False,
         blame: bool = True,
     ) -> Failed:
-        log = self.attempt.log if self.attempt else self._said
+        log = self.attempt.log if self.attempt else self._messages
         log += [trace] if trace else []
         if self.attempt and not self.attempt.outcome:
             with suppress(StoreError):
@@ -135,7 +144,7 @@ class Worker:
         tail = "\n".join(log).splitlines()[-LOG_LINES:]
         return Failed(
             run_id=self.job.run_id,
-            said=self._lines(),
+            messages=self._new_messages(),
             reason=reason,
             log=tail,
             damaged=damaged,
@@ -143,8 +152,8 @@ class Worker:
             blame=blame,
         )
 
-    def _lines(self) -> list[str]:
-        """What was said since the last report."""
-        lines = list(self._said)
-        self._said.clear()
-        return lines
+    def _new_messages(self) -> list[str]:
+        """The messages since the last report."""
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages

@@ -1,1 +1,1 @@
-"""What a study will cost, before it runs."""
+"""The cost of a study before it runs: runs, hours, what its comparisons can detect, and warnings."""

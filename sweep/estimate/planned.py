@@ -1,4 +1,4 @@
-"""What a study would do, before it does it: counts, hours, power and warnings."""
+"""The plan of a study: what it would do and cost, what it could detect, and warnings. It changes nothing."""
 
 from __future__ import annotations
 
@@ -19,130 +19,171 @@ from sweep.format import duration
 from sweep.gains.seeds import first_place, refuse_what_cannot_reject, seeds_with
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import looks_at
-from sweep.planning.forecast import forecast
+from sweep.planning.forecast import Played, forecast
 from sweep.planning.plan import Plan
-from sweep.planning.work import Look
+from sweep.planning.work import Look, Run
 from sweep.statistics import minimum_detectable_gain, power, smallest_p_value
 from sweep.study import ResolvedArm, Study
 from sweep.study.arms import Phase
 from trainer.spec import RunSpec
 
-POWER = 0.8
-HOPELESS, EVEN = 0.1, 0.5
-"""Chances to find a gain of one standard deviation: under the first it is warned, and told with how many seeds it is the second."""
-SD = "the standard deviation of the differences within pairs"
-MOST_SEEDS = 200
-"""That are tried to find that number."""
 PHASES: tuple[Phase, ...] = ("search", "confirm")
+POWER = 0.8
+"""The chance with which a detectable gain is found."""
+HOPELESS, EVEN = 0.1, 0.5
+"""Chances to find a gain of one standard deviation. A plan below the first gets a warning, which names the
+number of seeds that reach the second."""
+MOST_SEEDS = 200
+"""The largest number of pairs that is tried for that warning."""
 WORTH_SAYING = 0.95
-"""The share of the planned GPU-hours under which another packing of the runs is told."""
+"""Another packing of the runs is shown where it takes less than this share of the planned GPU-hours."""
 FIXED_SECONDS, RUN_SECONDS = 9.0, 0.3
-"""What a sweep takes beside its runs, for its start and its end on one machine, and a run beside its epochs: to be
-set up, evaluated, committed, and followed by the next. `benchmarks.sweep` measures the first; decision 15 says how
-rough the second is."""
+"""The time beside the training. A sweep takes the first for its start and its end on one machine. A run
+takes the second to be set up, evaluated, committed, and followed by the next. `benchmarks.sweep` measures
+the first; decision 15 says how rough the second is."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Counts are of the whole study; `runs_left` is what `run` would still do."""
+    """The figures of a plan. Counts are of the whole study; `runs_left` is what `run` would still do."""
 
     study: str
     runs: dict[str, dict[str, int]]
-    """By arm and phase."""
+    """The number of runs, by arm and phase."""
     epochs: int
     runs_done: int
     runs_left: int
     slots: int
     utilisation: float
+    """The share of the slots' time in which they train."""
     seconds_per_epoch: float | None
     seconds_from: str
+    """How the pace is known, or what to do where it is not, for people."""
     seconds_left: float | None
-    """Wall time on these slots, the start and the end of the sweep included."""
+    """The wall time on these slots, with the start and the end of the sweep."""
     gpu_hours_left: float | None
-    """None where a run takes no GPU, or where there is nothing to tell by."""
+    """None where a run takes no GPU, or where the pace is unknown."""
     assumed: str
-    """What the times take for granted beyond the measurement, for people."""
+    """The assumptions about time beyond the measurement, for people."""
     faster: list[str]
-    """Packings of the runs that were measured to take fewer GPU-hours than the study's own, for people."""
+    """The packings of runs that were measured to take fewer GPU-hours than the study's own, for people."""
     pairs: int
-    """That are tested: after a look, those of the seeds that were added since."""
+    """The number of tested pairs. After a look these are the seeds that were added since."""
     comparisons: int
     smallest_p: float
     detectable_sd: float
-    """The gain that one comparison finds with 80 % power, in standard deviations of the pair differences, at the strictest step of Holm;
-    where splits are drawn anew, on the task on which they overlap most."""
+    """The gain that one comparison finds with 80 % power at the strictest step of Holm, in standard
+    deviations of the pair differences. With `resample` it is for the task with the most overlap."""
     power_at_one_sd: float
     """The chance that this comparison finds a gain of one such standard deviation."""
     warnings: list[str]
 
     @classmethod
     def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path, gpu: str | None = None) -> Planned:
-        """Reads the ledger, if there is one. Where it holds no run to measure by, a results file tells (of `gpu`, or of the GPU here), or
-        else a few seconds of training here."""
+        """Plan a study on so many slots, going on from its ledger where there is one.
+
+        The time is estimated from the ledger's runs. Without any it comes from a results file of `gpu`, or
+        of the GPU here, or else from a few seconds of training here.
+        """
         grown = ledger.check(study, extend=True)
         ledger.load(keep=False)
         looks = looks_at(ledger, study)
         refuse_what_cannot_reject(study, looks)
-        whole = forecast(Plan(study, {}, {}), slots)
         plan = Plan(study, ledger.results, ledger.proposals())
-        done = plan.finished.total()
-        gpus = study.resources.gpus
-        held = max(gpus, 1 / study.resources.sharing)  # where `gpus` is 0.75 nobody has the rest of it
-        benchmarks = measured.read(measured.RESULTS) if gpus else Results([], [])
+        runs_done = plan.finished.total()
+        all_runs = forecast(Plan(study, {}, {}), slots)
+        benchmarks = measured.read(measured.RESULTS) if study.resources.gpus else Results([], [])
         pace = pace_of(study, ledger, benchmarks, gpu, data_dir)
-        per_epoch = pace.seconds
-        rest = forecast(
-            plan, slots, lambda run: run_seconds(run.spec, per_epoch) if per_epoch else run.spec.task.epochs
-        )
-        hours = rest.epochs * per_epoch * held / 3600 if per_epoch and gpus else None
-        runs: dict[str, dict[str, int]] = {
-            arm: {"search": whole.runs["search", arm], "confirm": whole.runs["confirm", arm]}
-            for arm in study.arms
-        }
-        pairs = min(study.confirm.seeds - first_place(study, arm, looks.seen) for arm in study.tested)
-        comparisons, alpha, test = study.comparisons, study.analysis.alpha, study.analysis.test
-        overlap = max(study.arms[arm].overlap for arm in study.tested)
-        one_sd = power(pairs, 1.0, alpha / comparisons, test, overlap)
+        rest = _rest(plan, slots, pace.seconds)
+        gpu_hours = _gpu_hours(study, rest, pace.seconds)
+        strictest = Strictest.of(study, looks.seen)
         return cls(
             study=study.name,
-            runs={arm: dict(counts) for arm, counts in runs.items()},
-            epochs=whole.epochs,
-            runs_done=done,
+            runs={arm: {phase: all_runs.runs[phase, arm] for phase in PHASES} for arm in study.arms},
+            epochs=all_runs.epochs,
+            runs_done=runs_done,
             runs_left=rest.runs.total(),
             slots=slots,
             utilisation=rest.utilisation,
-            seconds_per_epoch=per_epoch,
+            seconds_per_epoch=pace.seconds,
             seconds_from=pace.source,
-            seconds_left=rest.makespan + (FIXED_SECONDS if rest.makespan else 0) if per_epoch else None,
-            gpu_hours_left=hours,
+            seconds_left=_seconds_left(rest, pace.seconds),
+            gpu_hours_left=gpu_hours,
             assumed=pace.assumed,
-            faster=list(_faster(hours, pace, rest.epochs)),
-            pairs=pairs,
-            comparisons=comparisons,
-            smallest_p=smallest_p_value(pairs) if test == "sign-flip" else 0.0,
-            detectable_sd=minimum_detectable_gain(
-                pairs, math.sqrt(1 + pairs * overlap), alpha=alpha / comparisons, power=POWER
-            ),
-            power_at_one_sd=one_sd,
+            faster=list(_faster(gpu_hours, pace, rest.epochs)),
+            pairs=strictest.pairs,
+            comparisons=study.comparisons,
+            smallest_p=smallest_p_value(strictest.pairs) if study.analysis.test == "sign-flip" else 0.0,
+            detectable_sd=strictest.detectable_sd,
+            power_at_one_sd=strictest.power_at_one_sd,
             warnings=[
-                *_growth(grown, study.confirm.seeds - pairs),
-                *_hopeless(study, pairs, one_sd, overlap, looks.if_more),
+                *_growth(grown, study.confirm.seeds - strictest.pairs),
+                *_hopeless(study, strictest, looks.if_more),
                 *warnings(study),
                 *benchmarks.damaged,
             ],
         )
 
 
+@dataclass(frozen=True)
+class Strictest:
+    """The comparison with the fewest tested pairs and the most overlap, at the strictest step of Holm."""
+
+    pairs: int
+    overlap: float
+    detectable_sd: float
+    """The gain that it finds with 80 % power, in standard deviations of the differences within pairs."""
+    power_at_one_sd: float
+
+    @classmethod
+    def of(cls, study: Study, looks: list[Look]) -> Strictest:
+        pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.tested)
+        overlap = max(study.arms[arm].overlap for arm in study.tested)
+        alpha = study.analysis.alpha / study.comparisons
+        # overlapping splits make the mean vary as much as pairs with this deviation would
+        deviation = math.sqrt(1 + pairs * overlap)
+        detectable_sd = minimum_detectable_gain(pairs, deviation, alpha=alpha, power=POWER)
+        return cls(pairs, overlap, detectable_sd, power(pairs, 1.0, alpha, study.analysis.test, overlap))
+
+
 def run_seconds(spec: RunSpec, per_epoch: float) -> float:
-    """How long a run keeps its slot."""
+    """The time for which a run keeps its slot."""
     return spec.task.epochs * per_epoch + RUN_SECONDS
 
 
+def _rest(plan: Plan, slots: int, per_epoch: float | None) -> Played:
+    """The plan played to its end: in seconds where the pace is known, in epochs elsewhere."""
+
+    def time(run: Run) -> float:
+        return run_seconds(run.spec, per_epoch) if per_epoch else run.spec.task.epochs
+
+    return forecast(plan, slots, time)
+
+
+def _seconds_left(rest: Played, per_epoch: float | None) -> float | None:
+    if not per_epoch:
+        return None
+    return rest.makespan + (FIXED_SECONDS if rest.makespan else 0)
+
+
+def _gpu_hours(study: Study, rest: Played, per_epoch: float | None) -> float | None:
+    """The GPU time of the runs that are left; None where they take no GPU or their pace is unknown."""
+    if not per_epoch or not study.resources.gpus:
+        return None
+    # a run with `gpus: 0.75` holds a whole GPU, because no other run fits beside it
+    held = max(study.resources.gpus, 1 / study.resources.sharing)
+    return rest.epochs * per_epoch * held / 3600
+
+
 def _growth(grown: list[str], seen: int) -> Iterator[str]:
+    """The warnings about a study that grew, and about its first `seen` seeds, which a look has seen."""
     if grown:
         yield f"the study grew since it was begun ({'; '.join(grown)}); `run --extend` accepts that."
     if seen:
-        yield f"the first {seen} seeds have been seen: only those after them are tested. What they said stays in the report."
+        yield (
+            f"gains over the first {seen} seeds have been seen: only the seeds after them are tested. "
+            "The report still shows what the first ones said."
+        )
 
 
 def _faster(hours: float | None, pace: Pace, epochs: int) -> Iterator[str]:
@@ -152,73 +193,100 @@ def _faster(hours: float | None, pace: Pace, epochs: int) -> Iterator[str]:
             yield f"{how}: about {_rounded(others)} GPU-hours"
 
 
-def _hopeless(study: Study, pairs: int, one_sd: float, overlap: float, if_more: list[Look]) -> Iterator[str]:
-    """A plan whose comparisons will find next to nothing, and how many seeds would do, where some number does."""
-    if one_sd >= HOPELESS:
+def _hopeless(study: Study, strictest: Strictest, if_more: list[Look]) -> Iterator[str]:
+    """The warning that the comparisons will find next to nothing, with a number of seeds that would do.
+
+    `if_more` are the looks that there would be with more seeds.
+    """
+    if strictest.power_at_one_sd >= HOPELESS:
         return
-    alpha, test = study.analysis.alpha / study.comparisons, study.analysis.test
-    enough = next(
-        (
-            more
-            for more in range(pairs + 1, MOST_SEEDS + 1)
-            if power(more, 1.0, alpha, test, overlap) >= EVEN
-        ),
-        None,
-    )
-    advice = ""
-    if enough is not None:
-        seeds = seeds_with(study, if_more, lambda arm: enough if arm in study.tested else 0)
-        advice = f" Write confirm.seeds: {seeds} for a chance of {EVEN:.0%}."
+    comparisons = "comparison" if study.comparisons == 1 else "comparisons"
     yield (
-        f"the comparison will find next to nothing: {pairs} pairs find a true gain of one SD ({SD}) with a chance of {one_sd:.0%}.{advice}"
+        f"the {comparisons} will find next to nothing: with {strictest.pairs} pairs, a true gain of one "
+        "standard deviation of the differences within pairs is found with a chance of "
+        f"{strictest.power_at_one_sd:.0%}.{_more_seeds(study, strictest, if_more)}"
     )
+
+
+def _more_seeds(study: Study, strictest: Strictest, if_more: list[Look]) -> str:
+    """The advice how many seeds to write; empty where no number of pairs up to MOST_SEEDS would do."""
+    alpha, test, overlap = study.analysis.alpha / study.comparisons, study.analysis.test, strictest.overlap
+    for pairs in range(strictest.pairs + 1, MOST_SEEDS + 1):
+        if power(pairs, 1.0, alpha, test, overlap) >= EVEN:
+            seeds = seeds_with(study, if_more, lambda arm, pairs=pairs: pairs if arm in study.tested else 0)
+            return f" Write confirm.seeds: {seeds} for a chance of {EVEN:.0%}."
+    return ""
 
 
 def shown_plan(study: Study, planned: Planned) -> RenderableType:
-    """For people."""
+    """The plan for people: a table of the arms, lines about the study, and warnings."""
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for name in ("arm", "searched", "search runs", "confirm runs"):
         table.add_column(name, justify="left" if name in ("arm", "searched") else "right")
     for arm, runs in planned.runs.items():
-        shown = arm + (" (baseline)" if arm in study.baselines else "")
-        table.add_row(shown, _filled_in(study.arms[arm]), str(runs["search"] or "-"), str(runs["confirm"]))
-    total = planned.runs_done + planned.runs_left
-    share = study.resources.gpus
-    gpus = f" on {math.ceil(planned.slots / study.resources.sharing * max(share, 1))} GPUs" if share else ""
-    hours = (
-        f"; about {_rounded(planned.gpu_hours_left)} GPU-hours" if planned.gpu_hours_left is not None else ""
-    )
-    lines = [
-        f"{total} runs, {planned.epochs:,} epochs; {planned.runs_done} runs are done.",
-        f"{planned.slots} at once{gpus}, {planned.utilisation:.0%} busy; time: {duration(planned.seconds_left)}{hours} "
-        f"({planned.seconds_from}).",
-        *([f"Assumed: {planned.assumed}."] if planned.assumed else []),
-        *(f"Faster by the same measurement: {line}." for line in planned.faster),
-        f"{planned.comparisons} comparisons of {planned.pairs} pairs ({study.analysis.test}, Holm at {study.analysis.alpha:g}), at r = "
-        + " and ".join(f"{ratio:g}" for ratio in study.analysis.endpoints)
-        + ".",
-        f"A true gain of {planned.detectable_sd:.2f} SD is found with a chance of {POWER:.0%}, one of 1 SD with "
-        f"{planned.power_at_one_sd:.0%}. (SD: {SD}. Counted for the comparison that Holm holds to the strictest level.)",
-    ]
-    parts: list[RenderableType] = [table, *map(Text, lines)]
+        label = f"{arm} (baseline)" if arm in study.baselines else arm
+        table.add_row(label, _filled_in(study.arms[arm]), str(runs["search"] or "-"), str(runs["confirm"]))
+    parts: list[RenderableType] = [table]
+    parts += [Text(line) for line in (*_work_lines(study, planned), *_test_lines(study, planned))]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]
     return Group(*parts)
 
 
+def _work_lines(study: Study, planned: Planned) -> Iterator[str]:
+    """The lines about runs, slots and time."""
+    runs = _counted(planned.runs_done + planned.runs_left, "run")
+    yield f"{runs}, {_counted(planned.epochs, 'epoch')}. Done so far: {_counted(planned.runs_done, 'run')}."
+    gpus = ""
+    if share := study.resources.gpus:
+        number = math.ceil(planned.slots / study.resources.sharing * max(share, 1))
+        gpus = f" on {_counted(number, 'GPU')}"
+    slots = "this slot is" if planned.slots == 1 else "these slots are"
+    at_a_time = f"{_counted(planned.slots, 'run')} at a time{gpus}"
+    yield f"{at_a_time}; {slots} in use {planned.utilisation:.0%} of the time."
+    hours = ""
+    if planned.gpu_hours_left is not None:
+        hours = f"; about {_rounded(planned.gpu_hours_left)} GPU-hours"
+    yield f"Time left: {duration(planned.seconds_left)}{hours} ({planned.seconds_from})."
+    if planned.assumed:
+        yield f"Assumed: {planned.assumed}."
+    for line in planned.faster:
+        yield f"Faster by the same measurement: {line}."
+
+
+def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
+    """The lines about the comparisons and what they can detect."""
+    analysis = study.analysis
+    ratios = "keep ratio " if len(analysis.endpoints) == 1 else "keep ratios "
+    ratios += " and ".join(f"{ratio:g}" for ratio in analysis.endpoints)
+    comparisons = f"{_counted(planned.comparisons, 'comparison')} of {_counted(planned.pairs, 'pair')}"
+    test = f"{analysis.test} test, Holm's correction at alpha {analysis.alpha:g}"
+    yield f"{comparisons}, at {ratios} ({test})."
+    strictest = "At Holm's strictest step, a" if planned.comparisons > 1 else "The"
+    yield (
+        f"{strictest} comparison finds a true gain of 1 standard deviation with a chance of "
+        f"{planned.power_at_one_sd:.0%}, and a gain of {planned.detectable_sd:.2f} standard deviations "
+        f"with {POWER:.0%}. The standard deviation is that of the differences within pairs."
+    )
+
+
 def _filled_in(arm: ResolvedArm) -> str:
-    """What of an arm is not in the study's file."""
+    """The settings of an arm that the study's file leaves open, and what they follow."""
     if arm.repeats:
         return f"as {arm.repeats.base}, on other seeds"
     parts = [", ".join(setting.split(".", 1)[1] for setting in arm.searched)]
     if arm.match and arm.follows:
-        other, taken = arm.follows.base, [setting.split(".", 1)[1] for setting in arm.match.settings]
+        other = arm.follows.base
+        taken = [setting.split(".", 1)[1] for setting in arm.match.settings]
         if taken:
-            parts.append(
-                f"{', '.join(taken)} as {other}'s finalist has {'it' if len(taken) == 1 else 'them'}"
-            )
+            them = "it" if len(taken) == 1 else "them"
+            parts.append(f"{', '.join(taken)} as {other}'s finalist has {them}")
         if arm.match.at:
             parts.append(f"as many parameters as {other} has at the {arm.match.at}")
     return "; ".join(filter(None, parts)) or "-"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _rounded(hours: float) -> str:

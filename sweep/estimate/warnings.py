@@ -1,4 +1,4 @@
-"""What a user should know of a study before it costs anything, and may still want."""
+"""Warnings about a study, before it costs anything. None of them keeps it from running."""
 
 from __future__ import annotations
 
@@ -10,98 +10,116 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from sweep.statistics import tasks_needed
-from sweep.study import Study
+from sweep.study import ResolvedArm, Study
 from trainer.data import facts
 from trainer.models import names
 from trainer.policies.connectivity import NpsetFrozen, StaticSparse, erdos_renyi
 from trainer.spec import RunSpec
 
 LOW_RATIO = 0.1
-"""A keep-ratio policy that never comes under this trains at mild sparsity only."""
+"""A keep-ratio policy that stays above this value trains at mild sparsity only."""
 
 
 def warnings(study: Study) -> list[str]:
-    """What a user should know before it costs anything, and may still want: once, though it be so on every task."""
-    return list(dict.fromkeys(_warnings(study)))
+    """Every warning about a study, once, even where it is true on several tasks."""
+    found = (*_task_warnings(study), *_arms_warnings(study), *_budget_warnings(study))
+    return list(dict.fromkeys(found))
 
 
-def _warnings(study: Study) -> Iterator[str]:
+def _task_warnings(study: Study) -> Iterator[str]:
+    """The warning that a study lists too few tasks for a claim across tasks."""
     analysis, tasks = study.analysis, len(study.tasks)
-    across = len(analysis.endpoints) * (
-        len(study.contents.family) + sum(map(len, analysis.against.values()))
-    )
-    if 1 < tasks < (needed := tasks_needed(across, analysis.alpha)):
+    pairs_of_arms = len(study.contents.family) + sum(map(len, analysis.against.values()))
+    across = len(analysis.endpoints) * pairs_of_arms
+    needed = tasks_needed(across, analysis.alpha)
+    if 1 < tasks < needed:
+        comparisons = f"{across} comparison{'s' if across > 1 else ''} across tasks"
         yield (
-            f"{tasks} tasks: a claim across tasks needs {needed}, because an exact signed-rank test of fewer can reject nothing once it is "
-            f"corrected for {across} comparison{'s' if across > 1 else ''} across tasks; the comparisons on each task stand."
+            f"{tasks} tasks: a claim across tasks needs {needed}, because an exact signed-rank test "
+            f"over fewer tasks rejects nothing after the correction for {comparisons}. "
+            "The comparisons on each task are tested all the same."
         )
+
+
+def _arms_warnings(study: Study) -> Iterator[str]:
+    """The warnings about arms; arms with the same warning share a line."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for arm, it in study.arms.items():
-        for reason in () if it.repeats else _of_arm(study, arm):
-            found[reason].append(arm)
+    for name, arm in study.arms.items():
+        if not arm.repeats:
+            for reason in _arm_warnings(study, arm):
+                found[reason].append(name)
     for reason, arms in found.items():
         several = len({study.arms[arm].base for arm in arms}) > 1
         yield f"{_named(study, arms)}: {reason.format(its='their' if several else 'its')}"
-    budgets = {
-        study.arms[arm].base: study.arms[arm].budget for arm in study.arms if study.arms[arm].searched
-    }
+
+
+def _budget_warnings(study: Study) -> Iterator[str]:
+    """The warnings that arms are tuned with different budgets, or that the baseline is not tuned."""
+    budgets = {arm.base: arm.budget for arm in study.arms.values() if arm.searched}
     if len(set(budgets.values())) > 1:
-        told = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())
-        yield f"the searched arms have different budgets ({told}): the one with more is favoured."
+        listed = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())
+        yield f"the searched arms have different budgets ({listed}): the one with more is favoured."
     if budgets and not study.arms[study.baselines[0]].searched:
-        yield f"the baseline {study.analysis.baseline!r} is not searched and other arms are: part of their gain may be the tuning."
+        yield (
+            f"the baseline {study.analysis.baseline!r} is not searched and other arms are: "
+            "part of their gain may come from the tuning."
+        )
 
 
-def _of_arm(study: Study, arm: str) -> Iterator[str]:
-    """What is said of one arm on one task, with {its} for whose it is: of several it is told in one line."""
-    specs = [study.run(candidate, "confirm", 0) for candidate in study.arms[arm].ends]
-    lowest, spec = min(((lowest_ratio(spec), spec) for spec in specs), key=lambda it: it[0])
-    if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
-        epochs = spec.task.epochs
-        mild = f"{{its}} keep ratio stays at {lowest:.2g} or above in all {epochs} epochs: none is trained at high sparsity."
-        yield f"{mild} For {LOW_RATIO:g} it takes {steeper}." if (steeper := steeper_setting(spec)) else mild
+def _arm_warnings(study: Study, arm: ResolvedArm) -> Iterator[str]:
+    """The warnings about one arm on one task, with {its} where one arm's warning says "its"."""
+    specs = [study.run(candidate, "confirm", 0) for candidate in arm.ends]
+    yield from _ratio_warnings(specs)
     policies = [spec.policy.build(spec.seed) for spec in specs]
     epsilons = [policy.epsilon for policy in policies if isinstance(policy, StaticSparse)]
-    match = study.arms[arm].match
-    known = match is None or match.at is None  # else the network follows from a finalist
-    if epsilons and known and all(all_dense(spec, min(epsilons)) for spec in specs):
-        yield "all {its} layers are dense, so that nothing is removed or rewired; take a smaller epsilon or a wider network."
-    starts, epochs = (
-        [policy.start for policy in policies if isinstance(policy, NpsetFrozen)],
-        max(spec.task.epochs for spec in specs),
-    )
+    # a network that is matched in size is known only when the other arm's finalist is
+    sized = arm.match is None or arm.match.at is None
+    if epsilons and sized and all(all_dense(spec, min(epsilons)) for spec in specs):
+        yield (
+            "all {its} layers are dense, so that nothing is removed or rewired; "
+            "take a smaller epsilon or a wider network."
+        )
+    starts = [policy.start for policy in policies if isinstance(policy, NpsetFrozen)]
+    epochs = max(spec.task.epochs for spec in specs)
     if starts and min(starts) >= epochs:
         yield f"{{its}} neurons are never pruned: policy.start is {min(starts)} of {epochs} epochs."
     search = study.search
-    if (
-        search.proposer == "tpe"
-        and study.arms[arm].searched
-        and len(study.arms[arm].generations) <= search.lag + 1
-    ):
-        yield "all {its} candidates are proposed before a score is known; tpe needs a smaller search.generation or lag."
+    if search.proposer == "tpe" and arm.searched and len(arm.generations) <= search.lag + 1:
+        yield (
+            "all {its} candidates are proposed before a score is known; "
+            "tpe needs a smaller search.generation or lag."
+        )
+
+
+def _ratio_warnings(specs: list[RunSpec]) -> Iterator[str]:
+    """The warning that a policy moves the keep ratio and never takes it down to LOW_RATIO."""
+    lowest, spec = min(((lowest_ratio(spec), spec) for spec in specs), key=lambda found: found[0])
+    if LOW_RATIO < lowest < 1 and any(moves(spec) for spec in specs):
+        epochs, steeper = spec.task.epochs, steeper_setting(spec)
+        mild = f"{{its}} keep ratio stays at {lowest:.2g} or above in all {epochs} epochs"
+        advice = f" To reach {LOW_RATIO:g}, set {steeper}." if steeper else ""
+        yield f"{mild}: none is trained at high sparsity.{advice}"
 
 
 def _named(study: Study, arms: list[str]) -> str:
-    """Arms as they are called in the file; those of which it is true on some tasks alone, with the task."""
+    """The arms by name: `arms.set` where all of its tasks are meant, else `arms.set@wine`."""
     bases = Counter(study.arms[arm].base for arm in arms)
-    shown = dict.fromkeys(
-        base if bases[base := study.arms[arm].base] == len(study.tasks) else arm for arm in arms
-    )
-    return ", ".join(f"arms.{name}" for name in shown)
+    labels = [base if bases[base := study.arms[arm].base] == len(study.tasks) else arm for arm in arms]
+    return ", ".join(f"arms.{label}" for label in dict.fromkeys(labels))
 
 
 def all_dense(spec: RunSpec, epsilon: float) -> bool:
-    """Whether a fully connected network has no layer that would be sparse at this epsilon. Of another network it is not told."""
+    """Whether this epsilon makes every layer of an MLP dense; False for other networks."""
     network = names.mlp(spec.task.model)
     if network is None:
         return False
-    known = facts(spec.task.data)
-    sizes = [math.prod(known.image), *network[0], known.classes]
+    data = facts(spec.task.data)
+    sizes = [math.prod(data.image), *network[0], data.classes]
     return all(erdos_renyi(epsilon, rows, columns) == rows * columns for columns, rows in pairwise(sizes))
 
 
 def lowest_ratio(spec: RunSpec) -> float:
-    """The smallest keep ratio of a run whose training accuracy only rises, so that nothing resets early."""
+    """The smallest keep ratio of a run whose training accuracy only rises, so that no reset comes early."""
     policy = spec.policy.build(spec.seed)
     lowest = policy.keep_ratio
     for epoch in range(1, spec.task.epochs):
@@ -111,7 +129,10 @@ def lowest_ratio(spec: RunSpec) -> float:
 
 
 def steeper_setting(spec: RunSpec) -> str:
-    """The one setting, with its value, that takes the run's keep ratio down to LOW_RATIO; empty where none does alone."""
+    """A policy setting and its value that take the run's keep ratio down to LOW_RATIO.
+
+    It is empty where no single setting does that.
+    """
     settings = spec.policy.settings
     falls = min(spec.task.epochs, settings.get("period") or spec.task.epochs) - 1
     if not falls:
@@ -121,16 +142,16 @@ def steeper_setting(spec: RunSpec) -> str:
         "step": (math.ceil(1e4 * step) / 1e4, "more"),
         "decay": (math.floor(1e4 * decay) / 1e4, "less"),
     }
-    for key, (value, or_what) in rounded.items():
+    for key, (value, steeper) in rounded.items():
         if settings.get(key):
             policy = replace(spec.policy, settings=MappingProxyType({**settings, key: value}))
             if lowest_ratio(replace(spec, policy=policy)) <= LOW_RATIO:
-                return f"policy.{key} of {value:g} or {or_what}"
+                return f"policy.{key} to {value:g} or {steeper}"
     return ""
 
 
 def moves(spec: RunSpec) -> bool:
-    """Whether the run's policy is one that changes the ratio."""
+    """Whether the run's policy changes the keep ratio."""
     policy = spec.policy.build(spec.seed)
     start = policy.keep_ratio
     policy.after_epoch(0.5)

@@ -1,1 +1,1 @@
-"""What is compared with what, what people have seen of it, and how far a study is."""
+"""The comparisons of a study, the looks at them, and how far the study is. The tests are in `statistics`."""

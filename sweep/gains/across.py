@@ -1,6 +1,6 @@
-"""Comparisons across tasks: each task is one block, and its seed-averaged gain one value. Pure.
+"""The comparisons across tasks. Each task gives one value: its gain, averaged over seeds. Pure.
 
-Nothing is tested over fewer tasks than the study lists: where one is incomplete, the row says which.
+Nothing is tested over fewer tasks than the study lists: where a task is incomplete, the row says which.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from sweep.study import Study
 
 
 def across(study: Study, rows: Sequence[Compared]) -> list[Across]:
-    """Every arm over every reference, in the order of the first task; none for a study of fewer than two tasks."""
+    """Compare every arm with every reference, in the order of the first task.
+
+    A study of fewer than two tasks has no such comparison.
+    """
     if len(study.tasks) < 2:
         return []
-    first: dict[tuple[str, str, float], dict[str, Compared]] = {}
+    first_finalists: dict[tuple[str, str, float], dict[str, Compared]] = {}
     for row in rows:
         key = (study.arms[row.arm].base, study.arms[row.reference_arm].base, row.keep_ratio)
         if key[0] != key[1]:
-            first.setdefault(key, {}).setdefault(row.task, row)
-    tests = sum(next(iter(by_task.values())).role == "family" for by_task in first.values())
-    found = [_across(study, key, list(by_task.values()), tests) for key, by_task in first.items()]
+            first_finalists.setdefault(key, {}).setdefault(row.task, row)
+    tests = sum(next(iter(by_task.values())).role == "family" for by_task in first_finalists.values())
+    found = [_across(study, key, list(by_task.values()), tests) for key, by_task in first_finalists.items()]
     family = [i for i, row in enumerate(found) if row.role == "family"]
     p_values = [p for i in family if (p := found[i].p_value) is not None]
     if p_values and len(p_values) == len(family):

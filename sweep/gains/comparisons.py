@@ -1,6 +1,7 @@
-"""The comparisons of a study: which candidate is held against which, over which pairs, and what the test says. Pure.
+"""The comparisons of a study: which candidates are compared, over which pairs, and the test's result. Pure.
 
-Nothing is tested over fewer pairs than were declared: a comparison that lacks one is incomplete and says what it lacks.
+Nothing is tested over fewer pairs than the study declares: a comparison without all of them is incomplete,
+and lists what is missing.
 """
 
 from __future__ import annotations
@@ -28,31 +29,48 @@ from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import Dense, KeepRatioPolicy
 
 POWER = 0.8
+"""The chance with which the test finds a comparison's detectable gain."""
 Correct = Callable[[str, float], np.ndarray | None]
 """Correctness per test image of a run's final weights at a keep ratio; None where it was not kept."""
+
+TEST_COLUMNS = (
+    "ci_low",
+    "ci_high",
+    "family_low",
+    "family_high",
+    "p_value",
+    "p_error",
+    "effect_size",
+    "welch_p_value",
+    "wilcoxon_p_value",
+    "correlation",
+)
+"""The columns of a row that are the test's figures, by the names that they have there too."""
 
 
 @dataclass(frozen=True)
 class Half:
-    """One side of the pairs: a finalist of an arm, with its confirmation runs by place in the pool."""
+    """One side of the pairs: a finalist of an arm, with its confirmation runs."""
 
     arm: ResolvedArm
     candidate: Candidate | None
     """None while the arm's search is under way."""
     results: Mapping[int, Result]
+    """The finished runs, by place in the pool."""
     failed: Mapping[str, Failure]
+    """The failed runs of the whole plan, by run id."""
 
     def run_id(self, place: int) -> str:
         assert self.candidate
         return self.arm.run(self.candidate.values, "confirm", self.arm.seeds[place]).run_id
 
     def missing(self, places: Iterable[int]) -> list[str]:
-        """What it lacks to be compared over these places."""
+        """The reasons why this side cannot be compared at all these places in the pool, one a line."""
         if self.candidate is None:
             return [f"{self.arm.name}: its search is under way"]
-        return [self._why(self.candidate, place) for place in places if place not in self.results]
+        return [self._why_missing(self.candidate, place) for place in places if place not in self.results]
 
-    def _why(self, candidate: Candidate, place: int) -> str:
+    def _why_missing(self, candidate: Candidate, place: int) -> str:
         run_id = self.run_id(place)
         failure = self.failed.get(run_id)
         why = f"failed: {failure.reason}" if failure else "has not finished"
@@ -66,16 +84,15 @@ def comparisons(
     correct: Correct = lambda _run, _ratio: None,
     seeds: int | None = None,
 ) -> list[Compared]:
-    """Task by task, every arm over the baseline, then every arm over the other references.
+    """Compare, task by task, every arm with the baseline, and then every arm with the other references.
 
-    `seeds` asks for what was there when the study had so many.
+    `seeds` gives the comparisons as they were when the study had only so many seeds.
     """
     study, halves = plan.study, _halves(plan)
+    seeds = seeds or study.confirm.seeds
     found: list[Compared] = []
     for reference in references(study):
-        for candidate, against, places in _pairings(
-            study, halves, reference, looks, seeds or study.confirm.seeds
-        ):
+        for candidate, against, places in _pairings(study, halves, reference, looks, seeds):
             for ratio in study.analysis.endpoints:
                 found.append(_compared(study, candidate, against, ratio, places, correct))
     family = [i for i, row in enumerate(found) if row.role == "family"]
@@ -87,30 +104,25 @@ def comparisons(
 
 
 def references(study: Study) -> list[ResolvedArm]:
-    """What arms are held against: task by task the baseline, and then some others.
+    """The arms that others are compared with: task by task the baseline, and then some others.
 
-    Those are the arms with the baseline's policy (as published where the baseline was tuned, or a dense network of
-    another arm's size), and those that `analysis.against` names.
+    The others are the arms that `analysis.against` names, and the arms with the baseline's policy: the
+    published settings where the baseline is tuned, or a dense network of another arm's size.
     """
     found: list[ResolvedArm] = []
     for name in study.baselines:
         baseline = study.arms[name]
         own = [arm for arm in study.arms.values() if arm.task == baseline.task and not arm.repeats]
-        others = [
-            arm
-            for arm in own
-            if arm is not baseline
-            and (
-                any(other.is_tested_over(arm) for other in own)
-                or arm.written.policy == baseline.written.policy
-            )
-        ]
-        found += [baseline, *others]
+        found.append(baseline)
+        for arm in own:
+            named = any(other.is_tested_over(arm) for other in own)
+            if arm is not baseline and (named or arm.written.policy == baseline.written.policy):
+                found.append(arm)
     return found
 
 
 def keep_ratios(study: Study) -> bool:
-    """Whether the keep ratio at which a network is read matters: several are measured, or a policy moves it."""
+    """Whether results depend on the keep ratio: several are measured, or a policy moves it."""
     own = [arm for arm in study.arms.values() if not arm.repeats]
     policies = {POLICIES[str(arm.written.policy["name"])] for arm in own} - {Dense}
     measured = {*study.analysis.endpoints, *study.analysis.curve}
@@ -118,7 +130,7 @@ def keep_ratios(study: Study) -> bool:
 
 
 def earlier(plan: Plan, looks: Sequence[Look], correct: Correct) -> dict[int, list[Compared]]:
-    """What the tests said at earlier looks, by the number of seeds there were; each could find a false gain."""
+    """The tested comparisons at earlier looks, by the number of seeds then. Each could find a false gain."""
     sizes = sorted({look.pairs for look in looks if look.pairs < plan.study.confirm.seeds})
     rows = {size: comparisons(plan, looks=looks, correct=correct, seeds=size) for size in sizes}
     return {
@@ -128,12 +140,12 @@ def earlier(plan: Plan, looks: Sequence[Look], correct: Correct) -> dict[int, li
 
 
 def seen(rows: Sequence[Compared]) -> list[str]:
-    """The arms of which something was tested, once these comparisons are shown."""
+    """The arms with a tested comparison among these rows: whoever reads the rows has a look at them."""
     return sorted({row.arm for row in rows if row.p_value is not None})
 
 
 def _halves(plan: Plan) -> dict[str, list[Half]]:
-    """Every arm's finalists with their runs; an arm whose search is under way has as many without a candidate."""
+    """Every arm's finalists with their runs. They have no candidate while the arm's search is under way."""
     failed = plan.queue.failed
     found: dict[str, list[Half]] = {}
     for name, arm in plan.study.arms.items():
@@ -146,7 +158,7 @@ def _halves(plan: Plan) -> dict[str, list[Half]]:
 def _pairings(
     study: Study, halves: Mapping[str, list[Half]], reference: ResolvedArm, looks: Sequence[Look], seeds: int
 ) -> Iterator[tuple[Half, Half, range]]:
-    """What is held against a reference's first finalist, and the places in the pool that are compared."""
+    """Each candidate, the reference's first finalist, and the places in the pool that are compared."""
     against = halves[reference.name][0]
     for arm in study.arms.values():
         if arm.task != reference.task or (
@@ -166,17 +178,15 @@ def _compared(
     both = [place for place in places if all(place in half.results for half in halves)]
     pairs = [(candidate.results[place], against.results[place]) for place in both]
     sound = [pair for pair in pairs if all(result.outcome == "completed" for result in pair)]
-    scores, without = _scores(pairs, ratio), _scores(sound, ratio)
-    so_far, gain_without = (
-        gain_so_far(*scores, overlap=arm.overlap),
-        gain_so_far(*without, overlap=arm.overlap),
-    )
+    scores = _scores(pairs, ratio)
+    so_far = gain_so_far(*scores, overlap=arm.overlap)
+    without = gain_so_far(*_scores(sound, ratio), overlap=arm.overlap)
     # while a search is under way, what the other side lacks is not yet of interest
     searching = [half for half in halves if half.candidate is None]
     missing = [line for half in searching or halves for line in half.missing(places)]
     tested = None if missing else _tested(study, scores, arm.overlap)
-    # the two-way error is of a table of seeds by images: there is none where each seed has its own test images
-    bits = None if missing or arm.overlap else _bits(halves, both, ratio, correct)
+    # the two-way error needs a table of seeds by images: every seed has to have the same test images
+    correctness = None if missing or arm.overlap else _correctness(halves, both, ratio, correct)
     return Compared(
         arm=arm.name,
         task=arm.task,
@@ -196,27 +206,17 @@ def _compared(
         reference_parameters=_parameters([pair[1] for pair in pairs]),
         gain=_finite(so_far.mean),
         standard_error=_finite(so_far.standard_error),
-        two_way_standard_error=_finite(two_way_standard_error(*bits)) if bits else None,
-        # infinite ends of an interval are said as they are: the test could not reject any gain on that side
-        ci_low=_number(tested and tested.ci_low),
-        ci_high=_number(tested and tested.ci_high),
-        family_low=_number(tested and tested.family_low),
-        family_high=_number(tested and tested.family_high),
-        p_value=_number(tested and tested.p_value),
-        p_error=_number(tested and tested.p_error),
+        two_way_standard_error=_finite(two_way_standard_error(*correctness)) if correctness else None,
+        **{column: _number(tested and getattr(tested, column)) for column in TEST_COLUMNS},
         p_holm=None,
-        effect_size=_number(tested and tested.effect_size),
-        welch_p_value=_number(tested and tested.welch_p_value),
-        wilcoxon_p_value=_number(tested and tested.wilcoxon_p_value),
-        correlation=_number(tested and tested.correlation),
         detectable_gain=_detectable(study, tested) if tested else None,
         diverged=_ended(pairs, 0, "diverged"),
         collapsed=_ended(pairs, 0, "collapsed"),
         reference_diverged=_ended(pairs, 1, "diverged"),
         reference_collapsed=_ended(pairs, 1, "collapsed"),
-        pairs_without=gain_without.pairs,
-        gain_without=_finite(gain_without.mean),
-        standard_error_without=_finite(gain_without.standard_error),
+        pairs_without=without.pairs,
+        gain_without=_finite(without.mean),
+        standard_error_without=_finite(without.standard_error),
     )
 
 
@@ -230,7 +230,7 @@ def _ended(pairs: Sequence[tuple[Result, Result]], side: int, outcome: str) -> i
 
 
 def _tested(study: Study, scores: list[list[float]], overlap: float) -> Comparison:
-    """What the declared test says of a complete comparison."""
+    """The result of the declared test of a complete comparison."""
     analysis = study.analysis
     return paired_comparison(
         *scores, alpha=analysis.alpha, test=analysis.test, comparisons=study.comparisons, overlap=overlap
@@ -243,10 +243,10 @@ def _detectable(study: Study, found: Comparison) -> float:
     return minimum_detectable_gain(found.pairs, deviation, alpha=alpha, power=POWER)
 
 
-def _bits(
+def _correctness(
     halves: Iterable[Half], places: list[int], ratio: float, correct: Correct
 ) -> list[np.ndarray] | None:
-    """Correctness by seed and image for both sides; None where a run's was not kept, as a diverged one's is not."""
+    """Correctness by seed and image, for both sides; None where a run kept none, such as a diverged one."""
     found: list[np.ndarray] = []
     for half in halves:
         rows = [row for place in places if (row := correct(half.run_id(place), ratio)) is not None]
@@ -261,12 +261,13 @@ def _mean(scores: list[float]) -> float | None:
 
 
 def _parameters(results: list[Result]) -> float | None:
-    """The mean size of the networks at the end of the runs; None where one is unknown, as in ledgers of before."""
-    known = [float(result.parameters_end) for result in results if result.parameters_end]
-    return _mean(known) if len(known) == len(results) else None
+    """The mean size of the networks at the end of the runs; None where an older ledger lacks a size."""
+    sizes = [float(result.parameters_end) for result in results if result.parameters_end]
+    return _mean(sizes) if len(sizes) == len(results) else None
 
 
 def _number(value: float | None) -> float | None:
+    """The value; None for NaN. An infinite end of an interval stays: the test rejects no gain there."""
     return None if value is None or math.isnan(value) else value
 
 

@@ -1,4 +1,4 @@
-"""How far a study is, arm by arm: figures for the table that is shown while it runs, for `sweep status` and for machines."""
+"""The progress of a study, arm by arm: the figures that `sweep run` and `sweep status` show."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class ArmView:
     endpoints: dict[str, float | None]
     """Mean test accuracy over the seeds confirmed so far, by keep ratio."""
     gains: dict[str, Gain]
-    """Over the first finalist of the baseline on the same task, on the seeds that both have, by keep ratio."""
+    """Gains over the first finalist of the task's baseline, on the seeds that both have, by keep ratio."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A study's state. Seconds are those of one run after the other."""
+    """The state of a study. Its seconds are sums over runs, as if one run followed the other."""
 
     arms: list[ArmView]
     done: int
@@ -56,10 +56,10 @@ def overview(
     epochs: Mapping[str, float],
     looks: Sequence[Look] = (),
 ) -> Overview:
-    """How far a plan is.
+    """The progress of a plan.
 
-    `expected` has the runs there will be in all, and `epochs` how far those under way are. Gains are of the seeds
-    after the last look.
+    `expected` holds the number of runs in the end, and `epochs` the epochs done by each run under way. Gains
+    are over the seeds after the last look.
     """
     finished = plan.finished.total()
     return Overview(
@@ -109,7 +109,7 @@ def _arm_views(
 def _seconds_left(
     plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float]
 ) -> float | None:
-    """The rest at the pace of each task so far; a task that has no finished run goes by that of all."""
+    """The time for the rest, at each task's pace so far. A task without finished runs has the mean pace."""
     study, running = plan.study, plan.queue.running
     if not plan.epochs:
         return None
@@ -124,7 +124,7 @@ def _seconds_left(
 
 
 def _pace(plan: Plan, task: str) -> float:
-    """Seconds of an epoch so far."""
+    """The seconds of an epoch on a task, as measured so far."""
     own = [name for name, arm in plan.study.arms.items() if arm.task == task and plan.epochs[name]]
     own = own or list(plan.epochs)
     return math.fsum(plan.seconds[arm] for arm in own) / sum(plan.epochs[arm] for arm in own)
@@ -138,7 +138,7 @@ def _mean_accuracy(results: Mapping[int, Result], ratio: float) -> float | None:
 def _gain(
     places: range, results: Mapping[int, Result], base: Mapping[int, Result], ratio: float, overlap: float
 ) -> Gain:
-    def by_place(found: Mapping[int, Result]) -> list[float]:
-        return [found[place].score("test", ratio) if place in found else math.nan for place in places]
+    def scores(by_place: Mapping[int, Result]) -> list[float]:
+        return [by_place[place].score("test", ratio) if place in by_place else math.nan for place in places]
 
-    return gain_so_far(by_place(results), by_place(base), overlap)
+    return gain_so_far(scores(results), scores(base), overlap)

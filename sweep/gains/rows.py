@@ -1,4 +1,4 @@
-"""What is said of gains, as rows: a comparison on one task, and one across tasks.
+"""Rows about gains: a comparison on one task, and one across tasks.
 
 The columns and their meanings go into the exported tables as they stand here.
 """
@@ -11,7 +11,10 @@ from typing import Annotated
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One candidate held against one reference at one keep ratio. Accuracies and gains are shares, not points."""
+    """One candidate compared with one reference at one keep ratio.
+
+    Accuracies and gains are shares, not points.
+    """
 
     arm: Annotated[str, "of the study"]
     task: Annotated[str, "that both are run on; empty where the study lists no tasks"]
@@ -21,7 +24,8 @@ class Compared:
     keep_ratio: Annotated[float, "of the final weights that are compared"]
     role: Annotated[
         str,
-        "family: tested, under the correction; control: shown, not tested; repeat: the baseline's or an arm's own null",
+        "family: tested, under the correction; control: shown, not tested; "
+        "repeat: the baseline's or an arm's own null",
     ]
     state: Annotated[
         str, "complete, or incomplete: then there is no test, and the gain is that of the pairs so far"
@@ -34,7 +38,8 @@ class Compared:
     ]
     first_place: Annotated[
         int,
-        "place in the pool of the first seed that is compared; more than 0 after a look: seeds added then are tested alone",
+        "place in the pool of the first seed that is compared; "
+        "more than 0 after a look: seeds added then are tested alone",
     ]
     accuracy: Annotated[float | None, "mean over the pairs, of the candidate"]
     reference_accuracy: Annotated[float | None, "mean over the pairs, of the reference"]
@@ -50,7 +55,8 @@ class Compared:
     ]
     two_way_standard_error: Annotated[
         float | None,
-        "of the gain, were other seeds and other test images drawn; null where each seed has its own test images",
+        "of the gain, were other seeds and other test images drawn; "
+        "null where each seed has its own test images",
     ]
     ci_low: Annotated[float | None, "lower end of the interval that inverts the declared test at alpha"]
     ci_high: Annotated[float | None, "its upper end"]
@@ -89,7 +95,10 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """One arm held against one reference over all tasks, by the first finalist of each. Gains are shares, not points."""
+    """One arm compared with one reference over all tasks, by the first finalist of each.
+
+    Gains are shares, not points.
+    """
 
     arm: Annotated[str, "of the study, whatever the task"]
     reference_arm: Annotated[str, "the arm it is held against, on every task"]

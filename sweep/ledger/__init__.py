@@ -1,1 +1,1 @@
-"""The folder that holds the truth about a study, and who may write in it."""
+"""The folder that holds the truth about a study, and the lease that says who may write there."""

@@ -1,7 +1,8 @@
-"""Every file of a study, verified. What is damaged is named; what can be made again from the rest is made again or set aside for that.
+"""The check of every file of a study: it names what is damaged, and repairs what follows from other files.
 
-The same work gives the same numbers, so a damaged file of a run is put under a name ending in `.damaged`, and the next `sweep run` makes
-it anew. Only what was chosen (the study, the proposals) cannot simply be trained again.
+The same work gives the same numbers. So a damaged file of a run is put aside under a name that ends in
+`.damaged`, and the next `sweep run` makes it anew. Only what was chosen (the study, the proposals) cannot
+be trained again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Finding:
 
 
 def examine(study: Study, ledger: Ledger, wait_seconds: float = SILENT_SECONDS) -> list[Finding]:
-    """Everything that is wrong, after repair. It drives the study meanwhile; Held where somebody else does."""
+    """Repair what can be repaired, and return everything that was wrong.
+
+    The doctor holds the study's lease meanwhile. It raises Held where another driver has it.
+    """
     if not any(re.match(r"study\.json|runs/|generations/", name) for name in ledger.store.names()):
         raise NothingBegun(ledger.store.where())
     leases = [name for name in ledger.store.names("lease") if _unsealed(ledger.store, name) is None]
@@ -49,107 +53,106 @@ def examine(study: Study, ledger: Ledger, wait_seconds: float = SILENT_SECONDS) 
     lease.acquire(wait_seconds)
     try:
         return [
-            *(Finding(ledger.store.where(name), "nobody renewed it; taken over.", True) for name in leases),
-            *_examine(study, ledger),
+            *(
+                Finding(ledger.store.where(name), "is damaged, and nobody renewed it; taken over.", True)
+                for name in leases
+            ),
+            *_findings(study, ledger),
         ]
     finally:
         lease.release()
 
 
-def _examine(study: Study, ledger: Ledger) -> Iterator[Finding]:
-    yield from _summaries(ledger)
-    study, extended, told = _declaration(study, ledger)
-    yield from told
-    if all(finding.repaired for finding in told):
-        specs, told = _proposals(study, ledger, extended)
-        yield from told
+def _findings(study: Study, ledger: Ledger) -> Iterator[Finding]:
+    yield from _damaged_summaries(ledger)
+    study, extended, findings = _declared_study(study, ledger)
+    yield from findings
+    if all(finding.repaired for finding in findings):
+        specs, findings = _proposals(study, ledger, extended)
+        yield from findings
         for run_id in _folders(ledger):
-            yield from _run(ledger, run_id, specs.get(run_id))
+            yield from _run_folder(ledger, run_id, specs.get(run_id))
         ledger.load()  # makes the index anew where it does not fit
 
 
-def _summaries(ledger: Ledger) -> Iterator[Finding]:
-    """Index and failures: all of it is known otherwise, or of no use any more."""
+def _damaged_summaries(ledger: Ledger) -> Iterator[Finding]:
+    """Remove a damaged index and damaged failures: nothing in them is needed."""
     for name in ledger.store.names():
         if re.match(r"index\.json|failures/", name) and _unsealed(ledger.store, name) is None:
             ledger.store.delete(name)
-            yield Finding(
-                ledger.store.where(name), "says nothing that is not known otherwise; removed.", True
-            )
+            yield Finding(ledger.store.where(name), "is damaged; removed, for nothing needs it.", True)
 
 
-def _declaration(study: Study, ledger: Ledger) -> tuple[Study, bool, list[Finding]]:
-    """The study that the files are of, and whether it was extended: the one declared, whatever the one that is given has become."""
+def _declared_study(study: Study, ledger: Ledger) -> tuple[Study, bool, list[Finding]]:
+    """The study that the files belong to, and whether it was extended.
+
+    It is the study that study.json declares, however the given one was changed since. Where study.json is
+    damaged, the given study is declared anew if all proposals were made for it.
+    """
     if body := _unsealed(ledger.store, "study.json"):
         return from_declared(study.name, body), bool(body["extensions"]), []
     where = ledger.store.where("study.json")
-    made_for = {
+    proposed_for = {
         body["study"]
         for name in ledger.store.names("generations")
         if (body := _unsealed(ledger.store, name))
     }
-    if made_for != {identity_hash(study)}:
-        return (
-            study,
-            False,
-            [Finding(where, "nothing here proves which study this was. Restore it from a backup.", False)],
-        )
+    if proposed_for != {identity_hash(study)}:
+        what = "nothing here proves which study this was. Restore it from a backup."
+        return study, False, [Finding(where, what, False)]
     ledger.store.write("study.json", declaration(study, []))
-    return (
-        study,
-        False,
-        [Finding(where, "the proposals here were made for the very study you gave; written anew.", True)],
-    )
+    what = "written anew: the proposals here were made for the study that you gave."
+    return study, False, [Finding(where, what, True)]
 
 
 def _proposals(study: Study, ledger: Ledger, extended: bool) -> tuple[dict[str, RunSpec], list[Finding]]:
-    """The specs of all runs the study has so far. A damaged generation is proposed again, and believed where its runs are here."""
-    names, here = ledger.store.names("generations"), set(_folders(ledger))
-    whole = {name: body for name in names if (body := _unsealed(ledger.store, name))}
-    damaged = {name for name in names if name not in whole}
+    """The specs of all runs that the study has so far, and what was wrong with its generations.
+
+    A damaged generation is proposed again, and accepted where the candidates' runs are in the store.
+    """
+    names, run_ids = ledger.store.names("generations"), set(_folders(ledger))
+    readable = {name: body for name in names if (body := _unsealed(ledger.store, name))}
+    damaged = {name for name in names if name not in readable}
     ledger.load(keep=False)
-    plan = Plan(
-        study,
-        ledger.results,
-        {(body["arm"], body["generation"]): body["candidates"] for body in whole.values()},
-    )
+    generations = {(body["arm"], body["generation"]): body["candidates"] for body in readable.values()}
+    plan = Plan(study, ledger.results, generations)
     findings: list[Finding] = []
-    while again := next((due for due in plan.due() if generation_file(due) in damaged), None):
-        values, name = propose(study, again), generation_file(again)
+    while due := next((due for due in plan.due() if generation_file(due) in damaged), None):
+        name, proposed = generation_file(due), propose(study, due)
         damaged.discard(name)
         where = ledger.store.where(name)
-        if not _believed(study, again, [plan.filled(again.arm, it) for it in values], here, extended):
-            findings.append(
-                Finding(
-                    where,
-                    "proposed again, its runs are not the ones that are here. Restore it from a backup.",
-                    False,
-                )
-            )
+        filled = [plan.filled(due.arm, values) for values in proposed]
+        if not _are_the_lost_ones(study, due, filled, run_ids, extended):
+            what = "the candidates that are proposed now are not those of the runs here. "
+            findings.append(Finding(where, f"{what}Restore it from a backup.", False))
             continue
         ledger.store.delete(name)
-        plan.propose(again.arm, again.generation, ledger.record(study, again, values))
-        findings.append(
-            Finding(where, "proposed again; its runs are the ones that are here. Written anew.", True)
-        )
-    findings += [
-        Finding(
-            ledger.store.where(n), "what it was proposed from is missing. Restore it from a backup.", False
-        )
-        for n in sorted(damaged)
-    ]
+        plan.propose(due.arm, due.generation, ledger.record(study, due, proposed))
+        what = "written anew: the candidates that are proposed now are those of the runs here."
+        findings.append(Finding(where, what, True))
+    for name in sorted(damaged):
+        what = "the scores that it was proposed from are missing. Restore it from a backup."
+        findings.append(Finding(ledger.store.where(name), what, False))
     return {spec.run_id: spec for spec in _specs(study, plan)}, findings
 
 
-def _believed(study: Study, due: Proposal, values: list[Values], here: set[str], extended: bool) -> bool:
-    """Whether these are the candidates that were lost. Some may not have been begun; but then the same study has to have proposed them,
-    since a budget that grew changes how many there are."""
+def _are_the_lost_ones(
+    study: Study, due: Proposal, proposed: list[Values], run_ids: set[str], extended: bool
+) -> bool:
+    """Whether the proposed candidates are those of the damaged generation.
+
+    Some may have no run yet. That is accepted only where the study was not extended: a larger budget changes
+    how many candidates a generation has.
+    """
     first = study.search_seeds[0]
-    begun = [study.run(Candidate(due.arm, "", it), "search", first).run_id in here for it in values]
+    begun = [
+        study.run(Candidate(due.arm, "", values), "search", first).run_id in run_ids for values in proposed
+    ]
     return all(begun) or (any(begun) and not extended)
 
 
 def _specs(study: Study, plan: Plan) -> Iterator[RunSpec]:
+    """Every run that the plan has given to a candidate so far, and every run of the confirmation."""
     for arm in study.arms:
         for candidate, scores in plan.searched(arm):
             yield from (study.run(candidate, "search", seed) for seed in study.search_seeds[: len(scores)])
@@ -157,45 +160,46 @@ def _specs(study: Study, plan: Plan) -> Iterator[RunSpec]:
             yield from (study.run(candidate, "confirm", seed) for seed in study.arms[arm].seeds)
 
 
-def _run(ledger: Ledger, run_id: str, known: RunSpec | None) -> Iterator[Finding]:
-    """One run's folder."""
-    store, said = ledger.runs, list[str]()
-    try:
-        spec = RunSpec.from_json(store.read(f"{run_id}/spec.json").decode())
-        if spec.run_id != run_id:
-            raise ValueError
-    except (SpecError, ValueError, FileNotFoundError):
+def _run_folder(ledger: Ledger, run_id: str, planned: RunSpec | None) -> Iterator[Finding]:
+    """Check one run's folder. `planned` is the run's spec; None where the plan has no such run."""
+    store = ledger.runs
+    spec = _spec_of(store, run_id)
+    if spec is None:
         where = store.where(f"{run_id}/spec.json")
-        if not known:
-            yield Finding(
-                where,
-                "no candidate that is known has this run. Mend the rest first, or move its folder away.",
-                False,
-            )
+        if planned is None:
+            what = "no known candidate has this run. Mend the rest first, or move its folder away."
+            yield Finding(where, what, False)
             return
-        store.write(f"{run_id}/spec.json", known.to_json().encode())
+        store.write(f"{run_id}/spec.json", planned.to_json().encode())
         yield Finding(where, "written anew from the study.", True)
-        spec = known
-    folder = RunFolder(store, spec, said.append)
+        spec = planned
+    messages = list[str]()
+    folder = RunFolder(store, spec, messages.append)
     try:
         if outcome := folder.outcome():
             folder.tidy(outcome)
     except DamagedRun as error:
-        yield _set_aside(
-            store, f"{run_id}/outcome.json", re.split(" Nothing was deleted| Move ", str(error))[0]
-        )
-    for line in said:
-        yield Finding(
-            line.removeprefix("missing or altered: ").split(". It was ")[0],
-            "written anew from its copy.",
-            True,
-        )
+        why = re.split(" Nothing was deleted| Move ", str(error))[0]
+        yield _set_aside(store, f"{run_id}/outcome.json", why)
+    for message in messages:
+        file = message.removeprefix("missing or altered: ").split(". It was ")[0]
+        yield Finding(file, "written anew from its copy.", True)
     for name in store.names(run_id):
         if not name.endswith(ASIDE) and not _sound(store, name):
             yield _set_aside(store, name, "its content does not fit its hash.")
 
 
+def _spec_of(store: Store, run_id: str) -> RunSpec | None:
+    """The spec in a run's folder; None where it is missing, damaged or another run's."""
+    try:
+        spec = RunSpec.from_json(store.read(f"{run_id}/spec.json").decode())
+    except (SpecError, ValueError, FileNotFoundError):
+        return None
+    return spec if spec.run_id == run_id else None
+
+
 def _sound(store: Store, name: str) -> bool:
+    """Whether a file's content fits the hash in its name or, in attempt.json, the hash inside."""
     data = store.read(name)
     if match := re.search(r"-([0-9a-f]{16})\.(pt|parquet)$", name):
         return digest(data)[:16] == match[1]
@@ -205,18 +209,18 @@ def _sound(store: Store, name: str) -> bool:
 def _set_aside(store: Store, name: str, why: str) -> Finding:
     store.write(f"{name}{ASIDE}", store.read(name))
     store.delete(name)
-    return Finding(
-        store.where(name),
-        f"{why} Put aside as {name.rsplit('/', 1)[-1]}{ASIDE}; the next `sweep run` makes anew what it needs.",
-        True,
-    )
+    aside = name.rsplit("/", 1)[-1] + ASIDE
+    what = f"{why} Put aside as {aside}; the next `sweep run` makes anew what it needs."
+    return Finding(store.where(name), what, True)
 
 
 def _folders(ledger: Ledger) -> list[str]:
+    """The run ids of all run folders."""
     return list(dict.fromkeys(name.split("/")[0] for name in ledger.runs.names()))
 
 
 def _unsealed(store: Store, name: str) -> dict[str, Any] | None:
+    """The content of a sealed file; None where it is missing or damaged."""
     try:
         return unseal(store.read(name))
     except (ValueError, FileNotFoundError, json.JSONDecodeError):

@@ -1,4 +1,4 @@
-"""What a study declares in its ledger, and whether a changed one only adds to it."""
+"""What a study declares in its ledger, and whether a changed study only adds to that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from trainer.store import digest, seal
 
 
 def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
-    """The content of study.json. The names of arms and tasks stand apart: sealing sorts keys, and people wrote them in an order."""
+    """The content of study.json.
+
+    The names of arms and tasks are listed beside the identity, in the order of the file: sealing sorts keys.
+    """
     identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.contents.arms)}
     if study.contents.tasks:
         identity["tasks"] = list(study.contents.tasks)
@@ -20,37 +23,36 @@ def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
 
 
 def identity_hash(study: Study) -> str:
-    """Of everything that decides what is measured and compared."""
+    """The hash of everything that decides what is measured and compared."""
     return digest(seal(study.identity))[:16]
 
 
-def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as dotted keys."""
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings with their dotted keys, below `key`."""
     if isinstance(value, Mapping) and value:
-        for key, part in value.items():
-            yield from flat(part, f"{place}.{key}" if place else str(key))
+        for name, part in value.items():
+            yield from flat(part, f"{key}.{name}" if key else str(name))
     else:
-        yield place, value
+        yield key, value
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Every key that differs, as a line."""
+    """A line for every key that differs between two identities of a study."""
     old, new = dict(flat(before)), dict(flat(after))
     return [_change(key, old, new) for key in _differing(old, new)]
 
 
 def growth(before: dict[str, Any], after: dict[str, Any]) -> list[bool]:
-    """For each of `changes`, whether it only adds to the study."""
+    """For each line of `changes`, whether that change only adds to the study."""
     old, new = dict(flat(before)), dict(flat(after))
     return [_grows(key, before, after, old, new) for key in _differing(old, new)]
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    return [
-        key
-        for key in [*old, *(key for key in new if key not in old)]
-        if old.get(key, old) != new.get(key, new)
-    ]
+    """The keys whose values differ: those of `old` first, then the new ones."""
+    keys = [*old, *(key for key in new if key not in old)]
+    # a key that one side lacks has that side itself as its value, which equals no value of the other
+    return [key for key in keys if old.get(key, old) != new.get(key, new)]
 
 
 def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -72,10 +74,9 @@ def _grows(
     if key.startswith("arms.") and key.split(".")[1] not in before["arms"]:
         return True
     if _MORE.fullmatch(key):
-        budget = (
-            "search.budget" if key.startswith("arms.") else key
-        )  # an arm that names none has the search's
-        was, now = (it.get(key) or it.get(budget) for it in (old, new))
+        # an arm without a budget of its own has the search's
+        default = "search.budget" if key.startswith("arms.") else key
+        was, now = (keys.get(key) or keys.get(default) for keys in (old, new))
         return isinstance(was, int) and isinstance(now, int) and now > was
     return key == "analysis.family" and set(_family(before)) <= set(_family(after))
 

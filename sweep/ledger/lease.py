@@ -1,9 +1,9 @@
-"""Who may drive a study: one driver at a time, and the next one when that one is dead.
+"""The lease of a study: one driver holds it at a time, and another one takes over when that driver is dead.
 
     lease-<n>.json     the highest n holds; taking over means creating n + 1, which only one newcomer can
 
-A driver that finds a number above its own has lost the study: it stops handing out work. What it had already begun does no harm, because
-every attempt writes in a folder of its own.
+A driver that finds a number above its own has lost the study: it stops handing out work. The attempts that
+it began do no harm, because every attempt writes in a folder of its own.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from sweep.errors import Held
 from trainer.store import Store, StoreError, seal, unseal
 
 BEAT_SECONDS = 10.0
+"""The time between two signs of life."""
 SILENT_SECONDS = 60.0
 """A lease that has not changed for this long, by the newcomer's own clock, is taken over."""
 
 
 class Lease:
-    """Held from `acquire` to `release`; `lost` is set when another driver took the study over."""
+    """One driver's hold on a study, from `acquire` to `release`.
+
+    `lost` is set when another driver took the study over.
+    """
 
     def __init__(self, store: Store, say: Callable[[str], None]) -> None:
         self.store, self.say = store, say
@@ -45,7 +49,7 @@ class Lease:
         }
         self._number = 0
         self.now: dict[str, int] = {}
-        """What the holder is doing, for whoever asks."""
+        """What the holder is doing, for `sweep status`; written with each sign of life."""
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
 
     def acquire(
@@ -54,30 +58,22 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Become the driver; Held where another one is alive. Waits only for a holder that may be dead and cannot be asked."""
+        """Become the driver. Raises Held where another driver is alive.
+
+        It waits only for a holder on another machine, which may be dead and cannot be asked.
+        """
         seen, since = None, clock()
         while True:
             number, data = self._current()
             holder = _read(data)
             if number and holder is None and data != seen:
-                where = self.store.where(_name(number))
                 self.say(
-                    f"{where} is damaged: it does not say who drives. If it stays as it is for {wait_seconds:.0f} s it is taken over."
+                    f"{self.store.where(_name(number))} is damaged: it does not say who drives. "
+                    f"If it stays as it is for {wait_seconds:.0f} s it is taken over."
                 )
-            if (
-                not number
-                or (holder and _is_over(holder))
-                or (data == seen and clock() - since >= wait_seconds)
-            ):
-                if self.store.create(_name(number + 1), seal(self._body)):
-                    if (
-                        max(_numbers(self.store), default=0) > number + 1
-                    ):  # others came and went since this one looked
-                        self.store.delete(_name(number + 1))
-                        continue
-                    self._number = number + 1
-                    self._remove(number)
-                    self._thread.start()
+            ended = not number or (holder and _is_over(holder))
+            if ended or (data == seen and clock() - since >= wait_seconds):
+                if self._take(number + 1):
                     return
                 continue
             if holder and _same_machine(holder):
@@ -90,14 +86,28 @@ class Lease:
                 seen, since = data, clock()
             sleep(min(1.0, wait_seconds / 10))
 
+    def _take(self, number: int) -> bool:
+        """Hold the lease under this number. False where another driver was first."""
+        if not self.store.create(_name(number), seal(self._body)):
+            return False
+        if max(_numbers(self.store), default=0) > number:
+            # other drivers came and went since this one looked
+            self.store.delete(_name(number))
+            return False
+        self._number = number
+        self._remove(number - 1)
+        self._thread.start()
+        return True
+
     def release(self) -> None:
-        """Let the next driver in at once; the second time, nothing."""
+        """Let the next driver in at once. A second call does nothing."""
         if self._closed.is_set():
             return
         self._closed.set()
         self._thread.join()
         if not self.lost.is_set():
-            with suppress(StoreError):  # the next driver waits a minute then, and no harm is done
+            # where this fails, the next driver waits a minute, and no harm is done
+            with suppress(StoreError):
                 self.store.write(_name(self._number), seal({**self._body, "state": "released"}))
 
     def _beat_on(self) -> None:
@@ -110,7 +120,7 @@ class Lease:
                 return
 
     def beat(self) -> None:
-        """Show that this driver lives, or learn that it has been replaced."""
+        """Write a sign of life, or set `lost` where another driver has taken over."""
         number, _ = self._current()
         if number > self._number:
             self.lost.set()
@@ -119,11 +129,13 @@ class Lease:
         self.store.write(_name(self._number), seal(self._body))
 
     def _current(self) -> tuple[int, bytes]:
+        """The highest lease's number and content; 0 where there is none."""
         while True:
             number = max(_numbers(self.store), default=0)
             if not number:
                 return 0, b""
-            with suppress(FileNotFoundError):  # taken over and removed since it was listed
+            # it may be taken over and removed after it was listed
+            with suppress(FileNotFoundError):
                 return number, self.store.read(_name(number))
 
     def _remove(self, upto: int) -> None:
@@ -133,7 +145,7 @@ class Lease:
 
 
 def holder(store: Store) -> dict[str, Any] | None:
-    """Who drives a study now, as far as the lease tells; None where nobody does."""
+    """The lease of the driver that works on a study now; None where there is no such driver."""
     number = max(_numbers(store), default=0)
     if not number:
         return None
@@ -163,7 +175,10 @@ def _read(data: bytes) -> dict[str, Any] | None:
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
-    """Released, or held by a process of this machine that is gone; no other machine, and none without /proc, can be asked that."""
+    """Whether the lease was released, or its process on this machine is gone.
+
+    A process on another machine, or on one without /proc, cannot be asked: its lease is not over.
+    """
     if holder["state"] == "released":
         return True
     return _same_machine(holder) and _started(holder["pid"]) != holder["started"]
@@ -179,16 +194,18 @@ def _this_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "boot": boot.read_text().strip() if boot.exists() else "",
-        "space": str(space.readlink())
-        if space.exists()
-        else "",  # process numbers mean something within one container only
+        # process numbers mean something within one container only
+        "space": str(space.readlink()) if space.exists() else "",
         "pid": os.getpid(),
         "started": _started(os.getpid()),
     }
 
 
 def _started(pid: int) -> str:
-    """When a process of this machine began, in ticks since boot; a number that is used again has another one. Empty where it is gone."""
+    """When a process of this machine began, in ticks since boot; empty where it is gone.
+
+    It tells the process from a later one with the same number.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -197,9 +214,8 @@ def _started(pid: int) -> str:
 
 
 def _who(holder: dict[str, Any], store: Store) -> str:
-    return (
-        f"{store.where()} is driven by process {holder['pid']} on {holder['host']} since {holder['since']}."
-    )
+    process = f"process {holder['pid']} on {holder['host']}"
+    return f"{store.where()} is driven by {process} since {holder['since']}."
 
 
 def _now() -> str:

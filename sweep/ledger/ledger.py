@@ -1,9 +1,10 @@
-"""The study's folder around its run folders: the study as declared, the candidates proposed, the index of results, and failures.
+"""The study's folder: the declared study, the proposed candidates, the index of results, failures and looks.
 
     study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json  looks/<pairs>-<hash>.json
     runs/<run_id>/...                       failures/<run_id>.json
 
-Everything but the index is the truth; the index is what was read from the run folders, and is read anew where it does not fit them.
+Everything but the index is the truth. The index repeats what the run folders hold, and is made anew where it
+does not fit them. The folder of one run is in `trainer.run_folder`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ from trainer.spec import RunSpec
 from trainer.store import digest, open_store, seal, unseal
 
 READERS = 16
-"""Run folders read side by side; on an object store each read is a round trip."""
-
-
+"""How many run folders are read at the same time; on an object store each read is a round trip."""
 GENERATION = re.compile(r"generations/(.+)-(\d+)\.json")
 
 
@@ -40,37 +39,46 @@ def generation_file(due: Proposal) -> str:
 
 
 class Ledger:
-    """A study's folder in a place: a local folder or an object store's URL. `say` is told what a person should know."""
+    """A study's folder in a store.
 
-    def __init__(self, place: str, study: str, say: Callable[[str], None]) -> None:
+    `store_url` is the path of a local folder or the URL of an object store. `say` gets each message for the
+    person at the sweep.
+    """
+
+    def __init__(self, store_url: str, study: str, say: Callable[[str], None]) -> None:
         self.say = say
         self.study = study
-        self.store, self.runs_place = (
-            open_store(f"{place.rstrip('/')}/{study}"),
-            f"{place.rstrip('/')}/{study}/runs",
-        )
-        self.runs = open_store(self.runs_place)
+        url = f"{store_url.rstrip('/')}/{study}"
+        self.store = open_store(url)
+        self.runs_url = f"{url}/runs"
+        self.runs = open_store(self.runs_url)
         self.results: dict[str, Result] = {}
+        """What each finished run gave, by run id."""
         self.damaged: dict[str, str] = {}
         """Finished runs whose files cannot be trusted, with the reason."""
         self._stamps: dict[str, str] = {}
+        """The stamp of each run's outcome.json, when its result was read."""
         self._failed: set[str] = set()
+        """The names of all files of failures, when they were listed or written."""
 
     # the study
 
     def declared(self) -> dict[str, Any] | None:
-        """What study.json holds: identity, hash and extensions; None where the ledger is not begun."""
+        """The content of study.json: identity, hash and extensions. None where the ledger is not begun."""
         return self._sealed("study.json")
 
     def begun(self) -> dict[str, Any]:
-        """What study.json holds; NothingBegun where the ledger is not begun."""
+        """The content of study.json. Raises NothingBegun where the ledger is not begun."""
         declared = self.declared()
         if declared is None:
             raise NothingBegun(self.store.where())
         return declared
 
     def check(self, study: Study, extend: bool) -> list[str]:
-        """How the study grew since the ledger was begun; ChangedStudy where that is not accepted, or where it did not only grow."""
+        """How the study grew since the ledger was begun, a line for each key.
+
+        Raises ChangedStudy where growth is not accepted (`extend`), or where the study did not only grow.
+        """
         before = self.declared()
         if before is None or before["identity"] == study.identity:
             return []
@@ -78,35 +86,38 @@ class Ledger:
         grows = all(growth(before["identity"], study.identity))
         if grows and extend:
             return lines
-        hint = (
-            "It grew. --extend accepts that and records it."
-            if grows
-            else "Only growth can be accepted (more seeds, budget, finalists or arms). Give the changed study another name: copy the file."
-        )
         begun = f"{study.name} is not the study that {self.store.where('study.json')} was begun with:"
+        hint = (
+            "Only growth can be accepted (more seeds, budget, finalists or arms). "
+            "Give the changed study another name: copy the file."
+        )
+        if grows:
+            hint = "It grew. --extend accepts that and records it."
         raise ChangedStudy("\n".join([begun, *(f"  {line}" for line in lines), hint]))
 
     def declare(self, study: Study, extend: bool, results_seen: int) -> None:
-        """Begin the ledger with this study, or see that it is the one it was begun with, or record how it grew."""
+        """Begin the ledger with this study, or record how the study grew.
+
+        Raises ChangedStudy as `check` does. `results_seen` is the number of finished confirmation runs.
+        """
         grown, before = self.check(study, extend), self.declared()
         if before is None:
             if self._has_work():
-                where = self.store.where("study.json")
-                raise DamagedLedger(
-                    f"{where} is missing, and there are runs. `sweep doctor` can write it anew."
-                )
+                missing = f"{self.store.where('study.json')} is missing, and there are runs."
+                raise DamagedLedger(f"{missing} `sweep doctor` can write it anew.")
             self.store.create("study.json", declaration(study, []))
         elif grown:
             extension = {"at": now(), "changes": grown, "confirmed_before": results_seen}
             self.store.write("study.json", declaration(study, [*before["extensions"], extension]))
             self.say("extended: " + "; ".join(grown))
-        elif before.get("description", "") != study.contents.description:  # it may change at any time
+        elif before.get("description", "") != study.contents.description:
+            # a description is no part of the identity, and may change at any time
             self.store.write("study.json", declaration(study, before["extensions"]))
 
     # proposals
 
     def proposals(self) -> dict[tuple[str, int], list[Values]]:
-        """Every generation that was recorded."""
+        """The candidates of every recorded generation, by arm and number."""
         found: dict[tuple[str, int], list[Values]] = {}
         for name in self.store.names("generations"):
             if match := GENERATION.fullmatch(name):
@@ -116,7 +127,10 @@ class Ledger:
         return found
 
     def record(self, study: Study, due: Proposal, values: list[Values]) -> list[Values]:
-        """Keep a generation, with the scores it was proposed from; the one that stands, where another driver was first."""
+        """Write a generation with the scores that it was proposed from, and return its candidates.
+
+        Where another driver wrote this generation first, the candidates are those of that driver.
+        """
         name = generation_file(due)
         history = [{"values": v, "score": score, "seeds": seeds} for v, score, seeds in due.history]
         body = {
@@ -134,27 +148,22 @@ class Ledger:
     # results
 
     def load(self, *, keep: bool = True) -> None:
-        """Learn what every finished run gave, from the index where it fits, and from the runs' own files elsewhere.
+        """Read the result of every finished run, from the index or else from the run's own files.
 
-        With `keep` the index is written anew where it lacked something; a reader beside the driver leaves that to the driver.
+        With `keep` an index that lacks something is written anew. A reader beside the driver leaves that to
+        the driver.
         """
-        known: dict[str, tuple[str, Result]] = {}
-        try:
-            runs = unseal(self.store.read("index.json"))["runs"]
-            known = {run_id: (stamp, from_plain(values)) for run_id, (stamp, values) in runs.items()}
-        except FileNotFoundError:
-            pass
-        except (ValueError, KeyError, TypeError):
-            self.say(
-                f"damaged: {self.store.where('index.json')}. It is only a summary; it is made anew from the runs."
-            )
+        indexed = self._index()
         stamps = {
             name.split("/")[0]: stamp
             for name, stamp in self.runs.stamps().items()
             if name.endswith("/outcome.json")
         }
-        self._stamps = {run_id: stamp for run_id, (stamp, _) in known.items() if stamps.get(run_id) == stamp}
-        self.results, self.damaged = {run_id: known[run_id][1] for run_id in self._stamps}, {}
+        self._stamps = {
+            run_id: stamp for run_id, (stamp, _) in indexed.items() if stamps.get(run_id) == stamp
+        }
+        self.results = {run_id: indexed[run_id][1] for run_id in self._stamps}
+        self.damaged = {}
         unread = [run_id for run_id in stamps if run_id not in self.results]
         with ThreadPoolExecutor(READERS) as readers:
             for run_id, found in zip(unread, readers.map(self._result, unread), strict=True):
@@ -162,26 +171,39 @@ class Ledger:
                     self.results[run_id], self._stamps[run_id] = found, stamps[run_id]
                 else:
                     self.damaged[run_id] = found
-        if keep and (unread or known.keys() != self.results.keys()):
+        if keep and (unread or indexed.keys() != self.results.keys()):
             self.write_index()
 
     def add(self, run_id: str, result: Result) -> None:
-        """A run that finished now."""
+        """Take the result of a run that has just finished, and delete its failure if it has one."""
         self.results[run_id] = result
         if f"failures/{run_id}.json" in self._failed:
             self.store.delete(f"failures/{run_id}.json")
 
     def write_index(self) -> None:
-        """Keep what is known, for the next to start quickly."""
+        """Write all results to the index, so that the next command starts quickly."""
         for run_id in self.results.keys() - self._stamps.keys():
-            if stamp := self.runs.stamps(run_id).get(
-                f"{run_id}/outcome.json"
-            ):  # else its folder was moved away since
+            stamp = self.runs.stamps(run_id).get(f"{run_id}/outcome.json")
+            # a folder that was moved away since has no stamp
+            if stamp:
                 self._stamps[run_id] = stamp
         runs = {run_id: [stamp, asdict(self.results[run_id])] for run_id, stamp in self._stamps.items()}
         self.store.write("index.json", seal({"runs": runs}))
 
+    def _index(self) -> dict[str, tuple[str, Result]]:
+        """What the index holds: the stamp of each run's outcome.json, and its result."""
+        try:
+            runs = unseal(self.store.read("index.json"))["runs"]
+            return {run_id: (stamp, from_plain(values)) for run_id, (stamp, values) in runs.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError):
+            where = self.store.where("index.json")
+            self.say(f"damaged: {where}. It is only a summary; it is made anew from the runs.")
+            return {}
+
     def _result(self, run_id: str) -> Result | str:
+        """The result from a run's own files; the reason where they cannot be trusted."""
         where = self.runs.where(f"{run_id}/spec.json")
         try:
             spec = RunSpec.from_json(self.runs.read(f"{run_id}/spec.json").decode())
@@ -199,12 +221,12 @@ class Ledger:
     # failures
 
     def fail(self, run_id: str, failure: Failure, log: list[str]) -> None:
-        """Record that a run could not be finished, until it is."""
+        """Record that a run could not be finished. The record is deleted when the run finishes."""
         self.store.write(f"failures/{run_id}.json", seal({**asdict(failure), "log": log[-20:], "at": now()}))
         self._failed.add(f"failures/{run_id}.json")
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """Runs that were tried and are not finished, with reason, node, attempts and the log's last lines."""
+        """The runs that were tried and are not finished: reason, node, attempts and the log's last lines."""
         found: dict[str, dict[str, Any]] = {}
         self._failed = set(self.store.names("failures"))
         for name in self._failed:
@@ -217,7 +239,7 @@ class Ledger:
     # looks
 
     def look(self, pairs: int, arms: list[str]) -> None:
-        """Record that the comparisons of these arms over so many pairs were shown; the first time counts."""
+        """Record that comparisons of these arms over so many pairs were shown. The first record stays."""
         body = {"pairs": pairs, "arms": arms, "at": now()}
         self.store.create(f"looks/{pairs}-{digest(' '.join(arms).encode())[:8]}.json", seal(body))
 
@@ -230,17 +252,18 @@ class Ledger:
         return any(name.startswith(("runs/", "generations/")) for name in self.store.names())
 
     def _sealed(self, name: str) -> dict[str, Any] | None:
+        """The content of a sealed file; None where there is none. Raises DamagedLedger."""
         try:
             return unseal(self.store.read(name))
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise DamagedLedger(
-                f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. `sweep doctor` says whether it can be rebuilt; "
-                "else restore it from a backup."
+                f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. "
+                "`sweep doctor` says whether it can be rebuilt; else restore it from a backup."
             ) from error
 
 
 def now() -> str:
-    """The time, for records."""
+    """The present time as text, for records."""
     return datetime.now().astimezone().isoformat(timespec="seconds")

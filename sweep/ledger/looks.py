@@ -1,4 +1,4 @@
-"""Which gains people have seen."""
+"""The looks at a study: which gains people have seen. Seeds that are added after a look are tested alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sweep.planning.work import Look, Looks
 from sweep.study import Study, from_declared
 
 ENOUGH_TO_SEE = 2
-"""So many pairs give a gain its standard error, and so can be judged by eye."""
+"""The least pairs of a gain that can be judged by eye, because it has a standard error."""
 
 
 def looks_at(ledger: Ledger, study: Study) -> Looks:
-    """Every look so far. A study that now asks for more seeds adds one: the earlier gains were on show as they came.
+    """Every look so far. A study that asks for more seeds than the ledger's adds one.
 
-    The ledger has to be loaded.
+    The reason is that everybody could watch the earlier gains as they came. The ledger has to be loaded.
     """
     seen, declared = ledger.looks(), ledger.declared()
     if declared is None:
@@ -27,10 +27,11 @@ def looks_at(ledger: Ledger, study: Study) -> Looks:
 
 def _on_show(plan: Plan) -> list[str]:
     """The arms with a gain that could be judged."""
-    bases = {name: (plan.confirmed(name) or [{}])[0].keys() for name in plan.study.baselines}
-    others = [arm for arm in plan.study.arms.values() if arm.name not in bases]
+    baseline_places = {name: (plan.confirmed(name) or [{}])[0].keys() for name in plan.study.baselines}
+    others = [arm for arm in plan.study.arms.values() if arm.name not in baseline_places]
 
     def can_be_judged(arm: str, baseline: str) -> bool:
-        return any(len(results.keys() & bases[baseline]) >= ENOUGH_TO_SEE for results in plan.confirmed(arm))
+        pairs = [len(results.keys() & baseline_places[baseline]) for results in plan.confirmed(arm)]
+        return max(pairs, default=0) >= ENOUGH_TO_SEE
 
     return sorted(arm.name for arm in others if can_be_judged(arm.name, arm.baseline))

@@ -1,8 +1,8 @@
-"""What a finished run gave, read from its own files."""
+"""The result of a finished run, read from the run's own files."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from sweep.planning.work import Result
 from trainer.data import facts
@@ -11,7 +11,7 @@ from trainer.run_folder import Completed, Outcome, RunFolder
 
 
 def result_of(folder: RunFolder, outcome: Outcome) -> Result:
-    """The figures of a run's outcome; DamagedRun where its tables are."""
+    """The figures of a run's outcome. Raises DamagedRun where the run's tables are damaged."""
     epochs = read_table(EpochRow, folder.table(outcome, "epochs"), ["seconds", "parameters"])
     parameters = epochs["parameters"].to_pylist() or [None]
     scores: dict[str, dict[str, float]] = {"validation": {}, "test": {}}
@@ -19,11 +19,7 @@ def result_of(folder: RunFolder, outcome: Outcome) -> Result:
         for row in from_parquet(EndpointRow, folder.table(outcome, "endpoints")):
             scores[row.split][f"{row.keep_ratio:g}"] = row.accuracy
     return Result(
-        outcome="diverged"
-        if not isinstance(outcome, Completed)
-        else "collapsed"
-        if outcome.collapsed
-        else "completed",
+        outcome=_kind(outcome),
         epochs=outcome.epochs,
         seconds=sum(epochs["seconds"].to_pylist()),
         classes=facts(folder.spec.task.data).classes,
@@ -33,6 +29,12 @@ def result_of(folder: RunFolder, outcome: Outcome) -> Result:
     )
 
 
+def _kind(outcome: Outcome) -> Literal["completed", "collapsed", "diverged"]:
+    if not isinstance(outcome, Completed):
+        return "diverged"
+    return "collapsed" if outcome.collapsed else "completed"
+
+
 def from_plain(values: dict[str, Any]) -> Result:
-    """The inverse of `dataclasses.asdict`; TypeError where it is not one."""
+    """The inverse of `dataclasses.asdict`. Raises TypeError where a field is missing or unknown."""
     return Result(**values)

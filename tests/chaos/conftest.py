@@ -67,7 +67,7 @@ def half_done_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.fail(other.run_id, Failure("no such luck", attempts=3), ["a line"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "STEP_SECONDS", 0.0)
-        under_way = worker.Worker(job_of(ledger.runs_place, run.spec, keep_weights=True))
+        under_way = worker.Worker(job_of(ledger.runs_url, run.spec, keep_weights=True))
         while getattr(under_way.step(), "epochs", 0) < 2:
             pass
         under_way.stop()

@@ -36,13 +36,13 @@ ELSEWHERE = {
 
 
 @pytest.fixture(params=["local", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def study_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "study") if request.param == "local" else request.getfixturevalue("bucket")
 
 
 @pytest.fixture
-def store(place: str) -> Store:
-    return open_store(place)
+def store(study_url: str) -> Store:
+    return open_store(study_url)
 
 
 @pytest.fixture
@@ -126,10 +126,10 @@ time.sleep(1000)
 
 
 def test_a_holder_whose_process_was_killed_is_taken_over_at_once(
-    place: str, store: Store, newcomer: Callable[[], Lease]
+    study_url: str, store: Store, newcomer: Callable[[], Lease]
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, place], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDS, study_url], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout

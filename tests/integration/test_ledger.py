@@ -23,12 +23,12 @@ from trainer.store import open_store, seal, unseal
 
 
 @pytest.fixture(params=["local", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "local" else request.getfixturevalue("bucket")
 
 
-def ledger_in(place: str, said: list[str] | None = None) -> Ledger:
-    return Ledger(place, "small", said.append if said is not None else lambda _: None)
+def ledger_in(store_url: str, said: list[str] | None = None) -> Ledger:
+    return Ledger(store_url, "small", said.append if said is not None else lambda _: None)
 
 
 def arms(**more: Any) -> dict[str, Any]:
@@ -42,28 +42,28 @@ def budgeted(budget: int) -> dict[str, Any]:
 # the study
 
 
-def test_a_study_is_declared_once_and_the_same_study_is_welcome_again(place: str) -> None:
+def test_a_study_is_declared_once_and_the_same_study_is_welcome_again(store_url: str) -> None:
     study = study_of()
-    assert ledger_in(place).declared() is None
-    ledger_in(place).declare(study, False, 0)
-    first = ledger_in(place).store.read("study.json")
-    ledger_in(place).declare(study_of(resources={"workers": 3}), False, 0)
-    assert ledger_in(place).store.read("study.json") == first
+    assert ledger_in(store_url).declared() is None
+    ledger_in(store_url).declare(study, False, 0)
+    first = ledger_in(store_url).store.read("study.json")
+    ledger_in(store_url).declare(study_of(resources={"workers": 3}), False, 0)
+    assert ledger_in(store_url).store.read("study.json") == first
     assert unseal(first)["identity"] == study.identity
 
 
-def test_other_words_about_a_study_are_kept_and_change_nothing_else(place: str) -> None:
-    ledger_in(place).declare(study_of(), False, 0)
-    before = ledger_in(place).declared()
-    ledger_in(place).declare(study_of(description="other words"), False, 0)
-    after = ledger_in(place).declared()
+def test_other_words_about_a_study_are_kept_and_change_nothing_else(store_url: str) -> None:
+    ledger_in(store_url).declare(study_of(), False, 0)
+    before = ledger_in(store_url).declared()
+    ledger_in(store_url).declare(study_of(description="other words"), False, 0)
+    after = ledger_in(store_url).declared()
     assert before is not None
     assert after == {**before, "description": "other words"}
 
 
-def test_a_changed_study_is_refused_with_every_key_that_differs(place: str) -> None:
-    ledger_in(place).declare(study_of(), False, 0)
-    before = ledger_in(place).store.read("study.json")
+def test_a_changed_study_is_refused_with_every_key_that_differs(store_url: str) -> None:
+    ledger_in(store_url).declare(study_of(), False, 0)
+    before = ledger_in(store_url).store.read("study.json")
     changed = study_of(
         seed=2,
         confirm={"seeds": 8},
@@ -78,9 +78,9 @@ def test_a_changed_study_is_refused_with_every_key_that_differs(place: str) -> N
     )
     for extend in (False, True):
         with pytest.raises(ChangedStudy) as refused:
-            ledger_in(place).declare(changed, extend, 0)
+            ledger_in(store_url).declare(changed, extend, 0)
         told = str(refused.value).splitlines()
-        assert ledger_in(place).store.where("study.json") in told[0]
+        assert ledger_in(store_url).store.where("study.json") in told[0]
         assert {
             "  seed: 1 -> 2",
             "  confirm.seeds: 6 -> 8",
@@ -89,7 +89,7 @@ def test_a_changed_study_is_refused_with_every_key_that_differs(place: str) -> N
         assert "  arms.saw.policy.name: sawtooth is new" in told
         assert not [line for line in told if "arms.dense" in line or "learning_rate" in line]
         assert "another name" in told[-1]
-    assert ledger_in(place).store.read("study.json") == before
+    assert ledger_in(store_url).store.read("study.json") == before
 
 
 THREE = arms(third={"policy": {"name": "sawtooth"}})
@@ -133,11 +133,11 @@ def test_growth_is_refused_without_extend_and_recorded_with_it(
     ledger_in(str(tmp_path)).declare(study_of(**after), False, 0)  # from now on it is the study
 
 
-def test_every_extension_stays_recorded(place: str) -> None:
-    ledger_in(place).declare(study_of(), False, 0)
+def test_every_extension_stays_recorded(store_url: str) -> None:
+    ledger_in(store_url).declare(study_of(), False, 0)
     for seeds in (7, 9):
-        ledger_in(place).declare(study_of(confirm={"seeds": seeds}), True, seeds)
-    declared = ledger_in(place).declared()
+        ledger_in(store_url).declare(study_of(confirm={"seeds": seeds}), True, seeds)
+    declared = ledger_in(store_url).declared()
     assert declared is not None
     assert [(it["confirmed_before"], it["changes"]) for it in declared["extensions"]] == [
         (7, ["confirm.seeds: 6 -> 7"]),
@@ -184,9 +184,9 @@ def test_what_shrinks_or_changes_is_refused_even_with_extend(
 
 @pytest.mark.parametrize("work_done", ["runs/0123456789abcdef/spec.json", "generations/additive-0.json"])
 def test_a_missing_study_file_where_there_is_work_is_damage_and_no_new_beginning(
-    place: str, work_done: str
+    store_url: str, work_done: str
 ) -> None:
-    ledger = ledger_in(place)
+    ledger = ledger_in(store_url)
     ledger.store.write(work_done, b"{}")
     with pytest.raises(DamagedLedger, match=re.escape(ledger.store.where("study.json"))):
         ledger.declare(study_of(), True, 0)
@@ -196,21 +196,21 @@ def test_a_missing_study_file_where_there_is_work_is_damage_and_no_new_beginning
 # proposals
 
 
-def test_a_generation_is_recorded_once_and_the_first_stands(place: str) -> None:
+def test_a_generation_is_recorded_once_and_the_first_stands(store_url: str) -> None:
     study, due = study_of(), Proposal("additive", 0, 2, [({"task.learning_rate": 0.2}, 0.5, 2)])
     first, second = (
         [{"task.learning_rate": 0.05}, {"task.learning_rate": 0.1}],
         [{"task.learning_rate": 0.3}],
     )
-    assert ledger_in(place).record(study, due, first) == first
-    assert ledger_in(place).record(study, due, second) == first
-    assert ledger_in(place).proposals() == {("additive", 0): first}
-    body = unseal(ledger_in(place).store.read("generations/additive-0.json"))
+    assert ledger_in(store_url).record(study, due, first) == first
+    assert ledger_in(store_url).record(study, due, second) == first
+    assert ledger_in(store_url).proposals() == {("additive", 0): first}
+    body = unseal(ledger_in(store_url).store.read("generations/additive-0.json"))
     assert body["proposed_from"] == [{"values": {"task.learning_rate": 0.2}, "score": 0.5, "seeds": 2}]
 
 
-def test_a_damaged_generation_is_named_and_never_passed_over(place: str) -> None:
-    ledger = ledger_in(place)
+def test_a_damaged_generation_is_named_and_never_passed_over(store_url: str) -> None:
+    ledger = ledger_in(store_url)
     ledger.record(study_of(), Proposal("additive", 0, 1, []), [{"task.learning_rate": 0.05}])
     ledger.store.write("generations/additive-1.json", ledger.store.read("generations/additive-0.json")[:-20])
     with pytest.raises(DamagedLedger, match=re.escape(ledger.store.where("generations/additive-1.json"))):
@@ -238,13 +238,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, R
 
 
 @pytest.fixture
-def ledger(place: str, trained: tuple[Path, dict[str, Result]]) -> Ledger:
+def ledger(store_url: str, trained: tuple[Path, dict[str, Result]]) -> Ledger:
     """A ledger that holds the three runs and no index."""
-    store = open_store(place)
+    store = open_store(store_url)
     for path in trained[0].rglob("*"):
         if path.is_file():
             store.write(path.relative_to(trained[0]).as_posix(), path.read_bytes())
-    return ledger_in(place)
+    return ledger_in(store_url)
 
 
 def outcomes(ledger: Ledger) -> list[str]:
@@ -271,16 +271,16 @@ def test_results_read_from_the_runs_are_what_the_workers_reported(
     assert not ledger.damaged
 
 
-def test_the_index_is_believed_where_its_stamps_fit(place: str, ledger: Ledger) -> None:
+def test_the_index_is_believed_where_its_stamps_fit(store_url: str, ledger: Ledger) -> None:
     ledger.load()
     rewritten(ledger, 4321.0)
-    again = ledger_in(place)
+    again = ledger_in(store_url)
     again.load()
     assert {result.seconds for result in again.results.values()} == {4321.0}
 
 
 def test_the_index_is_not_believed_of_an_outcome_that_changed_or_vanished(
-    place: str, ledger: Ledger, trained: tuple[Path, dict[str, Result]]
+    store_url: str, ledger: Ledger, trained: tuple[Path, dict[str, Result]]
 ) -> None:
     ledger.load()
     rewritten(ledger, 4321.0)
@@ -289,7 +289,7 @@ def test_the_index_is_not_believed_of_an_outcome_that_changed_or_vanished(
         changed, seal({**unseal(ledger.runs.read(changed)), "written_at": "later than before"})
     )
     ledger.runs.delete(vanished)
-    again = ledger_in(place)
+    again = ledger_in(store_url)
     again.load()
     run_id = changed.split("/")[0]
     assert again.results == {
@@ -304,11 +304,11 @@ def test_the_index_is_not_believed_of_an_outcome_that_changed_or_vanished(
     [b"", b'{"runs": {', seal({"runs": {"x": ["stamp", {"made by": "another version"}]}}), seal({"no": 1})],
 )
 def test_an_index_that_cannot_be_used_is_named_and_made_anew(
-    place: str, ledger: Ledger, content: bytes, trained: tuple[Path, dict[str, Result]]
+    store_url: str, ledger: Ledger, content: bytes, trained: tuple[Path, dict[str, Result]]
 ) -> None:
     ledger.store.write("index.json", content)
     said: list[str] = []
-    again = ledger_in(place, said)
+    again = ledger_in(store_url, said)
     again.load(keep=False)
     assert again.store.read("index.json") == content  # a reader leaves it to the driver
     again.load()
@@ -318,11 +318,11 @@ def test_an_index_that_cannot_be_used_is_named_and_made_anew(
     assert set(unseal(again.store.read("index.json"))["runs"]) == set(trained[1])
 
 
-def test_an_index_does_not_hide_that_an_outcome_is_damaged(place: str, ledger: Ledger) -> None:
+def test_an_index_does_not_hide_that_an_outcome_is_damaged(store_url: str, ledger: Ledger) -> None:
     ledger.load()
     name = outcomes(ledger)[0]
     ledger.runs.write(name, ledger.runs.read(name)[:-9])
-    again = ledger_in(place)
+    again = ledger_in(store_url)
     again.load()
     run_id = name.split("/")[0]
     assert set(again.damaged) == {run_id}
@@ -332,36 +332,36 @@ def test_an_index_does_not_hide_that_an_outcome_is_damaged(place: str, ledger: L
 
 
 def test_a_run_whose_folder_was_moved_away_does_not_stop_the_index_from_being_kept(
-    place: str, ledger: Ledger
+    store_url: str, ledger: Ledger
 ) -> None:
     ledger.load(keep=False)
     ledger.add("0123456789abcdef", next(iter(ledger.results.values())))
     ledger.write_index()
-    assert "0123456789abcdef" not in unseal(ledger_in(place).store.read("index.json"))["runs"]
+    assert "0123456789abcdef" not in unseal(ledger_in(store_url).store.read("index.json"))["runs"]
 
 
 # failures
 
 
 def test_a_failure_is_listed_until_its_run_finishes(
-    place: str, trained: tuple[Path, dict[str, Result]]
+    store_url: str, trained: tuple[Path, dict[str, Result]]
 ) -> None:
     failure = Failure("its process ended.", "node-1", 3, what="dense, confirm seed 5")
-    ledger = ledger_in(place)
+    ledger = ledger_in(store_url)
     for run_id in ("run-1", "run-2"):
         ledger.fail(run_id, failure, [f"line {number}" for number in range(50)])
-    again = ledger_in(place)
+    again = ledger_in(store_url)
     found = again.failures()
     assert set(found) == {"run-1", "run-2"}
     assert {key: found["run-1"][key] for key in asdict(failure)} == asdict(failure)
     assert found["run-1"]["log"] == [f"line {number}" for number in range(30, 50)]
     again.add("run-1", next(iter(trained[1].values())))
     assert again.store.names("failures") == ["failures/run-2.json"]
-    assert set(ledger_in(place).failures()) == {"run-2"}
+    assert set(ledger_in(store_url).failures()) == {"run-2"}
 
 
-def test_a_damaged_failure_is_passed_over_because_its_run_is_tried_again_anyway(place: str) -> None:
-    ledger = ledger_in(place)
+def test_a_damaged_failure_is_passed_over_because_its_run_is_tried_again_anyway(store_url: str) -> None:
+    ledger = ledger_in(store_url)
     ledger.store.write("failures/run-1.json", b"{")
     ledger.fail("run-2", Failure("reason"), [])
     assert set(ledger.failures()) == {"run-2"}

@@ -26,20 +26,20 @@ def of(seeds: int) -> Study:
     return study_of(arms=ARMS, confirm={"seeds": seeds})
 
 
-def opened(place: Path) -> Ledger:
-    ledger = Ledger(str(place), "small", print)
+def opened(folder: Path) -> Ledger:
+    ledger = Ledger(str(folder), "small", print)
     ledger.load()
     return ledger
 
 
-def extended(place: Path) -> Reading:
+def extended(folder: Path) -> Reading:
     """Extend the study by six seeds, as the command does."""
-    ledger, study = opened(place), of(12)
+    ledger, study = opened(folder), of(12)
     for look in looks_at(ledger, study).seen:
         ledger.look(look.pairs, look.arms)
     ledger.declare(study, True, 12)
-    assert drive(study, place).complete
-    return Reading(opened(place))
+    assert drive(study, folder).complete
+    return Reading(opened(folder))
 
 
 @pytest.mark.parametrize(("runs", "seen"), [(0, False), (3, False), (4, True), (12, True)])

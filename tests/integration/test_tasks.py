@@ -103,7 +103,7 @@ def test_a_plan_takes_overlapping_splits_into_its_power(
         < power(10, 1.0, 0.05 / 6, "paired-t")
     )
     assert found.smallest_p == 0.0
-    assert "(resampled-t, Holm at 0.05)" in text
+    assert "(resampled-t test, Holm's correction at alpha 0.05)" in text
 
 
 def test_a_plan_that_would_find_next_to_nothing_says_so_and_how_many_seeds_would_do(
@@ -200,7 +200,7 @@ def test_an_index_from_before_parameters_were_counted_is_still_read() -> None:
 def test_a_generation_of_an_arm_on_a_task_is_kept_under_its_name(
     where: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    place = str(tmp_path) if where == "local" else request.getfixturevalue("bucket")
-    ledger, values = Ledger(place, "made", print), [{"policy.epsilon": 2.0}]
+    store_url = str(tmp_path) if where == "local" else request.getfixturevalue("bucket")
+    ledger, values = Ledger(store_url, "made", print), [{"policy.epsilon": 2.0}]
     assert ledger.record(study(), Proposal("set@wine", 0, 1, []), values) == values
     assert ledger.proposals() == {("set@wine", 0): values}

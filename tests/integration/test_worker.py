@@ -65,7 +65,7 @@ def failed(it: Worker) -> Any:
 
 def test_the_first_report_comes_at_once_and_says_which_process_it_is(tmp_path: Path) -> None:
     it = worker_on(tmp_path)
-    assert it.step() == Began(run_id=SPEC.run_id, said=[], pid=os.getpid())
+    assert it.step() == Began(run_id=SPEC.run_id, messages=[], pid=os.getpid())
     assert list(tmp_path.iterdir()) == []  # nothing was loaded or written for it
 
 
@@ -203,7 +203,7 @@ def test_a_stopped_worker_keeps_its_last_whole_epoch_and_the_next_goes_on_there(
     ]
     reports = work(worker_on(tmp_path))
     assert "attempt 2 continues from epoch 2 of 4, kept by attempt 1" in [
-        line for report in reports for line in report.said
+        line for report in reports for line in report.messages
     ]
     assert [row.ended_at for row in rows(tmp_path)][:2] == ended
     assert without_wall(rows(tmp_path)) == without_wall(list(Training(SPEC)))
@@ -290,6 +290,6 @@ def test_the_log_of_a_failure_is_that_of_its_own_attempt(tmp_path: Path) -> None
     store = LocalStore(tmp_path)
     take(attempt(tmp_path), 2)
     checkpoints(tmp_path)[0].write_bytes(b"")
-    said = [line for report in work(worker_on(tmp_path)) for line in report.said]
+    said = [line for report in work(worker_on(tmp_path)) for line in report.messages]
     assert sum(line.startswith("damaged: ") for line in said) == 1
     assert "damaged: " in store.read(f"{SPEC.run_id}/attempt-2/log.txt").decode()

@@ -525,9 +525,9 @@ def test_neurons_that_are_never_pruned_are_told() -> None:
 @pytest.mark.parametrize(
     ("policy", "epochs", "lowest", "advice"),
     [
-        ({"name": "additive-reset", "step": 0.05}, 13, "0.4", "policy.step of 0.075 or more"),
-        ({"name": "multiplicative-reset", "decay": 0.9}, 3, "0.81", "policy.decay of 0.3162 or less"),
-        ({"name": "sawtooth", "step": 0.1, "period": 4}, 40, "0.7", "policy.step of 0.3 or more"),
+        ({"name": "additive-reset", "step": 0.05}, 13, "0.4", "policy.step to 0.075 or more"),
+        ({"name": "multiplicative-reset", "decay": 0.9}, 3, "0.81", "policy.decay to 0.3162 or less"),
+        ({"name": "sawtooth", "step": 0.1, "period": 4}, 40, "0.7", "policy.step to 0.3 or more"),
         (
             {"name": "additive-reset", "step": 0.05, "floor": 0.5},
             40,
@@ -544,9 +544,9 @@ def test_a_keep_ratio_that_stays_mild_is_told_with_the_value_that_would_take_it_
         f"arms.ratio: its keep ratio stays at {lowest} or above in all {epochs} epochs:"
         " none is trained at high sparsity."
     )
-    assert line == (f"{mild} For 0.1 it takes {advice}." if advice else mild)
+    assert line == (f"{mild} To reach 0.1, set {advice}." if advice else mild)
     if advice:
-        setting, value = advice.removeprefix("policy.").split(" of ")
+        setting, value = advice.removeprefix("policy.").split(" to ")
         assert (
             of_arms({"ratio": {"policy": {**policy, setting: float(value.split()[0])}}}, epochs=epochs) == []
         )
