@@ -1,4 +1,4 @@
-"""What a command prints and how it ends: data goes to stdout, progress to stderr, errors become exit codes."""
+"""How commands print and end: data goes to stdout, progress to stderr, an error becomes an exit code."""
 
 from __future__ import annotations
 
