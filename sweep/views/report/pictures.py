@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG text. They are as wide as a telephone; wide screens show two side by side."""
+"""The report's pictures, as SVG text. They are as wide as a telephone; a wide screen shows two in a row."""
 
 from __future__ import annotations
 
