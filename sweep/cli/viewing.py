@@ -59,7 +59,7 @@ def report(
         home = Path() if "://" in store else Path(place_of(store))
         file = to or home / f"{ledger.study}-report.html"
         open_store(file.absolute().parent).write(file.name, page(made).encode())
-        say(f"the page: {file}")
+        say(f"the whole page: {file}")
 
 
 def export(

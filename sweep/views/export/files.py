@@ -212,8 +212,8 @@ def _dictionary(reading: Reading, rows: dict[str, int], docs: dict[str, pa.Schem
         *([reading.study.contents.description, ""] if reading.study.contents.description else []),
         f"Exported from the study with the declared analysis `{reading.declared['hash']}`. `run_id` joins "
         "epochs, endpoints and runs; `candidates.run_ids` lists the runs of a candidate by place in the "
-        "pool: those of one place are pairs. `significance.ipynb` computes every number of the report anew from "
-        "these files (it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the "
+        "pool: those of one place are pairs. `significance.ipynb` computes every number of the report anew "
+        "from these files (it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the "
         "report's own, `study.json` the study as it was declared. "
         "Accuracies and gains are shares, not points.",
     ]

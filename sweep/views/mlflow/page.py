@@ -46,9 +46,9 @@ class Page:
 
     `group_by` is a tag that a parent shares with its children. (Nesting by `mlflow.parentRunId` works only
     where the page sorts by the time of creation.) A group shows the average over its runs that have a
-    metric, so a metric of the parent alone is shown as it is. `groups` are the values of the tag; their groups begin
-    closed. `only` is the filter. It has to leave out runs without the tag, and groups without the metric to
-    sort by, because the page puts these anywhere.
+    metric, so a metric of the parent alone is shown as it is. `groups` are the values of the tag; their
+    groups begin closed. `only` is the filter. It has to leave out runs without the tag, and groups without
+    the metric to sort by, because the page puts these anywhere.
 
     The page fetches 100 runs at first, those with the metric to sort by before the others. The children of
     some groups may be missing until "Load more" is pressed.
