@@ -1,4 +1,4 @@
-"""The table of commands, in the order in which a person uses them."""
+"""The command `sweep` with its subcommands, in the order in which a person uses them."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ from sweep.cli.viewing import export, report, sync, ui
 
 COMMANDS: tuple[Callable[..., Any], ...] = (plan, run, status, doctor, report, export, ui, sync)
 HELP = (
-    "Sweeps over seeded training runs. exit: 0 done, 1 some runs failed, 2 usage or study, 3 infrastructure, "
-    "130/143 stopped"
+    "Sweeps over seeded training runs. Exit codes: 0 done, 1 some runs failed, 2 the command or the study "
+    "is wrong, 3 files or machines, 130 and 143 stopped by a signal."
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"pairsweep {__version__}")
         raise typer.Exit
 
 
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="print the version and end")
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version")
     ] = False,
 ) -> None:
-    """What can be said without a command."""
+    """The options of `sweep` itself, without a subcommand."""
 
 
 def app() -> typer.Typer:
     """The command with all its subcommands."""
-    made = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
-    made.callback()(_options)
-    for command in COMMANDS:
-        made.command()(command)
-    return made
+    command = typer.Typer(
+        add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP
+    )
+    command.callback()(_options)
+    for subcommand in COMMANDS:
+        command.command()(subcommand)
+    return command
 
 
 def main() -> None:

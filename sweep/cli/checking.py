@@ -1,4 +1,4 @@
-"""`sweep status | doctor STUDY`: how far a study is, and whether its files are whole."""
+"""The commands `status` and `doctor`: how far a study is, and whether its files are whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import typer
 from rich.console import Console
 
 from sweep.cli.options import JsonOption, StoreOption, StudyArgument, ledger_of
-from sweep.cli.output import DEFAULT_STORE, errors, other, print_json
-from sweep.cli.screen import arms_table, console, failures_table
-from sweep.format import duration
+from sweep.cli.output import DEFAULT_STORE, command_for, counted, errors, print_json
+from sweep.cli.screen import arms_table, console, failures_table, time_left
 from sweep.gains.progress import overview
 from sweep.ledger.lease import holder
 from sweep.planning.forecast import forecast
@@ -27,11 +26,11 @@ def status(
     study: StudyArgument,
     store: StoreOption = DEFAULT_STORE,
     watch: Annotated[
-        bool, typer.Option("--watch", help="again every few seconds, until it is done")
+        bool, typer.Option("--watch", help="show it again every 5 seconds, until the study is done")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """How far a study is, from its ledger alone: arms, gains so far, failures with their logs. Works while it runs."""
+    """Show how far a study is: arms, gains so far, failures with their logs. Works while it runs."""
     with errors(study, store):
         out = console()
         while True:
@@ -44,7 +43,7 @@ def status(
 
 
 def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
-    """Show it once; whether the study is complete."""
+    """Show a study's state once; return whether the study is complete."""
     ledger = ledger_of(given, store)
     study = from_declared(ledger.study, ledger.begun())
     ledger.load(keep=False)
@@ -55,14 +54,14 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
         state = {"study": study.name, "complete": plan.complete, "driver": driver, "failures": failures}
         print_json({**state, "damaged": ledger.damaged, **asdict(view)})
         return plan.complete
-    lines = [f"{view.done}/{view.total} runs done, {len(failures)} failed"]
+    lines = [f"{view.done}/{counted(view.total, 'run')} done, {len(failures)} failed"]
     if driver:
         lines.append(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}")
         if now := driver["now"]:
-            left = view.seconds_left / max(now["slots"], 1) if view.seconds_left is not None else None
-            lines.append(f"{now['running']} under way on {now['slots']} slots; about {duration(left)} left")
+            running, slots = counted(now["running"], "run"), counted(now["slots"], "slot")
+            lines.append(f"{running} under way on {slots}; {time_left(view, now['slots'])}")
     elif not plan.complete:
-        lines.append(f"nobody drives it now. To go on: {other('run', given, store)}")
+        lines.append(f"no process works on it now. To go on: {command_for('run', given, store)}")
     lines += ledger.damaged.values()
     out.print(arms_table(view, study.analysis.endpoints), highlight=False)
     out.print("\n".join(lines), highlight=False, markup=False)
@@ -72,7 +71,7 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
 
 
 def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
-    """Verify every file of a study, say what is damaged, and repair what can be rebuilt."""
+    """Check every file of a study, say what is damaged, and repair what can be made again."""
     from sweep.ledger.doctor import examine  # Optuna comes with it
 
     with errors(study, store):

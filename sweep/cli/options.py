@@ -1,4 +1,4 @@
-"""The options that commands share, and what they stand for."""
+"""Arguments and options that several commands share, and the ledger that they name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from sweep.ledger.ledger import Ledger
 from sweep.study import find
 
 StudyArgument = Annotated[
-    str, typer.Argument(metavar="STUDY", help="a YAML file, or the name of one in search_spaces/")
+    str, typer.Argument(metavar="STUDY", help="the study: a YAML file, or the name of one in search_spaces/")
 ]
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", envvar="STORE", metavar="DIR", help="a folder, or a URL such as s3://bucket/prefix"
+        "--store",
+        envvar="STORE",
+        metavar="DIR",
+        help="where ledgers are: a folder, or a URL such as s3://bucket/prefix",
     ),
 ]
 AddressOption = Annotated[
@@ -26,20 +29,21 @@ AddressOption = Annotated[
         "--ray-address",
         envvar="RAY_ADDRESS",
         metavar="A",
-        help="a Ray cluster that this machine is part of; else one is started here",
+        help="a Ray cluster that this machine is in: auto, or HOST:PORT. By default Ray is started here",
     ),
 ]
 DataOption = Annotated[
-    Path, typer.Option("--data-dir", envvar="DATA_DIR", metavar="DIR", help="where fetched data sets live")
+    Path,
+    typer.Option("--data-dir", envvar="DATA_DIR", metavar="DIR", help="the folder of data sets"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
 MlflowOption = Annotated[
     str | None,
     typer.Option(
         "--mlflow-uri",
         envvar="MLFLOW_TRACKING_URI",
         metavar="U",
-        help="an MLflow server or database; none for no MLflow; SQLite in the store's folder by default",
+        help="an MLflow server or database, or none for no MLflow. By default a database in the store",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""What a command says and how it ends: stdout is data, stderr is progress, an error is a message and an exit code."""
+"""How commands print and end: data goes to stdout, progress to stderr, an error becomes an exit code."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from trainer.store import StoreError
 
 DEFAULT_STORE = "results"
 FROM_ENVIRONMENT = {"--store": "STORE", "--ray-address": "RAY_ADDRESS", "--data-dir": "DATA_DIR"}
+"""Options and the environment variables that they are read from."""
 
 
 def print_json(value: Any) -> None:
-    """Print strict JSON: what is not a number yet is null."""
+    """Print strict JSON. NaN and infinities become null."""
 
     def plain(part: Any) -> Any:
         if isinstance(part, dict):
@@ -37,47 +38,54 @@ def print_json(value: Any) -> None:
 
 
 def say(line: str) -> None:
-    """Tell whoever watches."""
+    """Print a line of progress."""
     print(line, file=sys.stderr)
 
 
 def leave(message: str, code: int) -> NoReturn:
-    """End with a message."""
+    """End the command with a message and an exit code."""
     say(message)
     raise typer.Exit(code)
 
 
 def program() -> list[str]:
-    """How this command was started."""
-    given = Path(sys.argv[0])
-    return ["python", "-m", "sweep"] if given.name == "__main__.py" else [os.path.relpath(given)]
+    """The beginning of a command line that starts `sweep` as it was started now."""
+    script = Path(sys.argv[0])
+    return ["python", "-m", "sweep"] if script.name == "__main__.py" else [os.path.relpath(script)]
 
 
-def again() -> str:
-    """The command as it was given, with what it took from the environment: another shell may not have that."""
-    given = sys.argv[1:]
-    names = {part.partition("=")[0] for part in given}
-    taken = [
-        part
-        for option, name in FROM_ENVIRONMENT.items()
-        if os.environ.get(name) and option not in names
-        for part in (option, os.environ[name])
-    ]
-    return shlex.join([*program(), *given, *taken])
+def this_command() -> str:
+    """The command line as it was typed, with the options that were read from the environment.
+
+    Another shell may lack these variables.
+    """
+    typed = sys.argv[1:]
+    options = {argument.partition("=")[0] for argument in typed}
+    from_environment: list[str] = []
+    for option, variable in FROM_ENVIRONMENT.items():
+        if os.environ.get(variable) and option not in options:
+            from_environment += [option, os.environ[variable]]
+    return shlex.join([*program(), *typed, *from_environment])
 
 
-def other(command: str, study: str, store: str) -> str:
-    """Another command for the same study and store."""
-    return shlex.join([*program(), command, study, *(["--store", store] if store != DEFAULT_STORE else [])])
+def command_for(command: str, study: str, store: str) -> str:
+    """The command line of another command for the same study and store."""
+    options = ["--store", store] if store != DEFAULT_STORE else []
+    return shlex.join([*program(), command, study, *options])
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 2 runs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 @contextmanager
 def errors(study: str, store: str) -> Generator[None]:
-    """Turn each kind of error of a command for a study into a message and an exit code."""
+    """Turn each kind of error into a message and an exit code."""
     try:
         yield
     except NothingBegun as error:
-        leave(f"{error} To begin it: {other('run', study, store)}", USAGE)
+        leave(f"{error} To begin it: {command_for('run', study, store)}", USAGE)
     except (RejectStudy, ChangedStudy) as error:
         leave(str(error), USAGE)
     except (Held, DamagedLedger, DamagedRun, StoreError, TrackerDown) as error:

@@ -1,4 +1,4 @@
-"""`sweep plan | run STUDY`: what a study would do, and doing it."""
+"""The commands `plan` and `run`: what a study would do, and doing it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ from sweep.cli.options import (
     StudyArgument,
     place_of,
 )
-from sweep.cli.output import DEFAULT_STORE, again, errors, leave, other, print_json, say
+from sweep.cli.output import (
+    DEFAULT_STORE,
+    command_for,
+    counted,
+    errors,
+    leave,
+    print_json,
+    say,
+    this_command,
+)
 from sweep.cli.screen import Screen, arms_table, console
 from sweep.cluster import prepare
 from sweep.errors import AbortSweep, RejectStudy
@@ -48,26 +57,26 @@ def plan(
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
     slots: Annotated[
-        int | None, typer.Option(min=1, help="runs at once; asked of the cluster by default")
+        int | None, typer.Option(min=1, help="plan for so many runs at once; by default, as many as fit")
     ] = None,
     gpu: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="estimate by what was measured on this GPU, or part of its name, until there are runs to measure by",
+            help="estimate the time for this GPU (a part of its name is enough), until runs have finished",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What `run` would do: runs, epochs, hours, what the comparison can detect. Touches nothing."""
+    """Show what `run` would do: runs, epochs, hours, and the gains it can detect. Changes nothing."""
     with errors(study, store):
-        found = load(find(study))
-        ledger = Ledger(place_of(store), found.name, say)
-        planned = Planned.of(found, ledger, slots or _slots(found, ray_address), data_dir.absolute(), gpu)
+        loaded = load(find(study))
+        ledger = Ledger(place_of(store), loaded.name, say)
+        planned = Planned.of(loaded, ledger, slots or _slots(loaded, ray_address), data_dir.absolute(), gpu)
         if as_json:
             print_json(asdict(planned))
         else:
-            console().print(shown_plan(found, planned), highlight=False)
+            console().print(shown_plan(loaded, planned), highlight=False)
 
 
 def run(
@@ -76,48 +85,44 @@ def run(
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
     slots: Annotated[
-        int | None, typer.Option(min=1, help="at most so many runs at once; as many as fit by default")
+        int | None, typer.Option(min=1, help="run at most so many at once; by default, as many as fit")
     ] = None,
     extend: Annotated[
-        bool, typer.Option("--extend", help="accept that the study grew since it was begun")
+        bool,
+        typer.Option("--extend", help="accept more seeds, budget, finalists or arms than it was begun with"),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="the same as plan")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="run nothing: the same as `sweep plan`")
+    ] = False,
     mlflow_uri: MlflowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a study to its end, or go on with it. The same command again continues; there is nothing else to know."""
+    """Run a study to its end. If it is stopped, the same command goes on with it."""
     if dry_run:
         plan(study, store, ray_address, data_dir, slots, as_json=as_json)
         return
     with errors(study, store):
         _refuse_client_address(ray_address)
-        found = load(find(study))
+        loaded = load(find(study))
         if slots:
-            workers = min(slots, found.resources.workers or slots)
-            found.resources = replace(found.resources, workers=workers)
+            workers = min(slots, loaded.resources.workers or slots)
+            loaded.resources = replace(loaded.resources, workers=workers)
         place = place_of(store)
-        uri, at = uri_of(mlflow_uri, place), f" --mlflow-uri {shown_uri(mlflow_uri)}" if mlflow_uri else ""
-        hint = f"To bring it up to date: {other('sync', study, store)}{at}"
-        beside = None if uri == NONE else partial(Follower, place=place, uri=uri, hint=hint)
-        with Screen(found.analysis.endpoints) as screen:
-            driven = _drive(
-                found, Ledger(place, found.name, screen.say), screen, ray_address, data_dir, extend, beside
-            )
-        _show(found, driven, as_json)
-        code, last = _ending(driven, study, store)
-        if code == DONE:
-            where, report, ui = (
-                driven.ledger.store.where(),
-                other("report", study, store),
-                other("ui", study, store),
-            )
-            last = f"{last} Results: {where}. Next: {report} and {ui}"
-        say(last)
+        uri = uri_of(mlflow_uri, place)
+        option = f" --mlflow-uri {shown_uri(mlflow_uri)}" if mlflow_uri else ""
+        hint = f"To bring it up to date: {command_for('sync', study, store)}{option}"
+        follow = None if uri == NONE else partial(Follower, place=place, uri=uri, hint=hint)
+        with Screen(loaded.analysis.endpoints) as screen:
+            ledger = Ledger(place, loaded.name, screen.say)
+            driven = _drive(loaded, ledger, screen, ray_address, data_dir, extend, follow)
+        _show(loaded, driven, as_json)
+        code, message = _ending(driven, study, store)
+        say(message)
         raise typer.Exit(code)
 
 
 def _refuse_client_address(address: str | None) -> None:
-    """A client of a cluster would move the ledger's writer out of it."""
+    """Refuse to be a client of a cluster: the driver, which writes the ledger, has to run in it."""
     if address and address.startswith("ray://"):
         reason = "the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."
         raise RejectStudy([f"--ray-address {address}: {reason}"])
@@ -131,9 +136,9 @@ class Driven:
     plan: Plan
     looks: list[Look]
     expected: Counter[tuple[Phase, str]]
-    """How many runs there are in all, by phase and arm."""
+    """The number of runs in all, by phase and arm."""
     received: signal.Signals | None
-    """The signal that ended it early."""
+    """The signal that ended it early, if one did."""
 
 
 def _drive(
@@ -143,9 +148,9 @@ def _drive(
     address: str | None,
     data_dir: Path,
     extend: bool,
-    beside: Callable[[Ledger], Follower] | None,
+    follow: Callable[[Ledger], Follower] | None,
 ) -> Driven:
-    """Work on a study as its one driver; `beside` starts what keeps MLflow up to date meanwhile."""
+    """Work on a study as its one driver. `follow` starts the process that keeps MLflow up to date."""
     prepare(address)
     from sweep.cluster.driver import Driver  # Ray takes a second to import
 
@@ -156,18 +161,18 @@ def _drive(
         plan, looks = _begin(study, ledger, extend)
         expected = forecast(Plan(study, {}, {}), 1).runs
         done, where = plan.finished.total(), ledger.store.where()
-        screen.say(f"study {study.name}: {done} of {expected.total()} runs are done, in {where}")
+        screen.say(f"study {study.name}: {done} of {counted(expected.total(), 'run')} done, in {where}")
 
         def show(driver: Driver) -> None:
             screen.show(lambda: (overview(plan, expected, driver.epochs, looks), driver.slots))
 
         driver = Driver(plan, ledger, lease, data_dir=data_dir.absolute(), say=screen.say, show=show)
         if not plan.complete:
-            follower = beside(ledger) if beside else None
+            follower = follow(ledger) if follow else None
             try:
                 driver.drive(address)
             except AbortSweep as error:
-                leave(f"{error}\nTo continue: {again()}", INFRASTRUCTURE)
+                leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
             finally:
                 patience = STOPPED_SECONDS if driver.received else PATIENCE_SECONDS
                 ledger.write_index()
@@ -179,28 +184,35 @@ def _drive(
 
 
 def _begin(study: Study, ledger: Ledger, extend: bool) -> tuple[Plan, list[Look]]:
-    """The plan and the looks so far. The ledger is begun with this study, or grows with it, or refuses it."""
+    """Begin the ledger, continue it, or let it grow; return the plan and the looks so far.
+
+    ChangedStudy is raised where the ledger was begun with another study.
+    """
     ledger.check(study, extend=True)
     ledger.load()
     looks = looks_at(ledger, study)
     refuse_what_cannot_reject(study, looks)
-    ledger.check(study, extend)  # only now: it advises --extend, which must then work
+    # only after the looks: its message advises --extend, which must then work
+    ledger.check(study, extend)
     plan = Plan(study, ledger.results, ledger.proposals())
     for look in looks.seen:
         ledger.look(look.pairs, look.arms)
     ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
-    ledger.failures()  # which to strike out when they finish
+    # read, so that the ledger can remove a failure when its run finishes
+    ledger.failures()
     for run_id, reason in ledger.damaged.items():
         plan.queue.damage(run_id, reason)
         ledger.say(reason)
     if seen := max((first_place(study, arm, looks.seen) for arm in study.arms), default=0):
         ledger.say(
-            f"the first {seen} seeds were seen before the others were added; gains are of those others alone."
+            f"the first {counted(seen, 'seed')} had been seen before more were added: "
+            "gains are taken over the later seeds alone."
         )
     return plan, looks.seen
 
 
 def _show(study: Study, driven: Driven, as_json: bool) -> None:
+    """Print how far the study is now."""
     view = overview(driven.plan, driven.expected, {}, driven.looks)
     if as_json:
         state = {"study": study.name, "store": driven.ledger.store.where(), "complete": driven.plan.complete}
@@ -210,22 +222,26 @@ def _show(study: Study, driven: Driven, as_json: bool) -> None:
 
 
 def _ending(driven: Driven, study: str, store: str) -> tuple[int, str]:
-    """The exit code, which comes from the plan, and what to do next."""
+    """The exit code, and a message that says what to do next."""
     plan, failed = driven.plan, driven.plan.queue.failed
     if plan.complete:
-        return DONE, f"done: {plan.finished.total()} runs."
+        report, ui = command_for("report", study, store), command_for("ui", study, store)
+        runs, where = counted(plan.finished.total(), "run"), driven.ledger.store.where()
+        return DONE, f"done: {runs}. Results: {where}. Next: {report} and {ui}"
     if driven.received:
-        return 128 + driven.received, f"stopped by {driven.received.name}. To continue: {again()}"
+        return 128 + driven.received, f"stopped by {driven.received.name}. To continue: {this_command()}"
     assert failed, "the plan is over, and neither complete nor failed"
-    why = f"{len(failed)} runs failed. Why: {other('status', study, store)}"
+    why = f"{counted(len(failed), 'run')} failed. Why: {command_for('status', study, store)}"
     if any(failure.damaged for failure in failed.values()):
-        mend = f"Some files are damaged. To mend what can be mended: {other('doctor', study, store)}"
-        return INFRASTRUCTURE, f"{why}\n{mend}"
-    return FAILED, f"{why}\nTo try them again: {again()}"
+        repair = (
+            f"Some files are damaged. To repair what can be repaired: {command_for('doctor', study, store)}"
+        )
+        return INFRASTRUCTURE, f"{why}\n{repair}"
+    return FAILED, f"{why}\nTo try again: {this_command()}"
 
 
 def _slots(study: Study, address: str | None) -> int:
-    """How many runs go on at once, here or on a cluster."""
+    """How many runs fit at once, on this machine or on a cluster."""
     if not address:
         cores = len(os.sched_getaffinity(0)) // study.resources.cpus
         return max(1, min(cores, study.resources.workers or cores))

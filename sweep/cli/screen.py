@@ -1,4 +1,4 @@
-"""What a person sees: tables, and the live view of a sweep. Figures come from `overview`; nothing is computed here."""
+"""Tables and progress for a terminal. Their figures are computed in `sweep.gains.progress`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.cli.output import counted
 from sweep.format import duration
 from sweep.gains.progress import ArmView, Overview
 from sweep.statistics.paired import Gain
 
 LINE_SECONDS, REFRESH_SECONDS = 10.0, 0.5
+"""Time between two lines of progress, and between two drawings on a terminal."""
 WIDE = 200
+"""Columns that tables get where no terminal says how many it has."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Tables are not squeezed into 80 columns where no terminal asks for it."""
-    made = Console(stderr=stderr, soft_wrap=True)
-    return made if made.is_terminal else Console(stderr=stderr, soft_wrap=True, width=WIDE)
+    """A console as wide as its terminal. Rich would take 80 columns where there is no terminal."""
+    terminal = Console(stderr=stderr, soft_wrap=True)
+    return terminal if terminal.is_terminal else Console(stderr=stderr, soft_wrap=True, width=WIDE)
 
 
 def arms_table(view: Overview, ratios: list[float]) -> Table:
-    """One line per arm: how far it is, its accuracy and its gain over the baseline so far, in points, with the standard error."""
+    """A table with one line per arm: its progress, its accuracy, and its gain over the baseline so far.
+
+    A gain is in points, with its standard error.
+    """
     table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("arm", no_wrap=True)
     for name in ("search", "confirm", "now", "failed"):
@@ -43,24 +49,17 @@ def arms_table(view: Overview, ratios: list[float]) -> Table:
 
 def _row(arm: ArmView, ratios: list[float]) -> list[str]:
     search = f"{arm.search_done}/{arm.search_total}" if arm.search_total else "-"
-    cells = [
-        arm.arm,
-        search,
-        f"{arm.confirm_done}/{arm.confirm_total}",
-        str(arm.running or "-"),
-        str(arm.failed or "-"),
-    ]
+    confirm = f"{arm.confirm_done}/{arm.confirm_total}"
+    cells = [arm.arm, search, confirm, str(arm.running or "-"), str(arm.failed or "-")]
     for ratio in ratios:
         accuracy, gain = arm.endpoints[f"{ratio:g}"], arm.gains.get(f"{ratio:g}")
-        cells += [
-            f"{100 * accuracy:.1f} %" if accuracy is not None else "-",
-            gain_text(gain) if gain else "baseline",
-        ]
+        cells.append("-" if accuracy is None else f"{100 * accuracy:.1f} %")
+        cells.append(gain_text(gain) if gain else "baseline")
     return cells
 
 
 def gain_text(gain: Gain) -> str:
-    """In points of accuracy, with its standard error."""
+    """A gain in points of accuracy, with its standard error."""
     if not gain.pairs:
         return "-"
     error = f" ± {100 * gain.standard_error:.1f}" if math.isfinite(gain.standard_error) else ""
@@ -72,25 +71,31 @@ def failures_table(failures: dict[str, dict[str, Any]]) -> RenderableType:
     parts: list[RenderableType] = []
     for run_id, failure in failures.items():
         where = f" on {failure['node']}" if failure["node"] else ""
-        told = f"run {run_id} ({failure['what']}) failed after {failure['attempts']} attempts{where}: {failure['reason']}"
-        parts.append(Text(told, style="bold"))
+        attempts = counted(failure["attempts"], "attempt")
+        text = f"run {run_id} ({failure['what']}) failed after {attempts}{where}: {failure['reason']}"
+        parts.append(Text(text, style="bold"))
         parts += [Text(f"    {line}") for line in failure["log"]]
     return Group(*parts)
 
 
+def time_left(view: Overview, slots: int) -> str:
+    """How long a study will still take on so many slots."""
+    if view.seconds_left is None:
+        return "time left not known yet"
+    return f"about {duration(view.seconds_left / max(slots, 1))} left"
+
+
 class Screen:
-    """The sweep under way: a table that moves on a terminal, a line every ten seconds elsewhere. Always on stderr."""
+    """A sweep's progress on stderr: a live table on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, ratios: list[float]) -> None:
         self.ratios = ratios
         self.console = console(stderr=True)
         self.started = time.monotonic()
-        self._shown = -math.inf
-        self._live = (
-            Live(console=self.console, auto_refresh=False, transient=True)
-            if self.console.is_terminal
-            else None
-        )
+        self._last_shown = -math.inf
+        self._live: Live | None = None
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Screen:
         if self._live:
@@ -105,14 +110,20 @@ class Screen:
         self.console.print(line, markup=False, highlight=False)
 
     def show(self, state: Callable[[], tuple[Overview, int]]) -> None:
-        """Draw what `state` gives: how far the study is and how many slots it has; asked only when it is time to draw."""
+        """Show a study's progress, if it is time to.
+
+        `state` returns how far the study is and how many slots it has. It is called only then, because that
+        takes time.
+        """
         now = time.monotonic()
-        if now - self._shown < (REFRESH_SECONDS if self._live else LINE_SECONDS):
+        if now - self._last_shown < (REFRESH_SECONDS if self._live else LINE_SECONDS):
             return
-        self._shown = now
+        self._last_shown = now
         view, slots = state()
-        left = duration(view.seconds_left / max(slots, 1) if view.seconds_left is not None else None)
-        line = f"{view.done}/{view.total} runs, {view.running} now, {view.failed} failed, {duration(now - self.started)} so far, {left} left"
+        line = (
+            f"{view.done}/{counted(view.total, 'run')} done, {view.running} running, {view.failed} failed, "
+            f"{duration(now - self.started)} so far, {time_left(view, slots)}"
+        )
         if self._live:
             bar = ProgressBar(total=max(view.total, 1), completed=view.done, width=40)
             self._live.update(Group(arms_table(view, self.ratios), bar, Text(line)), refresh=True)

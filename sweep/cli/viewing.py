@@ -1,6 +1,7 @@
-"""`sweep report | export | ui | sync STUDY`: what came of a study, from its ledger alone, which they only read.
+"""The commands `report`, `export`, `ui` and `sync`: they show a study's results, from its ledger alone.
 
-(One thing is written: that a comparison was seen. Seeds that are added afterwards are tested alone.)
+They write one thing into the ledger: that comparisons were seen. Seeds that are added after that are tested
+alone.
 """
 
 from __future__ import annotations
@@ -16,13 +17,22 @@ from typing import Annotated
 import typer
 
 from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, ledger_of, place_of
-from sweep.cli.output import DEFAULT_STORE, errors, leave, other, print_json, say
+from sweep.cli.output import (
+    DEFAULT_STORE,
+    command_for,
+    counted,
+    errors,
+    leave,
+    print_json,
+    say,
+)
 from sweep.views.mlflow import open_view
 from sweep.views.mlflow.address import artifacts_of, uri_of
 from trainer.exits import INFRASTRUCTURE
 from trainer.store import open_store
 
 PORT = 5000
+"""The port of MLflow's server where none is given."""
 
 
 def report(
@@ -30,59 +40,63 @@ def report(
     store: StoreOption = DEFAULT_STORE,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FILE", help="the page; STORE/STUDY-report.html by default"),
+        typer.Option("--to", metavar="FILE", help="the page's file; by default STORE/STUDY-report.html"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The gains as a table on stdout, and everything with pictures as one HTML page."""
+    """Print the gains as a table, and write one HTML page with everything, pictures too."""
     from sweep.views.reading import Reading
     from sweep.views.report.page import Report, page
     from sweep.views.report.words import markdown
 
     with errors(study, store):
         ledger = ledger_of(study, store)
-        found = Report.of(Reading(ledger))
+        made = Report.of(Reading(ledger))
         if as_json:
-            print_json(found.findings.as_json())
+            print_json(made.findings.as_json())
         else:
-            print(markdown(found.findings))
+            print(markdown(made.findings))
         home = Path() if "://" in store else Path(place_of(store))
         file = to or home / f"{ledger.study}-report.html"
-        open_store(file.absolute().parent).write(file.name, page(found).encode())
+        open_store(file.absolute().parent).write(file.name, page(made).encode())
         say(f"the whole page: {file}")
 
 
 def export(
     study: StudyArgument,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="where the tables go")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the folder for the tables")],
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Tidy Parquet, a data dictionary, and a notebook that computes the report anew."""
+    """Write Parquet tables, what their columns mean, and a notebook that computes the report again."""
     from sweep.views.export import files
     from sweep.views.reading import Reading
     from sweep.views.report.page import Report
 
     with errors(study, store):
         reading = Reading(ledger_of(study, store))
-        found = Report.of(reading).findings
-        rows = files.export(
-            reading, found, to.absolute(), lambda table, done: say(f"{table}: {done:,} rows so far")
-        )
+        findings = Report.of(reading).findings
+
+        def progress(table: str, done: int) -> None:
+            say(f"{table}: {counted(done, 'row')} so far")
+
+        rows = files.export(reading, findings, to.absolute(), progress)
         if as_json:
             print_json({"to": str(to), "rows": rows})
-        else:
-            print("\n".join(f"{to / table}.parquet  {count:,} rows" for table, count in rows.items()))
-            say(f"the columns: {to / 'README.md'}; the report anew: {to / 'significance.ipynb'}")
+            return
+        for table, count in rows.items():
+            print(f"{to / table}.parquet  {counted(count, 'row')}")
+        say(f"what the columns mean: {to / 'README.md'}")
+        say(f"a notebook that computes the report again: {to / 'significance.ipynb'}")
 
 
 def ui(
     study: StudyArgument,
     store: StoreOption = DEFAULT_STORE,
     mlflow_uri: MlflowOption = None,
-    port: Annotated[int, typer.Option(help="0 takes any that is free")] = PORT,
+    port: Annotated[int, typer.Option(help="the port of MLflow's server; 0 takes any free one")] = PORT,
 ) -> None:
-    """Open MLflow on a study's gains: starts its server on this machine (or uses the one given), until Ctrl-C."""
+    """Open MLflow on a study's gains. Its server runs on this machine until Ctrl-C, unless one is given."""
     from sweep.views.mlflow.following import catch_up
     from sweep.views.mlflow.page import SEARCH, gains_page, link
     from sweep.views.mlflow.server import free_port, serving
@@ -93,29 +107,28 @@ def ui(
         ledger.begun()
         view = open_view(ledger, place, uri, say)
         say("bringing MLflow up to date with the ledger ...")
+        experiment = view.experiment
         if not catch_up(view, say):
-            where = view.experiment.where
-            leave(
-                f"MLflow does not answer. Give --mlflow-uri, or see what is wrong with {where}",
-                INFRASTRUCTURE,
-            )
-        begun = any(run.tags.get("phase") == "confirm" for run in view.experiment.runs.values())
-        first = gains_page() if begun else SEARCH
-        if not begun:
-            say("nothing is confirmed yet, so there are no gains: this is the search so far.")
+            advice = f"Give --mlflow-uri, or see what is wrong with {experiment.where}"
+            leave(f"MLflow does not answer. {advice}", INFRASTRUCTURE)
+        confirming = any(run.tags.get("phase") == "confirm" for run in experiment.runs.values())
+        first = gains_page() if confirming else SEARCH
+        if not confirming:
+            say("the confirmation has not begun, so there are no gains yet: this shows the search so far.")
         if uri.startswith("http"):
-            _open(link(uri, view.experiment.id, first))
+            _open(link(uri, experiment.id, first))
             return
-        for number in (signal.SIGINT, signal.SIGTERM):  # whichever way it is ended, the server ends with it
+        # whichever signal ends this command, the server has to end with it
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         chosen = free_port(port)
         if port and chosen != port:
-            say(f"port {port} is taken; here it is another.")
+            say(f"port {port} is taken; MLflow runs on port {chosen}.")
         artifacts = artifacts_of(uri, place, ledger.study) or ""
         with tempfile.NamedTemporaryFile() as log:
             try:
                 with serving(uri, artifacts, chosen, Path(log.name)) as server:
-                    _open(link(f"http://127.0.0.1:{chosen}", view.experiment.id, first))
+                    _open(link(f"http://127.0.0.1:{chosen}", experiment.id, first))
                     say("Ctrl-C ends it.")
                     server.wait()
             except KeyboardInterrupt:
@@ -127,11 +140,11 @@ def sync(
     store: StoreOption = DEFAULT_STORE,
     mlflow_uri: MlflowOption = None,
     following: Annotated[
-        bool, typer.Option("--follow", help="go on until no sweep drives the study any more")
+        bool, typer.Option("--follow", help="go on until no `sweep run` works on the study")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring MLflow up to date with the ledger; from nothing, if need be. `run` does this by itself while it works."""
+    """Bring MLflow up to date with a study, or fill it anew. `run` does this while it works."""
     from sweep.views.mlflow.following import catch_up, keep_up
 
     with errors(study, store):
@@ -140,23 +153,22 @@ def sync(
         view = open_view(ledger, place, uri_of(mlflow_uri, place), say)
         experiment = view.experiment
         if not (keep_up if following else catch_up)(view, say):
+            # with --follow, the `sweep run` that started this command tells the user what to do
             if following:
-                raise typer.Exit(INFRASTRUCTURE)  # the sweep that it ran beside says what to do
-            at = f" --mlflow-uri {experiment.where}" if mlflow_uri else ""
-            again = f"{other('sync', study, store)}{at}"
-            leave(f"MLflow is not up to date. Once it answers again: {again}", INFRASTRUCTURE)
+                raise typer.Exit(INFRASTRUCTURE)
+            option = f" --mlflow-uri {experiment.where}" if mlflow_uri else ""
+            command = f"{command_for('sync', study, store)}{option}"
+            leave(f"MLflow is not up to date. Once it answers again: {command}", INFRASTRUCTURE)
         if as_json:
             counts = {"runs": len(experiment.runs), "points_sent": experiment.points}
             print_json({"uri": experiment.where, "experiment": experiment.id, **counts})
         elif not following:
-            where = ledger.store.where()
-            print(
-                f"{len(experiment.runs)} runs of MLflow show {where}; {experiment.points} metric points were sent."
-            )
+            runs, points = counted(len(experiment.runs), "run"), counted(experiment.points, "metric point")
+            print(f"MLflow has {runs} for {ledger.store.where()}. Sent now: {points}.")
 
 
 def _open(url: str) -> None:
-    """Show the link, and open it where there is a display to open it on."""
+    """Print a link, and open it in a browser where there is a display."""
     print(url, flush=True)
     if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(url)

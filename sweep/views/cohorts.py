@@ -1,4 +1,4 @@
-"""A candidate in a phase as a row of figures, for the report and the export."""
+"""One row of figures for each candidate in a phase. The report and the export share it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from sweep.views.reading import Reading
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateRow:
-    """One candidate in one phase. Its settings that are searched follow, a column each, named as in the study."""
+    """One candidate in one phase.
+
+    In the export each searched setting follows as a column of its own, named as in the study.
+    """
 
     candidate: Annotated[str, "the key, with phase"]
     arm: Annotated[str, "of the study"]
@@ -24,7 +27,8 @@ class CandidateRow:
     finished: Annotated[int, "of them"]
     score: Annotated[
         float | None,
-        "mean over the seeds at the primary endpoint, once all have finished: of validation images in search, of test images in confirm",
+        "mean over the seeds at the primary endpoint, once all have finished: "
+        "of validation images in search, of test images in confirm",
     ]
     score_standard_error: Annotated[float | None, "of it, over the seeds"]
     diverged: Annotated[int, "of its runs; they score 0"]
@@ -33,22 +37,22 @@ class CandidateRow:
 
 
 def candidate_row(reading: Reading, cohort: Cohort) -> CandidateRow:
-    """A candidate in a phase as it stands."""
+    """The row of a candidate in a phase, from what is finished so far."""
     scores = np.array(cohort.scores)
-    done = np.isfinite(scores)
-    whole = bool(len(scores)) and bool(done.all())
+    seeds = len(scores)
+    finished = int(np.isfinite(scores).sum())
+    score = math.fsum(scores) / seeds if seeds and finished == seeds else None
+    error = float(scores.std(ddof=1)) / math.sqrt(seeds) if score is not None and seeds > 1 else None
     outcomes = [result.outcome for run_id in cohort.runs if (result := reading.plan.results.get(run_id))]
     return CandidateRow(
         candidate=cohort.candidate.name,
         arm=cohort.candidate.arm,
         task=reading.study.arms[cohort.candidate.arm].task,
         phase=cohort.phase,
-        seeds=len(scores),
-        finished=int(done.sum()),
-        score=math.fsum(scores) / len(scores) if whole else None,
-        score_standard_error=float(scores.std(ddof=1)) / math.sqrt(len(scores))
-        if whole and len(scores) > 1
-        else None,
+        seeds=seeds,
+        finished=finished,
+        score=score,
+        score_standard_error=error,
         diverged=outcomes.count("diverged"),
         collapsed=outcomes.count("collapsed"),
         run_ids=list(cohort.runs),

@@ -1,4 +1,7 @@
-"""A study's ledger as the views read it: its plan, its cohorts, and each run's files. Reads only; the driver may be at work meanwhile."""
+"""A study's ledger as the views read it: its plan, its cohorts, and each run's files.
+
+Nothing is written here but looks. A driver may work on the study at the same time.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,16 @@ from trainer.spec import RunSpec
 from trainer.store import digest, unseal
 
 AHEAD = 32
-"""Runs that are read before they are asked for."""
+"""How many items `ahead` works on before they are needed."""
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 class Reading:
-    """A study as it stands in its ledger at this moment."""
+    """A study as its ledger has it at the moment of reading."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """NothingBegun where there is no study."""
+        """Read the ledger. NothingBegun is raised where it holds no study."""
         self.ledger, self.name = ledger, ledger.study
         self.declared: dict[str, Any] = ledger.begun()
         self.study: Study = studies.from_declared(self.name, self.declared)
@@ -56,29 +59,32 @@ class Reading:
 
     @cached_property
     def runs(self) -> dict[str, RunFiles]:
-        """Every run of the study, each once, in the order of the cohorts; equal candidates share a run, and the first one names it."""
-        found: dict[str, RunFiles] = {}
+        """Every run of the study by its id, in the order of the cohorts.
+
+        Equal candidates share a run. It belongs to the first of them.
+        """
+        runs: dict[str, RunFiles] = {}
         for cohort in self.cohorts:
-            pool = (
-                self.study.search_seeds
-                if cohort.phase == "search"
-                else self.study.arms[cohort.candidate.arm].seeds
-            )
+            arm = self.study.arms[cohort.candidate.arm]
+            pool = self.study.search_seeds if cohort.phase == "search" else arm.seeds
             for place, run_id in enumerate(cohort.runs):
-                if run_id not in found:
-                    found[run_id] = RunFiles(self, run_id, cohort, place, pool[place])
-        return found
+                if run_id not in runs:
+                    runs[run_id] = RunFiles(self, run_id, cohort, place, pool[place])
+        return runs
 
     @cached_property
     def files(self) -> dict[str, list[str]]:
-        """The names of every run's files, from one listing."""
-        found: dict[str, list[str]] = {}
+        """The names of each run's files, by the run's id. The store is listed once."""
+        files: dict[str, list[str]] = {}
         for name in self.ledger.runs.names():
-            found.setdefault(name.split("/")[0], []).append(name)
-        return found
+            files.setdefault(name.split("/")[0], []).append(name)
+        return files
 
     def compare(self) -> list[Compared]:
-        """The comparisons as they stand; that they were seen is recorded, because seeds that are added later are then tested alone."""
+        """The comparisons so far. That they were seen is recorded in the ledger.
+
+        Seeds that are added after that are tested alone.
+        """
         rows = comparisons(self.plan, looks=self.looks, correct=self.correct)
         if arms := seen(rows):
             self.ledger.look(self.study.confirm.seeds, arms)
@@ -86,7 +92,7 @@ class Reading:
         return rows
 
     def correct(self, run_id: str, ratio: float) -> np.ndarray | None:
-        """Correctness per test image at a keep ratio; None where it was not kept."""
+        """Whether a run got each test image right at a keep ratio; None where that was not kept."""
         if run_id not in self._correct:
             table = self.runs[run_id].endpoints()
             rows = [row for row in table.to_pylist() if row["split"] == "test"] if table else []
@@ -97,12 +103,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """One run: where it stands in the study, and its files, read when they are asked for."""
+    """One run: its place in the study, and its files, which are read when needed."""
 
     reading: Reading
     run_id: str
     cohort: Cohort
     place: int
+    """The place of its seed in the pool, from 0."""
     seed: int
 
     @cached_property
@@ -115,103 +122,100 @@ class RunFiles:
 
     @property
     def result(self) -> Result | None:
-        """What it gave; None while it has not finished."""
+        """The run's result; None while it has not finished."""
         return self.reading.plan.results.get(self.run_id)
 
     @property
     def state(self) -> str:
-        """completed, collapsed, diverged, failed, or unfinished."""
+        """The word for how the run stands: completed, collapsed, diverged, failed or unfinished."""
         if result := self.result:
             return result.outcome
         return "failed" if self.run_id in self.reading.plan.queue.failed else "unfinished"
 
     def endpoints(self) -> pa.Table | None:
-        """The final weights' figures; None where the run has not come to them."""
+        """The figures of the final weights; None where the run has not finished, or diverged."""
         if not self.result or self.result.outcome == "diverged":
             return None
         outcome = self.folder.outcome()
         return read_table(EndpointRow, self.folder.table(outcome, "endpoints")) if outcome else None
 
     def epochs(self, columns: list[str] | None = None) -> pa.Table | None:
-        """Every epoch that is kept so far; None where none is."""
+        """The epochs that are kept so far; None where there are none.
+
+        For a run under way this is the latest table of epochs that is not damaged.
+        """
         if self.result and (outcome := self.folder.outcome()):
             return read_table(EpochRow, self.folder.table(outcome, "epochs"), columns)
-        for names in (
-            self.names,
-            self.reading.ledger.runs.names(self.run_id),
-        ):  # later commits may have replaced what was listed
-            for _, _, name in sorted(_kept(names), reverse=True):
+        store = self.reading.ledger.runs
+        # later commits may have replaced every listed file; the run is then listed again
+        for names in (lambda: self.names, lambda: store.names(self.run_id)):
+            for _, _, name in sorted(_epoch_tables(names()), reverse=True):
                 with suppress(FileNotFoundError):
-                    data = self.reading.ledger.runs.read(name)
+                    data = store.read(name)
                     if digest(data)[:16] in name:
                         return read_table(EpochRow, data, columns)
         return None
 
     @property
     def committed(self) -> int:
-        """Epochs that are kept."""
-        return (
-            self.result.epochs
-            if self.result
-            else max((epoch for epoch, _, _ in _kept(self.names)), default=0)
-        )
+        """The number of epochs that are kept."""
+        if self.result:
+            return self.result.epochs
+        return max((epoch for epoch, _, _ in _epoch_tables(self.names)), default=0)
 
     @property
     def begun(self) -> bool:
-        """Whether there was an attempt at it."""
+        """Whether there was an attempt at the run."""
         return bool(self.names) or self.state != "unfinished"
 
     @property
     def names(self) -> list[str]:
+        """The names of its files."""
         return self.reading.files.get(self.run_id, [])
 
     @property
     def tries(self) -> int:
-        """Attempts at it."""
+        """The number of attempts."""
         return sum(name.endswith("/attempt.json") for name in self.names)
 
     @cached_property
     def attempts(self) -> list[dict[str, Any]]:
-        """What each attempt ran on, the first one first; without those whose record is damaged."""
+        """What each attempt ran on, in order. Attempts whose record is damaged are left out."""
         numbers = sorted(
             int(m[1]) for name in self.names if (m := re.search(r"attempt-(\d+)/attempt\.json$", name))
         )
-        found: list[dict[str, Any]] = []
+        ledger, attempts = self.reading.ledger, list[dict[str, Any]]()
         for number in numbers:
             try:
-                found.append(
-                    {
-                        "number": number,
-                        **unseal(
-                            self.reading.ledger.runs.read(f"{self.run_id}/attempt-{number}/attempt.json")
-                        ),
-                    }
-                )
+                record = unseal(ledger.runs.read(f"{self.run_id}/attempt-{number}/attempt.json"))
+                attempts.append({"number": number, **record})
             except (ValueError, FileNotFoundError):
-                self.reading.ledger.say(f"run {self.run_id}: what attempt {number} ran on cannot be read.")
-        return found
+                ledger.say(f"run {self.run_id}: what attempt {number} ran on cannot be read.")
+        return attempts
 
     @cached_property
     def ended_at(self) -> str | None:
-        """When the outcome was written."""
+        """When the outcome was written; None where there is no outcome."""
+        store, name = self.reading.ledger.runs, f"{self.run_id}/outcome.json"
         try:
-            return unseal(self.reading.ledger.runs.read(f"{self.run_id}/outcome.json"))["written_at"]
+            return unseal(store.read(name))["written_at"]
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise DamagedRun(
-                f"{self.reading.ledger.runs.where(f'{self.run_id}/outcome.json')} is damaged ({error})."
-            ) from error
+            raise DamagedRun(f"{store.where(name)} is damaged ({error}).") from error
 
 
-def _kept(names: Iterable[str]) -> list[tuple[int, int, str]]:
-    """Epoch, attempt and name of every table of epochs."""
-    found = [(name, re.search(r"/attempt-(\d+)/epochs-(\d+)-\w+\.parquet$", name)) for name in names]
-    return [(int(match[2]), int(match[1]), name) for name, match in found if match]
+def _epoch_tables(names: Iterable[str]) -> list[tuple[int, int, str]]:
+    """Epoch, attempt and name of every table of epochs among some files."""
+    matches = [(name, re.search(r"/attempt-(\d+)/epochs-(\d+)-\w+\.parquet$", name)) for name in names]
+    return [(int(match[2]), int(match[1]), name) for name, match in matches if match]
 
 
 def ahead(items: Iterable[T], work: Callable[[T], U]) -> Iterator[tuple[T, U]]:
-    """Each item with what `work` gives for it, in order; a few are worked on side by side, and never more are held."""
+    """Each item with what `work` returns for it, in order.
+
+    A few items are worked on at the same time, so that no more results than these are in memory.
+    """
     with ThreadPoolExecutor(READERS) as readers:
         waiting: deque[tuple[T, Future[U]]] = deque()
         for item in items:

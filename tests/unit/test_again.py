@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sweep.cli.output import again
+from sweep.cli.output import this_command
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_that_continues_is_the_one_that_was_given() -> None:
-    assert again() == "python -m sweep run mine.yaml --store=here"
+    assert this_command() == "python -m sweep run mine.yaml --store=here"
 
 
 def test_what_came_from_the_environment_is_in_it_and_what_was_given_is_not_replaced(
@@ -25,4 +25,4 @@ def test_what_came_from_the_environment_is_in_it_and_what_was_given_is_not_repla
 ) -> None:
     monkeypatch.setenv("STORE", "elsewhere")
     monkeypatch.setenv("DATA_DIR", "my data")
-    assert again() == "python -m sweep run mine.yaml --store=here --data-dir 'my data'"
+    assert this_command() == "python -m sweep run mine.yaml --store=here --data-dir 'my data'"

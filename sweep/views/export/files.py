@@ -1,4 +1,8 @@
-"""A study as tidy Parquet with a data dictionary and a notebook. Run by run: memory does not grow with the number of runs."""
+"""The folder of an export: Parquet tables, their dictionary, the report as JSON, and a notebook.
+
+Runs are read and written one after the other, so that memory does not grow with their number. The tables'
+columns and rows are in `tables`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ from trainer.settings import written
 from trainer.store import StoreError
 
 ROWS = 50_000
-"""In a row group: what is held in memory at once."""
+"""Rows of a row group. So many are in memory at once."""
 NOTEBOOK = Path(__file__).parent / "templates" / "significance.py"
 ABOUT = {
     "epochs": "one row per run and epoch",
@@ -42,21 +46,22 @@ ABOUT = {
     "runs": "one row per run",
     "candidates": "one row per candidate and phase",
     "comparisons": "one row per candidate, reference and endpoint: gains, intervals, p-values",
-    "across": "one row per arm, reference and endpoint: what the comparisons say across tasks; empty where the study lists fewer than two",
+    "across": "one row per arm, reference and endpoint: what the comparisons say across tasks; "
+    "empty where the study lists fewer than two",
 }
 MARK = "study.json"
-"""A folder that has it is taken for an earlier export, whose files may be replaced."""
+"""The file that marks a folder as an earlier export, whose files may be replaced."""
 FILES = (MARK, *(f"{name}.parquet" for name in ABOUT), "report.json", "README.md", "significance.ipynb")
 
 
 def export(
-    reading: Reading, found: Findings, to: Path, progress: Callable[[str, int], None]
+    reading: Reading, findings: Findings, to: Path, progress: Callable[[str, int], None]
 ) -> dict[str, int]:
-    """Write everything into a folder, whole or not at all; the answer is the number of rows by table.
+    """Write an export into a folder, whole or not at all; return the number of rows by table.
 
-    `progress` is told the table and the rows so far.
+    `progress` is called with a table's name and its rows so far.
     """
-    with _whole(to) as folder:
+    with _replaced(to) as folder:
         rows: dict[str, int] = {}
         docs: dict[str, pa.Schema] = {}
 
@@ -66,19 +71,17 @@ def export(
                 folder / f"{name}.parquet", schema, tables, lambda done: progress(name, done)
             )
 
-        candidates, comparisons, tasks = (
-            candidate_table(reading),
-            comparison_table(found.comparisons),
-            across_table(found.across),
-        )
+        candidates = candidate_table(reading)
+        comparisons = comparison_table(findings.comparisons)
+        across = across_table(findings.across)
         table("epochs", table_schema(EpochRow), epoch_tables(reading))
         table("endpoints", table_schema(EndpointRow), endpoint_tables(reading))
         table("runs", table_schema(RunRow), _batches(run_rows(reading), table_schema(RunRow)))
         table("candidates", candidates.schema, [candidates])
         table("comparisons", comparisons.schema, [comparisons])
-        table("across", tasks.schema, [tasks])
+        table("across", across.schema, [across])
         texts = {
-            "report.json": _json(found.as_json()),
+            "report.json": _json(findings.as_json()),
             MARK: _json(declared(reading)),
             "README.md": _dictionary(reading, rows, docs),
             "significance.ipynb": _json(notebook(NOTEBOOK.read_text(encoding="utf-8"))),
@@ -89,22 +92,23 @@ def export(
 
 
 @contextmanager
-def _whole(to: Path) -> Generator[Path]:
-    """A folder beside the one that is asked for, which becomes it when all is written.
+def _replaced(to: Path) -> Generator[Path]:
+    """An empty folder to write into. It becomes the folder `to` when all is written.
 
-    Into a folder that is there already the files go one by one, each whole: what others keep in it is never moved. (Killed between two of
-    them, old and new stand side by side; the notebook's last cell says so.)
+    Where `to` is there already, the files are moved into it one by one, each whole. Other files in it stay.
+    A process that is killed between two files leaves old and new ones together. The last cell of the
+    notebook then reports the difference.
     """
     beside = to.parent / f".{to.name}.{secrets.token_hex(4)}.partial"
     try:
         if to.exists() and not to.is_dir():
             raise RejectStudy([f"--to {to}: is a file; an export is a folder."])
         if not (to / MARK).exists() and (theirs := [name for name in FILES if (to / name).exists()]):
-            raise RejectStudy(
-                [
-                    f"--to {to}: no export made the {' and '.join(theirs)} there, and this one would replace them. Name another folder."
-                ]
+            names = " and ".join(theirs)
+            problem = (
+                f"no export made the {names} there, and this one would replace them. Name another folder."
             )
+            raise RejectStudy([f"--to {to}: {problem}"])
         to.parent.mkdir(parents=True, exist_ok=True)
         beside.mkdir()
         yield beside
@@ -127,12 +131,13 @@ def _whole(to: Path) -> Generator[Path]:
 def _write(
     path: Path, schema: pa.Schema, tables: Iterable[pa.Table], progress: Callable[[int], None]
 ) -> int:
+    """Write tables one after the other into a Parquet file; return the number of rows."""
     done, waiting = 0, list[pa.Table]()
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for table in tables:
             waiting.append(table)
             done += table.num_rows
-            if sum(it.num_rows for it in waiting) >= ROWS:
+            if sum(part.num_rows for part in waiting) >= ROWS:
                 writer.write_table(pa.concat_tables(waiting))
                 waiting.clear()
                 progress(done)
@@ -142,13 +147,14 @@ def _write(
 
 
 def _batches(rows: Iterable[RunRow], schema: pa.Schema) -> Iterator[pa.Table]:
-    some: list[dict[str, Any]] = []
+    """The rows as tables of at most 1,000 rows. The last one may be empty."""
+    batch: list[dict[str, Any]] = []
     for row in rows:
-        some.append(asdict(row))
-        if len(some) == 1000:
-            yield pa.Table.from_pylist(some, schema=schema)
-            some = []
-    yield pa.Table.from_pylist(some, schema=schema)
+        batch.append(asdict(row))
+        if len(batch) == 1000:
+            yield pa.Table.from_pylist(batch, schema=schema)
+            batch = []
+    yield pa.Table.from_pylist(batch, schema=schema)
 
 
 def _json(value: Any) -> str:
@@ -156,7 +162,10 @@ def _json(value: Any) -> str:
 
 
 def declared(reading: Reading) -> dict[str, Any]:
-    """study.json: the study as it was declared, and the values that were searched, in every arm and in those that repeat it."""
+    """The contents of study.json: the study as declared, and the values that each arm searches.
+
+    An arm that repeats another one searches the same values.
+    """
     study = reading.study
     searched = {
         name: {
@@ -175,21 +184,17 @@ def declared(reading: Reading) -> dict[str, Any]:
 
 
 def notebook(source: str) -> dict[str, Any]:
-    """The notebook of a script whose cells begin with `# %%`; a cell of words with `# %% [markdown]`."""
+    """The notebook of a script, in which cells begin with `# %%`, or `# %% [markdown]` for text."""
     cells: list[dict[str, Any]] = []
     for i, block in enumerate(source.split("\n# %%")[1:]):
         head, _, body = block.partition("\n")
-        words = "[markdown]" in head
-        lines = [
-            line.removeprefix("#").removeprefix(" ") if words else line
-            for line in body.strip("\n").split("\n")
-        ]
-        cell = {"id": f"cell-{i}", "metadata": {}, "source": "\n".join(lines)}
-        cells.append(
-            {"cell_type": "markdown", **cell}
-            if words
-            else {"cell_type": "code", **cell, "outputs": [], "execution_count": None}
-        )
+        lines = body.strip("\n").split("\n")
+        if "[markdown]" in head:
+            text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
+            cells.append({"cell_type": "markdown", "id": f"cell-{i}", "metadata": {}, "source": text})
+        else:
+            cell = {"id": f"cell-{i}", "metadata": {}, "source": "\n".join(lines)}
+            cells.append({"cell_type": "code", **cell, "outputs": [], "execution_count": None})
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return {
         "cells": cells,
@@ -200,15 +205,16 @@ def notebook(source: str) -> dict[str, Any]:
 
 
 def _dictionary(reading: Reading, rows: dict[str, int], docs: dict[str, pa.Schema]) -> str:
-    """README.md: every table and column."""
+    """The contents of README.md: the meaning of every table and column."""
     lines = [
         f"# {reading.name}",
         "",
         *([reading.study.contents.description, ""] if reading.study.contents.description else []),
-        f"Exported from the study with the declared analysis `{reading.declared['hash']}`. `run_id` joins epochs, endpoints and runs; "
-        "`candidates.run_ids` lists the runs of a candidate by place in the pool: those of one place are pairs. "
-        "`significance.ipynb` computes every number of the report anew from these files (it wants pandas, pyarrow, SciPy, Optuna and "
-        "matplotlib); `report.json` has the report's own, `study.json` the study as it was declared. "
+        f"Exported from the study with the declared analysis `{reading.declared['hash']}`. `run_id` joins "
+        "epochs, endpoints and runs; `candidates.run_ids` lists the runs of a candidate by place in the "
+        "pool: those of one place are pairs. `significance.ipynb` computes every number of the report anew "
+        "from these files (it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the "
+        "report's own, `study.json` the study as it was declared. "
         "Accuracies and gains are shares, not points.",
     ]
     for name, schema in docs.items():

@@ -1,6 +1,7 @@
-"""The tables that notebooks get: their columns, meanings and units, and how they are filled from the ledger.
+"""The exported tables: their columns with meanings and units, and their rows, made from the ledger.
 
-The columns of an epoch and of an endpoint are the trainer's, in `trainer.rows`; here stand those of runs, candidates and comparisons.
+The columns of runs are declared here, those of epochs and endpoints in `trainer.rows`, of candidates in
+`sweep.views.cohorts` and of comparisons in `sweep.gains.rows`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,21 @@ from trainer.data import facts, held_out_of, sizes
 from trainer.rows import EndpointRow, EpochRow, schema
 
 TABLES_VERSION = 2
+"""The version of the tables' columns."""
 SHARE, COUNT, NATS, SECONDS = "share from 0 to 1", "count", "nats", "s"
+COUNTS = (
+    *("epoch", "epochs", "cycle", "images", "classes", "train_rows", "test_rows", "threads", "attempts"),
+    *("place", "first_place", "seeds", "finished", "pairs", "pairs_without", "tasks", "wins", "ties"),
+    *("connections", "active_neurons", "parameters", "reference_parameters"),
+    *("diverged", "collapsed", "reference_diverged", "reference_collapsed"),
+)
+"""Columns that are counts."""
+SHARES = (
+    *("gain", "gain_without", "median_gain", "detectable_gain", "score", "score_standard_error"),
+    *("standard_error", "standard_error_without", "two_way_standard_error"),
+    *("ci_low", "ci_high", "family_low", "family_high"),
+)
+"""Columns that are shares, beside the accuracies."""
 UNITS = {
     "keep_ratio": SHARE,
     "nonzero_rate": SHARE,
@@ -32,55 +47,14 @@ UNITS = {
     "images_per_second": "images/s",
     "ended_at": "UTC",
     "started_at": "UTC",
-    **dict.fromkeys(
-        (
-            "epoch",
-            "cycle",
-            "images",
-            "place",
-            "first_place",
-            "seeds",
-            "finished",
-            "epochs",
-            "attempts",
-            "threads",
-        ),
-        COUNT,
-    ),
-    **dict.fromkeys(
-        ("classes", "pairs", "pairs_without", "train_rows", "test_rows", "tasks", "wins", "ties"), COUNT
-    ),
-    **dict.fromkeys(("connections", "active_neurons", "parameters", "reference_parameters"), COUNT),
-    **dict.fromkeys(("diverged", "collapsed", "reference_diverged", "reference_collapsed"), COUNT),
-    **dict.fromkeys(
-        (
-            "gain",
-            "gain_without",
-            "median_gain",
-            "standard_error",
-            "standard_error_without",
-            "two_way_standard_error",
-        ),
-        SHARE,
-    ),
-    **dict.fromkeys(
-        (
-            "ci_low",
-            "ci_high",
-            "family_low",
-            "family_high",
-            "detectable_gain",
-            "score",
-            "score_standard_error",
-        ),
-        SHARE,
-    ),
+    **dict.fromkeys(COUNTS, COUNT),
+    **dict.fromkeys(SHARES, SHARE),
     **dict.fromkeys(("p_value", "p_error", "p_holm", "welch_p_value", "wilcoxon_p_value"), "probability"),
     "effect_size": "standard deviations of the pair differences",
     "correlation": "from -1 to 1",
     "overlap": "test rows per row trained on",
 }
-"""By column; those that are not here are accuracies (shares), names, or without a unit."""
+"""Units by column. Other columns are accuracies (shares), or have no unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +70,8 @@ class RunRow:
     seed: Annotated[int, "of the run"]
     state: Annotated[
         str,
-        "completed; collapsed: with the training loss of a guess in the end; diverged: its loss was not a number; failed; unfinished",
+        "completed; collapsed: with the training loss of a guess in the end; "
+        "diverged: its loss was not a number; failed; unfinished",
     ]
     reason: Annotated[str | None, "why it failed"]
     epochs: Annotated[int | None, "trained; null while it has not finished"]
@@ -118,15 +93,14 @@ class RunRow:
 
 
 def table_schema(row: type) -> pa.Schema:
-    """A row's Arrow schema: the trainer's, with a unit for each column that has one, and the tables' version."""
-    base = schema(row)
-    made = [
-        field.with_metadata(
-            {**(field.metadata or {}), **({b"unit": unit.encode()} if (unit := unit_of(field.name)) else {})}
-        )
-        for field in base
-    ]
-    return pa.schema(made, metadata={"schema": row.__name__, "schema_version": str(TABLES_VERSION)})
+    """The Arrow schema of a row class, with meanings, units and the version of the tables."""
+    fields: list[pa.Field] = []
+    for field in schema(row):
+        metadata = dict(field.metadata or {})
+        if unit := unit_of(field.name):
+            metadata[b"unit"] = unit.encode()
+        fields.append(field.with_metadata(metadata))
+    return pa.schema(fields, metadata={"schema": row.__name__, "schema_version": str(TABLES_VERSION)})
 
 
 def unit_of(column: str) -> str:
@@ -135,31 +109,26 @@ def unit_of(column: str) -> str:
 
 
 def candidate_schema(reading: Reading) -> pa.Schema:
-    """The candidates' schema with the settings that this study searches."""
-    made = table_schema(CandidateRow)
+    """The schema of candidates, with a column for each setting that the study searches."""
+    fields = table_schema(CandidateRow)
+    metadata = {"meaning": "as searched, or as it follows from match; null in other arms"}
     for setting, kind in _searched(reading).items():
-        made = made.append(
-            pa.field(
-                setting,
-                kind,
-                metadata={"meaning": "as searched, or as it follows from match; null in other arms"},
-            )
-        )
-    return made
+        fields = fields.append(pa.field(setting, kind, metadata=metadata))
+    return fields
 
 
 def _searched(reading: Reading) -> dict[str, pa.DataType]:
-    """Each searched setting's type: numbers where every value is one, words otherwise."""
+    """The type of each searched setting's column: numbers where every value is one, otherwise text."""
     values: dict[str, list[Any]] = {}
-    for arm in reading.study.arms:
-        for setting in reading.study.arms[arm].searched:
+    for arm in reading.study.arms.values():
+        for setting in arm.searched:
             values.setdefault(setting, [])
     for cohort in reading.cohorts:
         for setting, value in cohort.candidate.values.items():
             values.setdefault(setting, []).append(value)
     return {
-        setting: pa.float64() if all(_is_number(it) for it in found) else pa.string()
-        for setting, found in values.items()
+        setting: pa.float64() if all(map(_is_number, settings)) else pa.string()
+        for setting, settings in values.items()
     }
 
 
@@ -168,21 +137,21 @@ def _is_number(value: object) -> bool:
 
 
 def epoch_tables(reading: Reading) -> Iterator[pa.Table]:
-    """Every run's epochs so far, run by run."""
+    """The epochs of every run so far, a table each."""
     for _, table in ahead(reading.runs.values(), RunFiles.epochs):
         if table is not None:
             yield table.cast(table_schema(EpochRow))
 
 
 def endpoint_tables(reading: Reading) -> Iterator[pa.Table]:
-    """Every finished run's endpoints, run by run."""
+    """The endpoints of every finished run, a table each."""
     for _, table in ahead(reading.runs.values(), RunFiles.endpoints):
         if table is not None:
             yield table.cast(table_schema(EndpointRow))
 
 
 def run_rows(reading: Reading) -> Iterator[RunRow]:
-    """Every run, one after the other."""
+    """The row of every run."""
     for _, row in ahead(reading.runs.values(), _run_row):
         yield row
 
@@ -190,7 +159,8 @@ def run_rows(reading: Reading) -> Iterator[RunRow]:
 def _run_row(run: RunFiles) -> RunRow:
     last = run.attempts[-1] if run.attempts else {}
     failed = run.reading.plan.queue.failed.get(run.run_id)
-    started, task = run.attempts[0]["started_at"] if run.attempts else None, run.spec.task
+    started = run.attempts[0]["started_at"] if run.attempts else None
+    task = run.spec.task
     return RunRow(
         run_id=run.run_id,
         arm=run.cohort.candidate.arm,
@@ -219,14 +189,18 @@ def _run_row(run: RunFiles) -> RunRow:
 
 def candidate_table(reading: Reading) -> pa.Table:
     """Every candidate in every phase that it reached."""
-    made = candidate_schema(reading)
-    records = [{**asdict(candidate_row(reading, it)), **_settings(it, made)} for it in reading.cohorts]
-    return pa.Table.from_pylist(records, schema=made)
+    columns = candidate_schema(reading)
+    records = [
+        {**asdict(candidate_row(reading, cohort)), **_settings(cohort, columns)}
+        for cohort in reading.cohorts
+    ]
+    return pa.Table.from_pylist(records, schema=columns)
 
 
-def _settings(cohort: Cohort, made: pa.Schema) -> dict[str, Any]:
+def _settings(cohort: Cohort, columns: pa.Schema) -> dict[str, Any]:
+    """A candidate's settings, as values of their columns."""
     return {
-        setting: float(value) if pa.types.is_floating(made.field(setting).type) else str(value)
+        setting: float(value) if pa.types.is_floating(columns.field(setting).type) else str(value)
         for setting, value in cohort.candidate.values.items()
     }
 
@@ -237,11 +211,11 @@ def comparison_table(rows: Sequence[Compared]) -> pa.Table:
 
 
 def across_table(rows: Sequence[Across]) -> pa.Table:
-    """The comparisons across tasks, a row each; none where the study lists fewer than two."""
+    """The comparisons across tasks, a row each. There are none where the study lists fewer than two."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=table_schema(Across))
 
 
-def schema_docs(made: pa.Schema) -> list[tuple[str, str, str, str]]:
+def schema_docs(columns: pa.Schema) -> list[tuple[str, str, str, str]]:
     """Name, type, unit and meaning of each column."""
     return [
         (
@@ -250,5 +224,5 @@ def schema_docs(made: pa.Schema) -> list[tuple[str, str, str, str]]:
             (field.metadata or {}).get(b"unit", b"").decode(),
             (field.metadata or {})[b"meaning"].decode(),
         )
-        for field in made
+        for field in columns
     ]

@@ -1,4 +1,7 @@
-"""A study as MLflow shows it. Nothing else imports MLflow, which takes a second: its modules are imported when needed."""
+"""A study as MLflow shows it. No other package imports MLflow.
+
+Importing MLflow takes a second. So the modules that do it are imported inside functions, when needed.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Set what MLflow reads from its environment, some of it when it is imported."""
+    """Set the environment variables that MLflow reads. It reads some of them when it is imported."""
     os.environ |= {
-        # a create that is repeated after a lost answer makes a second run; we look first
+        # a create that is repeated after a lost answer would make a second run; `Experiment` looks first
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -28,7 +31,7 @@ def prepare() -> None:
 
 
 def open_view(ledger: Ledger, place: str, uri: str, say: Callable[[str], None]) -> View:
-    """The view of a ledger in the MLflow at an address; RejectStudy where the address says that there is none."""
+    """The view of a ledger in the MLflow at `uri`. RejectStudy is raised where `uri` is `none`."""
     if uri == NONE:
         raise RejectStudy([f"--mlflow-uri {NONE}: then there is no MLflow to show anything in."])
     prepare()

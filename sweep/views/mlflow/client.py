@@ -1,6 +1,7 @@
-"""The only room that imports MLflow: an experiment's runs by a key of ours, so that whatever is done twice is done once.
+"""An experiment of MLflow and its runs, each found by a key of ours. No other file imports MLflow.
 
-A run is looked for before it is made; after any error all is looked for again, and of several runs with one key the smallest id stays.
+Doing a thing twice has the same effect as doing it once. A run is looked up by its key before it is made.
+After any error all runs are looked up again. Where several have one key, the run with the smallest id stays.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from sweep.views.mlflow.points import Point
 from trainer.store import StoreError, open_store
 
 MOST_METRICS, MOST_WORDS = 1000 - 2 * 100, 100
-"""In one request: MLflow takes 1,000 things in all, at most 100 of them parameters and 100 tags."""
+"""Limits of one request: MLflow takes 1,000 items, at most 100 of them parameters and 100 of them tags."""
 TAG_LENGTH, EXPERIMENT_TAG_LENGTH = 5000, 20_000
 KEY, OWNER, NAME = "sweep.key", "sweep.ledger", "mlflow.runName"
 SQLITE = "sqlite:///"
 EPOCH_ZERO_MS, STEP_MS = 1_600_000_000_000, 60_000
-"""A point's time follows from its step: with another time it would be another point."""
+"""A point's time follows from its step. The same point with another time would be stored twice."""
 
 
 @dataclass
@@ -45,10 +46,14 @@ class TrackedRun:
 
 
 class Experiment:
-    """One experiment. Opened lazily, and anew after an error."""
+    """One experiment of MLflow. `open` reads it, and reads it again after an error."""
 
     def __init__(self, uri: str, name: str, owner: str, artifacts: str | None) -> None:
-        """`owner` is the ledger that the experiment shows; `artifacts` where its files go, or None to leave that to a server."""
+        """Connect to nothing yet.
+
+        `owner` is the ledger that the experiment shows. `artifacts` is the folder for its files, or None
+        where the server decides.
+        """
         self.uri, self.name, self.owner, self.artifacts = uri, name, owner, artifacts
         self.id = ""
         self.tags: dict[str, str] = {}
@@ -58,7 +63,7 @@ class Experiment:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's own."""
+        """MLflow's own client."""
         if self._client is None:
             logging.getLogger("mlflow").setLevel(logging.ERROR)
             logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -68,12 +73,12 @@ class Experiment:
 
     @property
     def where(self) -> str:
-        """The address without its password."""
+        """The tracking address without its password."""
         return shown_uri(self.uri)
 
     @contextmanager
     def errors(self) -> Generator[None]:
-        """Whatever goes wrong with the tracker, as one kind of error; what is known is then looked for again."""
+        """Turn every error of MLflow into TrackerDown. The next `open` then looks everything up again."""
         try:
             yield
         except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
@@ -84,24 +89,24 @@ class Experiment:
             ) from error
 
     def open(self) -> None:
-        """Find or make the experiment, and learn what is in it; of doubles only the run with the smallest id stays."""
+        """Find or make the experiment, and read its runs. Of runs with one key the smallest id stays."""
         if not self.id:
             self._find()
         self.runs.clear()
-        for found in sorted(self._listed(), key=lambda run: run.info.run_id):
-            key = found.data.tags.get(KEY)
+        for run in sorted(self._listed(), key=lambda run: run.info.run_id):
+            info, data = run.info, run.data
+            key = data.tags.get(KEY)
             if key in self.runs:
-                self.delete_id(found.info.run_id)
+                self.delete_id(info.run_id)
             elif key:
-                self.runs[key] = TrackedRun(
-                    found.info.run_id, found.info.status, dict(found.data.tags), set(found.data.params)
-                )
+                self.runs[key] = TrackedRun(info.run_id, info.status, dict(data.tags), set(data.params))
 
     def _find(self) -> None:
-        names = [
-            self.name,
-            f"{self.name} @ {self.owner}",
-        ]  # another ledger has a study of this name in the same MLflow
+        """Find this ledger's experiment, or make it.
+
+        The second name is used where another ledger's study has the first one in the same MLflow.
+        """
+        names = [self.name, f"{self.name} @ {self.owner}"]
         for name in names:
             found = self.client.get_experiment_by_name(name)
             ours = found is not None and found.tags.get(OWNER) == self.owner
@@ -111,30 +116,29 @@ class Experiment:
                 if ours:
                     self.id, self.tags = found.experiment_id, dict(found.tags)
                     return
-                # moved or copied with the ledger: it still keeps its files at the old place
-                self.client.rename_experiment(
-                    found.experiment_id, f"{name} before it was moved ({found.experiment_id})"
-                )
-                self.client.delete_experiment(found.experiment_id)
+                # it was moved or copied with the ledger, and its artifacts go to the old address
+                old = found.experiment_id
+                self.client.rename_experiment(old, f"{name} before it was moved ({old})")
+                self.client.delete_experiment(old)
                 found = None
             if found is None:
-                self.id, self.tags = (
-                    self.client.create_experiment(name, self.artifacts, {OWNER: self.owner}),
-                    {},
-                )
+                self.id = self.client.create_experiment(name, self.artifacts, {OWNER: self.owner})
+                self.tags = {}
                 return
         raise TrackerDown(
-            f"MLflow at {self.where}: the experiments {' and '.join(map(repr, names))} belong to other ledgers. Rename one there."
+            f"MLflow at {self.where}: the experiments {' and '.join(map(repr, names))} "
+            "belong to other ledgers. Rename one there."
         )
 
     def _beside_ledger(self) -> bool:
-        """Whether the database lies in the ledger's own folder, where no other ledger has a study of this name."""
+        """Whether the database is in the store's folder. No other ledger there has a study of this name."""
         return (
             self.uri.startswith(SQLITE)
             and Path(self.uri.removeprefix(SQLITE)).absolute().parent == Path(self.owner).parent
         )
 
     def _listed(self) -> Iterator[Any]:
+        """All runs of the experiment, as MLflow has them."""
         token: str | None = None
         while True:
             page = self.client.search_runs(
@@ -146,13 +150,13 @@ class Experiment:
                 return
 
     def ensure(self, key: str, name: str, start_ms: int | None, tags: Mapping[str, str]) -> TrackedRun:
-        """The run with this key, made where there is none."""
+        """The run with a key, made where there is none. A run that is there already is left as it is."""
         if run := self.runs.get(key):
             return run
-        whole = {KEY: key, NAME: name, **tags}
-        made = self.client.create_run(self.id, start_time=start_ms, tags=whole, run_name=name)
+        all_tags = {KEY: key, NAME: name, **tags}
+        made = self.client.create_run(self.id, start_time=start_ms, tags=all_tags, run_name=name)
         self.writes += 1
-        self.runs[key] = TrackedRun(made.info.run_id, "RUNNING", whole)
+        self.runs[key] = TrackedRun(made.info.run_id, "RUNNING", all_tags)
         return self.runs[key]
 
     def send(
@@ -162,14 +166,17 @@ class Experiment:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Metric points, and with the last of them parameters and tags that are not there yet: a tag may say what was sent."""
-        metrics = [Metric(it.key, it.value, EPOCH_ZERO_MS + it.step * STEP_MS, it.step) for it in points]
-        new = [Param(key, str(value)) for key, value in (params or {}).items() if key not in run.params]
-        changed = [
-            RunTag(key, value[:TAG_LENGTH])
-            for key, value in (tags or {}).items()
-            if run.tags.get(key) != value[:TAG_LENGTH]
+        """Send metric points, then the parameters and tags that the run lacks.
+
+        Parameters and tags go with the last points, because a tag may record what was sent.
+        """
+        metrics = [
+            Metric(point.key, point.value, EPOCH_ZERO_MS + point.step * STEP_MS, point.step)
+            for point in points
         ]
+        new = [Param(key, str(value)) for key, value in (params or {}).items() if key not in run.params]
+        short = {key: value[:TAG_LENGTH] for key, value in (tags or {}).items()}
+        changed = [RunTag(key, value) for key, value in short.items() if run.tags.get(key) != value]
         assert max(len(new), len(changed)) <= MOST_WORDS
         while len(metrics) > MOST_METRICS:
             self._log(run, metrics[:MOST_METRICS])
@@ -190,7 +197,7 @@ class Experiment:
         self.writes, self.points = self.writes + 1, self.points + len(metrics)
 
     def status(self, run: TrackedRun, status: str, end_ms: int | None) -> None:
-        """Say how a run stands."""
+        """Set a run's status, and its end unless it is running."""
         if run.status == status:
             return
         if status == "RUNNING":
@@ -201,30 +208,34 @@ class Experiment:
         self.writes += 1
 
     def text(self, run: TrackedRun, name: str, content: str) -> None:
-        """A file of a run."""
+        """Write a text file among a run's artifacts."""
         self.client.log_text(run.id, content, name)
         self.writes += 1
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """The experiment's own tags."""
-        for key, value in ((key, value[:EXPERIMENT_TAG_LENGTH]) for key, value in tags.items()):
+        """Set those of the experiment's own tags that differ."""
+        short = {key: value[:EXPERIMENT_TAG_LENGTH] for key, value in tags.items()}
+        for key, value in short.items():
             if self.tags.get(key) != value:
                 self.client.set_experiment_tag(self.id, key, value)
                 self.tags[key] = value
                 self.writes += 1
 
     def delete(self, key: str) -> None:
-        """Remove the run with a key."""
+        """Delete the run with a key."""
         self.delete_id(self.runs.pop(key).id)
 
     def delete_id(self, run_id: str) -> None:
-        """Remove a run; its children stay."""
+        """Delete a run. Its children stay."""
         self.client.delete_run(run_id)
         self.writes += 1
 
 
 def _begin_database(uri: str) -> None:
-    """A new SQLite database appears whole or not at all: making its tables takes seconds, and half of them MLflow cannot mend."""
+    """Make a new SQLite database, so that it appears whole or not at all.
+
+    Making its tables takes seconds. MLflow cannot repair a database that has only some of them.
+    """
     file = Path(uri.removeprefix(SQLITE))
     if not uri.startswith(SQLITE) or "?" in uri or file.exists():
         return

@@ -1,4 +1,7 @@
-"""How the view is kept beside a sweep: in a process of its own, which the driver does not wait for."""
+"""Keeping MLflow up to date while a sweep runs: the loop, and the process it runs in beside the driver.
+
+What is written to MLflow is in `view`.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,20 @@ if TYPE_CHECKING:
     from sweep.views.mlflow.view import View
 
 PERIOD_SECONDS, TICK_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 0.1, 30.0
+"""Time between updates, between looks at the driver, and at most between updates while MLflow is down."""
 PATIENCE_SECONDS, STOPPED_SECONDS = 60.0, 10.0
-"""How long a sweep that is done, and one that a signal stopped, waits for its view to catch up."""
+"""How long a finished sweep waits for MLflow to be up to date, and how long a sweep stopped by a signal."""
 ON_THE_LAST_PASS = ("scipy.special", "matplotlib.pyplot")
-"""What the report imports. Imported while the runs train, it keeps nobody waiting at the end."""
+"""Modules that the report needs. They are imported while runs train, so that the last update is quick."""
 
 
 def catch_up(view: View, say: Callable[[str], None]) -> bool:
-    """Bring a view up to date once; whether that was reached."""
+    """Bring a view up to date once; return whether it is."""
     return follow(updating(view), lambda: False, say, time.sleep)
 
 
 def keep_up(view: View, say: Callable[[str], None]) -> bool:
-    """Keep a view up to date until no driver is at work any more; whether nothing is left to write."""
+    """Keep a view up to date until no driver is at work; return whether nothing is left to write."""
     update = updating(view)
 
     def update_and_get_ready(live: bool) -> int:
@@ -51,43 +55,46 @@ def follow(
     say: Callable[[str], None],
     wait: Callable[[float], None],
 ) -> bool:
-    """Update while a driver is at work, and then until nothing is left to write; whether that was reached.
+    """Update while a driver is at work, then until nothing is left to write; return whether that is so.
 
-    `update(live)` says how much it wrote. While the tracker does not answer, the pauses grow.
+    `update(live)` returns the number of its writes. While MLflow does not answer, the pauses grow.
     """
-    pause, said = PERIOD_SECONDS, ""
+    pause, last_error = PERIOD_SECONDS, ""
     while True:
         live = at_work()
         try:
             wrote = update(live)
-            pause, said = PERIOD_SECONDS, ""
+            pause, last_error = PERIOD_SECONDS, ""
             if not live and not wrote:
                 return True
         except TrackerDown as error:
-            if str(error) != said:
+            if str(error) != last_error:
                 say(str(error))
             if not live:
                 return False
-            pause, said = min(2 * pause, LONGEST_PAUSE_SECONDS), str(error)
+            pause, last_error = min(2 * pause, LONGEST_PAUSE_SECONDS), str(error)
         end = time.monotonic() + pause
         while live and time.monotonic() < end and at_work():
             wait(TICK_SECONDS)
 
 
 def updating(view: View) -> Callable[[bool], int]:
-    """An update of a view. The report, which takes seconds, is drawn once nobody waits for the next run any more."""
+    """The function that updates a view.
+
+    It draws the report only when no driver is at work, because that takes seconds.
+    """
     from sweep.views.report.page import page_and_note
 
     drawn: dict[str, tuple[str, str]] = {}
 
     def report(reading: Reading, compared: Sequence[Compared]) -> tuple[str, str]:
-        stands = repr(
-            (reading.declared, sorted(reading.plan.results), reading.failures, reading.looks, compared)
-        )
-        if stands not in drawn:  # the last update is made twice, to see that nothing is left
+        plan = reading.plan
+        state = repr((reading.declared, sorted(plan.results), reading.failures, reading.looks, compared))
+        # the last update is made twice, to see that nothing is left; the second one draws nothing
+        if state not in drawn:
             drawn.clear()
-            drawn[stands] = page_and_note(reading, compared)
-        return drawn[stands]
+            drawn[state] = page_and_note(reading, compared)
+        return drawn[state]
 
     def update(live: bool) -> int:
         return view.update(live=holder(view.ledger.store) is not None, report=None if live else report)
@@ -96,36 +103,29 @@ def updating(view: View) -> Callable[[bool], int]:
 
 
 class Follower:
-    """`sweep sync --follow` as a process beside a sweep."""
+    """The command `sweep sync --follow`, run in a process of its own while a sweep runs."""
 
     def __init__(self, ledger: Ledger, place: str, uri: str, hint: str) -> None:
-        """`hint` says how to bring MLflow up to date later."""
+        """Start the process. `hint` tells the user how to bring MLflow up to date later."""
         self.say, self.hint = ledger.say, hint
-        self.log: IO[Any] = tempfile.TemporaryFile("w+")  # noqa: SIM115  (it lives as long as the process)
-        command = [
-            sys.executable,
-            "-m",
-            "sweep",
-            "sync",
-            f"{ledger.study}.yaml",
-            "--store",
-            place,
-            "--follow",
-        ]
+        # the file lives as long as the process
+        self.log: IO[Any] = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        sync = ["sync", f"{ledger.study}.yaml", "--store", place, "--follow"]
         self.process = subprocess.Popen(
-            command,
-            # the address may hold a password, which has no place on a command line
+            [sys.executable, "-m", "sweep", *sync],
+            # the address may hold a password, and everybody on the machine can read a command line
             env={**os.environ, "MLFLOW_TRACKING_URI": uri},
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
-            start_new_session=True,  # Ctrl-C is for the driver, whose end it notices by itself
+            # Ctrl-C must reach the driver alone; this process ends by itself after it
+            start_new_session=True,
         )
-        # what the machine can spare: the runs come first
+        # the runs come first: this process gets only the processor time that nobody else wants
         os.sched_setscheduler(self.process.pid, os.SCHED_IDLE, os.sched_param(0))
 
     def finish(self, seconds: float) -> None:
-        """Give it some time to catch up, now that the sweep is over; say what is wrong, if something is."""
+        """Wait at most so many seconds for the last update, and tell the user where MLflow is behind."""
         self.say("bringing MLflow up to date ...")
         try:
             code = self.process.wait(seconds)

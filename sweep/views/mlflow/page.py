@@ -1,8 +1,9 @@
-"""How MLflow's own experiment page is opened on our table: the experiment tags that describe a view, and the link that opens it.
+"""Saved views of MLflow's experiment page: the tags that hold them, and the links that open them.
 
-Nothing here talks to a server: whoever publishes sets the tags. The format was read from the bundled page of MLflow 3.17.2; it is not
-documented. A page that does not understand a view says "Error loading shared view state" for three seconds and goes to the experiment's
-first page; of a view it understands, it leaves out what it does not know. No run, metric or artifact depends on any of this.
+Nothing here talks to a server. The format is not documented; it was read from the page of MLflow 3.17.2. A
+page that does not understand a saved view says "Error loading shared view state" for three seconds, and goes
+to the experiment's first page. A page that understands it ignores the parts that are unknown to it. No run,
+metric or artifact depends on saved views.
 """
 
 import base64
@@ -13,19 +14,19 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 VIEW_TAG = "mlflow.sharedViewState."
-# 3.17 goes by the workflow type in the link; its code still has the older way, which goes by this tag
+# MLflow 3.17 reads the workflow type from the link, and older code in it reads this tag
 KIND_TAG = {"mlflow.experimentKind": "custom_model_development"}
 NOTE_TAG = "mlflow.note.content"
-# the page puts the charts of all other metrics into a section of this name; ours is named first, so that it begins closed
+# the page makes a section of this name for the charts of all other metrics; a view that has it can close it
 REST = "Model metrics"
 RUN_NAME = "attributes.`Run Name`"
-# pixels: "0.034 (average)" and the name of a group must be legible; what is left of a window of 1500 holds the five metrics
+# in pixels: the name of a group and "0.034 (average)" must be legible, and 1500 must hold five metrics
 WIDTHS = {RUN_NAME: 250, "runDateAndNestInfo": 90}
 WIDTH = 125
 
 
 def metric(name: str) -> str:
-    """The column of a metric, and what to sort by it."""
+    """The column of a metric. It is also the key to sort by."""
     return f"metrics.`{name}`"
 
 
@@ -41,14 +42,16 @@ def tag(name: str) -> str:
 
 @dataclass(frozen=True)
 class Page:
-    """One way to look at an experiment's runs; `key` is its place in the link, `name` its entry in the page's menu of saved views.
+    """A saved view of an experiment's runs. The link has its `key`, and the menu of saved views its `name`.
 
-    `group_by` is a tag that parent and children share: by `mlflow.parentRunId` the page nests only where it sorts by the time of creation.
-    A group shows the average of what its runs have, so a metric that only the parent has is shown as it is. `only` has to keep out runs
-    without the tag and groups without the metric sorted by, which the page puts anywhere. `groups` are the tag's values, shown closed.
+    `group_by` is a tag that a parent shares with its children. (Nesting by `mlflow.parentRunId` works only
+    where the page sorts by the time of creation.) A group shows the average over its runs that have a
+    metric, so a metric of the parent alone is shown as it is. `groups` are the values of the tag; their
+    groups begin closed. `only` is the filter. It has to leave out runs without the tag, and groups without
+    the metric to sort by, because the page puts these anywhere.
 
-    The page fetches 100 runs at first: those that have the metric sorted by come first, and the children of some groups may be missing
-    until "Load more" is pressed.
+    The page fetches 100 runs at first, those with the metric to sort by before the others. The children of
+    some groups may be missing until "Load more" is pressed.
     """
 
     key: str
@@ -61,7 +64,7 @@ class Page:
     curves: tuple[str, ...] = ()
 
     def state(self) -> dict[str, object]:
-        """What the page is to show, in its own words."""
+        """The saved view in MLflow's format."""
         widths = WIDTHS | dict.fromkeys(self.columns, WIDTH)
         state: dict[str, object] = {
             "searchFilter": self.only,
@@ -82,11 +85,12 @@ class Page:
                 "aggregateFunction": "average",
                 "groupByKeys": [{"mode": "tag", "groupByData": self.group_by}],
             }
-            # groups not named here begin open
+            # groups that are not named here begin open
             state["groupsExpanded"] = {f"tag.{self.group_by}.{name}": False for name in self.groups}
         return state | (self._charts() if self.curves else {})
 
     def _charts(self) -> dict[str, object]:
+        """One chart for each curve, in MLflow's format."""
         section = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
         card = {
             "type": "LINE",
@@ -102,7 +106,7 @@ class Page:
             "xAxisScaleType": "linear",
             "range": {},
         }
-        # a card that says nothing of smoothing is drawn smoothed
+        # a chart without these keys is drawn smoothed
         plain = {
             "lineSmoothness": 0,
             "useGlobalLineSmoothing": False,
@@ -111,10 +115,14 @@ class Page:
         }
         return {
             "compareRunCharts": [
-                card
-                | axes
-                | plain
-                | {"uuid": f"curve-{name}", "metricKey": name, "selectedMetricKeys": [name]}
+                {
+                    **card,
+                    **axes,
+                    **plain,
+                    "uuid": f"curve-{name}",
+                    "metricKey": name,
+                    "selectedMetricKeys": [name],
+                }
                 for name in self.curves
             ],
             "compareRunSections": [
@@ -126,7 +134,10 @@ class Page:
 
 
 def view_tags(pages: Iterable[Page], written_ms: int) -> dict[str, str]:
-    """The experiment tags to set; setting them again replaces the views of the same keys. Times are milliseconds since 1970."""
+    """The experiment's tags that hold saved views. Setting them again replaces the views of the same keys.
+
+    `written_ms` is the time to show beside them, in milliseconds since 1970.
+    """
     tags = dict(KIND_TAG)
     for page in pages:
         state = base64.b64encode(zlib.compress(json.dumps(page.state()).encode(), 9)).decode()
@@ -137,22 +148,22 @@ def view_tags(pages: Iterable[Page], written_ms: int) -> dict[str, str]:
 
 
 def link(base_url: str, experiment_id: str, page: Page) -> str:
-    """The link to `page`: its charts where it names curves, otherwise its table."""
-    # without a workflow type the page is that of language models, whatever the experiment's tags say
-    asked = {
+    """The link to `page`: to its charts where it has curves, otherwise to its table."""
+    # without a workflow type MLflow opens its page for language models, whatever the experiment's tags say
+    query = {
         "viewStateShareKey": page.key,
         "compareRunsMode": "CHART" if page.curves else "TABLE",
         "workflowType": "machine_learning",
     }
-    return f"{base_url.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?{urlencode(asked)}"
+    return f"{base_url.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?{urlencode(query)}"
 
 
 GROUP = "shown_as"
-"""The tag by which the page groups a parent with its seeds: the arm and its role."""
+"""The tag by which the page groups a parent with its seeds. Its value is the arm and its role."""
 
 
 def gains_page(groups: Sequence[str] = (), ratios: Sequence[float] = ()) -> Page:
-    """The experiment's page that is opened first: the confirmed candidates, the greatest gain on top, each with its seeds below."""
+    """The view that is opened first: the confirmed candidates by gain, each with its seeds below."""
     first = ("gain", "p_holm", "gain_low", "gain_high", "pairs")
     second = tuple(f"{name}_at_r_{ratio:g}" for ratio in ratios for name in ("gain", "p_holm"))
     columns = tuple(metric(name) for name in (*first, *second, "score"))
@@ -177,7 +188,7 @@ SEARCH = Page(
 
 
 def curves_page(ratios: bool) -> Page:
-    """The charts of the seed averages, with what the policies of the study move: keep ratios, or connections."""
+    """The charts of the seed averages. `ratios` says whether they show keep ratios or connections."""
     moved = ("keep_ratio", "nonzero_rate") if ratios else ("connections", "active_neurons")
     curves = ("test_accuracy", "dense_test_accuracy", *moved, "dense_test_accuracy_gain", "train_loss")
     return Page(

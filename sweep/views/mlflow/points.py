@@ -1,7 +1,7 @@
-"""Metric points for a tracker, from rows: a run's own, and those of a cohort. A point that was given once never changes.
+"""Metric points for MLflow, made from the rows of a run or a cohort. A point that was given never changes.
 
-Epoch e of a cohort exists only once all its runs have kept e, and a final figure over k pairs stands at step k: so neither the order in
-which seeds finish nor the moment of looking can show.
+Epoch e of a cohort exists only when all its runs have kept e. A final figure over k pairs is at step k. So
+the points do not depend on the order in which seeds finish, nor on when they are computed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ COLUMNS = [
 ]
 AVERAGED = [name for name in COLUMNS if name not in ("reset", "cycle", "smoothed_train_accuracy")]
 GAINED = ("dense_test_accuracy", "test_accuracy")
+"""The columns whose paired gain is shown epoch by epoch."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Point:
 
 
 def run_points(table: pa.Table, after: int) -> Iterator[Point]:
-    """Every column of the epochs after the given one; null is no point, NaN and infinities are themselves."""
+    """The points of a run's epochs later than `after`. Null gives no point; NaN and infinities do."""
     later = table.slice(after)
     epochs = later["epoch"].to_pylist()
     for column in COLUMNS:
@@ -53,82 +54,85 @@ class Curves:
 
     matrices: Mapping[str, np.ndarray]
     epochs: int
-    """How many."""
+    """The number of epochs."""
 
 
 def curves(runs: Sequence[RunFiles], epochs: int) -> Curves:
-    """Of a cohort, so many epochs or as many as can be read. A run that diverged has accuracy 0 from then on, and nothing else.
+    """The first `epochs` epochs of a cohort, or as many of them as can be read.
 
-    Whether it did is read from its rows: they are there before its outcome is.
+    A run that diverged has accuracy 0 from that epoch on, and no other value. Whether it diverged is read
+    from its rows, because they are written before its outcome.
     """
     tables = [run.epochs() for run in runs]
-    whole = min(
-        (0 if table is None else table.num_rows for table in tables if table is None or not _lost(table)),
-        default=epochs,
-    )
-    made = Curves(
-        {column: np.full((len(runs), min(epochs, whole)), np.nan) for column in AVERAGED}, min(epochs, whole)
-    )
+    if any(table is None for table in tables):
+        epochs = 0
+    lengths = [table.num_rows for table in tables if table is not None and not _diverged(table)]
+    epochs = min([epochs, *lengths])
+    filled = Curves({column: np.full((len(runs), epochs), np.nan) for column in AVERAGED}, epochs)
     for i, (run, table) in enumerate(zip(runs, tables, strict=True)):
         if table is not None:
-            _fill(made, i, run, table)
-    return made
+            _fill(filled, i, run, table)
+    return filled
 
 
-def _fill(made: Curves, i: int, run: RunFiles, table: pa.Table) -> None:
-    alive = min(table.num_rows - _lost(table), made.epochs)
-    gone = np.arange(alive + 1, made.epochs + 1) if _lost(table) else np.arange(0)
+def _fill(into: Curves, i: int, run: RunFiles, table: pa.Table) -> None:
+    """Write a run's epochs into row `i` of every matrix."""
+    diverged = _diverged(table)
+    good = min(table.num_rows - diverged, into.epochs)
+    lost = np.arange(good + 1, into.epochs + 1) if diverged else np.arange(0)
     task = run.spec.task
-    evaluated = (gone % task.evaluate_every == 0) | (gone == task.epochs)
-    for column, matrix in made.matrices.items():
-        matrix[i, :alive] = table[column].slice(0, alive).to_numpy()
+    evaluated = (lost % task.evaluate_every == 0) | (lost == task.epochs)
+    for column, matrix in into.matrices.items():
+        matrix[i, :good] = table[column].slice(0, good).to_numpy()
         if column.endswith("accuracy") and (task.validation or "validation" not in column):
-            matrix[i, gone - 1] = np.where(evaluated | (column == "train_accuracy"), 0.0, np.nan)
+            matrix[i, lost - 1] = np.where(evaluated | (column == "train_accuracy"), 0.0, np.nan)
 
 
-def _lost(table: pa.Table) -> bool:
+def _diverged(table: pa.Table) -> bool:
     """Whether the last epoch's loss is not a number."""
     return bool(table.num_rows) and not math.isfinite(table["train_loss"][-1].as_py())
 
 
 def shared_epochs(runs: Sequence[RunFiles]) -> int:
-    """Epochs that every run of a cohort has kept; one that diverged keeps back none."""
+    """The number of epochs that all runs of a cohort have kept. Runs that diverged do not count."""
     going = [run.committed for run in runs if run.state != "diverged"]
     return min(going) if going else max(run.committed for run in runs)
 
 
-def cohort_points(found: Curves, after: int) -> Iterator[Point]:
-    """Mean and standard error of each column over the seeds, for the epochs after the given one."""
-    for column, matrix in found.matrices.items():
+def cohort_points(cohort: Curves, after: int) -> Iterator[Point]:
+    """Mean and standard error of each column over the seeds, for the epochs later than `after`."""
+    for column, matrix in cohort.matrices.items():
         yield from _mean_points(column, matrix, after)
 
 
-def gain_points(found: Curves, baseline: Curves, after: int, overlap: float = 0.0) -> Iterator[Point]:
-    """The paired gain over the baseline, epoch by epoch; its standard error with what overlapping splits add."""
-    epochs = min(found.epochs, baseline.epochs)
+def gain_points(cohort: Curves, baseline: Curves, after: int, overlap: float = 0.0) -> Iterator[Point]:
+    """The paired gain over the baseline for the epochs later than `after`.
+
+    Its standard error takes overlapping splits into account.
+    """
+    epochs = min(cohort.epochs, baseline.epochs)
     for column in GAINED:
-        gains = found.matrices[column][:, :epochs] - baseline.matrices[column][:, :epochs]
+        gains = cohort.matrices[column][:, :epochs] - baseline.matrices[column][:, :epochs]
         yield from _mean_points(f"{column}_gain", gains, after, overlap)
 
 
 def _mean_points(key: str, matrix: np.ndarray, after: int, overlap: float = 0.0) -> Iterator[Point]:
-    for epoch in range(after, matrix.shape[1]):
-        values = matrix[:, epoch]
-        values = values[~np.isnan(values)]
-        if not len(values):
+    """Mean and standard error of a matrix's columns, over the seeds that have a value."""
+    for epoch, column in enumerate(matrix.T[after:], start=after + 1):
+        values = column[~np.isnan(column)]
+        n = len(values)
+        if not n:
             continue
         finite = bool(np.isfinite(values).all())
-        yield Point(key, (math.fsum(values) if finite else sum(values.tolist())) / len(values), epoch + 1)
-        if len(values) > 1 and finite:
-            yield Point(
-                f"{key}_standard_error",
-                float(values.std(ddof=1)) * math.sqrt(1 / len(values) + overlap),
-                epoch + 1,
-            )
+        # fsum raises an error at infinities
+        yield Point(key, (math.fsum(values) if finite else sum(values.tolist())) / n, epoch)
+        if n > 1 and finite:
+            error = float(values.std(ddof=1)) * math.sqrt(1 / n + overlap)
+            yield Point(f"{key}_standard_error", error, epoch)
 
 
 def prefix_gains(candidate: Sequence[float], baseline: Sequence[float], key: str) -> Iterator[Point]:
-    """The gain over the first k pairs, at step k, as far as all pairs before have both halves."""
+    """The gain over the first k pairs, at step k. It ends before the first pair that lacks a run."""
     differences = np.asarray(candidate, float) - np.asarray(baseline, float)
     for k in range(1, len(differences) + 1):
         if not math.isfinite(differences[k - 1]):
@@ -137,52 +141,67 @@ def prefix_gains(candidate: Sequence[float], baseline: Sequence[float], key: str
 
 
 def final_points(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> Iterator[Point]:
-    """Scores and gains over so many seeds, at that step; the interval and p only where the comparison is complete."""
-    done = len(cohort.runs) if all(not math.isnan(score) for score in cohort.scores) else 0
-    if done:
-        yield Point(
-            "validation_score" if cohort.phase == "search" else "score",
-            math.fsum(cohort.scores) / done,
-            done,
-        )
-    if cohort.phase == "search":
-        return
-    study, name = reading.study, cohort.candidate.name
-    base_arm = study.arms[cohort.candidate.arm].baseline
-    rows = {
-        row.keep_ratio: row for row in compared if row.candidate == name and row.reference_arm == base_arm
-    }
-    # the baseline's own gain is 0, so that it has a place among the others; nobody has one before it is chosen
-    is_baseline = [it.name for it in reading.plan.finalists(base_arm)[:1]] == [name]
+    """A cohort's score and gains, each at the step that is its number of seeds.
+
+    Intervals and p-values are there only where the comparison is complete.
+    """
+    seeds = len(cohort.runs)
+    if seeds and not any(map(math.isnan, cohort.scores)):
+        key = "validation_score" if cohort.phase == "search" else "score"
+        yield Point(key, math.fsum(cohort.scores) / seeds, seeds)
+    if cohort.phase == "confirm":
+        own, base = _paired_runs(reading, cohort)
+        for i, ratio in enumerate(reading.study.analysis.endpoints):
+            suffix = f"_at_r_{ratio:g}" if i else ""
+            gains = prefix_gains(
+                _scores(reading, own, ratio), _scores(reading, base, ratio), f"gain{suffix}"
+            )
+            for point in gains:
+                yield point
+                if i == 0:
+                    yield Point("pairs", point.step, point.step)
+            yield from _tests(reading, cohort, compared, ratio, suffix)
+
+
+def _tests(
+    reading: Reading, cohort: Cohort, compared: Sequence[Compared], ratio: float, suffix: str
+) -> Iterator[Point]:
+    """A candidate's complete comparisons at a keep ratio: over the baseline, then over other arms."""
+    arms, candidate = reading.study.arms, cohort.candidate
+    rows = [row for row in compared if row.candidate == candidate.name and row.keep_ratio == ratio]
+    baseline = arms[candidate.arm].baseline
+    for row in rows:
+        if row.reference_arm == baseline:
+            yield from _tested(row, suffix)
+    for row in rows:
+        if row.reference_arm != baseline and row.role == "family":
+            yield from _tested(row, f"_over_{arms[row.reference_arm].base}{suffix}", gain=True)
+
+
+def _paired_runs(reading: Reading, cohort: Cohort) -> tuple[Sequence[str], Sequence[str]]:
+    """The runs of a confirmed cohort and those of its baseline, without the seeds of earlier looks."""
+    arm = cohort.candidate.arm
+    finalists = reading.plan.finalists(reading.study.arms[arm].baseline)
+    # the baseline is paired with itself: its gain of 0 gives it a place in the sorted table
+    is_baseline = bool(finalists) and finalists[0].name == cohort.candidate.name
     base = cohort.runs if is_baseline else baseline_runs(reading, cohort)
-    own, base = (
-        runs[first_place(study, cohort.candidate.arm, reading.looks) : len(base)]
-        for runs in (cohort.runs, base)
-    )
-    for i, ratio in enumerate(study.analysis.endpoints):
-        at = "" if i == 0 else f"_at_r_{ratio:g}"
-        for point in prefix_gains(_scores(reading, own, ratio), _scores(reading, base, ratio), f"gain{at}"):
-            yield point
-            if not at:
-                yield Point("pairs", point.step, point.step)
-        if row := rows.get(ratio):
-            yield from _tested(row, at)
-        for row in compared:
-            if (
-                row.candidate == name
-                and row.keep_ratio == ratio
-                and row.role == "family"
-                and row.reference_arm != base_arm
-            ):
-                yield from _tested(row, f"_over_{study.arms[row.reference_arm].base}{at}", gain=True)
+    fresh = slice(first_place(reading.study, arm, reading.looks), len(base))
+    return cohort.runs[fresh], base[fresh]
 
 
 def baseline_runs(reading: Reading, cohort: Cohort) -> Sequence[str]:
-    """The runs that a confirmed cohort is paired with; none for the baseline itself and in the search, which has no common baseline."""
+    """The baseline's runs that a cohort is paired with.
+
+    There are none for the baseline itself, and none in the search, whose arms share no baseline.
+    """
     finalists = reading.plan.finalists(reading.study.arms[cohort.candidate.arm].baseline)
     if cohort.phase == "search" or not finalists or finalists[0].name == cohort.candidate.name:
         return ()
-    return next(it.runs for it in reading.cohorts if it.phase == "confirm" and it.candidate == finalists[0])
+    return next(
+        other.runs
+        for other in reading.cohorts
+        if other.phase == "confirm" and other.candidate == finalists[0]
+    )
 
 
 def _scores(reading: Reading, runs: Iterable[str], ratio: float) -> list[float]:
@@ -190,11 +209,15 @@ def _scores(reading: Reading, runs: Iterable[str], ratio: float) -> list[float]:
     return [result.score("test", ratio) if result else math.nan for result in results]
 
 
-def _tested(row: Compared, key: str, *, gain: bool = False) -> Iterator[Point]:
-    """What is said of a comparison once it is complete, at the step of its pairs; with its gain, where nothing else tells that."""
-    if row.state == "complete":
-        figures = {"gain": row.gain if gain else None, "gain_low": row.ci_low, "gain_high": row.ci_high}
-        figures |= {"gain_standard_error": row.standard_error, "p_holm": row.p_holm}
-        yield from (
-            Point(f"{name}{key}", value, row.pairs) for name, value in figures.items() if value is not None
-        )
+def _tested(row: Compared, suffix: str, *, gain: bool = False) -> Iterator[Point]:
+    """The figures of a complete comparison, at the step that is its number of pairs.
+
+    `gain` asks for the gain too, for comparisons whose gain nothing else sends.
+    """
+    if row.state != "complete":
+        return
+    figures = {"gain": row.gain if gain else None, "gain_low": row.ci_low, "gain_high": row.ci_high}
+    figures |= {"gain_standard_error": row.standard_error, "p_holm": row.p_holm}
+    for name, value in figures.items():
+        if value is not None:
+            yield Point(f"{name}{suffix}", value, row.pairs)

@@ -1,4 +1,4 @@
-"""MLflow's own server on this machine, for as long as somebody looks."""
+"""MLflow's own server, started on this machine and stopped again."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from typing import Any
 from sweep.errors import TrackerDown
 
 START_SECONDS = 120.0
+"""How long the server may take to answer for the first time."""
 
 
 @contextmanager
 def serving(uri: str, artifacts: str, port: int, log: Path) -> Generator[subprocess.Popen[Any]]:
-    """A server on loopback that shows a database, from its first answer on; what it prints is appended to `log`."""
+    """Run MLflow's server on 127.0.0.1 over a database. The caller gets it once it answers.
+
+    What the server prints is appended to the file `log`.
+    """
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--artifacts-destination", artifacts, "--workers", "1"]
-    # the address goes into the environment, where a password in it is not on show
+    # the address may hold a password, and everybody on the machine can read a command line
     more = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment = {**os.environ, **more, "MLFLOW_DISABLE_TELEMETRY": "true"}
     with log.open("a") as file:
-        # a session of its own, so that Ctrl-C reaches it through us, once
+        # in a session of its own Ctrl-C does not reach the server; it is stopped below
         server = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
     try:
         _wait_for(server, port, log)
@@ -37,6 +41,7 @@ def serving(uri: str, artifacts: str, port: int, log: Path) -> Generator[subproc
 
 
 def _wait_for(server: subprocess.Popen[Any], port: int, log: Path) -> None:
+    """Return when the server takes connections; raise TrackerDown where it ends or takes too long."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if server.poll() is not None:
@@ -51,7 +56,7 @@ def _wait_for(server: subprocess.Popen[Any], port: int, log: Path) -> None:
 
 
 def free_port(wanted: int) -> int:
-    """This port, or any other where it is taken."""
+    """The port `wanted`, or any other port where that one is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""What a study found, as plain values: every number that the report shows. Nothing is drawn or worded here."""
+"""A study's findings as plain values: every number of the report. Words and pictures are made elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sweep.views.reading import Reading, RunFiles, ahead
 PUBLISHED = {
     ("cifar10", "wrn-28-4"): {"dense": 0.869, "additive-reset": 0.8797, "multiplicative-reset": 0.8802}
 }
-"""Best test accuracy of any epoch, one run each, by the paper's own account."""
+"""What the paper reports: the best test accuracy of any epoch, from one run each."""
 COURSES = [
     "test_accuracy",
     "dense_test_accuracy",
@@ -35,18 +35,18 @@ COURSES = [
     "active_neurons",
     "parameters",
 ]
-"""Columns that are drawn epoch by epoch, where they have values."""
+"""Columns that are drawn over the epochs, where they have values."""
 ENVIRONMENT = ("torch", "device", "threads", "code")
-"""What the last bits of a run's numbers may depend on."""
+"""What a run's numbers may depend on in their last digits."""
 STATES = ("completed", "collapsed", "diverged", "failed", "unfinished")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Compared):
-    """A comparison as the report has it."""
+    """A comparison as the report shows it."""
 
     finalists: int
-    """How many finalists its arm has."""
+    """The number of finalists of its arm."""
 
     @classmethod
     def of(cls, study: Study, row: Compared) -> Comparison:
@@ -55,7 +55,7 @@ class Comparison(Compared):
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds."""
+    """A mean over seeds, with its standard deviation and standard error."""
 
     mean: float | None
     deviation: float | None
@@ -64,7 +64,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A confirmed candidate's own figures: accuracy at every measured ratio, and the best epoch beside the last."""
+    """A confirmed candidate's own figures: its accuracy at every keep ratio, its best epoch and its last."""
 
     arm: str
     task: str
@@ -86,7 +86,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate of a search."""
+    """A candidate of a search, with its score."""
 
     candidate: str
     settings: dict[str, Any]
@@ -105,7 +105,7 @@ class Searched:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What the tests said at a look before this one."""
+    """The comparisons as they were at an earlier look, over its number of pairs."""
 
     pairs: int
     comparisons: list[Comparison]
@@ -120,7 +120,7 @@ class Findings:
     store: str
     complete: bool
     runs: dict[str, int]
-    """How many there are, by state."""
+    """The number of runs, by state."""
     looks: list[Look]
     extensions: list[dict[str, Any]]
     arms: list[Confirmed]
@@ -129,33 +129,33 @@ class Findings:
     earlier: list[Earlier]
     search: list[Searched]
     failures: dict[str, Failure]
-    """By run_id."""
+    """Failed runs, by run id."""
     versions: list[dict[str, Any]]
-    """What the runs ran on, and how many did."""
+    """What the runs ran on: a row for each combination, with its number of runs."""
     mixed: list[str]
-    """In what the runs that are compared ran on different things."""
+    """The keys of ENVIRONMENT in which runs of the confirmation differ."""
 
     @property
     def keep_ratios(self) -> bool:
-        """Whether the keep ratio at which a network is read matters."""
+        """Whether keep ratios matter in this study."""
         return keep_ratios(self.study)
 
     @property
     def resampled(self) -> bool:
-        """Whether each seed draws its own test rows."""
+        """Whether each seed draws its own test set."""
         return any(row.overlap for row in self.comparisons)
 
     @property
     def published(self) -> dict[str, float]:
-        """What the paper reports, by policy, where this study trains what the paper trained."""
+        """What the paper reports, by policy. Empty where this study's task is not the paper's."""
         task = self.study.contents.task
         return PUBLISHED.get((str(task.get("data")), str(task.get("model"))), {})
 
     @property
     def declared(self) -> dict[str, Any]:
-        """The declared analysis, with what follows from it for the tests."""
+        """The declared analysis, and what follows from it: the number of tests and of pairs needed."""
         study = self.study
-        # a t test has no least p, and so no number of pairs under which it can find nothing
+        # a t test has no smallest p-value, so no number of pairs is too small for it
         exact = study.analysis.test == "sign-flip"
         return {
             **asdict(study.analysis),
@@ -167,7 +167,7 @@ class Findings:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON values, section by section: `report --json`, and report.json of an export."""
+        """The findings as JSON values: what `report --json` prints, and report.json in an export."""
         study = self.study
         return plain_json(
             {
@@ -190,7 +190,9 @@ class Findings:
                 "earlier": [asdict(look) for look in self.earlier],
                 "search": [asdict(search) for search in self.search],
                 "published": self.published,
-                "failures": [{"run_id": run_id, **asdict(it)} for run_id, it in self.failures.items()],
+                "failures": [
+                    {"run_id": run_id, **asdict(failure)} for run_id, failure in self.failures.items()
+                ],
                 "versions": self.versions,
                 "mixed": self.mixed,
             }
@@ -199,9 +201,9 @@ class Findings:
 
 @dataclass(frozen=True)
 class Course:
-    """A confirmed candidate over its epochs: mean, least and greatest of each column over its finished seeds.
+    """A confirmed candidate over its epochs: mean, least and greatest of each column over its seeds.
 
-    A column without a value, as the keep ratio of a policy that has none, is not among them.
+    A column without values is left out, such as the keep ratio of a policy that has none.
     """
 
     candidate: str
@@ -209,22 +211,22 @@ class Course:
     epochs: np.ndarray
     columns: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
     resets: np.ndarray
-    """Share of the seeds that reset after each epoch."""
+    """The share of seeds that reset after each epoch."""
     best: float
-    """Mean over the seeds of each one's best epoch, at that epoch's r; papers tend to report it."""
+    """Mean test accuracy at each seed's best epoch, at that epoch's keep ratio. Papers often report it."""
     last: float
-    """Mean over the seeds of the last epoch, at that epoch's r."""
+    """Mean test accuracy at the last epoch, at that epoch's keep ratio."""
 
 
-def courses(reading: Reading) -> dict[str, Course]:
-    """The course of every confirmed candidate that has a finished run; a run that diverged is no part of it."""
-    found: dict[str, Course] = {}
+def courses_of(reading: Reading) -> dict[str, Course]:
+    """The course of every confirmed candidate that has finished runs. Runs that diverged are left out."""
+    courses: dict[str, Course] = {}
     for cohort in reading.cohorts:
         runs = [reading.runs[run_id] for run_id in cohort.runs]
         finished = [run for run in runs if run.state in ("completed", "collapsed")]
         if cohort.phase == "confirm" and finished:
-            found[cohort.candidate.name] = _course(cohort, finished)
-    return found
+            courses[cohort.candidate.name] = _course(cohort, finished)
+    return courses
 
 
 def _course(cohort: Cohort, runs: Sequence[RunFiles]) -> Course:
@@ -248,10 +250,10 @@ def _course(cohort: Cohort, runs: Sequence[RunFiles]) -> Course:
     )
 
 
-def findings(
-    reading: Reading, drawn: dict[str, Course], compared: Sequence[Compared] | None = None
+def findings_of(
+    reading: Reading, courses: dict[str, Course], compared: Sequence[Compared] | None = None
 ) -> Findings:
-    """The numbers of a study as it stands. Looking is recorded, unless `compared` has the comparisons already."""
+    """The findings of a study so far. A look is recorded, unless the caller gives the comparisons."""
     study, plan = reading.study, reading.plan
     rows = reading.compare() if compared is None else compared
     states = Counter(run.state for run in reading.runs.values())
@@ -265,11 +267,13 @@ def findings(
         runs={state: states[state] for state in STATES},
         looks=reading.looks,
         extensions=reading.declared["extensions"],
-        arms=[_confirmed(reading, it, drawn) for it in reading.cohorts if it.phase == "confirm"],
+        arms=[
+            _confirmed(reading, cohort, courses) for cohort in reading.cohorts if cohort.phase == "confirm"
+        ],
         comparisons=[Comparison.of(study, row) for row in rows],
         across=across(study, rows),
         earlier=[
-            Earlier(size, [Comparison.of(study, row) for row in found]) for size, found in looks_before
+            Earlier(pairs, [Comparison.of(study, row) for row in rows]) for pairs, rows in looks_before
         ],
         search=[_searched(reading, name) for name, arm in study.arms.items() if arm.searched],
         failures=plan.queue.failed,
@@ -278,12 +282,12 @@ def findings(
     )
 
 
-def _confirmed(reading: Reading, cohort: Cohort, drawn: dict[str, Course]) -> Confirmed:
+def _confirmed(reading: Reading, cohort: Cohort, courses: dict[str, Course]) -> Confirmed:
     analysis, name = reading.study.analysis, cohort.candidate.name
     row = candidate_row(reading, cohort)
     results = [result for run_id in cohort.runs if (result := reading.plan.results.get(run_id))]
     ratios = list(dict.fromkeys([*analysis.endpoints, *analysis.curve]))
-    course = drawn.get(name)
+    course = courses.get(name)
     return Confirmed(
         arm=row.arm,
         task=row.task,
@@ -306,7 +310,7 @@ def _confirmed(reading: Reading, cohort: Cohort, drawn: dict[str, Course]) -> Co
 
 
 def _mean_count(counts: Sequence[int]) -> float | None:
-    """The mean; None where a count is unknown, as in ledgers of before."""
+    """The mean of some counts; None where one is unknown, as in older ledgers."""
     return math.fsum(counts) / len(counts) if counts and all(counts) else None
 
 
@@ -318,28 +322,30 @@ def _spread(scores: Sequence[float]) -> Spread:
 
 
 def _searched(reading: Reading, arm: str) -> Searched:
-    cohorts = [it for it in reading.cohorts if it.phase == "search" and it.candidate.arm == arm]
+    cohorts = [
+        cohort for cohort in reading.cohorts if cohort.phase == "search" and cohort.candidate.arm == arm
+    ]
     rows = [candidate_row(reading, cohort) for cohort in cohorts]
     tried = [
         Tried(row.candidate, cohort.candidate.values, row.seeds, row.score)
         for cohort, row in zip(cohorts, rows, strict=True)
     ]
-    scored = [(it.settings, it.score) for it in tried if it.score is not None]
+    scored = [(candidate.settings, candidate.score) for candidate in tried if candidate.score is not None]
     return Searched(arm, tried, importances(reading.study, arm, scored))
 
 
 def _environments(reading: Reading) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the runs ran on, and in what those that are compared ran on different things."""
+    """What the runs ran on, and the keys in which runs of the confirmation differ."""
     counts: Counter[tuple[tuple[str, Any], ...]] = Counter()
-    confirm: set[tuple[Any, ...]] = set()
+    confirming: set[tuple[Any, ...]] = set()
     for run, attempts in ahead(reading.runs.values(), lambda run: run.attempts):
         if attempts:
             last = attempts[-1]
             named = (*ENVIRONMENT, "device_name", "commit")
             counts[tuple((key, last.get(key, "unknown")) for key in named)] += 1
             if run.cohort.phase == "confirm":
-                confirm |= {tuple(attempt.get(key) for key in ENVIRONMENT) for attempt in attempts}
-    columns = zip(ENVIRONMENT, zip(*confirm, strict=True), strict=False)
+                confirming |= {tuple(attempt.get(key) for key in ENVIRONMENT) for attempt in attempts}
+    columns = zip(ENVIRONMENT, zip(*confirming, strict=True), strict=False)
     return (
         [{**dict(key), "runs": count} for key, count in counts.most_common()],
         [name for name, values in columns if len(set(values)) > 1],

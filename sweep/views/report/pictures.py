@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG text. Drawn at the width of a telephone; a wide screen shows two beside each other."""
+"""The report's pictures, as SVG text. They are as wide as a telephone; a wide screen shows two in a row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 5.0
-"""Inches."""
+"""The width of a picture in inches."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -27,14 +27,18 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "report",  # the same study draws the same file
+    # text stays text
+    "svg.fonttype": "none",
+    # the same study gives the same file
+    "svg.hashsalt": "report",
     "axes.axisbelow": True,
 }
 GREY, BAND = "#777777", 0.18
+"""The color of controls, and the opacity of the band between the least and the greatest value."""
 
 
 def _figure(height: float, rows: int = 1) -> tuple[Figure, list[Any]]:
+    """An empty figure with some axes below each other."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -48,6 +52,7 @@ def _figure(height: float, rows: int = 1) -> tuple[Figure, list[Any]]:
 
 
 def _svg(figure: Figure) -> str:
+    """The finished figure as SVG, without the XML header."""
     from matplotlib import pyplot
 
     buffer = io.StringIO()
@@ -58,18 +63,23 @@ def _svg(figure: Figure) -> str:
 
 
 def color(index: int) -> str:
-    """An arm's color, the same in every picture."""
+    """The color of an arm, the same in every picture."""
     return f"C{index % 10}"
 
 
 def gains(rows: Sequence[Comparison], reference: str) -> str:
-    """Each candidate's gain as a dot: its interval thick, the family's thin; open where the comparison is not complete."""
-    known = [row for row in rows if row.gain is not None]
-    ends = [end for row in known for end in (row.gain, row.family_low, row.family_high) if end is not None]
-    # an interval without an end runs off the picture
+    """Each candidate's gain as a dot, with its interval thick and the family's thin.
+
+    The dot is open where the comparison is not complete.
+    """
+    with_gain = [row for row in rows if row.gain is not None]
+    ends = [
+        end for row in with_gain for end in (row.gain, row.family_low, row.family_high) if end is not None
+    ]
+    # an infinite interval runs off the picture
     reach = 1.2 * (max((abs(end) for end in ends if math.isfinite(end)), default=0.0) or 0.01)
-    figure, (axes,) = _figure(0.9 + 0.28 * len(known))
-    for y, row in enumerate(reversed(known)):
+    figure, (axes,) = _figure(0.9 + 0.28 * len(with_gain))
+    for y, row in enumerate(reversed(with_gain)):
         color_of_role = {"family": "C0", "control": GREY, "repeat": "C1"}[row.role]
         intervals = ((row.family_low, row.family_high, 1.0), (row.ci_low, row.ci_high, 3.0))
         for low, high, width in intervals:
@@ -81,8 +91,10 @@ def gains(rows: Sequence[Comparison], reference: str) -> str:
         axes.plot(100 * row.gain, y, "o", color=color_of_role, markerfacecolor=filling, markersize=6)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-100 * reach, 100 * reach)
-    axes.set_yticks(range(len(known)), [without_task(label(row), row.task) for row in reversed(known)])
-    axes.set_ylim(-0.6, len(known) - 0.4)
+    axes.set_yticks(
+        range(len(with_gain)), [without_task(label(row), row.task) for row in reversed(with_gain)]
+    )
+    axes.set_ylim(-0.6, len(with_gain) - 0.4)
     axes.set_xlabel(f"gain over {reference}, points of test accuracy")
     return _svg(figure)
 
@@ -92,28 +104,29 @@ PANES = (
     (("connections", "connections"), ("parameters", "parameters")),
     (("active_neurons", "active neurons"),),
 )
-"""What is drawn below the accuracy, where a policy moves it."""
+"""Columns that are drawn below the accuracy, pane by pane, with their names."""
 
 
-def course(found: Course, index: int, ratios: bool = True) -> str:
-    """A candidate's accuracy over the epochs, and below it what its policy moves.
+def course(course: Course, index: int, ratios: bool = True) -> str:
+    """A candidate's accuracy over the epochs, and below it what its policy changes.
 
-    That is the keep ratio and the nonzero rate with a tick at each reset, or the connections. `ratios` says whether
-    the study has anything to do with keep ratios.
+    These are the keep ratio and the nonzero rate with a tick at each reset, or the connections. `ratios`
+    says whether keep ratios matter in the study.
     """
-    ratios = ratios and "keep_ratio" in found.columns
+    ratios = ratios and "keep_ratio" in course.columns
     panes = [
-        [line for line in pane if line[0] in found.columns] for pane in (PANES if ratios else PANES[1:])
+        [line for line in pane if line[0] in course.columns] for pane in (PANES if ratios else PANES[1:])
     ]
-    panes = [pane for pane in panes if pane and pane[0][0] != "parameters"]  # alone, they are a constant
+    # without connections the number of parameters is a constant
+    panes = [pane for pane in panes if pane and pane[0][0] != "parameters"]
     figure, (above, *below) = _figure(1.8 * (1 + len(panes)), 1 + len(panes))
     both = [("dense_test_accuracy", "at r = 1"), ("test_accuracy", "at the epoch's r")]
-    _pane(above, found, both if ratios else [("test_accuracy", "test accuracy")], index)
+    _pane(above, course, both if ratios else [("test_accuracy", "test accuracy")], index)
     for axes, lines in zip(below, panes, strict=True):
-        _pane(axes, found, lines, index)
+        _pane(axes, course, lines, index)
         axes.set_ylim(*((-0.02, 1.05) if lines[0] in PANES[0] else (0, None)))
         if lines[0][0] == "keep_ratio":
-            epochs = found.epochs[found.resets > 0]
+            epochs = course.epochs[course.resets > 0]
             name = "a seed resets" if len(epochs) else None
             axes.vlines(epochs, 0, 0.06, colors="C3", linewidth=1.2, label=name)
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
@@ -122,24 +135,27 @@ def course(found: Course, index: int, ratios: bool = True) -> str:
     return _svg(figure)
 
 
-def _pane(axes: Axes, found: Course, lines: Sequence[tuple[str, str]], index: int) -> None:
+def _pane(axes: Axes, course: Course, lines: Sequence[tuple[str, str]], index: int) -> None:
+    """Draw some columns of a course, with a legend."""
     for (column, name), shade in zip(lines, (color(index), GREY), strict=False):
-        _band(axes, found.epochs, found.columns[column], name, shade)
+        _band(axes, course.epochs, course.columns[column], name, shade)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
 
 
 def _band(
     axes: Axes, epochs: np.ndarray, column: tuple[np.ndarray, np.ndarray, np.ndarray], label: str, shade: str
 ) -> None:
+    """Draw the mean over the seeds, in a band from the least to the greatest."""
     measured = np.isfinite(column[0])
     mean, low, high = (part[measured] for part in column)
     axes.fill_between(epochs[measured], low, high, color=shade, alpha=BAND, linewidth=0)
-    dot = "o" if measured.sum() == 1 else None  # a line of one point is not seen
+    # a line of one point cannot be seen
+    dot = "o" if measured.sum() == 1 else None
     axes.plot(epochs[measured], mean, color=shade, linewidth=1.4, label=label, marker=dot, markersize=3)
 
 
 def by_ratio(arms: Sequence[Confirmed], colors: dict[str, int]) -> str:
-    """Test accuracy of the final weights by the keep ratio they are read at, with the standard error over seeds."""
+    """Test accuracy of the final weights by keep ratio, with the standard error over seeds."""
     figure, (axes,) = _figure(3.4)
     for arm in arms:
         measured = sorted(
@@ -163,14 +179,21 @@ def by_ratio(arms: Sequence[Confirmed], colors: dict[str, int]) -> str:
     return _svg(figure)
 
 
-def search(found: Searched, index: int) -> str:
-    """An arm's candidates in the order they were proposed: a larger dot has more seeds; the line is the best so far."""
-    scored = [(i, it.score, it.seeds) for i, it in enumerate(found.candidates) if it.score is not None]
+def search(searched: Searched, index: int) -> str:
+    """The scores of an arm's candidates in the order they were proposed. The line is the best score so far.
+
+    A larger dot has more seeds.
+    """
+    scored = [
+        (i, tried.score, tried.seeds)
+        for i, tried in enumerate(searched.candidates)
+        if tried.score is not None
+    ]
     figure, (axes,) = _figure(2.4)
     if scored:
         order, scores, seeds = (np.array(part, float) for part in zip(*scored, strict=True))
         middle = float(np.median(scores))
-        # one that collapsed would squeeze all others into a line
+        # without a floor, a collapsed candidate would squeeze all others into a line
         floor = middle - 3 * (float(scores.max()) - middle) - 0.01
         near = scores >= floor
         dots = {"color": color(index), "alpha": 0.7, "linewidth": 0, "label": "candidate"}
@@ -178,9 +201,8 @@ def search(found: Searched, index: int) -> str:
         if not near.all():
             far = {"s": 24, "marker": "v", "color": "C3", "linewidth": 0, "label": "far below"}
             axes.scatter(order[~near] + 1, np.full((~near).sum(), floor), **far)
-        most = (
-            seeds == seeds.max()
-        )  # only candidates that climbed the whole ladder are compared with each other
+        # only candidates that climbed the whole ladder are compared with each other
+        most = seeds == seeds.max()
         best, name = np.maximum.accumulate(scores[most]), f"best over {seeds.max():g} seeds"
         axes.step(order[most] + 1, best, where="post", color="black", linewidth=1, label=name)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
