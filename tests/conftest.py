@@ -43,9 +43,9 @@ MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
 
 
 def pytest_configure() -> None:
-    """Set what Ray and MLflow read when they are imported, and put temporary folders in memory where there is room.
+    """Set what Ray and MLflow read when they are imported, and put temporary folders in memory.
 
-    Ledgers are flushed at every step, which takes its time on a disk. A machine that only trains has no engine.
+    A machine that only trains has neither. Ledgers are flushed at every step, which is slow on a disk.
     """
     if find_spec("ray") and find_spec("mlflow"):
         from sweep import cluster

@@ -16,7 +16,7 @@ from sweep.gains.progress import overview
 from sweep.ledger.lease import holder
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
-from sweep.study import find, from_declared, load
+from sweep.study import find, load
 from trainer.exits import INFRASTRUCTURE
 
 WATCH_SECONDS = 5.0
@@ -45,14 +45,13 @@ def status(
 def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     """Show a study's state once; return whether the study is complete."""
     ledger = ledger_of(given, store)
-    study = from_declared(ledger.study, ledger.begun())
-    ledger.load(keep=False)
-    plan = Plan(study, ledger.results, ledger.proposals())
-    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {}, ledger.looks())
-    driver, failures = holder(ledger.store), ledger.failures()
+    state = ledger.state()
+    study, plan, failures = state.study, state.plan, state.failures
+    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {}, state.looks)
+    driver = holder(ledger.store)
     if as_json:
-        state = {"study": study.name, "complete": plan.complete, "driver": driver, "failures": failures}
-        print_json({**state, "damaged": ledger.damaged, **asdict(view)})
+        values = {"study": study.name, "complete": plan.complete, "driver": driver, "failures": failures}
+        print_json({**values, "damaged": ledger.damaged, **asdict(view)})
         return plan.complete
     lines = [f"{view.done}/{counted(view.total, 'run')} done, {len(failures)} failed"]
     if driver:

@@ -174,13 +174,13 @@ def _drive(
             except AbortSweep as error:
                 leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
             finally:
-                patience = STOPPED_SECONDS if driver.received else PATIENCE_SECONDS
+                patience = STOPPED_SECONDS if driver.signals.received else PATIENCE_SECONDS
                 ledger.write_index()
     finally:
         lease.release()
         if follower:
             follower.finish(patience)
-    return Driven(ledger, plan, looks, expected, driver.received)
+    return Driven(ledger, plan, looks, expected, driver.signals.received)
 
 
 def _begin(study: Study, ledger: Ledger, extend: bool) -> tuple[Plan, list[Look]]:

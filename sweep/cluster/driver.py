@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from types import FrameType
 from typing import Any
 
 import ray
@@ -26,6 +24,7 @@ from ray import exceptions
 
 from sweep.cluster.nodes import Cluster
 from sweep.cluster.reports import Began, Ended, Failed, Report, Training
+from sweep.cluster.signals import Signals
 from sweep.cluster.worker import IMPORTS, Job
 from sweep.errors import AbortSweep
 from sweep.ledger.lease import Lease
@@ -42,8 +41,6 @@ INDEX_SECONDS, SLOTS_SECONDS = 30.0, 2.0
 """The times after which the index is written and the slots are counted again."""
 IMPORTANT = ("damaged", "missing")
 """The first words of a run's messages that the person at the sweep should see."""
-PATIENCE_SECONDS = 15.0
-"""The time after a signal in which runs may end their step; Tune itself waits up to ten seconds more."""
 
 
 @dataclass
@@ -79,14 +76,12 @@ class Driver:
         self.say, self.show = say, show
         self.resources = plan.study.resources
         self.slots = 0
-        self.received: signal.Signals | None = None
+        self.signals = Signals(say)
         self.error: Exception | None = None
         self._attempts: dict[str, Attempt] = {}
         """Attempts under way, by Tune's name for each."""
         self._bad_nodes: set[str] = set()
         """Nodes on which attempts kept ending, whether they could be kept free of work or not."""
-        self._stopped_at: float | None = None
-        """When the first signal came."""
         self._begun = 0
         """The attempts handed out since Tune was started."""
         self._counted_at = self._indexed_at = -math.inf
@@ -99,11 +94,11 @@ class Driver:
         return self
 
     def drive(self, address: str | None) -> None:
-        """Work until nothing is left to do, or until a signal comes (`received`).
+        """Work until nothing is left to do, or until a signal comes (`signals.received`).
 
         Raises AbortSweep where the work cannot go on.
         """
-        self._listen()
+        self.signals.listen()
         # this import takes a second, in which Ray can start
         Thread(target=import_module, args=[TUNING]).start()
         early = (TUNING, *IMPORTS)
@@ -114,7 +109,7 @@ class Driver:
             Cluster(address, self.resources, early) as self.cluster,
         ):
             # once more, because ray.init may have set handlers of its own
-            self._listen()
+            self.signals.listen()
             self.cluster.examine(self.ledger.store, self.plan.study.data, self.data_dir)
             while not self.plan.over and not self.stopping:
                 self._begun = 0
@@ -129,7 +124,7 @@ class Driver:
     @property
     def stopping(self) -> bool:
         """Whether no more work may be handed out."""
-        return bool(self.received or self.error or self.lease.lost.is_set())
+        return bool(self.signals.received or self.error or self.lease.lost.is_set())
 
     @property
     def epochs(self) -> dict[str, float]:
@@ -208,9 +203,10 @@ class Driver:
                     self._kill(attempt, now)
         self.show(self)
 
+    @property
     def out_of_patience(self) -> bool:
         """Whether the time that runs have after a signal is over."""
-        return self._stopped_at is not None and time.monotonic() - self._stopped_at > PATIENCE_SECONDS
+        return self.signals.out_of_patience
 
     def guarded(self, call: Callable[[], Any]) -> Any:
         """Make a call for Tune and keep its exception in `error`.
@@ -263,17 +259,6 @@ class Driver:
             commit_seconds=self.resources.commit_seconds,
             keep_weights=run.phase == "confirm",
         )
-
-    def _listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._signal)
-
-    def _signal(self, number: int, _: FrameType | None) -> None:
-        if self.received:
-            os._exit(128 + number)
-        self.received, self._stopped_at = signal.Signals(number), time.monotonic()
-        what_next = "no more runs are begun; those under way keep their last epoch."
-        self.say(f"{self.received.name}: {what_next} Once more to stop at once.")
 
     def _fit(self, *, shared: bool) -> None:
         from sweep.cluster import tuning

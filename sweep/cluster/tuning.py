@@ -32,6 +32,7 @@ class Driver(Protocol):
     def heard(self, trial: str, report: Report) -> None: ...
     def lost(self, trial: str, reason: str) -> None: ...
     def tend(self) -> None: ...
+    @property
     def out_of_patience(self) -> bool: ...
     def guarded(self, call: Callable[[], Any]) -> Any: ...
 
@@ -118,7 +119,7 @@ class Stopping(tune.Stopper):
         return self.driver.stopping
 
     def stop_all(self) -> bool:
-        return self.driver.out_of_patience()
+        return self.driver.out_of_patience
 
 
 def fit(driver: Driver, name: str, folder: str, *, cpus: int, gpus: float, shared: bool) -> None:

@@ -13,14 +13,16 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
 from sweep.ledger.growth import changes, declaration, growth, identity_hash
 from sweep.ledger.results import from_plain, result_of
+from sweep.planning.plan import Plan
 from sweep.planning.work import Failure, Look, Proposal, Result
+from sweep.study import from_declared
 from sweep.study.contents import Values
 from sweep.study.study import Study
 from trainer.run_folder import DamagedRun, RunFolder
@@ -36,6 +38,20 @@ GENERATION = re.compile(r"generations/(.+)-(\d+)\.json")
 def generation_file(due: Proposal) -> str:
     """The name of the file that keeps a generation; GENERATION matches it."""
     return f"generations/{due.arm}-{due.generation}.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """A study as its ledger had it at the moment of reading."""
+
+    declared: dict[str, Any]
+    """The content of study.json."""
+    study: Study
+    plan: Plan
+    """What is done, what is given up, and what is left."""
+    failures: dict[str, dict[str, Any]]
+    """The runs that were tried and are not finished, with the last lines of their logs."""
+    looks: list[Look]
 
 
 class Ledger:
@@ -73,6 +89,20 @@ class Ledger:
         if declared is None:
             raise NothingBegun(self.store.where())
         return declared
+
+    def state(self) -> State:
+        """Read the whole study; a driver may be at work. Raises NothingBegun where there is none."""
+        declared = self.begun()
+        self.load(keep=False)
+        proposals, failures, looks = self.proposals(), self.failures(), self.looks()
+        study = from_declared(self.study, declared)
+        plan = Plan(study, self.results, proposals)
+        for run_id, reason in self.damaged.items():
+            plan.queue.damage(run_id, reason)
+        for run_id, body in failures.items():
+            failure = Failure(body["reason"], body["node"], body["attempts"], what=body["what"])
+            plan.queue.failed.setdefault(run_id, failure)
+        return State(declared, study, plan, failures, looks)
 
     def check(self, study: Study, extend: bool) -> list[str]:
         """How the study grew since the ledger was begun, a line for each key.

@@ -20,10 +20,7 @@ import pyarrow as pa
 from sweep.gains.comparisons import comparisons, seen
 from sweep.gains.rows import Compared
 from sweep.ledger.ledger import READERS, Ledger
-from sweep.planning.plan import Plan
-from sweep.planning.work import Cohort, Failure, Result
-from sweep.study import files as studies
-from sweep.study.study import Study
+from sweep.planning.work import Cohort, Result
 from trainer.rows import EndpointRow, EpochRow, read_table
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.spec import RunSpec
@@ -41,20 +38,10 @@ class Reading:
     def __init__(self, ledger: Ledger) -> None:
         """Read the ledger. NothingBegun is raised where it holds no study."""
         self.ledger, self.name = ledger, ledger.study
-        self.declared: dict[str, Any] = ledger.begun()
-        self.study: Study = studies.from_declared(self.name, self.declared)
-        ledger.load(keep=False)
-        self.plan = Plan(self.study, ledger.results, ledger.proposals())
-        self.failures = ledger.failures()
-        for run_id, reason in ledger.damaged.items():
-            self.plan.queue.damage(run_id, reason)
-        for run_id, failure in self.failures.items():
-            self.plan.queue.failed.setdefault(
-                run_id,
-                Failure(failure["reason"], failure["node"], failure["attempts"], what=failure["what"]),
-            )
+        state = ledger.state()
+        self.declared, self.study, self.plan = state.declared, state.study, state.plan
+        self.failures, self.looks = state.failures, state.looks
         self.cohorts: list[Cohort] = list(self.plan.cohorts())
-        self.looks = ledger.looks()
         self._correct: dict[str, dict[float, tuple[bytes, int]]] = {}
 
     @cached_property

@@ -260,7 +260,8 @@ CASES = [
     Case("nothing but a repeat to test", GOOD[GOOD.index("  additive:") : GOOD.index("  again:")], "",
          "analysis.family: is left out, and every arm but the baseline is a repeat: nothing would be "
          "tested. Name one.", 19),
-    Case("endpoint above 1", "0.05]", "1.5]", "analysis.endpoints.1: must be above 0 and at most 1; it is 1.5."),
+    Case("endpoint above 1", "0.05]", "1.5]",
+         "analysis.endpoints.1: must be above 0 and at most 1; it is 1.5."),
     Case("endpoint of 0", "0.05]", "0]", "analysis.endpoints.1: must be above 0 and at most 1; it is 0.0."),
     Case("endpoint twice", "0.05]", "1]", "analysis.endpoints: names 1.0 twice."),
     Case("ladder that falls", "[1, 2]", "[2, 1]",
@@ -278,7 +279,8 @@ CASES = [
          "confirm.seeds: an exact sign-flip test of 10 pairs cannot go below p = 0.002, and 2 "
          "comparisons under Holm at 9.99989e-321 need 5e-321. It takes at least 1066 seeds, or a "
          "smaller family.", 21),
-    Case("negative seed", "seed: 1\n", "seed: -1\n", "seed: must be at least 0 and below 9.22337e+18; it is -1."),
+    Case("negative seed", "seed: 1\n", "seed: -1\n",
+         "seed: must be at least 0 and below 9.22337e+18; it is -1."),
     Case("one arm only", GOOD[GOOD.index("  additive:") : GOOD.index("search:")], "",
          "arms: must have at least 2; it has 1.", 8),
     Case("misspelt proposer", "random", "randm",

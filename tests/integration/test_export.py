@@ -21,6 +21,7 @@ import yaml
 
 from sweep.ledger.ledger import Ledger
 from sweep.views.export import files as exports
+from sweep.views.export import tables
 from sweep.views.export.tables import TABLES_VERSION
 from sweep.views.reading import Reading
 from sweep.views.report.page import Report, page
@@ -141,7 +142,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("step", ["epoch_tables", "endpoint_tables", "run_rows", "notebook"])
+@pytest.mark.parametrize("step", ["epoch_tables", "endpoint_tables", "run_tables", "notebook"])
 @pytest.mark.parametrize("pulled", [KeyboardInterrupt, RuntimeError])
 def test_an_export_that_ends_early_leaves_the_earlier_one_and_nothing_else(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, pulled: type[BaseException]
@@ -150,7 +151,8 @@ def test_an_export_that_ends_early_leaves_the_earlier_one_and_nothing_else(
     (tmp_path / "out" / "mine.txt").write_text("a file of somebody else")
     (tmp_path / "out" / "README.md").write_text("the earlier one")
     before = contents(tmp_path / "out")
-    whole: Callable[..., Any] = getattr(exports, step)
+    module = exports if step == "notebook" else tables
+    whole: Callable[..., Any] = getattr(module, step)
 
     def one_and_no_more(*given: Any) -> Any:
         made = whole(*given)
@@ -159,7 +161,7 @@ def test_an_export_that_ends_early_leaves_the_earlier_one_and_nothing_else(
         raise pulled
 
     monkeypatch.setattr(
-        exports,
+        module,
         step,
         (lambda source: next(one_and_no_more(source))) if step == "notebook" else one_and_no_more,
     )

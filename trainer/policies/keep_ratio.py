@@ -126,7 +126,7 @@ class AdditiveReset(Controller):
     ema: Smoothing = 0.9
     """How much of its past the smoothed accuracy keeps: it remembers about 1 / (1 - ema) epochs."""
     drop: Drop = 0.01
-    """The fall of the smoothed training accuracy from one epoch to the next that takes the keep ratio back to 1."""
+    """The fall of the smoothed accuracy in one epoch that takes the keep ratio back to 1."""
 
     def _move(self, train_accuracy: float) -> None:
         before, now = self._smooth(self.ema, train_accuracy)

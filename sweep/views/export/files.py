@@ -10,9 +10,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +21,19 @@ import pyarrow.parquet as pq
 
 from sweep.errors import RejectStudy
 from sweep.views.export.tables import (
-    RunRow,
-    across_table,
-    candidate_table,
-    comparison_table,
-    endpoint_tables,
-    epoch_tables,
-    run_rows,
+    ABOUT,
+    Table,
     schema_docs,
-    table_schema,
+    tables_of,
 )
 from sweep.views.reading import Reading
 from sweep.views.report.findings import Findings
-from trainer.rows import EndpointRow, EpochRow
 from trainer.settings import written
 from trainer.store import StoreError
 
 ROWS = 50_000
 """Rows of a row group. So many are in memory at once."""
 NOTEBOOK = Path(__file__).parent / "templates" / "significance.py"
-ABOUT = {
-    "epochs": "one row per run and epoch",
-    "endpoints": "one row per run, split and declared keep ratio: the final weights, with one bit per image",
-    "runs": "one row per run",
-    "candidates": "one row per candidate and phase",
-    "comparisons": "one row per candidate, reference and endpoint: gains, intervals, p-values",
-    "across": "one row per arm, reference and endpoint: what the comparisons say across tasks; "
-    "empty where the study lists fewer than two",
-}
 MARK = "study.json"
 """The file that marks a folder as an earlier export, whose files may be replaced."""
 FILES = (MARK, *(f"{name}.parquet" for name in ABOUT), "report.json", "README.md", "significance.ipynb")
@@ -63,27 +48,14 @@ def export(
     """
     with _replaced(to) as folder:
         rows: dict[str, int] = {}
-        docs: dict[str, pa.Schema] = {}
-
-        def table(name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-            docs[name] = schema
-            rows[name] = _write(
-                folder / f"{name}.parquet", schema, tables, lambda done: progress(name, done)
-            )
-
-        candidates = candidate_table(reading)
-        comparisons = comparison_table(findings.comparisons)
-        across = across_table(findings.across)
-        table("epochs", table_schema(EpochRow), epoch_tables(reading))
-        table("endpoints", table_schema(EndpointRow), endpoint_tables(reading))
-        table("runs", table_schema(RunRow), _batches(run_rows(reading), table_schema(RunRow)))
-        table("candidates", candidates.schema, [candidates])
-        table("comparisons", comparisons.schema, [comparisons])
-        table("across", across.schema, [across])
+        tables = tables_of(reading, findings)
+        for table in tables:
+            report = partial(progress, table.name)
+            rows[table.name] = _write(folder / f"{table.name}.parquet", table, report)
         texts = {
             "report.json": _json(findings.as_json()),
             MARK: _json(declared(reading)),
-            "README.md": _dictionary(reading, rows, docs),
+            "README.md": _dictionary(reading, rows, tables),
             "significance.ipynb": _json(notebook(NOTEBOOK.read_text(encoding="utf-8"))),
         }
         for name, text in texts.items():
@@ -128,15 +100,13 @@ def _replaced(to: Path) -> Generator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write(
-    path: Path, schema: pa.Schema, tables: Iterable[pa.Table], progress: Callable[[int], None]
-) -> int:
-    """Write tables one after the other into a Parquet file; return the number of rows."""
+def _write(path: Path, table: Table, progress: Callable[[int], None]) -> int:
+    """Write the batches of a table one after the other into a Parquet file; return the number of rows."""
     done, waiting = 0, list[pa.Table]()
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for table in tables:
-            waiting.append(table)
-            done += table.num_rows
+    with pq.ParquetWriter(path, table.columns, compression="zstd") as writer:
+        for batch in table.batches:
+            waiting.append(batch)
+            done += batch.num_rows
             if sum(part.num_rows for part in waiting) >= ROWS:
                 writer.write_table(pa.concat_tables(waiting))
                 waiting.clear()
@@ -144,17 +114,6 @@ def _write(
         if waiting:
             writer.write_table(pa.concat_tables(waiting))
     return done
-
-
-def _batches(rows: Iterable[RunRow], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows as tables of at most 1,000 rows. The last one may be empty."""
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(asdict(row))
-        if len(batch) == 1000:
-            yield pa.Table.from_pylist(batch, schema=schema)
-            batch = []
-    yield pa.Table.from_pylist(batch, schema=schema)
 
 
 def _json(value: Any) -> str:
@@ -204,7 +163,7 @@ def notebook(source: str) -> dict[str, Any]:
     }
 
 
-def _dictionary(reading: Reading, rows: dict[str, int], docs: dict[str, pa.Schema]) -> str:
+def _dictionary(reading: Reading, rows: dict[str, int], tables: list[Table]) -> str:
     """The contents of README.md: the meaning of every table and column."""
     lines = [
         f"# {reading.name}",
@@ -217,7 +176,8 @@ def _dictionary(reading: Reading, rows: dict[str, int], docs: dict[str, pa.Schem
         "report's own, `study.json` the study as it was declared. "
         "Accuracies and gains are shares, not points.",
     ]
-    for name, schema in docs.items():
+    for table in tables:
+        name, schema = table.name, table.columns
         version = (schema.metadata or {}).get(b"schema_version", b"").decode()
         lines += [
             "",

@@ -6,7 +6,7 @@ The columns of runs are declared here, those of epochs and endpoints in `trainer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from sweep.gains.rows import Across, Compared
 from sweep.planning.work import Cohort
 from sweep.views.cohorts import CandidateRow, candidate_row
 from sweep.views.reading import Reading, RunFiles, ahead
+from sweep.views.report.findings import Findings
 from trainer.data import facts, held_out_of, sizes
 from trainer.rows import EndpointRow, EpochRow, schema
 
@@ -55,6 +56,15 @@ UNITS = {
     "overlap": "test rows per row trained on",
 }
 """Units by column. Other columns are accuracies (shares), or have no unit."""
+ABOUT = {
+    "epochs": "one row per run and epoch",
+    "endpoints": "one row per run, split and declared keep ratio: the final weights, with one bit per image",
+    "runs": "one row per run",
+    "candidates": "one row per candidate and phase",
+    "comparisons": "one row per candidate, reference and endpoint: gains, intervals, p-values",
+    "across": "one row per arm, reference and endpoint: what the comparisons say across tasks; "
+    "empty where the study lists fewer than two",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +160,16 @@ def endpoint_tables(reading: Reading) -> Iterator[pa.Table]:
             yield table.cast(table_schema(EndpointRow))
 
 
-def run_rows(reading: Reading) -> Iterator[RunRow]:
-    """The row of every run."""
+def run_tables(reading: Reading) -> Iterator[pa.Table]:
+    """The rows of all runs, as tables of at most 1,000 rows. The last one may be empty."""
+    columns = table_schema(RunRow)
+    batch: list[dict[str, Any]] = []
     for _, row in ahead(reading.runs.values(), _run_row):
-        yield row
+        batch.append(asdict(row))
+        if len(batch) == 1000:
+            yield pa.Table.from_pylist(batch, schema=columns)
+            batch = []
+    yield pa.Table.from_pylist(batch, schema=columns)
 
 
 def _run_row(run: RunFiles) -> RunRow:
@@ -213,6 +229,33 @@ def comparison_table(rows: Sequence[Compared]) -> pa.Table:
 def across_table(rows: Sequence[Across]) -> pa.Table:
     """The comparisons across tasks, a row each. There are none where the study lists fewer than two."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=table_schema(Across))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the export: its columns, and its rows in batches."""
+
+    name: str
+    columns: pa.Schema
+    batches: Iterable[pa.Table]
+
+
+def tables_of(reading: Reading, findings: Findings) -> list[Table]:
+    """The tables of an export, in the order in which they are written.
+
+    Epochs, endpoints and runs are read while they are written.
+    """
+    small = {
+        "candidates": candidate_table(reading),
+        "comparisons": comparison_table(findings.comparisons),
+        "across": across_table(findings.across),
+    }
+    return [
+        Table("epochs", table_schema(EpochRow), epoch_tables(reading)),
+        Table("endpoints", table_schema(EndpointRow), endpoint_tables(reading)),
+        Table("runs", table_schema(RunRow), run_tables(reading)),
+        *(Table(name, table.schema, [table]) for name, table in small.items()),
+    ]
 
 
 def schema_docs(columns: pa.Schema) -> list[tuple[str, str, str, str]]:
