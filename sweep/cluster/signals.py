@@ -1,4 +1,4 @@
-"""What happens on Ctrl-C and SIGTERM: the first signal lets runs commit, the second ends the command at once."""
+"""What happens on Ctrl-C and SIGTERM: the first signal lets runs commit, the second ends the command."""
 
 from __future__ import annotations
 
