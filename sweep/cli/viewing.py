@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -51,14 +52,14 @@ def report(
 
     with errors(study, store):
         ledger = ledger_of(study, store)
-        made = Report.of(Reading(ledger))
+        study_report = Report.of(Reading(ledger))
         if as_json:
-            print_json(made.findings.as_json())
+            print_json(study_report.findings.as_json())
         else:
-            print(markdown(made.findings))
+            print(markdown(study_report.findings))
         home = Path() if "://" in store else Path(place_of(store))
         file = to or home / f"{ledger.study}-report.html"
-        open_store(file.absolute().parent).write(file.name, page(made).encode())
+        open_store(file.absolute().parent).write(file.name, page(study_report).encode())
         say(f"the whole page: {file}")
 
 
@@ -99,7 +100,7 @@ def ui(
     """Open MLflow on a study's gains. Its server runs on this machine until Ctrl-C, unless one is given."""
     from sweep.views.mlflow.following import catch_up
     from sweep.views.mlflow.page import SEARCH, gains_page, link
-    from sweep.views.mlflow.server import free_port, serving
+    from sweep.views.mlflow.server import free_port
 
     with errors(study, store):
         place = place_of(store)
@@ -118,21 +119,28 @@ def ui(
         if uri.startswith("http"):
             _open(link(uri, experiment.id, first))
             return
-        # whichever signal ends this command, the server has to end with it
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
-        chosen = free_port(port)
-        if port and chosen != port:
-            say(f"port {port} is taken; MLflow runs on port {chosen}.")
-        artifacts = artifacts_of(uri, place, ledger.study) or ""
-        with tempfile.NamedTemporaryFile() as log:
-            try:
-                with serving(uri, artifacts, chosen, Path(log.name)) as server:
-                    _open(link(f"http://127.0.0.1:{chosen}", experiment.id, first))
-                    say("Ctrl-C ends it.")
-                    server.wait()
-            except KeyboardInterrupt:
-                pass
+        free = free_port(port)
+        if port and free != port:
+            say(f"port {port} is taken; MLflow runs on port {free}.")
+        address = link(f"http://127.0.0.1:{free}", experiment.id, first)
+        _serve(uri, artifacts_of(uri, place, ledger.study) or "", free, address)
+
+
+def _serve(uri: str, artifacts: str, port: int, address: str) -> None:
+    """Run MLflow's server, and open an address of it, until Ctrl-C."""
+    from sweep.views.mlflow.server import serving
+
+    # whichever signal ends this command, the server has to end with it
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with (
+        suppress(KeyboardInterrupt),
+        tempfile.NamedTemporaryFile() as log,
+        serving(uri, artifacts, port, Path(log.name)) as server,
+    ):
+        _open(address)
+        say("Ctrl-C ends it.")
+        server.wait()
 
 
 def sync(

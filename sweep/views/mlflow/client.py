@@ -108,20 +108,20 @@ class Experiment:
         """
         names = [self.name, f"{self.name} @ {self.owner}"]
         for name in names:
-            found = self.client.get_experiment_by_name(name)
-            ours = found is not None and found.tags.get(OWNER) == self.owner
-            if found and OWNER in found.tags and (ours or self._beside_ledger()):
-                if found.lifecycle_stage == "deleted":
-                    self.client.restore_experiment(found.experiment_id)
+            experiment = self.client.get_experiment_by_name(name)
+            ours = experiment is not None and experiment.tags.get(OWNER) == self.owner
+            if experiment and OWNER in experiment.tags and (ours or self._beside_ledger()):
+                if experiment.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(experiment.experiment_id)
                 if ours:
-                    self.id, self.tags = found.experiment_id, dict(found.tags)
+                    self.id, self.tags = experiment.experiment_id, dict(experiment.tags)
                     return
                 # it was moved or copied with the ledger, and its artifacts go to the old address
-                old = found.experiment_id
+                old = experiment.experiment_id
                 self.client.rename_experiment(old, f"{name} before it was moved ({old})")
                 self.client.delete_experiment(old)
-                found = None
-            if found is None:
+                experiment = None
+            if experiment is None:
                 self.id = self.client.create_experiment(name, self.artifacts, {OWNER: self.owner})
                 self.tags = {}
                 return
@@ -154,9 +154,9 @@ class Experiment:
         if run := self.runs.get(key):
             return run
         all_tags = {KEY: key, NAME: name, **tags}
-        made = self.client.create_run(self.id, start_time=start_ms, tags=all_tags, run_name=name)
+        run = self.client.create_run(self.id, start_time=start_ms, tags=all_tags, run_name=name)
         self.writes += 1
-        self.runs[key] = TrackedRun(made.info.run_id, "RUNNING", all_tags)
+        self.runs[key] = TrackedRun(run.info.run_id, "RUNNING", all_tags)
         return self.runs[key]
 
     def send(
@@ -240,9 +240,9 @@ def _begin_database(uri: str) -> None:
     if not uri.startswith(SQLITE) or "?" in uri or file.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "mlflow.db"
-        MlflowClient(f"{SQLITE}{made}").search_experiments(max_results=1)
+        database = Path(folder) / "mlflow.db"
+        MlflowClient(f"{SQLITE}{database}").search_experiments(max_results=1)
         try:
-            open_store(file.parent).create(file.name, made.read_bytes())
+            open_store(file.parent).create(file.name, database.read_bytes())
         except StoreError as error:
             raise TrackerDown(str(error)) from error

@@ -147,13 +147,14 @@ def note(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> str:
         lines.append(f"Searched, or as matched: {values}.")
     for row in compared:
         over_baseline = row.reference_arm == reading.study.arms[row.arm].baseline
-        told = row.candidate == candidate.name and (over_baseline or row.role == "family")
-        if told and row.gain is not None:
+        is_own = row.candidate == candidate.name
+        if is_own and (over_baseline or row.role == "family") and row.gain is not None:
             lines.append(_gain_line(row, row.gain))
     return "\n\n".join(lines)
 
 
 def _gain_line(row: Compared, gain: float) -> str:
+    """The gain of a comparison in words."""
     tested = f", p = {row.p_holm:.3g} after Holm" if row.p_holm is not None else ""
     return (
         f"At r = {row.keep_ratio:g}: gain {100 * gain:+.2f} points over {row.reference_arm}, "

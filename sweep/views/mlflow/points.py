@@ -94,7 +94,7 @@ def _diverged(table: pa.Table) -> bool:
 
 
 def shared_epochs(runs: Sequence[RunFiles]) -> int:
-    """The number of epochs that all runs of a cohort have kept. Runs that diverged do not count."""
+    """The number of epochs that all runs of a cohort have kept. Runs that diverged hold back none."""
     going = [run.committed for run in runs if run.state != "diverged"]
     return min(going) if going else max(run.committed for run in runs)
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from sweep.format import plain_json
 from sweep.gains.across import across
@@ -20,22 +19,13 @@ from sweep.planning.work import Cohort, Failure, Look
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import Study
 from sweep.views.cohorts import candidate_row
-from sweep.views.reading import Reading, RunFiles, ahead
+from sweep.views.reading import Reading, ahead
+from sweep.views.report.courses import Course
 
 PUBLISHED = {
     ("cifar10", "wrn-28-4"): {"dense": 0.869, "additive-reset": 0.8797, "multiplicative-reset": 0.8802}
 }
 """What the paper reports: the best test accuracy of any epoch, from one run each."""
-COURSES = [
-    "test_accuracy",
-    "dense_test_accuracy",
-    "keep_ratio",
-    "nonzero_rate",
-    "connections",
-    "active_neurons",
-    "parameters",
-]
-"""Columns that are drawn over the epochs, where they have values."""
 ENVIRONMENT = ("torch", "device", "threads", "code")
 """What a run's numbers may depend on in their last digits."""
 STATES = ("completed", "collapsed", "diverged", "failed", "unfinished")
@@ -197,57 +187,6 @@ class Findings:
                 "mixed": self.mixed,
             }
         )
-
-
-@dataclass(frozen=True)
-class Course:
-    """A confirmed candidate over its epochs: mean, least and greatest of each column over its seeds.
-
-    A column without values is left out, such as the keep ratio of a policy that has none.
-    """
-
-    candidate: str
-    seeds: int
-    epochs: np.ndarray
-    columns: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-    resets: np.ndarray
-    """The share of seeds that reset after each epoch."""
-    best: float
-    """Mean test accuracy at each seed's best epoch, at that epoch's keep ratio. Papers often report it."""
-    last: float
-    """Mean test accuracy at the last epoch, at that epoch's keep ratio."""
-
-
-def courses_of(reading: Reading) -> dict[str, Course]:
-    """The course of every confirmed candidate that has finished runs. Runs that diverged are left out."""
-    courses: dict[str, Course] = {}
-    for cohort in reading.cohorts:
-        runs = [reading.runs[run_id] for run_id in cohort.runs]
-        finished = [run for run in runs if run.state in ("completed", "collapsed")]
-        if cohort.phase == "confirm" and finished:
-            courses[cohort.candidate.name] = _course(cohort, finished)
-    return courses
-
-
-def _course(cohort: Cohort, runs: Sequence[RunFiles]) -> Course:
-    wanted = ["epoch", "reset", *COURSES]
-    tables = [table for _, table in ahead(runs, lambda run: run.epochs(wanted)) if table is not None]
-    stacked = {
-        name: np.stack([table[name].cast(pa.float64()).to_numpy() for table in tables]) for name in wanted
-    }
-    drawn = [name for name in COURSES if np.isfinite(stacked[name]).any()]
-    columns = {name: (stacked[name].mean(0), stacked[name].min(0), stacked[name].max(0)) for name in drawn}
-    accuracy = stacked["test_accuracy"]
-    best, last = np.nanmax(accuracy, axis=1), accuracy[:, -1]
-    return Course(
-        candidate=cohort.candidate.name,
-        seeds=len(tables),
-        epochs=stacked["epoch"][0],
-        columns=columns,
-        resets=np.nan_to_num(stacked["reset"]).mean(0),
-        best=math.fsum(best) / len(best),
-        last=math.fsum(last) / len(last),
-    )
 
 
 def findings_of(

@@ -13,7 +13,8 @@ from sweep.gains.rows import Compared
 from sweep.study.arms import without_task
 from sweep.views.reading import Reading
 from sweep.views.report import pictures, words
-from sweep.views.report.findings import Comparison, Course, Findings, Searched, courses_of, findings_of
+from sweep.views.report.courses import Course, courses_of
+from sweep.views.report.findings import Comparison, Findings, Searched, findings_of
 from sweep.views.report.words import label
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.study.arms import without_task
-from sweep.views.report.findings import Comparison, Confirmed, Course, Searched
+from sweep.views.report.courses import Course
+from sweep.views.report.findings import Comparison, Confirmed, Searched
 from sweep.views.report.words import label
 
 if TYPE_CHECKING:
