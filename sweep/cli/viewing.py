@@ -160,7 +160,8 @@ def sync(
         ledger.begun()
         view = open_view(ledger, place, uri_of(mlflow_uri, place), say)
         experiment = view.experiment
-        if not (keep_up if following else catch_up)(view, say):
+        up_to_date = keep_up(view, say) if following else catch_up(view, say)
+        if not up_to_date:
             # with --follow, the `sweep run` that started this command tells the user what to do
             if following:
                 raise typer.Exit(INFRASTRUCTURE)
