@@ -31,7 +31,7 @@ import inspect, os, runpy, sys
 seen = dict()
 def note(frame, event, argument):
     code = frame.f_code
-    named = code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<")  # neither a class nor a lambda
+    named = code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<")  # no class, no lambda
     if event == "call" and named and code.co_filename.startswith(os.environ["SWEEP"]):
         seen.setdefault((code.co_filename, code.co_qualname))
 sys.setprofile(note)

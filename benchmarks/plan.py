@@ -22,7 +22,7 @@ from rich.table import Table
 from sweep.planning.forecast import play, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Proposal, Result, Run
+from sweep.planning.values import Proposal, Result, Run
 from sweep.study.contents import Contents, Values
 from sweep.study.study import Study
 from trainer.randomness import uniform

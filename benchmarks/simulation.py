@@ -27,7 +27,7 @@ from rich.table import Table
 from sweep.planning.forecast import play
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Result, Run
+from sweep.planning.values import Result, Run
 from sweep.study.arms import Candidate
 from sweep.study.contents import Contents, Values
 from sweep.study.study import Study

@@ -27,7 +27,7 @@ from sweep.gains.comparisons import comparisons
 from sweep.planning.forecast import play
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Result
+from sweep.planning.values import Result
 from sweep.study.arms import Candidate
 from sweep.study.contents import Contents
 from sweep.study.study import Study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import Any
 
 
@@ -40,3 +41,18 @@ def plain_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
+
+
+def now() -> str:
+    """The present time as text, for records."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 2 runs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def rounded_hours(hours: float) -> str:
+    """Hours without digits that mean nothing."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

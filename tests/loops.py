@@ -9,7 +9,7 @@ from sweep.cluster.worker import Job, Worker
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Failure
+from sweep.planning.values import Failure
 from sweep.study.contents import Contents
 from sweep.study.study import Study
 from tests.sweeps import study_values

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from sweep.cli.options import JsonOption, StoreOption, StudyArgument, ledger_of
-from sweep.cli.output import DEFAULT_STORE, command_for, counted, errors, print_json
+from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json
 from sweep.cli.screen import arms_table, console, failures_table, time_left
+from sweep.format import counted
 from sweep.gains.progress import overview
 from sweep.ledger.lease import holder
 from sweep.planning.forecast import forecast

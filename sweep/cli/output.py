@@ -74,11 +74,6 @@ def command_for(command: str, study: str, store: str) -> str:
     return shlex.join([*program(), command, study, *options])
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 run, 2 runs."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 @contextmanager
 def errors(study: str, store: str) -> Generator[None]:
     """Turn each kind of error into a message and an exit code."""

@@ -22,20 +22,13 @@ from sweep.cli.options import (
     StudyArgument,
     place_of,
 )
-from sweep.cli.output import (
-    DEFAULT_STORE,
-    command_for,
-    counted,
-    errors,
-    leave,
-    print_json,
-    say,
-    this_command,
-)
+from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say, this_command
+from sweep.cli.planned_text import shown_plan
 from sweep.cli.screen import Screen, arms_table, console
 from sweep.cluster import prepare
 from sweep.errors import AbortSweep, RejectStudy
-from sweep.estimate.planned import Planned, shown_plan
+from sweep.estimate.planned import Planned
+from sweep.format import counted
 from sweep.gains.progress import overview
 from sweep.gains.seeds import first_place, refuse_what_cannot_reject
 from sweep.ledger.lease import Lease
@@ -43,11 +36,11 @@ from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import looks_at
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
-from sweep.planning.work import Look
+from sweep.planning.values import Look
 from sweep.study import Study, find, load
 from sweep.study.arms import Phase
 from sweep.views.mlflow.address import NONE, shown_uri, uri_of
-from sweep.views.mlflow.following import PATIENCE_SECONDS, STOPPED_SECONDS, Follower
+from sweep.views.mlflow.following import FINISHED_WAIT_SECONDS, STOPPED_WAIT_SECONDS, Follower
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE
 
 
@@ -156,7 +149,7 @@ def _drive(
 
     lease = Lease(ledger.store, screen.say)
     lease.acquire()
-    follower, patience = None, PATIENCE_SECONDS
+    follower, patience = None, FINISHED_WAIT_SECONDS
     try:
         plan, looks = _begin(study, ledger, extend)
         expected = forecast(Plan(study, {}, {}), 1).runs
@@ -174,7 +167,7 @@ def _drive(
             except AbortSweep as error:
                 leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
             finally:
-                patience = STOPPED_SECONDS if driver.signals.received else PATIENCE_SECONDS
+                patience = STOPPED_WAIT_SECONDS if driver.signals.received else FINISHED_WAIT_SECONDS
                 ledger.write_index()
     finally:
         lease.release()

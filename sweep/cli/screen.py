@@ -13,8 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweep.cli.output import counted
-from sweep.format import duration
+from sweep.format import counted, duration
 from sweep.gains.progress import ArmView, Overview
 from sweep.statistics.paired import Gain
 

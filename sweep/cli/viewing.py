@@ -18,15 +18,8 @@ from typing import Annotated
 import typer
 
 from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, ledger_of, place_of
-from sweep.cli.output import (
-    DEFAULT_STORE,
-    command_for,
-    counted,
-    errors,
-    leave,
-    print_json,
-    say,
-)
+from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say
+from sweep.format import counted
 from sweep.views.mlflow import open_view
 from sweep.views.mlflow.address import artifacts_of, uri_of
 from trainer.exits import INFRASTRUCTURE

@@ -23,7 +23,7 @@ import ray
 from ray import exceptions
 
 from sweep.cluster.nodes import Cluster
-from sweep.cluster.reports import Began, Ended, Failed, Report, Training
+from sweep.cluster.reports import Began, Ended, Failed, Progress, Report
 from sweep.cluster.signals import Signals
 from sweep.cluster.worker import IMPORTS, Job
 from sweep.errors import AbortSweep
@@ -31,7 +31,7 @@ from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Failure, Run
+from sweep.planning.values import Failure, Run
 
 TUNING, FINISHED = "sweep.cluster.tuning", "FINISHED"
 """The module that imports Tune, and Tune's word for a searcher without further work."""
@@ -169,7 +169,7 @@ class Driver:
         match report:
             case Began():
                 pass
-            case Training():
+            case Progress():
                 attempt.epochs = report.epochs
             case Ended():
                 self.ledger.add(run_id, report.result)

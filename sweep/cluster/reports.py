@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from sweep.planning.work import Result
+from sweep.planning.values import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Began:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Progress:
     """The report that an attempt is under way."""
 
     state: ClassVar[str] = "training"
@@ -65,8 +65,8 @@ class Failed:
     """Whether the attempt counts as one of the run's tries."""
 
 
-Report = Began | Training | Ended | Failed
-KINDS: dict[str, type[Report]] = {kind.state: kind for kind in (Began, Training, Ended, Failed)}
+Report = Began | Progress | Ended | Failed
+KINDS: dict[str, type[Report]] = {kind.state: kind for kind in (Began, Progress, Ended, Failed)}
 
 
 def to_json(report: Report, node: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.cluster.reports import Began, Ended, Failed, Report, Training
+from sweep.cluster.reports import Began, Ended, Failed, Progress, Report
 from sweep.ledger.results import result_of
 from trainer.data import Data, DataError, load
 from trainer.run_folder import DamagedRun, Superseded
@@ -90,16 +90,16 @@ class Worker:
 
         from trainer.attempt import Attempt
         from trainer.engine import place
-        from trainer.training import Training as OneRun
+        from trainer.training import Training
 
         job, spec = self.job, RunSpec.from_json(self.job.spec)
         torch.set_num_threads(job.threads)
         device, data = torch.device(job.device), spec.task.data
 
-        def train() -> OneRun:
+        def train() -> Training:
             if (data, job.data_dir) not in _placed:
                 _placed[data, job.data_dir] = place(load(data, Path(job.data_dir)), device)
-            return OneRun(spec, device=device, images=_placed[data, job.data_dir])
+            return Training(spec, device=device, images=_placed[data, job.data_dir])
 
         attempt = self.attempt = Attempt(
             open_store(job.runs_url),
@@ -118,7 +118,7 @@ class Worker:
                 done = len(attempt.training.rows) + attempt.training.batch / attempt.training.batches
                 loss = row.train_loss if row else None
                 messages = self._new_messages()
-                yield Training(run_id=job.run_id, messages=messages, epochs=done, loss=loss)
+                yield Progress(run_id=job.run_id, messages=messages, epochs=done, loss=loss)
         assert attempt.outcome is not None
         if hasattr(attempt, "training"):
             # The attempt and its folder refer to each other. So without this line the next run would get the

@@ -7,29 +7,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from sweep.estimate import measured
 from sweep.estimate.measured import Pace, Results
 from sweep.estimate.pace import pace_of
 from sweep.estimate.warnings import warnings
-from sweep.format import duration
+from sweep.format import rounded_hours
 from sweep.gains.seeds import first_place, refuse_what_cannot_reject, seeds_with
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import looks_at
 from sweep.planning.forecast import Played, forecast
 from sweep.planning.plan import Plan
-from sweep.planning.work import Look, Run
+from sweep.planning.values import Look, Run
 from sweep.statistics import minimum_detectable_gain, power, smallest_p_value
-from sweep.study import ResolvedArm, Study
+from sweep.statistics.power import POWER
+from sweep.study import Study
 from sweep.study.arms import Phase
 from trainer.spec import RunSpec
 
 PHASES: tuple[Phase, ...] = ("search", "confirm")
-POWER = 0.8
-"""The chance with which a detectable gain is found."""
 HOPELESS, EVEN = 0.1, 0.5
 """Chances to find a gain of one standard deviation. A plan below the first gets a warning, which names the
 number of seeds that reach the second."""
@@ -190,7 +185,7 @@ def _faster(hours: float | None, pace: Pace, epochs: int) -> Iterator[str]:
     """A line about each packing that saves hours worth speaking of."""
     for how, seconds in pace.packings.items():
         if hours and (others := epochs * seconds / 3600) < WORTH_SAYING * hours:
-            yield f"{how}: about {_rounded(others)} GPU-hours"
+            yield f"{how}: about {rounded_hours(others)} GPU-hours"
 
 
 def _hopeless(study: Study, strictest: Strictest, if_more: list[Look]) -> Iterator[str]:
@@ -216,78 +211,3 @@ def _more_seeds(study: Study, strictest: Strictest, if_more: list[Look]) -> str:
             seeds = seeds_with(study, if_more, lambda arm, pairs=pairs: pairs if arm in study.tested else 0)
             return f" Write confirm.seeds: {seeds} for a chance of {EVEN:.0%}."
     return ""
-
-
-def shown_plan(study: Study, planned: Planned) -> RenderableType:
-    """The plan for people: a table of the arms, lines about the study, and warnings."""
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for name in ("arm", "searched", "search runs", "confirm runs"):
-        table.add_column(name, justify="left" if name in ("arm", "searched") else "right")
-    for arm, runs in planned.runs.items():
-        label = f"{arm} (baseline)" if arm in study.baselines else arm
-        table.add_row(label, _filled_in(study.arms[arm]), str(runs["search"] or "-"), str(runs["confirm"]))
-    parts: list[RenderableType] = [table]
-    parts += [Text(line) for line in (*_work_lines(study, planned), *_test_lines(study, planned))]
-    parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]
-    return Group(*parts)
-
-
-def _work_lines(study: Study, planned: Planned) -> Iterator[str]:
-    """The lines about runs, slots and time."""
-    runs = _counted(planned.runs_done + planned.runs_left, "run")
-    yield f"{runs}, {_counted(planned.epochs, 'epoch')}. Done so far: {_counted(planned.runs_done, 'run')}."
-    gpus = ""
-    if share := study.resources.gpus:
-        number = math.ceil(planned.slots / study.resources.sharing * max(share, 1))
-        gpus = f" on {_counted(number, 'GPU')}"
-    slots = "this slot is" if planned.slots == 1 else "these slots are"
-    at_a_time = f"{_counted(planned.slots, 'run')} at a time{gpus}"
-    yield f"{at_a_time}; {slots} in use {planned.utilisation:.0%} of the time."
-    hours = ""
-    if planned.gpu_hours_left is not None:
-        hours = f"; about {_rounded(planned.gpu_hours_left)} GPU-hours"
-    yield f"Time left: {duration(planned.seconds_left)}{hours} ({planned.seconds_from})."
-    if planned.assumed:
-        yield f"Assumed: {planned.assumed}."
-    for line in planned.faster:
-        yield f"Faster by the same measurement: {line}."
-
-
-def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
-    """The lines about the comparisons and what they can detect."""
-    analysis = study.analysis
-    ratios = "keep ratio " if len(analysis.endpoints) == 1 else "keep ratios "
-    ratios += " and ".join(f"{ratio:g}" for ratio in analysis.endpoints)
-    comparisons = f"{_counted(planned.comparisons, 'comparison')} of {_counted(planned.pairs, 'pair')}"
-    test = f"{analysis.test} test, Holm's correction at alpha {analysis.alpha:g}"
-    yield f"{comparisons}, at {ratios} ({test})."
-    strictest = "At Holm's strictest step, a" if planned.comparisons > 1 else "The"
-    yield (
-        f"{strictest} comparison finds a true gain of 1 standard deviation with a chance of "
-        f"{planned.power_at_one_sd:.0%}, and a gain of {planned.detectable_sd:.2f} standard deviations "
-        f"with {POWER:.0%}. The standard deviation is that of the differences within pairs."
-    )
-
-
-def _filled_in(arm: ResolvedArm) -> str:
-    """The settings of an arm that the study's file leaves open, and what they follow."""
-    if arm.repeats:
-        return f"as {arm.repeats.base}, on other seeds"
-    parts = [", ".join(setting.split(".", 1)[1] for setting in arm.searched)]
-    if arm.match and arm.follows:
-        other = arm.follows.base
-        taken = [setting.split(".", 1)[1] for setting in arm.match.settings]
-        if taken:
-            them = "it" if len(taken) == 1 else "them"
-            parts.append(f"{', '.join(taken)} as {other}'s finalist has {them}")
-        if arm.match.at:
-            parts.append(f"as many parameters as {other} has at the {arm.match.at}")
-    return "; ".join(filter(None, parts)) or "-"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _rounded(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

@@ -15,7 +15,7 @@ import numpy as np
 from sweep.gains.rows import Compared
 from sweep.gains.seeds import first_place
 from sweep.planning.plan import Plan
-from sweep.planning.work import Failure, Look, Result
+from sweep.planning.values import Failure, Look, Result
 from sweep.statistics import (
     Comparison,
     gain_so_far,
@@ -24,13 +24,12 @@ from sweep.statistics import (
     paired_comparison,
     two_way_standard_error,
 )
+from sweep.statistics.power import POWER
 from sweep.study import Candidate, ResolvedArm, Study
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import Dense, KeepRatioPolicy
 
-POWER = 0.8
-"""The chance with which the test finds a comparison's detectable gain."""
-Correct = Callable[[str, float], np.ndarray | None]
+RightImages = Callable[[str, float], np.ndarray | None]
 """Correctness per test image of a run's final weights at a keep ratio; None where it was not kept."""
 
 TEST_COLUMNS = (
@@ -81,7 +80,7 @@ def comparisons(
     plan: Plan,
     *,
     looks: Sequence[Look] = (),
-    correct: Correct = lambda _run, _ratio: None,
+    right_images: RightImages = lambda _run, _ratio: None,
     seeds: int | None = None,
 ) -> list[Compared]:
     """Compare, task by task, every arm with the baseline, and then every arm with the other references.
@@ -94,7 +93,7 @@ def comparisons(
     for reference in references(study):
         for candidate, against, places in _pairings(study, halves, reference, looks, seeds):
             for ratio in study.analysis.endpoints:
-                found.append(_compared(study, candidate, against, ratio, places, correct))
+                found.append(_compared(study, candidate, against, ratio, places, right_images))
     family = [i for i, row in enumerate(found) if row.role == "family"]
     p_values = [p for i in family if (p := found[i].p_value) is not None]
     if p_values and len(p_values) == len(family) == study.comparisons:
@@ -121,7 +120,7 @@ def references(study: Study) -> list[ResolvedArm]:
     return found
 
 
-def keep_ratios(study: Study) -> bool:
+def keep_ratio_matters(study: Study) -> bool:
     """Whether results depend on the keep ratio: several are measured, or a policy moves it."""
     own = [arm for arm in study.arms.values() if not arm.repeats]
     policies = {POLICIES[str(arm.written.policy["name"])] for arm in own} - {Dense}
@@ -129,10 +128,10 @@ def keep_ratios(study: Study) -> bool:
     return len(measured) > 1 or any(issubclass(policy, KeepRatioPolicy) for policy in policies)
 
 
-def earlier(plan: Plan, looks: Sequence[Look], correct: Correct) -> dict[int, list[Compared]]:
+def earlier(plan: Plan, looks: Sequence[Look], right_images: RightImages) -> dict[int, list[Compared]]:
     """The tested comparisons at earlier looks, by the number of seeds then. Each could find a false gain."""
     sizes = sorted({look.pairs for look in looks if look.pairs < plan.study.confirm.seeds})
-    rows = {size: comparisons(plan, looks=looks, correct=correct, seeds=size) for size in sizes}
+    rows = {size: comparisons(plan, looks=looks, right_images=right_images, seeds=size) for size in sizes}
     return {
         size: [row for row in found if row.role == "family" and row.candidate]
         for size, found in rows.items()
@@ -172,7 +171,7 @@ def _pairings(
 
 
 def _compared(
-    study: Study, candidate: Half, against: Half, ratio: float, places: range, correct: Correct
+    study: Study, candidate: Half, against: Half, ratio: float, places: range, right_images: RightImages
 ) -> Compared:
     arm, halves = candidate.arm, (candidate, against)
     both = [place for place in places if all(place in half.results for half in halves)]
@@ -186,7 +185,7 @@ def _compared(
     missing = [line for half in searching or halves for line in half.missing(places)]
     tested = None if missing else _tested(study, scores, arm.overlap)
     # the two-way error needs a table of seeds by images: every seed has to have the same test images
-    correctness = None if missing or arm.overlap else _correctness(halves, both, ratio, correct)
+    correctness = None if missing or arm.overlap else _correctness(halves, both, ratio, right_images)
     return Compared(
         arm=arm.name,
         task=arm.task,
@@ -244,12 +243,12 @@ def _detectable(study: Study, found: Comparison) -> float:
 
 
 def _correctness(
-    halves: Iterable[Half], places: list[int], ratio: float, correct: Correct
+    halves: Iterable[Half], places: list[int], ratio: float, right_images: RightImages
 ) -> list[np.ndarray] | None:
     """Correctness by seed and image, for both sides; None where a run kept none, such as a diverged one."""
     found: list[np.ndarray] = []
     for half in halves:
-        rows = [row for place in places if (row := correct(half.run_id(place), ratio)) is not None]
+        rows = [row for place in places if (row := right_images(half.run_id(place), ratio)) is not None]
         if len(rows) < len(places):
             return None
         found.append(np.stack(rows))

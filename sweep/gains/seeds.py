@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from sweep.errors import RejectStudy
-from sweep.planning.work import Look, Looks
+from sweep.planning.values import Look, Looks
 from sweep.statistics import pairs_needed
 from sweep.study import Study
 

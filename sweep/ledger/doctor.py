@@ -19,7 +19,7 @@ from sweep.ledger.lease import SILENT_SECONDS, Lease
 from sweep.ledger.ledger import Ledger, generation_file
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Proposal
+from sweep.planning.values import Proposal
 from sweep.study.arms import Candidate
 from sweep.study.contents import Values
 from sweep.study.files import from_declared
@@ -48,7 +48,7 @@ def examine(study: Study, ledger: Ledger, wait_seconds: float = SILENT_SECONDS) 
     """
     if not any(re.match(r"study\.json|runs/|generations/", name) for name in ledger.store.names()):
         raise NothingBegun(ledger.store.where())
-    leases = [name for name in ledger.store.names("lease") if _unsealed(ledger.store, name) is None]
+    leases = [name for name in ledger.store.names("lease") if _content(ledger.store, name) is None]
     lease = Lease(ledger.store, ledger.say)
     lease.acquire(wait_seconds)
     try:
@@ -78,7 +78,7 @@ def _findings(study: Study, ledger: Ledger) -> Iterator[Finding]:
 def _damaged_summaries(ledger: Ledger) -> Iterator[Finding]:
     """Remove a damaged index and damaged failures: nothing in them is needed."""
     for name in ledger.store.names():
-        if re.match(r"index\.json|failures/", name) and _unsealed(ledger.store, name) is None:
+        if re.match(r"index\.json|failures/", name) and _content(ledger.store, name) is None:
             ledger.store.delete(name)
             yield Finding(ledger.store.where(name), "is damaged; removed, for nothing needs it.", True)
 
@@ -89,13 +89,11 @@ def _declared_study(study: Study, ledger: Ledger) -> tuple[Study, bool, list[Fin
     It is the study that study.json declares, however the given one was changed since. Where study.json is
     damaged, the given study is declared anew if all proposals were made for it.
     """
-    if body := _unsealed(ledger.store, "study.json"):
+    if body := _content(ledger.store, "study.json"):
         return from_declared(study.name, body), bool(body["extensions"]), []
     where = ledger.store.where("study.json")
     proposed_for = {
-        body["study"]
-        for name in ledger.store.names("generations")
-        if (body := _unsealed(ledger.store, name))
+        body["study"] for name in ledger.store.names("generations") if (body := _content(ledger.store, name))
     }
     if proposed_for != {identity_hash(study)}:
         what = "nothing here proves which study this was. Restore it from a backup."
@@ -111,7 +109,7 @@ def _proposals(study: Study, ledger: Ledger, extended: bool) -> tuple[dict[str, 
     A damaged generation is proposed again, and accepted where the candidates' runs are in the store.
     """
     names, run_ids = ledger.store.names("generations"), set(_folders(ledger))
-    readable = {name: body for name in names if (body := _unsealed(ledger.store, name))}
+    readable = {name: body for name in names if (body := _content(ledger.store, name))}
     damaged = {name for name in names if name not in readable}
     ledger.load(keep=False)
     generations = {(body["arm"], body["generation"]): body["candidates"] for body in readable.values()}
@@ -203,7 +201,7 @@ def _sound(store: Store, name: str) -> bool:
     data = store.read(name)
     if match := re.search(r"-([0-9a-f]{16})\.(pt|parquet)$", name):
         return digest(data)[:16] == match[1]
-    return not name.endswith("/attempt.json") or _unsealed(store, name) is not None
+    return not name.endswith("/attempt.json") or _content(store, name) is not None
 
 
 def _set_aside(store: Store, name: str, why: str) -> Finding:
@@ -219,7 +217,7 @@ def _folders(ledger: Ledger) -> list[str]:
     return list(dict.fromkeys(name.split("/")[0] for name in ledger.runs.names()))
 
 
-def _unsealed(store: Store, name: str) -> dict[str, Any] | None:
+def _content(store: Store, name: str) -> dict[str, Any] | None:
     """The content of a sealed file; None where it is missing or damaged."""
     try:
         return unseal(store.read(name))

@@ -51,8 +51,7 @@ def growth(before: dict[str, Any], after: dict[str, Any]) -> list[bool]:
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The keys whose values differ: those of `old` first, then the new ones."""
     keys = [*old, *(key for key in new if key not in old)]
-    # a key that one side lacks has that side itself as its value, which equals no value of the other
-    return [key for key in keys if old.get(key, old) != new.get(key, new)]
+    return [key for key in keys if key not in old or key not in new or old[key] != new[key]]
 
 
 def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -16,11 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sweep.errors import Held
+from sweep.format import now
 from trainer.store import Store, StoreError, seal, unseal
 
 BEAT_SECONDS = 10.0
@@ -42,7 +42,7 @@ class Lease:
         self._body: dict[str, Any] = {
             **_this_process(),
             "token": secrets.token_hex(8),
-            "since": _now(),
+            "since": now(),
             "beat": 0,
             "state": "held",
             "now": {},
@@ -216,7 +216,3 @@ def _started(pid: int) -> str:
 def _who(holder: dict[str, Any], store: Store) -> str:
     process = f"process {holder['pid']} on {holder['host']}"
     return f"{store.where()} is driven by {process} since {holder['since']}."
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")

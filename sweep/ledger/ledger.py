@@ -14,14 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
 from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
+from sweep.format import now
 from sweep.ledger.growth import changes, declaration, growth, identity_hash
 from sweep.ledger.results import from_plain, result_of
 from sweep.planning.plan import Plan
-from sweep.planning.work import Failure, Look, Proposal, Result
+from sweep.planning.values import Failure, Look, Proposal, Result
 from sweep.study import from_declared
 from sweep.study.contents import Values
 from sweep.study.study import Study
@@ -81,7 +81,7 @@ class Ledger:
 
     def declared(self) -> dict[str, Any] | None:
         """The content of study.json: identity, hash and extensions. None where the ledger is not begun."""
-        return self._sealed("study.json")
+        return self._content("study.json")
 
     def begun(self) -> dict[str, Any]:
         """The content of study.json. Raises NothingBegun where the ledger is not begun."""
@@ -151,7 +151,7 @@ class Ledger:
         found: dict[tuple[str, int], list[Values]] = {}
         for name in self.store.names("generations"):
             if match := GENERATION.fullmatch(name):
-                body = self._sealed(name)
+                body = self._content(name)
                 assert body is not None
                 found[match[1], int(match[2])] = body["candidates"]
         return found
@@ -171,7 +171,7 @@ class Ledger:
             "proposed_from": history,
         }
         self.store.create(name, seal(body))
-        standing = self._sealed(name)
+        standing = self._content(name)
         assert standing is not None
         return standing["candidates"]
 
@@ -262,7 +262,7 @@ class Ledger:
         for name in self._failed:
             run_id = name.removeprefix("failures/").removesuffix(".json")
             with suppress(FileNotFoundError, DamagedLedger):
-                if run_id not in self.results and (body := self._sealed(name)):
+                if run_id not in self.results and (body := self._content(name)):
                     found[run_id] = body
         return found
 
@@ -275,13 +275,13 @@ class Ledger:
 
     def looks(self) -> list[Look]:
         """Every look that was recorded, in the order of time."""
-        found = [Look(**body) for name in self.store.names("looks") if (body := self._sealed(name))]
+        found = [Look(**body) for name in self.store.names("looks") if (body := self._content(name))]
         return sorted(found, key=lambda look: (look.at, look.pairs))
 
     def _has_work(self) -> bool:
         return any(name.startswith(("runs/", "generations/")) for name in self.store.names())
 
-    def _sealed(self, name: str) -> dict[str, Any] | None:
+    def _content(self, name: str) -> dict[str, Any] | None:
         """The content of a sealed file; None where there is none. Raises DamagedLedger."""
         try:
             return unseal(self.store.read(name))
@@ -292,8 +292,3 @@ class Ledger:
                 f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. "
                 "`sweep doctor` says whether it can be rebuilt; else restore it from a backup."
             ) from error
-
-
-def now() -> str:
-    """The present time as text, for records."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")

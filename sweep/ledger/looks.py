@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sweep.ledger.ledger import Ledger, now
+from sweep.format import now
+from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
-from sweep.planning.work import Look, Looks
+from sweep.planning.values import Look, Looks
 from sweep.study import Study, from_declared
 
 ENOUGH_TO_SEE = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sweep.planning.work import Result
+from sweep.planning.values import Result
 from trainer.data import facts
 from trainer.rows import EndpointRow, EpochRow, from_parquet, read_table
 from trainer.run_folder import Completed, Outcome, RunFolder

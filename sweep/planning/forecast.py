@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sweep.planning.plan import Plan
-from sweep.planning.work import Proposal, Result, Run
+from sweep.planning.values import Proposal, Result, Run
 from sweep.study.arms import Phase
 from sweep.study.contents import Choice, Range, Values
 from sweep.study.space import grid

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from sweep.planning.queue import Queue
 from sweep.planning.search import Entry, Generation, Search
-from sweep.planning.work import Cohort, Proposal, Result, Run
+from sweep.planning.values import Cohort, Proposal, Result, Run
 from sweep.study import matching
 from sweep.study.arms import Candidate, Phase
 from sweep.study.contents import Values
@@ -179,7 +179,7 @@ class Plan:
     def _hand_out(self, generation: Generation) -> None:
         """Make the runs of the present rung ready. Runs that have a result already count at once."""
         search, seeds = self._searches[generation.arm], self.study.search_seeds
-        for index, place in search.wanted(generation):
+        for index, place in search.missing_runs(generation):
             entry = generation.entries[index]
             priority = (0, generation.number, -generation.rung, self._order[generation.arm], index, place)
             generation.waiting += self._add(entry, place, seeds[place], priority, generation)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.planning.work import Proposal
+from sweep.planning.values import Proposal
 from sweep.study.arms import ResolvedArm
 from sweep.study.contents import Choice, Range, Values
 from sweep.study.space import grid

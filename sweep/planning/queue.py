@@ -6,7 +6,7 @@ import heapq
 from collections import Counter
 from dataclasses import replace
 
-from sweep.planning.work import Failure, Run
+from sweep.planning.values import Failure, Run
 
 NODE_STRIKES = 3
 """A node gets no more work after this many different runs failed there and none ended well between them."""

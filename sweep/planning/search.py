@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sweep.planning.work import Proposal, Result
+from sweep.planning.values import Proposal, Result
 from sweep.study.arms import Candidate, Phase, ResolvedArm
 from sweep.study.contents import Values
 
@@ -76,7 +76,7 @@ class Search:
         self.candidates += len(entries)
         return generation
 
-    def wanted(self, generation: Generation) -> Iterator[tuple[int, int]]:
+    def missing_runs(self, generation: Generation) -> Iterator[tuple[int, int]]:
         """The index of the entry and the place in the pool of each run that the present rung lacks."""
         for index in generation.alive:
             have = len(generation.entries[index].scores)

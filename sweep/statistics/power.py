@@ -9,6 +9,8 @@ from typing import Literal, cast
 import numpy as np
 
 Test = Literal["sign-flip", "paired-t", "resampled-t"]
+POWER = 0.8
+"""The chance with which a detectable gain is found."""
 DRAWS = 20_000
 """The number of quantiles over which an expectation is taken. More of them change the fifth digit."""
 SIMULATED_PAIRS = 12

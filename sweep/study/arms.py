@@ -67,7 +67,7 @@ class ResolvedArm:
 
     @property
     def role(self) -> Role:
-        """The arm's role in the study. A control is shown beside the family and not tested."""
+        """The arm's role in the study. A control is shown beside the family, with p-values as they are."""
         if self.base == self.contents.analysis.baseline:
             return "baseline"
         if self.base in self.contents.family:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import numpy as np
 
-from sweep.planning.work import Cohort
+from sweep.planning.values import Cohort
 from sweep.views.reading import Reading
 
 

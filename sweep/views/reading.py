@@ -20,7 +20,7 @@ import pyarrow as pa
 from sweep.gains.comparisons import comparisons, seen
 from sweep.gains.rows import Compared
 from sweep.ledger.ledger import READERS, Ledger
-from sweep.planning.work import Cohort, Result
+from sweep.planning.values import Cohort, Result
 from trainer.rows import EndpointRow, EpochRow, read_table
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.spec import RunSpec
@@ -28,6 +28,8 @@ from trainer.store import digest, unseal
 
 AHEAD = 32
 """How many items `ahead` works on before they are needed."""
+STATES = ("completed", "collapsed", "diverged", "failed", "unfinished")
+"""What a run can be."""
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -72,13 +74,13 @@ class Reading:
 
         Seeds that are added after that are tested alone.
         """
-        rows = comparisons(self.plan, looks=self.looks, correct=self.correct)
+        rows = comparisons(self.plan, looks=self.looks, right_images=self.right_images)
         if arms := seen(rows):
             self.ledger.look(self.study.confirm.seeds, arms)
             self.looks = self.ledger.looks()
         return rows
 
-    def correct(self, run_id: str, ratio: float) -> np.ndarray | None:
+    def right_images(self, run_id: str, ratio: float) -> np.ndarray | None:
         """Whether a run got each test image right at a keep ratio; None where that was not kept."""
         if run_id not in self._correct:
             table = self.runs[run_id].endpoints()

@@ -13,7 +13,7 @@ import pytest
 from sweep.cluster import worker
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
-from sweep.planning.work import Failure
+from sweep.planning.values import Failure
 from tests.chaos.damage import whole_rows
 from tests.loops import begin, drive, job_of, study_of
 from tests.sweeps import UNHURRIED, sweep, write_study

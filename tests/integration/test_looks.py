@@ -60,7 +60,7 @@ def test_what_the_test_said_before_the_study_grew_stays_beside_what_it_says_of_t
     before = Reading(opened(tmp_path)).compare()
     after = extended(tmp_path)
     assert [(row.first_place, row.pairs) for row in after.compare()] == [(6, 6)]
-    kept = earlier(after.plan, after.looks, after.correct)
+    kept = earlier(after.plan, after.looks, after.right_images)
     assert {size: [asdict(row) for row in rows] for size, rows in kept.items()} == {
         6: [asdict(row) for row in before]
     }

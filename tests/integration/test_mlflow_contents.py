@@ -18,7 +18,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sweep.ledger.ledger import Ledger
-from sweep.planning.work import Failure, Proposal
+from sweep.planning.values import Failure, Proposal
 from sweep.study.arms import Candidate
 from sweep.study.contents import Contents
 from sweep.study.study import Study

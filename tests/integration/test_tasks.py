@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweep.estimate.planned import FIXED_SECONDS, RUN_SECONDS, Planned, shown_plan
+from sweep.cli.planned_text import shown_plan
+from sweep.estimate.planned import FIXED_SECONDS, RUN_SECONDS, Planned
 from sweep.gains.progress import overview
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.results import from_plain, result_of
-from sweep.planning.work import Proposal
+from sweep.planning.values import Proposal
 from sweep.statistics import minimum_detectable_gain, power
 from sweep.study.contents import Contents
 from sweep.study.study import Study

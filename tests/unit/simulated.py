@@ -12,7 +12,7 @@ from typing import Any
 
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Failure, Proposal, Result, Run
+from sweep.planning.values import Failure, Proposal, Result, Run
 from sweep.study.contents import Contents, Values
 from sweep.study.study import Study
 from trainer.randomness import uniform

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from sweep.gains.across import across
-from sweep.gains.comparisons import comparisons, keep_ratios, references
+from sweep.gains.comparisons import comparisons, keep_ratio_matters, references
 from sweep.gains.rows import Compared
 from sweep.planning.plan import Plan
-from sweep.planning.work import Result, Run
+from sweep.planning.values import Result, Run
 from sweep.statistics import across_tasks
 from sweep.statistics.paired import holm, paired_comparison
 from sweep.study.study import Study
@@ -166,7 +166,7 @@ def test_a_network_of_matched_size_is_a_reference_because_it_is_dense() -> None:
     }
     it = study(2, arms, task={"model": "mlp-20-20"})
     assert [arm.name for arm in references(it)] == ["dense@a", "small@a", "dense@b", "small@b"]
-    assert not keep_ratios(it)
+    assert not keep_ratio_matters(it)
 
 
 # resampled splits
@@ -176,7 +176,7 @@ def test_where_each_seed_draws_its_test_rows_the_test_and_every_error_know_of_th
     it = study(2, task={"resample": 0.02}, test="resampled-t")
     plan = played(it)
     overlap = 36 / 61  # of the digits' 1,797 rows; the second task trains on 61
-    for row in comparisons(plan, correct=lambda _run, _ratio: np.ones(36, bool)):
+    for row in comparisons(plan, right_images=lambda _run, _ratio: np.ones(36, bool)):
         halves = [[scored(run_id) for run_id in runs_of(plan, arm)] for arm in (row.arm, row.reference_arm)]
         if row.task == "b":
             expected = paired_comparison(*halves, test="resampled-t", comparisons=6, overlap=overlap)

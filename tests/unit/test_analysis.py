@@ -19,7 +19,7 @@ from sweep.gains.comparisons import comparisons, references
 from sweep.gains.rows import Compared
 from sweep.gains.seeds import first_place, refuse_what_cannot_reject
 from sweep.planning.plan import Plan
-from sweep.planning.work import Failure, Look, Looks, Result, Run
+from sweep.planning.values import Failure, Look, Looks, Result, Run
 from sweep.statistics.paired import holm, paired_comparison, two_way_standard_error
 from sweep.study.study import Study
 from tests.unit.simulated import RATE, STEP, plan_of, propose_all, study_of, take
@@ -333,7 +333,7 @@ def test_each_endpoint_has_a_two_way_error_where_every_run_keeps_its_correctness
             return None
         return np.array([uniform(2, run_id, round(100 * ratio), image) < 0.7 for image in range(40)])
 
-    rows = comparisons(plan, correct=correct)
+    rows = comparisons(plan, right_images=correct)
     assert the(rows, "fixed").two_way_standard_error is None
     assert the(rows, "fixed").p_value is not None
     for ratio in (1.0, 0.05):

@@ -7,7 +7,7 @@ import tracemalloc
 from sweep.planning.forecast import forecast, play, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Result, Run
+from sweep.planning.values import Result, Run
 from sweep.study.contents import Values
 from sweep.study.study import Study
 from tests.unit.simulated import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweep.planning.plan import Plan
-from sweep.planning.work import Failure, Run
+from sweep.planning.values import Failure, Run
 from tests.unit.simulated import end, one_arm, plan_of, propose_all, result, study_of, take, trained
 
 LOST = Failure("the process is gone")

@@ -19,7 +19,7 @@ from sweep.errors import RejectStudy
 from sweep.planning.forecast import forecast, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import importances, propose
-from sweep.planning.work import Proposal, Result, Run
+from sweep.planning.values import Proposal, Result, Run
 from sweep.study import matching
 from sweep.study.contents import Values
 from sweep.study.files import find, load

@@ -8,7 +8,7 @@ import pytest
 
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
-from sweep.planning.work import Proposal, Result
+from sweep.planning.values import Proposal, Result
 from sweep.study.contents import Values
 from sweep.study.study import Study
 from tests.unit.simulated import ARMS, end, one_arm, plan_of, propose_all, result, study_of, take, trained

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.planning.proposer import propose
-from sweep.planning.work import Proposal
+from sweep.planning.values import Proposal
 from sweep.study.contents import Values
 from sweep.study.space import grid
 from sweep.study.study import Study

@@ -15,7 +15,7 @@ from sweep.estimate.warnings import warnings
 from sweep.ledger.growth import changes, declaration, growth, identity_hash
 from sweep.planning.forecast import play, scattered
 from sweep.planning.plan import Plan
-from sweep.planning.work import Result, Run
+from sweep.planning.values import Result, Run
 from sweep.study import matching
 from sweep.study.arms import Candidate
 from sweep.study.contents import Contents

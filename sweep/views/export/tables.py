@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 
 from sweep.gains.rows import Across, Compared
-from sweep.planning.work import Cohort
+from sweep.planning.values import Cohort
 from sweep.views.cohorts import CandidateRow, candidate_row
 from sweep.views.reading import Reading, RunFiles, ahead
 from sweep.views.report.findings import Findings

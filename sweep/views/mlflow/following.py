@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 PERIOD_SECONDS, TICK_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 0.1, 30.0
 """Time between updates, between looks at the driver, and at most between updates while MLflow is down."""
-PATIENCE_SECONDS, STOPPED_SECONDS = 60.0, 10.0
-"""How long a finished sweep waits for MLflow to be up to date, and how long a sweep stopped by a signal."""
+FINISHED_WAIT_SECONDS, STOPPED_WAIT_SECONDS = 60.0, 10.0
+"""How long a sweep waits for MLflow to catch up: one that is finished, and one that a signal stopped."""
 ON_THE_LAST_PASS = ("scipy.special", "matplotlib.pyplot")
 """Modules that the report needs. They are imported while runs train, so that the last update is quick."""
 

@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 
 from sweep.gains.rows import Compared
-from sweep.planning.work import Cohort
+from sweep.planning.values import Cohort
 from sweep.views.mlflow.client import NAME
 from sweep.views.mlflow.page import GROUP, NOTE_TAG
 from sweep.views.mlflow.points import Point
-from sweep.views.reading import Reading, RunFiles
+from sweep.views.reading import STATES, Reading, RunFiles
 from trainer.run_folder import DamagedRun
 from trainer.tables import Table
 
@@ -32,7 +32,6 @@ STATUS = {
     "unfinished": "KILLED",
 }
 """MLflow's status for each state of a run that is not under way. The tag `outcome` has the exact state."""
-STATES = ("completed", "diverged", "collapsed", "failed", "unfinished")
 """The states that a parent counts, each in a tag."""
 VERSIONS = ("node", "device", "threads", "torch", "code", "commit")
 """What a run's tags say of its last attempt."""
@@ -67,7 +66,7 @@ def parent_tags(
     """The tags of a parent that may change. Those that say which epochs were sent are not among them."""
     states = [run.state for run in runs]
     tags = {
-        "role": role(reading, cohort),
+        "role": reading.study.arms[cohort.candidate.arm].role,
         GROUP: shown_as(reading, cohort),
         "figures": content_hash(repr(figures)),
         NOTE_TAG: note(reading, cohort, compared),
@@ -114,20 +113,10 @@ def _names(reading: Reading, cohort: Cohort) -> dict[str, str]:
 
 def shown_as(reading: Reading, cohort: Cohort) -> str:
     """The name of the group in which MLflow's page shows a cohort."""
-    candidate, arm_role = cohort.candidate, role(reading, cohort)
+    candidate, arm_role = cohort.candidate, reading.study.arms[cohort.candidate.arm].role
     only_finalist = cohort.phase == "confirm" and reading.study.arms[candidate.arm].finalists == 1
     name = candidate.arm if only_finalist else candidate.name
     return name if arm_role == "family" or cohort.phase == "search" else f"{name} ({arm_role})"
-
-
-def role(reading: Reading, cohort: Cohort) -> str:
-    """What a cohort's arm is in the study: baseline, family, repeat or control."""
-    study, arm = reading.study, cohort.candidate.arm
-    if arm in study.baselines:
-        return "baseline"
-    if arm in study.family:
-        return "family"
-    return "repeat" if study.arms[arm].repeats else "control"
 
 
 def content_hash(content: str) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from sweep.gains.rows import Compared
 from sweep.gains.seeds import first_place
-from sweep.planning.work import Cohort
+from sweep.planning.values import Cohort
 from sweep.views.reading import Reading, RunFiles
 from trainer.rows import WALL, EpochRow, schema
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sweep.gains.comparisons import keep_ratios
+from sweep.gains.comparisons import keep_ratio_matters
 from sweep.gains.rows import Compared
 from sweep.ledger.ledger import Ledger
-from sweep.planning.work import Cohort
+from sweep.planning.values import Cohort
 from sweep.views.mlflow.client import EPOCH_ZERO_MS, Experiment, TrackedRun
 from sweep.views.mlflow.labels import (
     STATUS,
@@ -239,7 +239,7 @@ class View:
         groups = [shown_as(reading, cohort) for cohort in reading.cohorts if cohort.phase == "confirm"]
         pages = {
             "Gains": gains_page(groups, reading.study.analysis.endpoints[1:]),
-            "Curves": curves_page(keep_ratios(reading.study)),
+            "Curves": curves_page(keep_ratio_matters(reading.study)),
             "Search": SEARCH,
         }
         of_report = f"#/experiments/{self.experiment.id}/runs/{run.id}/artifacts/report.html"

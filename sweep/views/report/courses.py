@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from sweep.planning.work import Cohort
+from sweep.planning.values import Cohort
 from sweep.views.reading import Reading, RunFiles, ahead
 
 COURSES = [

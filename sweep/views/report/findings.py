@@ -12,14 +12,14 @@ import numpy as np
 
 from sweep.format import plain_json
 from sweep.gains.across import across
-from sweep.gains.comparisons import earlier, keep_ratios
+from sweep.gains.comparisons import earlier, keep_ratio_matters
 from sweep.gains.rows import Across, Compared
 from sweep.planning.proposer import importances
-from sweep.planning.work import Cohort, Failure, Look
+from sweep.planning.values import Cohort, Failure, Look
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import Study
 from sweep.views.cohorts import candidate_row
-from sweep.views.reading import Reading, ahead
+from sweep.views.reading import STATES, Reading, ahead
 from sweep.views.report.courses import Course
 
 PUBLISHED = {
@@ -28,7 +28,6 @@ PUBLISHED = {
 """What the paper reports: the best test accuracy of any epoch, from one run each."""
 ENVIRONMENT = ("torch", "device", "threads", "code")
 """What a run's numbers may depend on in their last digits."""
-STATES = ("completed", "collapsed", "diverged", "failed", "unfinished")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +125,9 @@ class Findings:
     """The keys of ENVIRONMENT in which runs of the confirmation differ."""
 
     @property
-    def keep_ratios(self) -> bool:
+    def keep_ratio_matters(self) -> bool:
         """Whether keep ratios matter in this study."""
-        return keep_ratios(self.study)
+        return keep_ratio_matters(self.study)
 
     @property
     def resampled(self) -> bool:
@@ -165,7 +164,7 @@ class Findings:
                 "description": study.contents.description,
                 "tasks": list(study.contents.tasks),
                 "baselines": study.baselines,
-                "keep_ratios": self.keep_ratios,
+                "keep_ratios": self.keep_ratio_matters,
                 "resampled": self.resampled,
                 "hash": self.hash,
                 "store": self.store,
@@ -196,7 +195,7 @@ def findings_of(
     study, plan = reading.study, reading.plan
     rows = reading.compare() if compared is None else compared
     states = Counter(run.state for run in reading.runs.values())
-    looks_before = earlier(plan, reading.looks, reading.correct).items()
+    looks_before = earlier(plan, reading.looks, reading.right_images).items()
     versions, mixed = _environments(reading)
     return Findings(
         study=study,

@@ -86,7 +86,7 @@ def _courses(report: Report, colors: dict[str, int]) -> list[dict[str, str]]:
     drawn: list[dict[str, str]] = []
     for arm in report.findings.arms:
         if course := report.courses.get(arm.candidate):
-            svg = pictures.course(course, colors[arm.arm], report.findings.keep_ratios)
+            svg = pictures.course(course, colors[arm.arm], report.findings.keep_ratio_matters)
             drawn.append({"title": label(arm), "caption": f"{course.seeds} seeds", "svg": svg})
     return drawn
 
@@ -141,7 +141,7 @@ def _gains_pictures(findings: Findings, lines: list[list[Comparison]], name: str
     for i, ratio in enumerate(findings.study.analysis.endpoints):
         rows = [candidate_rows[i] for candidate_rows in lines]
         if any(row.gain is not None for row in rows):
-            at = f"{words.at(findings, ratio).strip().capitalize()}. " if findings.keep_ratios else ""
+            at = f"{words.at(findings, ratio).strip().capitalize()}. " if findings.keep_ratio_matters else ""
             caption = (
                 f"{at}Thick: each interval; thin: of the whole family together. Blue is tested, grey a "
                 "control, orange a repeat. An open dot lacks pairs."
@@ -197,7 +197,7 @@ def _accuracy_table(findings: Findings) -> dict[str, Any]:
         if searched:
             cells.append(_short_settings(arm.settings))
         rows.append(cells)
-    accuracies = [f"r = {ratio}, %" if findings.keep_ratios else "accuracy, %" for ratio in ratios]
+    accuracies = [f"r = {ratio}, %" if findings.keep_ratio_matters else "accuracy, %" for ratio in ratios]
     header = ["candidate", "seeds", *accuracies, "best epoch, %", "last epoch, %", "inflation"]
     if sized:
         header += ["parameters at the start", "at the end"]

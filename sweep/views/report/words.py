@@ -41,7 +41,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 def at(findings: Findings, ratio: float) -> str:
     """The keep ratio of a figure in words; nothing where keep ratios do not matter."""
-    return f" at r = {ratio:g}" if findings.keep_ratios else ""
+    return f" at r = {ratio:g}" if findings.keep_ratio_matters else ""
 
 
 def answer(findings: Findings) -> list[str]:

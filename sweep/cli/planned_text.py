@@ -1,0 +1,82 @@
+"""The plan of a study for a person: a table of the arms, lines about work, time and tests, and warnings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweep.estimate.planned import Planned
+from sweep.format import counted, duration, rounded_hours
+from sweep.statistics.power import POWER
+from sweep.study import ResolvedArm, Study
+
+
+def shown_plan(study: Study, planned: Planned) -> RenderableType:
+    """The plan for people: a table of the arms, lines about the study, and warnings."""
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for name in ("arm", "searched", "search runs", "confirm runs"):
+        table.add_column(name, justify="left" if name in ("arm", "searched") else "right")
+    for arm, runs in planned.runs.items():
+        label = f"{arm} (baseline)" if arm in study.baselines else arm
+        table.add_row(label, _filled_in(study.arms[arm]), str(runs["search"] or "-"), str(runs["confirm"]))
+    parts: list[RenderableType] = [table]
+    parts += [Text(line) for line in (*_work_lines(study, planned), *_test_lines(study, planned))]
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in planned.warnings]
+    return Group(*parts)
+
+
+def _work_lines(study: Study, planned: Planned) -> Iterator[str]:
+    """The lines about runs, slots and time."""
+    runs = counted(planned.runs_done + planned.runs_left, "run")
+    yield f"{runs}, {counted(planned.epochs, 'epoch')}. Done so far: {counted(planned.runs_done, 'run')}."
+    gpus = ""
+    if share := study.resources.gpus:
+        number = math.ceil(planned.slots / study.resources.sharing * max(share, 1))
+        gpus = f" on {counted(number, 'GPU')}"
+    slots = "this slot is" if planned.slots == 1 else "these slots are"
+    at_a_time = f"{counted(planned.slots, 'run')} at a time{gpus}"
+    yield f"{at_a_time}; {slots} in use {planned.utilisation:.0%} of the time."
+    hours = ""
+    if planned.gpu_hours_left is not None:
+        hours = f"; about {rounded_hours(planned.gpu_hours_left)} GPU-hours"
+    yield f"Time left: {duration(planned.seconds_left)}{hours} ({planned.seconds_from})."
+    if planned.assumed:
+        yield f"Assumed: {planned.assumed}."
+    for line in planned.faster:
+        yield f"Faster by the same measurement: {line}."
+
+
+def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
+    """The lines about the comparisons and what they can detect."""
+    analysis = study.analysis
+    ratios = "keep ratio " if len(analysis.endpoints) == 1 else "keep ratios "
+    ratios += " and ".join(f"{ratio:g}" for ratio in analysis.endpoints)
+    comparisons = f"{counted(planned.comparisons, 'comparison')} of {counted(planned.pairs, 'pair')}"
+    test = f"{analysis.test} test, Holm's correction at alpha {analysis.alpha:g}"
+    yield f"{comparisons}, at {ratios} ({test})."
+    strictest = "At Holm's strictest step, a" if planned.comparisons > 1 else "The"
+    yield (
+        f"{strictest} comparison finds a true gain of 1 standard deviation with a chance of "
+        f"{planned.power_at_one_sd:.0%}, and a gain of {planned.detectable_sd:.2f} standard deviations "
+        f"with {POWER:.0%}. The standard deviation is that of the differences within pairs."
+    )
+
+
+def _filled_in(arm: ResolvedArm) -> str:
+    """The settings of an arm that the study's file leaves open, and what they follow."""
+    if arm.repeats:
+        return f"as {arm.repeats.base}, on other seeds"
+    parts = [", ".join(setting.split(".", 1)[1] for setting in arm.searched)]
+    if arm.match and arm.follows:
+        other = arm.follows.base
+        taken = [setting.split(".", 1)[1] for setting in arm.match.settings]
+        if taken:
+            them = "it" if len(taken) == 1 else "them"
+            parts.append(f"{', '.join(taken)} as {other}'s finalist has {them}")
+        if arm.match.at:
+            parts.append(f"as many parameters as {other} has at the {arm.match.at}")
+    return "; ".join(filter(None, parts)) or "-"
