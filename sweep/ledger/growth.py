@@ -43,7 +43,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def growth(before: dict[str, Any], after: dict[str, Any]) -> list[bool]:
-    """For each line of `changes`, whether that change only adds to the study."""
+    """Whether each line of `changes` is one that only adds to the study."""
     old, new = dict(flat(before)), dict(flat(after))
     return [_grows(key, before, after, old, new) for key in _differing(old, new)]
 

@@ -23,7 +23,7 @@ DIGITS = 6
 They are enough for any setting, and they hide the differences in the last bits between machines.
 """
 STARTUP = 4
-"""With fewer scores than this, tpe draws at random. Optuna's default, 10, would use up a small budget."""
+"""The number of scores below which tpe draws at random. Optuna's 10 would use up a small budget."""
 
 
 def propose(study: Study, due: Proposal) -> list[Values]:

@@ -39,7 +39,7 @@ BREACHES = {
     "Only sweep/views/mlflow imports MLflow": ("sweep/views/report/page.py", "import mlflow"),
     "Only sweep/planning/proposer imports Optuna": ("sweep/gains/comparisons.py", "import optuna"),
 }
-"""By contract, a file and an import in it that breaks that contract."""
+"""A file and an import in it that breaks a contract, by the contract's name."""
 
 
 def contracts(folder: Path) -> str:
