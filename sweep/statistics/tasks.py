@@ -13,7 +13,7 @@ from sweep.statistics.paired import signed_rank
 from sweep.statistics.power import pairs_needed
 
 LEAST_TASKS = 6
-"""The fewest tasks over which an exact two-sided test can reject at 5 %; over five, p is at least 2 / 2^5."""
+"""The fewest tasks over which an exact two-sided test can reject at 5 %: over five its least p is 2 / 32."""
 
 
 @dataclass(frozen=True)
