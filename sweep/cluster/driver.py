@@ -114,6 +114,7 @@ class Driver:
             while not self.plan.over and not self.stopping:
                 self._begun = 0
                 self._fit(shared=bool(address))
+        self.signals.working = False
         if self.error:
             raise self.error
         if self.lease.lost.is_set():

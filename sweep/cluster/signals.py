@@ -18,6 +18,8 @@ class Signals:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.received: signal.Signals | None = None
+        self.working = True
+        """Whether runs may be under way."""
         self._received_at = 0.0
 
     def listen(self) -> None:
@@ -35,4 +37,6 @@ class Signals:
             os._exit(128 + number)
         self.received, self._received_at = signal.Signals(number), time.monotonic()
         what_next = "no more runs are begun; those under way keep their last epoch."
+        if not self.working:
+            what_next = "no run is under way any more."
         self.say(f"{self.received.name}: {what_next} Once more to stop at once.")

@@ -51,18 +51,18 @@ class Search:
     def __init__(self, arm: ResolvedArm) -> None:
         self.arm, self.settings = arm, arm.contents.search
         self.generations: list[Generation] = []
-        self.candidates = 0
+        self.candidate_count = 0
         """The number of candidates so far.
 
         They are counted, because recorded generations keep their sizes when the study grows."""
-        self.done = 0
+        self.generations_done = 0
         """The number of generations that are done before the first one that is not."""
 
     def due(self) -> Proposal | None:
         """The next generation, once there are all scores from which it is proposed."""
-        number, left = len(self.generations), self.arm.budget - self.candidates
+        number, left = len(self.generations), self.arm.budget - self.candidate_count
         used = max(0, number - self.settings.lag)
-        if left <= 0 or used > self.done:
+        if left <= 0 or used > self.generations_done:
             return None
         history = [scored for generation in self.generations[:used] for scored in self._scored(generation)]
         return Proposal(self.arm.name, number, min(left, self.settings.generation), history)
@@ -73,7 +73,7 @@ class Search:
         entries = [Entry(Candidate(name, f"{name}-{number}.{i}", v), "search") for i, v in enumerate(values)]
         generation = Generation(name, number, entries, list(range(len(entries))))
         self.generations.append(generation)
-        self.candidates += len(entries)
+        self.candidate_count += len(entries)
         return generation
 
     def missing_runs(self, generation: Generation) -> Iterator[tuple[int, int]]:
@@ -90,8 +90,11 @@ class Search:
         ladder = self.settings.ladder
         if generation.rung + 1 == len(ladder):
             generation.done = True
-            while self.done < len(self.generations) and self.generations[self.done].done:
-                self.done += 1
+            while (
+                self.generations_done < len(self.generations)
+                and self.generations[self.generations_done].done
+            ):
+                self.generations_done += 1
             return False
         seeds = ladder[generation.rung]
         ranked = sorted(generation.alive, key=lambda i: (-generation.entries[i].mean(seeds), i))
@@ -102,7 +105,7 @@ class Search:
     @property
     def complete(self) -> bool:
         """Whether every generation is done."""
-        return self.done == len(self.generations) and self.candidates >= self.arm.budget
+        return self.generations_done == len(self.generations) and self.candidate_count >= self.arm.budget
 
     @property
     def entries(self) -> list[Entry]:
