@@ -58,7 +58,8 @@ def plain_model(bench: Bench, *, bf16: bool) -> plain.PlainWideResNet:
         if isinstance(module, nn.Sequential) and isinstance(module[-1], plain.SparseReLU)
     ]:
         site[-1] = UnsortedReLU()
-    return cast(plain.PlainWideResNet, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    last: Any = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return cast(plain.PlainWideResNet, last)
 
 
 def plain_rung(bench: Bench, name: str) -> dict[str, Any]:

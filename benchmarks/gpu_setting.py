@@ -188,7 +188,8 @@ class Bench:
         if self.device.type != "cuda":
             return self.wall(function)
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda._sleep(AHEAD_CYCLES)  # pyright: ignore[reportPrivateUsage] # meanwhile the host calls all of the following
+        # meanwhile the host calls all of the following
+        torch.cuda._sleep(AHEAD_CYCLES)  # pyright: ignore[reportPrivateUsage]
         spoil.zero_()
         start.record()
         function()

@@ -123,7 +123,8 @@ class Engine:
         self.device, self.images = device, images
         self.records = records and device.type == "cuda"
         self.bfloat16 = task.precision == "bfloat16"
-        self.model = _model(task, 0).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = _model(task, 0).to(device)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay)
         self.connections = NetworkConnections(self.model, self.optimizer)
         columns = images.images.shape[1:] if data.facts(task.data).standardise else None

@@ -10,50 +10,48 @@ from sweep.planning.values import Result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Began:
-    """The report that an attempt has begun and has not trained yet."""
+class _Report:
+    """What every report has."""
 
-    state: ClassVar[str] = "began"
+    state: ClassVar[str]
     run_id: str
     messages: list[str]
     """The attempt's messages since the last report, for the person at the sweep."""
     node: str = ""
     """The id of the node on which it runs; the actor fills it in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Began(_Report):
+    """The report that an attempt has begun and has not trained yet."""
+
+    state = "began"
     pid: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(_Report):
     """The report that an attempt is under way."""
 
-    state: ClassVar[str] = "training"
-    run_id: str
-    messages: list[str]
-    node: str = ""
+    state = "training"
     epochs: float
     """The epochs done, with the share of the one under way."""
     loss: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class Ended(_Report):
     """The report that the run has its outcome."""
 
-    state: ClassVar[str] = "ended"
-    run_id: str
-    messages: list[str]
-    node: str = ""
+    state = "ended"
     result: Result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failed:
+class Failed(_Report):
     """The report that the attempt cannot go on."""
 
-    state: ClassVar[str] = "failed"
-    run_id: str
-    messages: list[str]
-    node: str = ""
+    state = "failed"
     reason: str
     log: list[str]
     """The last lines of its log."""

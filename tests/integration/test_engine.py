@@ -141,7 +141,8 @@ def test_the_steps_before_a_recording_do_change_something_meanwhile() -> None:
     next(steps)
     (step,) = training.engine.steps.values()
     seen: list[float] = []
-    work, step.work = step.work, lambda it: (work(it), seen.append(training.engine.loss.item()))  # type: ignore[func-returns-value]
+    work = step.work
+    step.work = lambda it: (work(it), seen.append(training.engine.loss.item()))  # type: ignore[func-returns-value]
     before = training.engine.loss.item()
     step.rehearse()
     assert len(seen) == engine.WARM_UP

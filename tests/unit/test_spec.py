@@ -77,7 +77,8 @@ def test_the_order_of_endpoints_does_not_change_the_id_and_the_endpoints_do() ->
 
 @given(st.sampled_from(["learning_rate", "weight_decay", "epochs", "train_size"]), st.integers(2, 50))
 def test_another_value_is_another_run(key: str, value: int) -> None:
-    one, other = (RunSpec.read(run_values(None, **{key: given})) for given in (value, value + 1))  # type: ignore[arg-type]
+    changes: list[dict[str, Any]] = [{key: value}, {key: value + 1}]
+    one, other = (RunSpec.read(run_values(None, **change)) for change in changes)
     assert one.run_id != other.run_id
 
 

@@ -53,7 +53,8 @@ def test_the_shortcut_sees_the_activated_or_the_raw_input() -> None:
 
 @pytest.mark.parametrize(("init", "fan"), [("fan-out", 128), ("fan-in", 64)])
 def test_convolutions_start_from_kaimings_normal(init: str, fan: int) -> None:
-    model = WideResNet(10, 4, 10, init=init, generator=torch.Generator().manual_seed(1))  # type: ignore[arg-type]
+    drawn = torch.Generator().manual_seed(1)
+    model = WideResNet(10, 4, 10, init=init, generator=drawn)  # type: ignore[arg-type]
     weight = model.get_parameter("blocks.1.conv1.weight")  # 64 channels to 128
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * fan)), rel=0.02)
 

@@ -83,5 +83,6 @@ if folder := os.environ.get("DIE_ONCE"):
             ).start()  # after the answer was given, before the next question
         return report
 
-    setattr(Worker, "__init__", die_in_reset)  # noqa: B010  (a plain assignment is an error to the type checker)
+    # a plain assignment is an error to the type checker
+    setattr(Worker, "__init__", die_in_reset)  # noqa: B010
     Worker.step = die_when_idle
