@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sweep.cli.options import JsonOption, StoreOption, StudyArgument, ledger_of
+from sweep.cli.options import JsonOption, StoreOption, StudyArgument, begun_ledger_of, ledger_of
 from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json
 from sweep.cli.screen import arms_table, console, failures_table, time_left
 from sweep.format import counted
@@ -45,7 +45,7 @@ def status(
 
 def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     """Show a study's state once; return whether the study is complete."""
-    ledger = ledger_of(given, store)
+    ledger = begun_ledger_of(given, store)
     state = ledger.state()
     study, plan, failures = state.study, state.plan, state.failures
     view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {}, state.looks)

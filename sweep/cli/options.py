@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sweep.cli.output import say
+from sweep.cli.output import command_for, say
+from sweep.errors import RejectStudy
 from sweep.ledger.ledger import Ledger
-from sweep.study import find
+from sweep.study import find, load
 
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="the study: a YAML file, or the name of one in search_spaces/")
@@ -20,7 +21,7 @@ StoreOption = Annotated[
         "--store",
         envvar="STORE",
         metavar="DIR",
-        help="where ledgers are: a folder, or a URL such as s3://bucket/prefix",
+        help="where results are kept: a folder, or a URL such as s3://bucket/prefix",
     ),
 ]
 AddressOption = Annotated[
@@ -56,3 +57,20 @@ def place_of(store: str) -> str:
 def ledger_of(study: str, store: str) -> Ledger:
     """The ledger of a study, given its file or name."""
     return Ledger(place_of(store), find(study).stem, say)
+
+
+def begun_ledger_of(study: str, store: str) -> Ledger:
+    """The ledger of a study that was begun, or NothingBegun. A file that has changed since is told."""
+    path, ledger = find(study), ledger_of(study, store)
+    declared = ledger.begun()
+    if path.is_file() and not _is_declared(path, declared["identity"]):
+        plan = command_for("plan", study, store)
+        say(f"{path} is not what the study was begun with, which is used here. To compare: {plan}")
+    return ledger
+
+
+def _is_declared(path: Path, identity: dict[str, Any]) -> bool:
+    try:
+        return load(path).identity == identity
+    except RejectStudy:
+        return False

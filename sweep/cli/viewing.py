@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, ledger_of, place_of
+from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, begun_ledger_of, place_of
 from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say
 from sweep.format import counted
 from sweep.views.mlflow import open_view
@@ -44,7 +44,7 @@ def report(
     from sweep.views.report.words import markdown
 
     with errors(study, store):
-        ledger = ledger_of(study, store)
+        ledger = begun_ledger_of(study, store)
         study_report = Report.of(Reading(ledger))
         if as_json:
             print_json(study_report.findings.as_json())
@@ -68,7 +68,7 @@ def export(
     from sweep.views.report.page import Report
 
     with errors(study, store):
-        reading = Reading(ledger_of(study, store))
+        reading = Reading(begun_ledger_of(study, store))
         findings = Report.of(reading).findings
 
         def progress(table: str, done: int) -> None:
@@ -90,15 +90,14 @@ def ui(
     mlflow_uri: MlflowOption = None,
     port: Annotated[int, typer.Option(help="the port of MLflow's server; 0 takes any free one")] = PORT,
 ) -> None:
-    """Open MLflow on a study's gains. Its server runs on this machine until Ctrl-C, unless one is given."""
+    """Open MLflow on a study's gains. A server runs here until Ctrl-C, unless --mlflow-uri names one."""
     from sweep.views.mlflow.following import catch_up
     from sweep.views.mlflow.page import SEARCH, gains_page, link
     from sweep.views.mlflow.server import free_port
 
     with errors(study, store):
         place = place_of(store)
-        uri, ledger = uri_of(mlflow_uri, place), ledger_of(study, store)
-        ledger.begun()
+        uri, ledger = uri_of(mlflow_uri, place), begun_ledger_of(study, store)
         view = open_view(ledger, place, uri, say)
         say("bringing MLflow up to date with the ledger ...")
         experiment = view.experiment
@@ -145,12 +144,11 @@ def sync(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring MLflow up to date with a study, or fill it anew. `run` does this while it works."""
+    """Bring MLflow up to date with a study, or fill an empty one. `run` does this while it works."""
     from sweep.views.mlflow.following import catch_up, keep_up
 
     with errors(study, store):
-        ledger, place = ledger_of(study, store), place_of(store)
-        ledger.begun()
+        ledger, place = begun_ledger_of(study, store), place_of(store)
         view = open_view(ledger, place, uri_of(mlflow_uri, place), say)
         experiment = view.experiment
         up_to_date = keep_up(view, say) if following else catch_up(view, say)

@@ -72,6 +72,18 @@ def test_status_tells_counts_means_and_gains_from_the_ledger_alone(finished: Pat
     assert "6/6" in shown
 
 
+@pytest.mark.parametrize(
+    ("change", "said"), [({}, False), ({"task": {"epochs": 7}}, True), ({"tsk": 1}, True)]
+)
+def test_a_file_that_is_not_what_was_begun_is_told(
+    finished: Path, tmp_path: Path, change: dict[str, Any], said: bool
+) -> None:
+    shown = sweep("status", write_study(tmp_path, **change), "--store", finished)
+    assert shown.returncode == 0
+    assert "6/6" in shown.stdout
+    assert ("is not what the study was begun with" in shown.stderr) == said
+
+
 def test_a_changed_study_is_refused_and_a_grown_one_accepted_when_asked(
     finished: Path, tmp_path: Path
 ) -> None:
