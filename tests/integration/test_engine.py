@@ -142,7 +142,8 @@ def test_the_steps_before_a_recording_do_change_something_meanwhile() -> None:
     (step,) = training.engine.steps.values()
     seen: list[float] = []
     work = step.work
-    step.work = lambda it: (work(it), seen.append(training.engine.loss.item()))  # type: ignore[func-returns-value]
+    note = seen.append
+    step.work = lambda it: (work(it), note(training.engine.loss.item()))  # type: ignore[func-returns-value]
     before = training.engine.loss.item()
     step.rehearse()
     assert len(seen) == engine.WARM_UP
