@@ -23,9 +23,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.machine import describe
 from sweep.ledger.growth import declaration
-from sweep.study.arms import Candidate
+from sweep.study import Candidate, Study
 from sweep.study.contents import Contents
-from sweep.study.study import Study
 from trainer.rows import EndpointRow, EpochRow, schema
 from trainer.store import digest, seal
 

@@ -28,9 +28,8 @@ from sweep.planning.forecast import play
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Result, Run
-from sweep.study.arms import Candidate
-from sweep.study.contents import Contents, Values
-from sweep.study.study import Study
+from sweep.study import Candidate, Study, Values
+from sweep.study.contents import Contents
 from trainer.randomness import uniform
 
 RESULTS = Path(__file__).parent / "results"

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from sweep.study import Candidate
 from sweep.study import files as studies
-from sweep.study.arms import Candidate
 from trainer.spec import RunSpec
 
 CORES = 2

@@ -28,9 +28,8 @@ from sweep.planning.forecast import play
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Result
-from sweep.study.arms import Candidate
+from sweep.study import Candidate, Study
 from sweep.study.contents import Contents
-from sweep.study.study import Study
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 

@@ -21,8 +21,7 @@ from typing import Any
 from benchmarks.large import make, study
 from benchmarks.machine import RESULTS, describe
 from sweep.ledger.ledger import Ledger
-from sweep.study.arms import Candidate
-from sweep.study.study import Study
+from sweep.study import Candidate, Study
 from sweep.views.mlflow.client import Experiment
 from sweep.views.mlflow.following import follow
 from sweep.views.mlflow.server import free_port, serving

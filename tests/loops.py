@@ -10,8 +10,8 @@ from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Failure
+from sweep.study import Study
 from sweep.study.contents import Contents
-from sweep.study.study import Study
 from tests.sweeps import study_values
 from trainer.spec import RunSpec
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweep.estimate.planned import Planned
 from sweep.format import counted, duration, rounded_hours
-from sweep.statistics.power import POWER
+from sweep.statistics import POWER
 from sweep.study import ResolvedArm, Study
 
 

@@ -37,8 +37,7 @@ from sweep.ledger.looks import looks_at
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.planning.values import Look
-from sweep.study import Study, find, load
-from sweep.study.arms import Phase
+from sweep.study import Phase, Study, find, load
 from sweep.views.mlflow.address import NONE, shown_uri, uri_of
 from sweep.views.mlflow.following import FINISHED_WAIT_SECONDS, STOPPED_WAIT_SECONDS, Follower
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sweep.format import counted, duration
 from sweep.gains.progress import ArmView, Overview
-from sweep.statistics.paired import Gain
+from sweep.statistics import Gain
 
 LINE_SECONDS, REFRESH_SECONDS = 10.0, 0.5
 """Time between two lines of progress, and between two drawings on a terminal."""

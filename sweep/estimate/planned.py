@@ -18,10 +18,8 @@ from sweep.ledger.looks import looks_at
 from sweep.planning.forecast import Played, forecast
 from sweep.planning.plan import Plan
 from sweep.planning.values import Look, Run
-from sweep.statistics import minimum_detectable_gain, power, smallest_p_value
-from sweep.statistics.power import POWER
-from sweep.study import Study
-from sweep.study.arms import Phase
+from sweep.statistics import POWER, minimum_detectable_gain, power, smallest_p_value
+from sweep.study import Phase, Study
 from trainer.spec import RunSpec
 
 PHASES: tuple[Phase, ...] = ("search", "confirm")

@@ -17,6 +17,7 @@ from sweep.gains.seeds import first_place
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Look, Result
 from sweep.statistics import (
+    POWER,
     Comparison,
     gain_so_far,
     holm,
@@ -24,7 +25,6 @@ from sweep.statistics import (
     paired_comparison,
     two_way_standard_error,
 )
-from sweep.statistics.power import POWER
 from sweep.study import Candidate, ResolvedArm, Study
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import Dense, KeepRatioPolicy

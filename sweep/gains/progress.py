@@ -11,8 +11,8 @@ from typing import Any
 from sweep.gains.seeds import first_place
 from sweep.planning.plan import Plan
 from sweep.planning.values import Look, Result
-from sweep.statistics.paired import Gain, gain_so_far
-from sweep.study.arms import Candidate, Phase
+from sweep.statistics import Gain, gain_so_far
+from sweep.study import Candidate, Phase
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,7 @@ from sweep.ledger.ledger import Ledger, generation_file
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Proposal
-from sweep.study.arms import Candidate
-from sweep.study.contents import Values
-from sweep.study.files import from_declared
-from sweep.study.study import Study
+from sweep.study import Candidate, Study, Values, from_declared
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec

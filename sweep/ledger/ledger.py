@@ -22,9 +22,7 @@ from sweep.ledger.growth import changes, declaration, growth, identity_hash
 from sweep.ledger.results import from_plain, result_of
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Look, Proposal, Result
-from sweep.study import from_declared
-from sweep.study.contents import Values
-from sweep.study.study import Study
+from sweep.study import Study, Values, from_declared
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 from sweep.planning.plan import Plan
 from sweep.planning.values import Proposal, Result, Run
-from sweep.study.arms import Phase
-from sweep.study.contents import Choice, Range, Values
+from sweep.study import Phase, Study, Values
+from sweep.study.contents import Choice, Range
 from sweep.study.space import grid
-from sweep.study.study import Study
 from trainer.randomness import uniform
 
 PARAMETERS = 10_000

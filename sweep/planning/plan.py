@@ -13,10 +13,7 @@ from collections.abc import Iterator, Mapping
 from sweep.planning.queue import Queue
 from sweep.planning.search import Entry, Generation, Search
 from sweep.planning.values import Cohort, Proposal, Result, Run
-from sweep.study import matching
-from sweep.study.arms import Candidate, Phase
-from sweep.study.contents import Values
-from sweep.study.study import Study
+from sweep.study import Candidate, Phase, Study, Values, matching
 
 
 class Plan:

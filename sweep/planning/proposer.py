@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweep.planning.values import Proposal
-from sweep.study.arms import ResolvedArm
-from sweep.study.contents import Choice, Range, Values
+from sweep.study import ResolvedArm, Study, Values
+from sweep.study.contents import Choice, Range
 from sweep.study.space import grid
-from sweep.study.study import Study
 from trainer.randomness import derive
 
 DIGITS = 6

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sweep.planning.values import Proposal, Result
-from sweep.study.arms import Candidate, Phase, ResolvedArm
-from sweep.study.contents import Values
+from sweep.study import Candidate, Phase, ResolvedArm, Values
 
 
 @dataclass

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sweep.study.arms import Candidate, Phase
-from sweep.study.contents import Values
+from sweep.study import Candidate, Phase, Values
 from trainer.spec import RunSpec
 
 

@@ -1,15 +1,16 @@
 """Statistics of gains over a baseline: pure functions of arrays."""
 
+from sweep.statistics.detection import POWER as POWER
+from sweep.statistics.detection import minimum_detectable_gain as minimum_detectable_gain
+from sweep.statistics.detection import pairs_needed as pairs_needed
+from sweep.statistics.detection import power as power
+from sweep.statistics.detection import smallest_p_value as smallest_p_value
 from sweep.statistics.paired import Comparison as Comparison
 from sweep.statistics.paired import Gain as Gain
 from sweep.statistics.paired import gain_so_far as gain_so_far
 from sweep.statistics.paired import holm as holm
 from sweep.statistics.paired import paired_comparison as paired_comparison
 from sweep.statistics.paired import two_way_standard_error as two_way_standard_error
-from sweep.statistics.power import minimum_detectable_gain as minimum_detectable_gain
-from sweep.statistics.power import pairs_needed as pairs_needed
-from sweep.statistics.power import power as power
-from sweep.statistics.power import smallest_p_value as smallest_p_value
 from sweep.statistics.tasks import AcrossTasks as AcrossTasks
 from sweep.statistics.tasks import across_tasks as across_tasks
 from sweep.statistics.tasks import tasks_needed as tasks_needed

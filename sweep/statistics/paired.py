@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from sweep.errors import NotComparable
-from sweep.statistics.power import Test
+from sweep.statistics.detection import Test
 from sweep.statistics.sign_flip import EXACT_PAIRS, SignFlip
 
 TESTS: tuple[str, ...] = get_args(Test)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.errors import NotComparable
+from sweep.statistics.detection import pairs_needed
 from sweep.statistics.paired import signed_rank
-from sweep.statistics.power import pairs_needed
 
 LEAST_TASKS = 6
 """The fewest tasks over which an exact two-sided test can reject at 5 %: over five its least p is 2 / 32."""

@@ -4,6 +4,7 @@ Nothing here knows Ray, Optuna or MLflow.
 """
 
 from sweep.study.arms import Candidate as Candidate
+from sweep.study.arms import Phase as Phase
 from sweep.study.arms import ResolvedArm as ResolvedArm
 from sweep.study.contents import Values as Values
 from sweep.study.files import find as find

@@ -18,7 +18,7 @@ from sweep.errors import DamagedLedger, Held, NothingBegun
 from sweep.ledger.doctor import Finding, examine
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
-from sweep.study.study import Study
+from sweep.study import Study
 from tests.chaos.damage import DAMAGES, FILES, damage, rot, whole_rows
 from tests.loops import begin, drive, short_values, study_of
 from tests.sweeps import generations, sweep

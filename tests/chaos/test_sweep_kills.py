@@ -18,7 +18,7 @@ import pytest
 
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
-from sweep.study.files import load
+from sweep.study import load
 from tests.sweeps import (
     UNHURRIED,
     Started,

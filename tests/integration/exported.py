@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
+from sweep.study import Study
 from sweep.study.contents import Contents
-from sweep.study.study import Study
 from sweep.views.export.files import export
 from sweep.views.reading import Reading
 from sweep.views.report.page import Report

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from sweep.study.files import shipped
+from sweep.study import shipped
 from tests.sweeps import sweep
 from tests.views import MLFLOWS_OWN, PARENT, database, shown
 

@@ -16,7 +16,7 @@ from sweep.cluster.worker import Worker
 from sweep.errors import ChangedStudy, DamagedLedger
 from sweep.ledger.ledger import Ledger
 from sweep.planning.values import Failure, Proposal, Result
-from sweep.study.arms import Candidate
+from sweep.study import Candidate
 from tests.loops import job_of, study_of, work
 from tests.sweeps import study_values
 from trainer.store import open_store, seal, unseal

@@ -14,7 +14,7 @@ from sweep.gains.progress import overview
 from sweep.gains.seeds import refuse_what_cannot_reject
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import looks_at
-from sweep.study.study import Study
+from sweep.study import Study
 from sweep.views.reading import Reading
 from tests.loops import drive, study_of
 

@@ -19,9 +19,8 @@ from mlflow.tracking import MlflowClient
 
 from sweep.ledger.ledger import Ledger
 from sweep.planning.values import Failure, Proposal
-from sweep.study.arms import Candidate
+from sweep.study import Candidate, Study
 from sweep.study.contents import Contents
-from sweep.study.study import Study
 from sweep.views.mlflow.client import OWNER
 from sweep.views.reading import Reading
 from sweep.views.report.page import page_and_note

@@ -14,8 +14,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sweep.ledger.ledger import Ledger
+from sweep.study import Study
 from sweep.study.contents import Contents
-from sweep.study.study import Study
 from sweep.views.reading import Reading
 from tests.loops import drive
 from tests.sweeps import Started, study_values

@@ -18,8 +18,8 @@ from sweep.ledger.ledger import Ledger
 from sweep.ledger.results import from_plain, result_of
 from sweep.planning.values import Proposal
 from sweep.statistics import minimum_detectable_gain, power
+from sweep.study import Study
 from sweep.study.contents import Contents
-from sweep.study.study import Study
 from tests.integration.attempts import attempt
 from tests.unit.simulated import plan_of, result, take
 from tests.unit.test_study_tasks import BASE, EXPANDED, changed, study

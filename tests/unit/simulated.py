@@ -13,8 +13,8 @@ from typing import Any
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Failure, Proposal, Result, Run
-from sweep.study.contents import Contents, Values
-from sweep.study.study import Study
+from sweep.study import Study, Values
+from sweep.study.contents import Contents
 from trainer.randomness import uniform
 from trainer.spec import RunSpec
 

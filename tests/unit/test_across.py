@@ -17,9 +17,8 @@ from sweep.gains.comparisons import comparisons, keep_ratio_matters, references
 from sweep.gains.rows import Compared
 from sweep.planning.plan import Plan
 from sweep.planning.values import Result, Run
-from sweep.statistics import across_tasks
-from sweep.statistics.paired import holm, paired_comparison
-from sweep.study.study import Study
+from sweep.statistics import across_tasks, holm, paired_comparison
+from sweep.study import Study
 from sweep.views.report.findings import Comparison, Findings
 from sweep.views.report.words import across_cells, answer, cautions, cells, header, markdown, ranked
 from tests.unit.simulated import plan_of, propose_all, study_of, take

@@ -20,8 +20,8 @@ from sweep.gains.rows import Compared
 from sweep.gains.seeds import first_place, refuse_what_cannot_reject
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Look, Looks, Result, Run
-from sweep.statistics.paired import holm, paired_comparison, two_way_standard_error
-from sweep.study.study import Study
+from sweep.statistics import holm, paired_comparison, two_way_standard_error
+from sweep.study import Study
 from tests.unit.simulated import RATE, STEP, plan_of, propose_all, study_of, take
 from trainer.randomness import uniform
 

@@ -14,9 +14,7 @@ import pytest
 
 from sweep.cluster.preflight import probe
 from sweep.errors import RejectStudy
-from sweep.study.files import load
-from sweep.study.schema import schema
-from sweep.study.study import Study
+from sweep.study import Study, load, schema
 from tests.conftest import run_values
 from tests.sweeps import study_values, write_study
 from trainer import data

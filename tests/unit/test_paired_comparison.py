@@ -14,7 +14,7 @@ import pytest
 from scipy import stats as typed_stats
 
 from sweep.errors import NotComparable
-from sweep.statistics.paired import Comparison, paired_comparison
+from sweep.statistics import Comparison, paired_comparison
 
 stats: Any = typed_stats  # its stubs do not know its results' fields
 

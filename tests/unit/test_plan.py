@@ -8,8 +8,7 @@ from sweep.planning.forecast import forecast, play, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Result, Run
-from sweep.study.contents import Values
-from sweep.study.study import Study
+from sweep.study import Study, Values
 from tests.unit.simulated import (
     ARMS,
     end,

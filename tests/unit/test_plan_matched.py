@@ -20,10 +20,7 @@ from sweep.planning.forecast import forecast, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import importances, propose
 from sweep.planning.values import Proposal, Result, Run
-from sweep.study import matching
-from sweep.study.contents import Values
-from sweep.study.files import find, load
-from sweep.study.study import Study
+from sweep.study import Study, Values, find, load, matching
 from tests.unit.simulated import (
     RATE,
     Sweep,

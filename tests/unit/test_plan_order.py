@@ -15,7 +15,7 @@ from sweep.planning.forecast import play
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Result, Run
-from sweep.study.study import Study
+from sweep.study import Study
 from tests.unit.simulated import ARMS, Sweep, disturbed, end, final, plan_of, study_of, take, trained
 from trainer.randomness import uniform
 

@@ -9,8 +9,7 @@ import pytest
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Proposal, Result
-from sweep.study.contents import Values
-from sweep.study.study import Study
+from sweep.study import Study, Values
 from tests.unit.simulated import ARMS, end, one_arm, plan_of, propose_all, result, study_of, take, trained
 
 FIVE = [0.05, 0.1, 0.15, 0.2, 0.25]

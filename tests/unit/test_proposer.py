@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from sweep.planning.proposer import propose
 from sweep.planning.values import Proposal
-from sweep.study.contents import Values
+from sweep.study import Study, Values
 from sweep.study.space import grid
-from sweep.study.study import Study
 from tests.unit.simulated import end, one_arm, plan_of, study_of
 
 SPACE: dict[str, Any] = {

@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 from scipy import stats as typed_stats
 
 from sweep.errors import NotComparable
-from sweep.statistics import across_tasks, minimum_detectable_gain, pairs_needed, power, smallest_p_value
-from sweep.statistics.paired import gain_so_far, holm, paired_comparison, two_way_standard_error
+from sweep.statistics import (
+    across_tasks,
+    gain_so_far,
+    holm,
+    minimum_detectable_gain,
+    paired_comparison,
+    pairs_needed,
+    power,
+    smallest_p_value,
+    two_way_standard_error,
+)
 
 stats: Any = typed_stats  # its stubs do not know its results' fields
 SCORE = st.floats(0, 1)

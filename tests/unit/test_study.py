@@ -11,12 +11,9 @@ import pytest
 import yaml
 
 from sweep.errors import RejectStudy
-from sweep.study import study
-from sweep.study.arms import Candidate
+from sweep.study import Candidate, Study, from_identity, load, study
 from sweep.study.contents import Choice, Range
-from sweep.study.files import from_identity, load
 from sweep.study.space import grid
-from sweep.study.study import Study
 
 BASE: dict[str, Any] = {
     "description": "two arms and one of them again",

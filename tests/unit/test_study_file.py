@@ -16,9 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.errors import RejectStudy
-from sweep.study import document
-from sweep.study.files import find, load, shipped
-from sweep.study.schema import schema
+from sweep.study import document, find, load, schema, shipped
 from tests.conftest import ROOT
 from tests.unit.test_study import BASE
 

@@ -16,11 +16,8 @@ from sweep.ledger.growth import changes, declaration, growth, identity_hash
 from sweep.planning.forecast import play, scattered
 from sweep.planning.plan import Plan
 from sweep.planning.values import Result, Run
-from sweep.study import matching
-from sweep.study.arms import Candidate
+from sweep.study import Candidate, Study, find, from_declared, load, matching
 from sweep.study.contents import Contents
-from sweep.study.files import find, from_declared, load
-from sweep.study.study import Study
 from tests.unit.simulated import trained
 from trainer.randomness import uniform
 from trainer.store import unseal
