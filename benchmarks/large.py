@@ -105,6 +105,8 @@ def _epochs(run_id: str, epochs: int, rng: np.random.Generator) -> bytes:
         "ended_at": [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=int(n)) for n in numbers],
         "validation_accuracy": pa.nulls(epochs, pa.float64()),
         "dense_validation_accuracy": pa.nulls(epochs, pa.float64()),
+        # a fixed ratio moves no connections
+        **{it: pa.nulls(epochs, pa.int64()) for it in ("connections", "active_neurons", "parameters")},
     }
     columns = [known.get(name, accuracy) for name in schema(EpochRow).names]
     return _parquet(
