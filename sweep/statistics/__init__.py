@@ -7,10 +7,13 @@ from sweep.statistics.detection import power as power
 from sweep.statistics.detection import smallest_p_value as smallest_p_value
 from sweep.statistics.paired import Comparison as Comparison
 from sweep.statistics.paired import Gain as Gain
+from sweep.statistics.paired import Looks as Looks
 from sweep.statistics.paired import gain_so_far as gain_so_far
 from sweep.statistics.paired import holm as holm
 from sweep.statistics.paired import paired_comparison as paired_comparison
 from sweep.statistics.paired import two_way_standard_error as two_way_standard_error
+from sweep.statistics.sequential import sequential_interval as sequential_interval
+from sweep.statistics.sequential import sequential_p_value as sequential_p_value
 from sweep.statistics.tasks import AcrossTasks as AcrossTasks
 from sweep.statistics.tasks import across_tasks as across_tasks
 from sweep.statistics.tasks import tasks_needed as tasks_needed

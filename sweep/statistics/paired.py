@@ -9,26 +9,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from sweep.errors import NotComparable
 from sweep.statistics.detection import Test
+from sweep.statistics.sequential import sequential_interval, sequential_p_value
 from sweep.statistics.sign_flip import EXACT_PAIRS, SignFlip
 
 TESTS: tuple[str, ...] = get_args(Test)
+Looks = Sequence[int] | Literal["any"]
+"""The numbers of pairs at which a study is tested, declared before it began; or "any" time at all."""
+DIGITS = 12
+"""Differences that agree up to this decimal are equal: accuracies are multiples of one image."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A candidate compared with a baseline over pairs.
 
-    The declared test gives the p-value and both intervals. Only it takes overlapping splits into account:
-    the effect size, Welch's test, Wilcoxon's test and the correlation treat the pairs as independent.
+    The declared test gives the p-value and both intervals; with looks at any time the sequential test does.
+    Only the test takes looks and overlapping splits into account: the effect size, Welch's test, Wilcoxon's
+    test and the correlation treat the pairs as independent, and as all that was ever looked at.
     """
 
     pairs: int
+    """The number of pairs; with declared looks, up to the last one that is reached."""
+    looks: int
+    """The number of declared looks, for which the p-value and the intervals are corrected.
+
+    It is 1 without any, and 0 where looks are free at any time."""
+    positive: int
+    """The number of pairs in which the candidate is better."""
+    ties: int
+    """The number of pairs without a difference, or with one in the last bits alone."""
     gain: float
     """The mean difference, candidate less baseline."""
     standard_error: float
@@ -60,11 +76,22 @@ def paired_comparison(
     test: Test = "sign-flip",
     comparisons: int = 1,
     overlap: float = 0.0,
+    looks: Looks | None = None,
     rng: np.random.Generator | None = None,
 ) -> Comparison:
     """The gain of the candidate over the baseline, where the i-th scores of both form a pair.
 
     Scores that do not form pairs raise NotComparable.
+
+    `looks` is a list of numbers of pairs, such as [8, 10, 14]. The test is made at each that is reached, and
+    pairs after the last of these do not count. The p-value is the least one, times the number of declared
+    looks (Bonferroni). The intervals are those at the last look that is reached, at alpha over that number;
+    0 may lie inside them when an earlier look found the gain. With looks at "any" time the p-value and the
+    intervals are those of `sequential_p_value` and `sequential_interval`, in place of the declared test.
+
+    A t test of equal differences cannot be had, as it has no error to measure the gain by: such differences
+    are tested by sign flips, which give n of them a p-value of 2 / 2^n and, where that is below alpha, an
+    interval without width. With overlap that test is not valid either, and nothing is rejected.
 
     `overlap` is test rows over training rows, where each pair drew its split anew from the same rows. Such
     pairs are not independent, and only resampled-t accepts them (Nadeau and Bengio, Machine Learning 52,
@@ -73,22 +100,28 @@ def paired_comparison(
     first, second = _pairs(candidate, baseline, alpha, test)
     if not 0 <= overlap < math.inf or (overlap and test != "resampled-t"):
         raise NotComparable(_wrong_overlap(overlap, test))
+    reached, declared = _looks(looks, len(first), overlap)
+    n = reached[-1]
+    first, second = first[:n], second[:n]
     differences = first - second
-    n, gain = len(differences), math.fsum(differences) / len(differences)
-    deviation = _deviation(differences)
-    error = deviation * math.sqrt(1 / n + overlap)
-    if test == "sign-flip":
-        flips = SignFlip(differences, rng)
-        p, p_error, interval = flips.p_value, flips.p_error, flips.interval
+    rounded = np.round(differences, DIGITS)
+    gain, deviation = math.fsum(differences) / n, _deviation(differences)
+    if looks == "any":
+        p, p_error, interval = sequential_p_value(rounded), 0.0, partial(sequential_interval, rounded)
     else:
-        p, p_error, interval = _t_p_value(gain, error, n - 1), 0.0, _t_interval(gain, error, n - 1)
-    ci_low, ci_high = interval(alpha)
-    family_low, family_high = interval(alpha / comparisons)
+        tests = [_test(differences[:look], test, overlap, rng) for look in reached]
+        p, p_error = min(((p, p_error) for p, p_error, _ in tests), key=lambda found: found[0])
+        p, p_error, interval = min(1.0, declared * p), declared * p_error, tests[-1][2]
+    ci_low, ci_high = interval(alpha / max(1, declared))
+    family_low, family_high = interval(alpha / comparisons / max(1, declared))
     both_vary = bool(np.ptp(first) and np.ptp(second))
     return Comparison(
         pairs=n,
+        looks=declared,
+        positive=int((rounded > 0).sum()),
+        ties=int((rounded == 0).sum()),
         gain=gain,
-        standard_error=error,
+        standard_error=deviation * math.sqrt(1 / n + overlap),
         ci_low=ci_low,
         ci_high=ci_high,
         family_low=family_low,
@@ -137,12 +170,45 @@ def _wrong_overlap(overlap: float, test: str) -> str:
     )
 
 
+def _looks(looks: Looks | None, pairs: int, overlap: float) -> tuple[Sequence[int], int]:
+    """The looks that are reached with this number of pairs, and the number of those declared; 0 for any."""
+    if looks is None:
+        return [pairs], 1
+    if looks == "any":
+        if overlap:
+            raise NotComparable(
+                f"the pairs' splits were drawn anew from the same rows (overlap {overlap:g}): their gains "
+                "are not independent, as looks at any time need them to be. Declare the looks."
+            )
+        return [pairs], 0
+    if isinstance(looks, str) or not looks or looks[0] < 2 or list(looks) != sorted(set(looks)):
+        raise NotComparable(
+            f'looks must be "any" or rising numbers of pairs, from 2 on; they are {looks!r}.'
+        )
+    reached = [look for look in looks if look <= pairs]
+    if not reached:
+        raise NotComparable(f"the first declared look is at {looks[0]} pairs; there are {pairs}.")
+    return reached, len(looks)
+
+
+def _test(
+    differences: np.ndarray, test: Test, overlap: float, rng: np.random.Generator | None
+) -> tuple[float, float, Callable[[float], tuple[float, float]]]:
+    """The declared test's p-value, its Monte Carlo error, and the interval as a function of alpha."""
+    n, deviation = len(differences), _deviation(differences)
+    if test == "sign-flip" or not (deviation or overlap):
+        flips = SignFlip(differences, rng)
+        return flips.p_value, flips.p_error, flips.interval
+    if not deviation:
+        return 1.0, 0.0, lambda _: (-math.inf, math.inf)
+    gain, error = math.fsum(differences) / n, deviation * math.sqrt(1 / n + overlap)
+    return _t_p_value(gain, error, n - 1), 0.0, _t_interval(gain, error, n - 1)
+
+
 def _t_p_value(gain: float, error: float, freedom: int) -> float:
     """The two-sided p-value of a t test of a gain, by its standard error."""
     from scipy import special
 
-    if not error:
-        return 0.0 if gain else 1.0
     return min(1.0, 2 * float(special.stdtr(freedom, -abs(gain) / error)))
 
 
@@ -198,7 +264,7 @@ def signed_rank(differences: np.ndarray) -> float:
 
     Differences that agree but for their last bits are ties. Zeros are left out.
     """
-    rounded = np.round(differences, 12)
+    rounded = np.round(differences, DIGITS)
     rounded = rounded[rounded != 0]
     if not len(rounded):
         return 1.0

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats as typed_stats
 
 from sweep.errors import NotComparable
-from sweep.statistics import Comparison, paired_comparison
+from sweep.statistics import Comparison, paired_comparison, sequential_interval, sequential_p_value
 
 stats: Any = typed_stats  # its stubs do not know its results' fields
 
@@ -202,17 +202,88 @@ def compared_at(scores: np.ndarray, test: str, overlap: float) -> Comparison:
     return paired_comparison(*scores, test=test, overlap=overlap)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("test", "p_value"), [("sign-flip", 2 / 2**8), ("paired-t", 0.0), ("resampled-t", 0.0)]
-)
-def test_equal_differences_are_a_gain_without_a_deviation(test: str, p_value: float) -> None:
+@pytest.mark.parametrize("test", ["sign-flip", "paired-t", "resampled-t"])
+def test_equal_differences_are_a_gain_without_a_deviation_that_every_test_takes_to_sign_flips(
+    test: str,
+) -> None:
     baseline = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.15]
     found = compared([score + 0.1 for score in baseline], baseline, test)
-    assert found.p_value == p_value
+    assert found.p_value == 2 / 2**8
     assert (found.gain, found.ci_low, found.ci_high) == pytest.approx((0.1, 0.1, 0.1))
     assert math.isnan(found.effect_size)
     assert found.correlation == pytest.approx(1)
     assert found.wilcoxon_p_value == pytest.approx(2 / 2**8)
+
+
+@pytest.mark.parametrize("test", ["sign-flip", "paired-t", "resampled-t"])
+def test_too_few_equal_differences_bound_nothing(test: str) -> None:
+    found = compared([0.5, 0.6, 0.7], [0.25, 0.35, 0.45], test)
+    assert (found.p_value, found.ci_low, found.ci_high) == (2 / 2**3, -math.inf, math.inf)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.1])
+def test_equal_differences_over_overlapping_splits_reject_nothing(gain: float) -> None:
+    found = compared_at(np.array([[0.5 + gain] * 12, [0.5] * 12]), "resampled-t", 0.25)
+    assert (found.p_value, found.ci_low, found.ci_high) == (1, -math.inf, math.inf)
+    assert found.standard_error == 0
+
+
+# looks
+
+
+@pytest.mark.parametrize("test", ["sign-flip", "paired-t"])
+def test_at_declared_looks_the_least_p_value_is_taken_times_their_number(test: Any) -> None:
+    candidate, baseline = drawn(13)
+    found = paired_comparison(candidate, baseline, test=test, looks=[8, 10, 14, 20], comparisons=3)
+    eight, ten = (paired_comparison(candidate[:n], baseline[:n], test=test) for n in (8, 10))
+    assert found.p_value == pytest.approx(min(1, 4 * min(eight.p_value, ten.p_value)))
+    strict = paired_comparison(candidate[:10], baseline[:10], test=test, alpha=0.05 / 4, comparisons=3)
+    assert (found.pairs, found.looks, ten.looks) == (10, 4, 1)
+    assert (found.ci_low, found.ci_high) == (strict.ci_low, strict.ci_high)
+    assert (found.family_low, found.family_high) == pytest.approx((strict.family_low, strict.family_high))
+    for figure in ("gain", "standard_error", "effect_size", "correlation", "wilcoxon_p_value"):
+        assert getattr(found, figure) == getattr(ten, figure)
+
+
+def test_an_earlier_look_s_p_value_stands_when_later_pairs_contradict_it() -> None:
+    differences = np.array([3, 1, 2, 4, 2, 1, 3, 2, -9, -8]) / 100
+    found = paired_comparison(differences, np.zeros(10), looks=[8, 10])
+    assert found.p_value == 2 * 2 / 2**8
+    assert found.ci_low < 0 < found.ci_high
+
+
+def test_drawn_flips_at_several_looks_have_the_error_of_the_least_p_value_times_their_number() -> None:
+    candidate, baseline = drawn(25)
+    found = paired_comparison(candidate, baseline, looks=[22, 25])
+    each = [paired_comparison(candidate[:n], baseline[:n]) for n in (22, 25)]
+    least = min(each, key=lambda comparison: comparison.p_value)
+    assert (found.p_value, found.p_error) == (2 * least.p_value, 2 * least.p_error)
+
+
+def test_several_looks_reject_a_true_null_no_more_often_than_alpha() -> None:
+    """Three looks at 10 % without a correction reject a sixth of 2,000 studies."""
+    studies = np.random.default_rng(6).normal(0, 1, (2_000, 10))
+    found = [paired_comparison(study, np.zeros(10), looks=[6, 8, 10]).p_value for study in studies]
+    naive = [
+        min(paired_comparison(study[:n], np.zeros(n)).p_value for n in (6, 8, 10)) for study in studies[:500]
+    ]
+    assert np.mean(np.array(found) <= 0.1) <= 0.1 + 2 * math.sqrt(0.1 * 0.9 / 2_000)
+    assert np.mean(np.array(naive) <= 0.1) > 0.13
+
+
+def test_looks_at_any_time_are_those_of_the_sequential_test() -> None:
+    candidate, baseline = drawn(14)
+    found = paired_comparison(candidate, baseline, looks="any", alpha=0.1, comparisons=4)
+    differences = candidate - baseline
+    assert (found.pairs, found.looks, found.p_error) == (14, 0, 0)
+    assert found.p_value == pytest.approx(sequential_p_value(differences))
+    assert (found.ci_low, found.ci_high) == pytest.approx(sequential_interval(differences, 0.1))
+    assert (found.family_low, found.family_high) == pytest.approx(sequential_interval(differences, 0.025))
+
+
+def test_pairs_are_counted_by_the_sign_of_their_difference_and_the_last_bits_have_none() -> None:
+    found = paired_comparison([0.3, 0.5, 0.1 + 0.2, 0.2, 0.9], [0.1, 0.6, 0.3, 0.2, 0.8])
+    assert (found.pairs, found.positive, found.ties) == (5, 2, 2)
 
 
 @pytest.mark.parametrize("test", ["sign-flip", "paired-t", "resampled-t"])
@@ -262,6 +333,17 @@ def test_the_same_scores_are_no_gain_and_nothing_rejects_that(test: str, scores:
             r"overlap must be test rows over training rows.* it is -1\.0",
         ),
         ([0.5] * 2, [0.5] * 2, {"overlap": math.nan, "test": "resampled-t"}, "it is nan"),
+        ([0.5] * 5, [0.5] * 5, {"looks": [8, 10]}, "first declared look is at 8 pairs; there are 5"),
+        ([0.5] * 5, [0.5] * 5, {"looks": []}, r'looks must be "any" or rising .* they are \[\]'),
+        ([0.5] * 5, [0.5] * 5, {"looks": [4, 4]}, r"they are \[4, 4\]"),
+        ([0.5] * 5, [0.5] * 5, {"looks": [1, 4]}, r"they are \[1, 4\]"),
+        ([0.5] * 5, [0.5] * 5, {"looks": "all"}, "they are 'all'"),
+        (
+            [0.5] * 2,
+            [0.5] * 2,
+            {"overlap": 0.25, "test": "resampled-t", "looks": "any"},
+            r"overlap 0\.25.* looks at any time .* Declare the looks",
+        ),
     ],
 )
 def test_scores_that_are_no_pairs_are_refused_by_what_is_wrong_and_where(
