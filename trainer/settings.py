@@ -236,7 +236,9 @@ def _value(annotation: Any, value: object, place: Place) -> tuple[Any, list[Prob
             return None, []
         options = [option for option in options if option is not type(None)]
         objects = [option for option in options if dataclasses.is_dataclass(option)]
-        return _value((objects if objects and isinstance(value, Mapping) else options)[0], value, place)
+        words = [option for option in options if get_origin(option) is Literal]
+        fitting = objects if isinstance(value, Mapping) else words if isinstance(value, str) else []
+        return _value((fitting or options)[0], value, place)
     if dataclasses.is_dataclass(annotation):
         try:
             return read(cast("type[Any]", annotation), value, place), []

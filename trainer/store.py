@@ -76,6 +76,10 @@ class Store(ABC):
         return sorted(self.stamps(folder))
 
     @abstractmethod
+    def folders(self) -> list[str]:
+        """Names of the folders at the top of the store, sorted."""
+
+    @abstractmethod
     def delete(self, name: str) -> None:
         """Delete a file. A missing file is no error."""
 
@@ -115,6 +119,11 @@ class LocalStore(Store):
                     facts = path.stat()
                     found[path.relative_to(self.root).as_posix()] = f"{facts.st_size}-{facts.st_mtime_ns}"
         return found
+
+    def folders(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False))
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
@@ -223,6 +232,13 @@ class BucketStore(Store):
             }
         except (self.errors.BaseError, FileNotFoundError) as error:
             raise StoreError(f"cannot list {self.where(folder)}: {_first_line(error)}") from error
+
+    def folders(self) -> list[str]:
+        try:
+            prefixes = self.store.list_with_delimiter()["common_prefixes"]
+        except (self.errors.BaseError, FileNotFoundError) as error:
+            raise StoreError(f"cannot list {self.where()}: {_first_line(error)}") from error
+        return sorted(prefix.strip("/") for prefix in prefixes)
 
     def delete(self, name: str) -> None:
         try:

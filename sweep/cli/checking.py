@@ -48,7 +48,7 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     ledger = begun_ledger_of(given, store)
     state = ledger.state()
     study, plan, failures = state.study, state.plan, state.failures
-    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {}, state.looks)
+    view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
     driver = holder(ledger.store)
     if as_json:
         values = {"study": study.name, "complete": plan.complete, "driver": driver, "failures": failures}

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweep.estimate.detection import EQUIVALENCE, Pilot
 from sweep.estimate.planned import Planned
 from sweep.format import counted, duration, rounded_hours
 from sweep.statistics import POWER
@@ -56,20 +57,42 @@ def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
     ratios = "keep ratio " if len(analysis.endpoints) == 1 else "keep ratios "
     ratios += " and ".join(f"{ratio:g}" for ratio in analysis.endpoints)
     comparisons = f"{counted(planned.comparisons, 'comparison')} of {counted(planned.pairs, 'pair')}"
+    if planned.searches > 1:
+        yield f"Every arm is searched {planned.searches} times, with other seeds each time; a search is a pair."
     test = f"{analysis.test} test, Holm's correction at alpha {analysis.alpha:g}"
-    yield f"{comparisons}, at {ratios} ({test})."
+    paid = f", at {planned.looks} looks" if planned.looks > 1 else "" if planned.looks else ", looked at any time"
+    yield f"{comparisons}, at {ratios} ({test}{paid})."
     strictest = "At Holm's strictest step, a" if planned.comparisons > 1 else "The"
+    unit = "pairs of searches" if planned.searches > 1 else "pairs"
     yield (
         f"{strictest} comparison finds a true gain of 1 standard deviation with a chance of "
         f"{planned.power_at_one_sd:.0%}, and a gain of {planned.detectable_sd:.2f} standard deviations "
-        f"with {POWER:.0%}. The standard deviation is that of the differences within pairs."
+        f"with {POWER:.0%}. The standard deviation is that of the differences within {unit}."
+    )
+    yield (
+        f"A comparison without a true gain is found to be within {planned.equivalence_sd:.2f} such standard "
+        f"deviations of 0 with a chance of {EQUIVALENCE:.0%}: declare no smaller analysis.margin."
+    )
+    for pilot in planned.pilot:
+        yield _pilot_line(pilot)
+
+
+def _pilot_line(pilot: Pilot) -> str:
+    """What the pilot says of a comparison."""
+    where = f"{pilot.arm} over {pilot.reference_arm} at r = {pilot.keep_ratio:g}"
+    pairs = "more than 200 pairs" if pilot.pairs_for_a_point is None else f"{pilot.pairs_for_a_point} pairs"
+    return (
+        f"Pilot, {where}: {pilot.pairs} pairs ({pilot.unit}) vary by {pilot.deviation:.2f} points, by at most "
+        f"{pilot.deviation_high:.2f} with 80 % confidence. Then the planned pairs find a gain of "
+        f"{pilot.detectable_gain:.2f} points with a chance of {POWER:.0%}, and one point takes {pairs}."
     )
 
 
 def _filled_in(arm: ResolvedArm) -> str:
     """The settings of an arm that the study's file leaves open, and what they follow."""
-    if arm.repeats:
-        return f"as {arm.repeats.base}, on other seeds"
+    if repeated := arm.contents.arms[arm.base].repeat:
+        again = ", searched again" if arm.searched else ""
+        return f"as {repeated}, on other seeds{again}"
     parts = [", ".join(setting.split(".", 1)[1] for setting in arm.searched)]
     if arm.match and arm.follows:
         other = arm.follows.base

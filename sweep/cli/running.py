@@ -30,13 +30,12 @@ from sweep.errors import AbortSweep, RejectStudy
 from sweep.estimate.planned import Planned
 from sweep.format import counted
 from sweep.gains.progress import overview
-from sweep.gains.seeds import first_place, refuse_what_cannot_reject
+from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
-from sweep.ledger.looks import looks_at
+from sweep.ledger.looks import GREW, grew_after_look, look_before_growth
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
-from sweep.planning.values import Look
 from sweep.study import Phase, Study, find, load
 from sweep.views.mlflow.address import NONE, shown_uri, uri_of
 from sweep.views.mlflow.following import FINISHED_WAIT_SECONDS, STOPPED_WAIT_SECONDS, Follower
@@ -126,7 +125,6 @@ class Driven:
 
     ledger: Ledger
     plan: Plan
-    looks: list[Look]
     expected: Counter[tuple[Phase, str]]
     """The number of runs in all, by phase and arm."""
     received: signal.Signals | None
@@ -150,13 +148,13 @@ def _drive(
     lease.acquire()
     follower, patience = None, FINISHED_WAIT_SECONDS
     try:
-        plan, looks = _begin(study, ledger, extend)
-        expected = forecast(Plan(study, {}, {}), 1).runs
+        plan = _begin(study, ledger, extend)
+        expected = forecast(Plan(plan.study, {}, {}), 1).runs
         done, where = plan.finished.total(), ledger.store.where()
         screen.say(f"study {study.name}: {done} of {counted(expected.total(), 'run')} done, in {where}")
 
         def show(driver: Driver) -> None:
-            screen.show(lambda: (overview(plan, expected, driver.epochs, looks), driver.slots))
+            screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots))
 
         driver = Driver(plan, ledger, lease, data_dir=data_dir.absolute(), say=screen.say, show=show)
         if not plan.complete:
@@ -172,40 +170,36 @@ def _drive(
         lease.release()
         if follower:
             follower.finish(patience)
-    return Driven(ledger, plan, looks, expected, driver.signals.received)
+    return Driven(ledger, plan, expected, driver.signals.received)
 
 
-def _begin(study: Study, ledger: Ledger, extend: bool) -> tuple[Plan, list[Look]]:
-    """Begin the ledger, continue it, or let it grow; return the plan and the looks so far.
+def _begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
+    """Begin the ledger, continue it, or let it grow; return the plan.
 
     ChangedStudy is raised where the ledger was begun with another study.
     """
-    ledger.check(study, extend=True)
-    ledger.load()
-    looks = looks_at(ledger, study)
-    refuse_what_cannot_reject(study, looks)
-    # only after the looks: its message advises --extend, which must then work
     ledger.check(study, extend)
-    plan = Plan(study, ledger.results, ledger.proposals())
-    for look in looks.seen:
+    ledger.load()
+    study, lines = with_fresh_seeds(ledger, study, ledger.declared())
+    if look := look_before_growth(ledger, study):
         ledger.look(look.pairs, look.arms)
+    plan = Plan(study, ledger.results, ledger.proposals())
     ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
     # read, so that the ledger can remove a failure when its run finishes
     ledger.failures()
     for run_id, reason in ledger.damaged.items():
         plan.queue.damage(run_id, reason)
-        ledger.say(reason)
-    if seen := max((first_place(study, arm, looks.seen) for arm in study.arms), default=0):
-        ledger.say(
-            f"the first {counted(seen, 'seed')} had been seen before more were added: "
-            "gains are taken over the later seeds alone."
-        )
-    return plan, looks.seen
+        lines.append(reason)
+    if grew_after_look(ledger, study):
+        lines.append(GREW)
+    for line in lines:
+        ledger.say(line)
+    return plan
 
 
 def _show(study: Study, driven: Driven, as_json: bool) -> None:
     """Print how far the study is now."""
-    view = overview(driven.plan, driven.expected, {}, driven.looks)
+    view = overview(driven.plan, driven.expected, {})
     if as_json:
         state = {"study": study.name, "store": driven.ledger.store.where(), "complete": driven.plan.complete}
         print_json({**state, **asdict(view)})

@@ -38,7 +38,7 @@ def pace_of(study: Study, ledger: Ledger, benchmarks: Results, gpu: str | None, 
         return Pace(seconds / epochs, f"measured on {len(results)} runs")
     first = study.arms[study.family[0]]
     arms = [arm for arm in study.family if study.arms[arm].base == first.base]
-    if first.repeats:
+    if first.is_repeat:
         arms = study.baselines
     specs = [study.run(study.arms[arm].ends[0], "confirm", 0) for arm in arms]
     if study.resources.gpus:

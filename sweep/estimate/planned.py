@@ -9,16 +9,17 @@ from pathlib import Path
 
 from sweep.estimate import measured
 from sweep.estimate.measured import Pace, Results
+from sweep.estimate.detection import Pilot, Strictest, pilot_of
 from sweep.estimate.pace import pace_of
 from sweep.estimate.warnings import warnings
 from sweep.format import rounded_hours
-from sweep.gains.seeds import first_place, refuse_what_cannot_reject, seeds_with
+from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.ledger import Ledger
-from sweep.ledger.looks import looks_at
+from sweep.ledger.looks import GREW, grew_after_look
 from sweep.planning.forecast import Played, forecast
 from sweep.planning.plan import Plan
-from sweep.planning.values import Look, Run
-from sweep.statistics import POWER, minimum_detectable_gain, power, smallest_p_value
+from sweep.planning.values import Run
+from sweep.statistics import smallest_p_value
 from sweep.study import Phase, Study
 from trainer.spec import RunSpec
 
@@ -26,8 +27,6 @@ PHASES: tuple[Phase, ...] = ("search", "confirm")
 HOPELESS, EVEN = 0.1, 0.5
 """Chances to find a gain of one standard deviation. A plan below the first gets a warning, which names the
 number of seeds that reach the second."""
-MOST_SEEDS = 200
-"""The largest number of pairs that is tried for that warning."""
 WORTH_SAYING = 0.95
 """Another packing of the runs is shown where it takes less than this share of the planned GPU-hours."""
 FIXED_SECONDS, RUN_SECONDS = 9.0, 0.3
@@ -60,8 +59,12 @@ class Planned:
     """The assumptions about time beyond the measurement, for people."""
     faster: list[str]
     """The packings of runs that were measured to take fewer GPU-hours than the study's own, for people."""
+    searches: int
+    """The number of searches of each arm."""
     pairs: int
-    """The number of tested pairs. After a look these are the seeds that were added since."""
+    """The number of pairs of the tested comparison with the fewest, at the last look."""
+    looks: int
+    """The number of looks that are paid for; 0: any number of them."""
     comparisons: int
     smallest_p: float
     detectable_sd: float
@@ -69,19 +72,34 @@ class Planned:
     deviations of the pair differences. With `resample` it is for the task with the most overlap."""
     power_at_one_sd: float
     """The chance that this comparison finds a gain of one such standard deviation."""
+    equivalence_sd: float
+    """The margin, in such standard deviations, within which a comparison without a true gain is found to be
+    with a chance of 75 %."""
+    pilot: list[Pilot]
+    """What the confirmation of another study says about the pairs, by comparison; empty without one."""
     warnings: list[str]
 
     @classmethod
-    def of(cls, study: Study, ledger: Ledger, slots: int, data_dir: Path, gpu: str | None = None) -> Planned:
+    def of(
+        cls,
+        study: Study,
+        ledger: Ledger,
+        slots: int,
+        data_dir: Path,
+        gpu: str | None = None,
+        pilot: Ledger | None = None,
+    ) -> Planned:
         """Plan a study on so many slots, going on from its ledger where there is one.
+
+        `pilot` is the ledger of another study, whose confirmation says how much the pairs vary.
 
         The time is estimated from the ledger's runs. Without any it comes from a results file of `gpu`, or
         of the GPU here, or else from a few seconds of training here.
         """
         grown = ledger.check(study, extend=True)
         ledger.load(keep=False)
-        looks = looks_at(ledger, study)
-        refuse_what_cannot_reject(study, looks)
+        study, about_seeds = with_fresh_seeds(ledger, study, ledger.declared())
+        grew = grew_after_look(ledger, study)
         plan = Plan(study, ledger.results, ledger.proposals())
         runs_done = plan.finished.total()
         all_runs = forecast(Plan(study, {}, {}), slots)
@@ -89,10 +107,13 @@ class Planned:
         pace = pace_of(study, ledger, benchmarks, gpu, data_dir)
         rest = _rest(plan, slots, pace.seconds)
         gpu_hours = _gpu_hours(study, rest, pace.seconds)
-        strictest = Strictest.of(study, looks.seen)
+        strictest = Strictest.of(study, at_any_time=grew or study.analysis.looks == "any")
         return cls(
             study=study.name,
-            runs={arm: {phase: all_runs.runs[phase, arm] for phase in PHASES} for arm in study.arms},
+            runs={
+                name: {phase: sum(all_runs.runs[phase, arm.name] for arm in arms) for phase in PHASES}
+                for name, arms in study.methods.items()
+            },
             epochs=all_runs.epochs,
             runs_done=runs_done,
             runs_left=rest.runs.total(),
@@ -104,39 +125,24 @@ class Planned:
             gpu_hours_left=gpu_hours,
             assumed=pace.assumed,
             faster=list(_faster(gpu_hours, pace, rest.epochs)),
+            searches=study.search.replicates,
             pairs=strictest.pairs,
+            looks=0 if strictest.at_any_time else len(study.contents.looks),
             comparisons=study.comparisons,
             smallest_p=smallest_p_value(strictest.pairs) if study.analysis.test == "sign-flip" else 0.0,
             detectable_sd=strictest.detectable_sd,
-            power_at_one_sd=strictest.power_at_one_sd,
+            power_at_one_sd=strictest.power(1.0),
+            equivalence_sd=strictest.equivalence_sd,
+            pilot=[] if pilot is None else pilot_of(study, pilot, strictest),
             warnings=[
-                *_growth(grown, study.confirm.seeds - strictest.pairs),
-                *_hopeless(study, strictest, looks.if_more),
+                *([f"the study grew ({'; '.join(grown)}); `run --extend` accepts that."] if grown else []),
+                *([GREW] if grew else []),
+                *about_seeds,
+                *_hopeless(study, strictest),
                 *warnings(study),
                 *benchmarks.damaged,
             ],
         )
-
-
-@dataclass(frozen=True)
-class Strictest:
-    """The comparison with the fewest tested pairs and the most overlap, at the strictest step of Holm."""
-
-    pairs: int
-    overlap: float
-    detectable_sd: float
-    """The gain that it finds with 80 % power, in standard deviations of the differences within pairs."""
-    power_at_one_sd: float
-
-    @classmethod
-    def of(cls, study: Study, looks: list[Look]) -> Strictest:
-        pairs = min(study.confirm.seeds - first_place(study, arm, looks) for arm in study.tested)
-        overlap = max(study.arms[arm].overlap for arm in study.tested)
-        alpha = study.analysis.alpha / study.comparisons
-        # overlapping splits make the mean vary as much as pairs with this deviation would
-        deviation = math.sqrt(1 + pairs * overlap)
-        detectable_sd = minimum_detectable_gain(pairs, deviation, alpha=alpha, power=POWER)
-        return cls(pairs, overlap, detectable_sd, power(pairs, 1.0, alpha, study.analysis.test, overlap))
 
 
 def run_seconds(spec: RunSpec, per_epoch: float) -> float:
@@ -168,17 +174,6 @@ def _gpu_hours(study: Study, rest: Played, per_epoch: float | None) -> float | N
     return rest.epochs * per_epoch * held / 3600
 
 
-def _growth(grown: list[str], seen: int) -> Iterator[str]:
-    """The warnings about a study that grew, and about its first `seen` seeds, which a look has seen."""
-    if grown:
-        yield f"the study grew since it was begun ({'; '.join(grown)}); `run --extend` accepts that."
-    if seen:
-        yield (
-            f"gains over the first {seen} seeds have been seen: only the seeds after them are tested. "
-            "The report still shows what the first ones said."
-        )
-
-
 def _faster(hours: float | None, pace: Pace, epochs: int) -> Iterator[str]:
     """A line about each packing that saves hours worth speaking of."""
     for how, seconds in pace.packings.items():
@@ -186,26 +181,16 @@ def _faster(hours: float | None, pace: Pace, epochs: int) -> Iterator[str]:
             yield f"{how}: about {rounded_hours(others)} GPU-hours"
 
 
-def _hopeless(study: Study, strictest: Strictest, if_more: list[Look]) -> Iterator[str]:
-    """The warning that the comparisons will find next to nothing, with a number of seeds that would do.
-
-    `if_more` are the looks that there would be with more seeds.
-    """
-    if strictest.power_at_one_sd >= HOPELESS:
+def _hopeless(study: Study, strictest: Strictest) -> Iterator[str]:
+    """The warning that the comparisons will find next to nothing, with a number of pairs that would do."""
+    if strictest.power(1.0) >= HOPELESS:
         return
     comparisons = "comparison" if study.comparisons == 1 else "comparisons"
+    what = "search.replicates" if strictest.searches > 1 else "confirm.seeds"
+    enough = strictest.pairs_for(1.0, EVEN)
+    advice = f" Write {what}: {enough} for a chance of {EVEN:.0%}." if enough else ""
     yield (
         f"the {comparisons} will find next to nothing: with {strictest.pairs} pairs, a true gain of one "
         "standard deviation of the differences within pairs is found with a chance of "
-        f"{strictest.power_at_one_sd:.0%}.{_more_seeds(study, strictest, if_more)}"
+        f"{strictest.power(1.0):.0%}.{advice}"
     )
-
-
-def _more_seeds(study: Study, strictest: Strictest, if_more: list[Look]) -> str:
-    """The advice how many seeds to write; empty where no number of pairs up to MOST_SEEDS would do."""
-    alpha, test, overlap = study.analysis.alpha / study.comparisons, study.analysis.test, strictest.overlap
-    for pairs in range(strictest.pairs + 1, MOST_SEEDS + 1):
-        if power(pairs, 1.0, alpha, test, overlap) >= EVEN:
-            seeds = seeds_with(study, if_more, lambda arm, pairs=pairs: pairs if arm in study.tested else 0)
-            return f" Write confirm.seeds: {seeds} for a chance of {EVEN:.0%}."
-    return ""

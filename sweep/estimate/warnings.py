@@ -22,7 +22,12 @@ LOW_RATIO = 0.1
 
 def warnings(study: Study) -> list[str]:
     """Every warning about a study, once, even where it is true on several tasks."""
-    found = (*_task_warnings(study), *_arms_warnings(study), *_budget_warnings(study))
+    found = (
+        *_task_warnings(study),
+        *_arms_warnings(study),
+        *_budget_warnings(study),
+        *_claim_warnings(study),
+    )
     return list(dict.fromkeys(found))
 
 
@@ -44,8 +49,8 @@ def _task_warnings(study: Study) -> Iterator[str]:
 def _arms_warnings(study: Study) -> Iterator[str]:
     """The warnings about arms; arms with the same warning share a line."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for name, arm in study.arms.items():
-        if not arm.repeats:
+    for name, (arm, *_) in study.methods.items():
+        if not arm.is_repeat:
             for reason in _arm_warnings(study, arm):
                 found[reason].append(name)
     for reason, arms in found.items():
@@ -55,7 +60,7 @@ def _arms_warnings(study: Study) -> Iterator[str]:
 
 def _budget_warnings(study: Study) -> Iterator[str]:
     """The warnings that arms are tuned with different budgets, or that the baseline is not tuned."""
-    budgets = {arm.base: arm.budget for arm in study.arms.values() if arm.searched}
+    budgets = {arm.base: arm.budget for arm in study.arms.values() if arm.searched and not arm.is_repeat}
     if len(set(budgets.values())) > 1:
         listed = ", ".join(f"{arm} {budget}" for arm, budget in budgets.items())
         yield f"the searched arms have different budgets ({listed}): the one with more is favoured."
@@ -63,6 +68,35 @@ def _budget_warnings(study: Study) -> Iterator[str]:
         yield (
             f"the baseline {study.analysis.baseline!r} is not searched and other arms are: "
             "part of their gain may come from the tuning."
+        )
+
+
+def _claim_warnings(study: Study) -> Iterator[str]:
+    """The warnings about what the comparisons will be able to claim."""
+    analysis, search = study.analysis, study.search
+    drawn = [name for name in study.tested if study.arms[name].is_drawn]
+    drawn += [name for name in study.baselines if study.arms[name].is_drawn]
+    if drawn and search.objective == "first" and len(analysis.endpoints) > 1:
+        others = " and ".join(f"r = {ratio:g}" for ratio in analysis.endpoints[1:])
+        yield (
+            f"{others} is tested, and the search scores r = {analysis.endpoints[0]:g} alone: what it picks "
+            f"is a matter of luck at {others}. Write search.objective: each, or rank."
+        )
+    if drawn and search.replicates == 1:
+        yield (
+            "one search for each arm: a gain will be a claim about the settings that this search picks, "
+            "and another search picks others. Write search.replicates for a claim about the arm."
+        )
+    if search.replicates > 1 and analysis.test == "paired-t":
+        yield (
+            "paired-t over searches: where they end in two kinds of settings, it finds differences that are "
+            "not there far more often than alpha says. The sign-flip test does not."
+        )
+    looks, blocks = study.contents.looks, study.contents.blocks
+    if looks[-1] < blocks:
+        yield (
+            f"the last look is at {looks[-1]} of {blocks} pairs: with more, the test is one for looks at any "
+            "time, and the chance of any false gain is up to twice alpha."
         )
 
 

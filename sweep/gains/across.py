@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sweep.gains.comparisons import declared_pairs
 from sweep.gains.rows import Across, Compared
 from sweep.statistics import across_tasks, holm
 from sweep.study import Study
@@ -38,7 +39,6 @@ def across(study: Study, rows: Sequence[Compared]) -> list[Across]:
 def _across(study: Study, key: tuple[str, str, float], rows: Sequence[Compared], tests: int) -> Across:
     gains = {row.task: row.gain for row in rows if row.state == "complete" and row.gain is not None}
     lacking = [row for row in rows if row.task not in gains]
-    declared = study.confirm.seeds
     tested = None
     if len(gains) > 1:
         tested = across_tasks(gains, alpha=study.analysis.alpha, comparisons=max(tests, 1))
@@ -48,7 +48,7 @@ def _across(study: Study, key: tuple[str, str, float], rows: Sequence[Compared],
         keep_ratio=key[2],
         role=rows[0].role,
         tasks=len(gains),
-        missing=[f"{row.task}: {row.pairs} of {declared - row.first_place} pairs" for row in lacking],
+        missing=[f"{row.task}: {row.pairs} of {declared_pairs(study, row)} pairs" for row in lacking],
         median_gain=tested.median_gain if tested else next(iter(gains.values()), None),
         wins=tested.wins if tested else sum(gain > 0 for gain in gains.values()),
         ties=tested.ties if tested else sum(gain == 0 for gain in gains.values()),

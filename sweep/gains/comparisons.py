@@ -1,31 +1,33 @@
 """The comparisons of a study: which candidates are compared, over which pairs, and the test's result. Pure.
 
-Nothing is tested over fewer pairs than the study declares: a comparison without all of them is incomplete,
-and lists what is missing.
+Nothing is tested over fewer pairs than the study declares, or than a look that it declares: a comparison
+without all of them is incomplete, and lists what is missing.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sweep.gains.rows import Compared
-from sweep.gains.seeds import first_place
+from sweep.planning.pairing import FEWEST, Pairing, Side, complete_blocks, pairings, places, verdict
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Look, Result
 from sweep.statistics import (
     POWER,
     Comparison,
+    Components,
+    components,
     gain_so_far,
     holm,
     minimum_detectable_gain,
-    paired_comparison,
     two_way_standard_error,
 )
-from sweep.study import Candidate, ResolvedArm, Study
+from sweep.study import ResolvedArm, Study
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import Dense, KeepRatioPolicy
 
@@ -48,58 +50,69 @@ TEST_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Half:
-    """One side of the pairs: a finalist of an arm, with its confirmation runs."""
+class Stage:
+    """How far the pairs of a study are, and by which test they are compared."""
 
-    arm: ResolvedArm
-    candidate: Candidate | None
-    """None while the arm's search is under way."""
-    results: Mapping[int, Result]
-    """The finished runs, by place in the pool."""
-    failed: Mapping[str, Failure]
-    """The failed runs of the whole plan, by run id."""
+    blocks: int
+    """The number of blocks that are compared."""
+    at_any_time: bool
+    """Whether looks may be had at any time: declared so, or because the study grew after a look."""
+    look: int
+    """The number of the declared look that is shown, from 1; 0 where there is none yet."""
+    complete: bool = True
+    """Whether every tested arm has all its runs in these blocks."""
 
-    def run_id(self, place: int) -> str:
-        assert self.candidate
-        return self.arm.run(self.candidate.values, "confirm", self.arm.seeds[place]).run_id
 
-    def missing(self, places: Iterable[int]) -> list[str]:
-        """The reasons why this side cannot be compared at all these places in the pool, one a line."""
-        if self.candidate is None:
-            return [f"{self.arm.name}: its search is under way"]
-        return [self._why_missing(self.candidate, place) for place in places if place not in self.results]
+def stage(plan: Plan, *, grew_after_look: bool = False) -> Stage:
+    """The stage that a study has reached.
 
-    def _why_missing(self, candidate: Candidate, place: int) -> str:
-        run_id = self.run_id(place)
-        failure = self.failed.get(run_id)
-        why = f"failed: {failure.reason}" if failure else "has not finished"
-        return f"{candidate.name}, confirm seed {self.arm.seeds[place]} (run {run_id}) {why}"
+    Pairs beyond the last declared look are tested like those of a study that grew after a look.
+    """
+    contents, done = plan.study.contents, complete_blocks(plan)
+    looks = contents.looks
+    if contents.analysis.looks == "any" or grew_after_look or done > looks[-1]:
+        return Stage(max(done, FEWEST), at_any_time=True, look=0, complete=done >= FEWEST)
+    reached = [look for look in looks if look <= done]
+    blocks = reached[-1] if reached else looks[0]
+    return Stage(blocks, at_any_time=False, look=len(reached), complete=bool(reached))
 
 
 def comparisons(
     plan: Plan,
     *,
-    looks: Sequence[Look] = (),
+    grew_after_look: bool = False,
     right_images: RightImages = lambda _run, _ratio: None,
-    seeds: int | None = None,
+    at: Stage | None = None,
 ) -> list[Compared]:
     """Compare, task by task, every arm with the baseline, and then every arm with the other references.
 
-    `seeds` gives the comparisons as they were when the study had only so many seeds.
+    `grew_after_look` says that the study was extended after its gains could be seen. `at` gives the
+    comparisons as they were at an earlier stage.
     """
-    study, halves = plan.study, _halves(plan)
-    seeds = seeds or study.confirm.seeds
-    found: list[Compared] = []
-    for reference in references(study):
-        for candidate, against, places in _pairings(study, halves, reference, looks, seeds):
-            for ratio in study.analysis.endpoints:
-                found.append(_compared(study, candidate, against, ratio, places, right_images))
+    study, at = plan.study, at or stage(plan, grew_after_look=grew_after_look)
+    found = [
+        _compared(plan, pairing, at, right_images)
+        for reference in references(study)
+        for pairing in _against(plan, reference)
+    ]
     family = [i for i, row in enumerate(found) if row.role == "family"]
     p_values = [p for i in family if (p := found[i].p_value) is not None]
     if p_values and len(p_values) == len(family) == study.comparisons:
         for i, p in zip(family, holm(p_values), strict=True):
-            found[i] = replace(found[i], p_holm=p)
+            found[i] = replace(found[i], p_holm=p, verdict=_verdict(study, found[i], p))
     return found
+
+
+def _verdict(study: Study, row: Compared, p_holm: float) -> str:
+    """The verdict on a tested comparison."""
+    assert row.gain is not None
+    assert row.family_low is not None
+    assert row.family_high is not None
+    if row.margin is not None:
+        return verdict(row.family_low, row.family_high, row.margin)
+    if p_holm > study.analysis.alpha:
+        return "inconclusive"
+    return "better" if row.gain > 0 else "worse"
 
 
 def references(study: Study) -> list[ResolvedArm]:
@@ -111,7 +124,8 @@ def references(study: Study) -> list[ResolvedArm]:
     found: list[ResolvedArm] = []
     for name in study.baselines:
         baseline = study.arms[name]
-        own = [arm for arm in study.arms.values() if arm.task == baseline.task and not arm.repeats]
+        arms = [arms[0] for arms in study.methods.values()]
+        own = [arm for arm in arms if arm.task == baseline.task and not arm.is_repeat]
         found.append(baseline)
         for arm in own:
             named = any(other.is_tested_over(arm) for other in own)
@@ -120,20 +134,30 @@ def references(study: Study) -> list[ResolvedArm]:
     return found
 
 
+def declared_pairs(study: Study, row: Compared) -> int:
+    """How many pairs a comparison has in the end, if the study does not end early."""
+    by_seed = row.searches > 1 and row.unit == "seed"
+    return study.contents.blocks * (study.confirm.seeds if by_seed else 1)
+
+
 def keep_ratio_matters(study: Study) -> bool:
     """Whether results depend on the keep ratio: several are measured, or a policy moves it."""
-    own = [arm for arm in study.arms.values() if not arm.repeats]
+    own = [arms[0] for arms in study.methods.values() if not arms[0].is_repeat]
     policies = {POLICIES[str(arm.written.policy["name"])] for arm in own} - {Dense}
     measured = {*study.analysis.endpoints, *study.analysis.curve}
     return len(measured) > 1 or any(issubclass(policy, KeepRatioPolicy) for policy in policies)
 
 
 def earlier(plan: Plan, looks: Sequence[Look], right_images: RightImages) -> dict[int, list[Compared]]:
-    """The tested comparisons at earlier looks, by the number of seeds then. Each could find a false gain."""
-    sizes = sorted({look.pairs for look in looks if look.pairs < plan.study.confirm.seeds})
-    rows = {size: comparisons(plan, looks=looks, right_images=right_images, seeds=size) for size in sizes}
+    """The tested comparisons at the looks before a study grew, by the number of blocks then."""
+    now, declared = plan.study.contents.blocks, plan.study.contents.looks
+    sizes = sorted({look.pairs for look in looks if look.pairs < now and look.pairs not in declared})
+    rows = {
+        size: comparisons(plan, right_images=right_images, at=Stage(size, at_any_time=False, look=1))
+        for size in sizes
+    }
     return {
-        size: [row for row in found if row.role == "family" and row.candidate]
+        size: [row for row in found if row.role == "family" and row.candidates]
         for size, found in rows.items()
     }
 
@@ -143,72 +167,73 @@ def seen(rows: Sequence[Compared]) -> list[str]:
     return sorted({row.arm for row in rows if row.p_value is not None})
 
 
-def _halves(plan: Plan) -> dict[str, list[Half]]:
-    """Every arm's finalists with their runs. They have no candidate while the arm's search is under way."""
-    failed = plan.queue.failed
-    found: dict[str, list[Half]] = {}
-    for name, arm in plan.study.arms.items():
-        finalists = zip(plan.finalists(name), plan.confirmed(name), strict=True)
-        found[name] = [Half(arm, candidate, results, failed) for candidate, results in finalists]
-        found[name] = found[name] or [Half(arm, None, {}, failed) for _ in range(arm.finalists)]
-    return found
-
-
-def _pairings(
-    study: Study, halves: Mapping[str, list[Half]], reference: ResolvedArm, looks: Sequence[Look], seeds: int
-) -> Iterator[tuple[Half, Half, range]]:
-    """Each candidate, the reference's first finalist, and the places in the pool that are compared."""
-    against = halves[reference.name][0]
-    for arm in study.arms.values():
+def _against(plan: Plan, reference: ResolvedArm) -> Iterator[Pairing]:
+    """Every arm of the reference's task beside the reference's first finalist."""
+    for name, (arm, *_) in plan.study.methods.items():
         if arm.task != reference.task or (
-            reference.role != "baseline" and (arm.repeats or arm is reference)
+            reference.role != "baseline" and (arm.is_repeat or arm is reference)
         ):
             continue
-        places = range(first_place(study, arm.name, looks, seeds), seeds)
-        for candidate in halves[arm.name]:
-            if candidate is not against:
-                yield candidate, against, places
+        for pairing in pairings(plan, name, reference.method):
+            if not (arm is reference and pairing.candidate.rank == 0):
+                yield pairing
 
 
-def _compared(
-    study: Study, candidate: Half, against: Half, ratio: float, places: range, right_images: RightImages
-) -> Compared:
-    arm, halves = candidate.arm, (candidate, against)
-    both = [place for place in places if all(place in half.results for half in halves)]
-    pairs = [(candidate.results[place], against.results[place]) for place in both]
+def _compared(plan: Plan, pairing: Pairing, at: Stage, right_images: RightImages) -> Compared:
+    study, arm = plan.study, pairing.candidate.arm
+    by_search = pairing.pairs(at.blocks)
+    pairs = list(itertools.chain.from_iterable(by_search))
     sound = [pair for pair in pairs if all(result.outcome == "completed" for result in pair)]
-    scores = _scores(pairs, ratio)
+    scores = pairing.scores(at.blocks)
     so_far = gain_so_far(*scores, overlap=arm.overlap)
-    without = gain_so_far(*_scores(sound, ratio), overlap=arm.overlap)
+    without = gain_so_far(*_scores(sound, pairing.ratio), overlap=arm.overlap)
     # while a search is under way, what the other side lacks is not yet of interest
-    searching = [half for half in halves if half.candidate is None]
-    missing = [line for half in searching or halves for line in half.missing(places)]
-    tested = None if missing else _tested(study, scores, arm.overlap)
-    # the two-way error needs a table of seeds by images: every seed has to have the same test images
-    correctness = None if missing or arm.overlap else _correctness(halves, both, ratio, right_images)
+    needed = [_missing(plan, side, at.blocks) for side in pairing.sides]
+    searching = [lines for lines, is_searching in needed if is_searching]
+    missing = list(itertools.chain.from_iterable(searching or [lines for lines, _ in needed]))
+    differences = np.round(np.subtract(*scores), 12)
+    tested = None if missing else pairing.tested(study, at.blocks, at_any_time=at.at_any_time)
+    spread = None if missing else _components(study, pairing, by_search)
     return Compared(
-        arm=arm.name,
+        arm=arm.method,
         task=arm.task,
-        candidate=candidate.candidate and candidate.candidate.name,
-        reference_arm=against.arm.name,
-        reference=against.candidate and against.candidate.name,
-        keep_ratio=ratio,
-        role="family" if arm.is_tested_over(against.arm) else "repeat" if arm.repeats else "control",
+        rank=pairing.candidate.rank + 1,
+        candidate=_one(pairing.candidate),
+        candidates=_names(pairing.candidate),
+        reference_arm=pairing.against.arm.method,
+        reference=_one(pairing.against),
+        references=_names(pairing.against),
+        keep_ratio=pairing.ratio,
+        role="family" if pairing.is_tested else "repeat" if arm.is_repeat else "control",
         state="incomplete" if missing else "complete",
         missing=missing,
-        pairs=len(pairs),
+        unit="search" if pairing.by_search else "seed",
+        pairs=so_far.pairs,
+        seeds=len(pairs),
+        searches=len(pairing.candidate.arms),
+        look=at.look,
+        looks=0 if at.at_any_time else len(study.contents.looks),
+        better=int((differences > 0).sum()),
+        equal=int((differences == 0).sum()),
         overlap=arm.overlap,
-        first_place=places.start,
         accuracy=_mean(scores[0]),
         reference_accuracy=_mean(scores[1]),
         parameters=_parameters([pair[0] for pair in pairs]),
         reference_parameters=_parameters([pair[1] for pair in pairs]),
         gain=_finite(so_far.mean),
         standard_error=_finite(so_far.standard_error),
-        two_way_standard_error=_finite(two_way_standard_error(*correctness)) if correctness else None,
+        two_way_standard_error=None if missing else _two_way(pairing, at.blocks, right_images),
         **{column: _number(tested and getattr(tested, column)) for column in TEST_COLUMNS},
         p_holm=None,
-        detectable_gain=_detectable(study, tested) if tested else None,
+        margin=study.margin(pairing.ratio),
+        verdict=None,
+        detectable_gain=_detectable(study, tested, arm.overlap) if tested else None,
+        search_deviation=spread and spread.search_sd,
+        search_deviation_low=spread and spread.search_low,
+        search_deviation_high=spread and spread.search_high,
+        seed_deviation=spread and spread.seed_sd,
+        seed_deviation_low=spread and spread.seed_low,
+        seed_deviation_high=spread and spread.seed_high,
         diverged=_ended(pairs, 0, "diverged"),
         collapsed=_ended(pairs, 0, "collapsed"),
         reference_diverged=_ended(pairs, 1, "diverged"),
@@ -217,6 +242,61 @@ def _compared(
         gain_without=_finite(without.mean),
         standard_error_without=_finite(without.standard_error),
     )
+
+
+def _one(side: Side) -> str | None:
+    """The name of the only search's finalist; None with several searches, or while it is under way."""
+    names = _names(side)
+    return names[0] if len(side.arms) == 1 and names else None
+
+
+def _names(side: Side) -> list[str]:
+    """The names of the searches' finalists; none while a search is under way."""
+    finalists = [finalist for finalist in side.finalists if finalist]
+    return [candidate.name for candidate, _ in finalists] if len(finalists) == len(side.arms) else []
+
+
+def _missing(plan: Plan, side: Side, blocks: int) -> tuple[list[str], bool]:
+    """The reasons why a side cannot be compared over so many blocks, one a line.
+
+    Also whether one of them is that a search is under way.
+    """
+    lines, under_way = dict[str, None](), False
+    for search, place in places(side.arm, blocks):
+        arm = side.arms[search]
+        if side.finalists[search] is None:
+            lines[f"{arm.name}: its search is under way"], under_way = None, True
+        elif side.result(search, place) is None:
+            lines[_why_missing(plan.queue.failed, side, search, place)] = None
+    return list(lines), under_way
+
+
+def _why_missing(failed: Mapping[str, Failure], side: Side, search: int, place: int) -> str:
+    finalist = side.finalists[search]
+    assert finalist
+    failure, run_id = failed.get(_run_id(side, search, place)), _run_id(side, search, place)
+    why = f"failed: {failure.reason}" if failure else "has not finished"
+    return f"{finalist[0].name}, confirm seed {side.arms[search].seeds[place]} (run {run_id}) {why}"
+
+
+def _run_id(side: Side, search: int, place: int) -> str:
+    arm, finalist = side.arms[search], side.finalists[search]
+    assert finalist
+    return arm.run(finalist[0].values, "confirm", arm.seeds[place]).run_id
+
+
+def _components(
+    study: Study, pairing: Pairing, by_search: Sequence[Sequence[tuple[Result, Result]]]
+) -> Components | None:
+    """How much the gain varies from search to search and from seed to seed; None where that is unknown."""
+    by_search = [pairs for pairs in by_search if pairs]
+    if not pairing.by_search or len(by_search) < 2 or len(by_search[0]) < 2:
+        return None
+    gains = [
+        [own.score("test", pairing.ratio) - other.score("test", pairing.ratio) for own, other in pairs]
+        for pairs in by_search
+    ]
+    return components(np.array(gains), alpha=study.analysis.alpha)
 
 
 def _scores(pairs: Sequence[tuple[Result, Result]], ratio: float) -> list[list[float]]:
@@ -228,31 +308,31 @@ def _ended(pairs: Sequence[tuple[Result, Result]], side: int, outcome: str) -> i
     return sum(pair[side].outcome == outcome for pair in pairs)
 
 
-def _tested(study: Study, scores: list[list[float]], overlap: float) -> Comparison:
-    """The result of the declared test of a complete comparison."""
-    analysis = study.analysis
-    return paired_comparison(
-        *scores, alpha=analysis.alpha, test=analysis.test, comparisons=study.comparisons, overlap=overlap
+def _detectable(study: Study, found: Comparison, overlap: float) -> float:
+    deviation = found.standard_error / math.sqrt(1 / found.pairs + overlap)
+    alpha = study.analysis.alpha / study.comparisons / len(study.contents.looks)
+    return minimum_detectable_gain(
+        found.pairs, deviation, alpha=alpha, power=POWER, test=study.analysis.test, overlap=overlap
     )
 
 
-def _detectable(study: Study, found: Comparison) -> float:
-    deviation = found.standard_error * math.sqrt(found.pairs)
-    alpha = study.analysis.alpha / study.comparisons
-    return minimum_detectable_gain(found.pairs, deviation, alpha=alpha, power=POWER)
+def _two_way(pairing: Pairing, blocks: int, right_images: RightImages) -> float | None:
+    """The standard error of a gain, were other seeds and other test images drawn.
 
-
-def _correctness(
-    halves: Iterable[Half], places: list[int], ratio: float, right_images: RightImages
-) -> list[np.ndarray] | None:
-    """Correctness by seed and image, for both sides; None where a run kept none, such as a diverged one."""
+    It takes a table of seeds by images, so that every seed has to have the same test images, and a pair has
+    to be a seed. None also where a run kept no images, such as a diverged one.
+    """
+    several = pairing.by_search and pairing.candidate.arm.contents.confirm.seeds > 1
+    if pairing.candidate.arm.overlap or several:
+        return None
     found: list[np.ndarray] = []
-    for half in halves:
-        rows = [row for place in places if (row := right_images(half.run_id(place), ratio)) is not None]
-        if len(rows) < len(places):
+    for side in pairing.sides:
+        runs = [_run_id(side, search, place) for search, place in places(side.arm, blocks)]
+        rows = [row for run in runs if (row := right_images(run, pairing.ratio)) is not None]
+        if len(rows) < len(runs):
             return None
         found.append(np.stack(rows))
-    return found
+    return _finite(two_way_standard_error(*found))
 
 
 def _mean(scores: list[float]) -> float | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.gains.seeds import first_place
+from sweep.planning.pairing import Pairing, Side, sides
 from sweep.planning.plan import Plan
-from sweep.planning.values import Look, Result
+from sweep.planning.values import Result
 from sweep.statistics import Gain, gain_so_far
 from sweep.study import Candidate, Phase
 
@@ -21,6 +21,7 @@ class ArmView:
 
     arm: str
     candidate: str | None
+    """The finalist; None while the search is under way, and with several searches."""
     settings: dict[str, Any]
     search_done: int
     search_total: int
@@ -51,21 +52,21 @@ class Overview:
 
 
 def overview(
-    plan: Plan,
-    expected: Mapping[tuple[Phase, str], int],
-    epochs: Mapping[str, float],
-    looks: Sequence[Look] = (),
+    plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float]
 ) -> Overview:
     """The progress of a plan.
 
-    `expected` holds the number of runs in the end, and `epochs` the epochs done by each run under way. Gains
-    are over the seeds after the last look.
+    `expected` holds the number of runs in the end, and `epochs` the epochs done by each run under way.
     """
     finished = plan.finished.total()
+    # an arm may have other finalists for other endpoints: how many there are is known after its search
+    known = {name: len(plan.finalists(name)) for name in plan.study.arms}
+    seeds = plan.study.confirm.seeds
+    expected = {**expected, **{("confirm", name): n * seeds for name, n in known.items() if n}}
     return Overview(
-        arms=list(_arm_views(plan, expected, looks)),
+        arms=list(_arm_views(plan, expected)),
         done=finished,
-        total=max(sum(expected.values()), finished),
+        total=finished if plan.complete else max(sum(expected.values()), finished),
         running=len(plan.queue.running),
         failed=len(plan.queue.failed),
         seconds_spent=math.fsum(result.seconds for result in plan.results.values()),
@@ -73,37 +74,46 @@ def overview(
     )
 
 
-def _arm_views(
-    plan: Plan, expected: Mapping[tuple[Phase, str], int], looks: Sequence[Look]
-) -> Iterator[ArmView]:
-    study, ratios = plan.study, plan.study.analysis.endpoints
+def _arm_views(plan: Plan, expected: Mapping[tuple[Phase, str], int]) -> Iterator[ArmView]:
+    study = plan.study
     running = Counter(run.arm for run in plan.queue.running.values())
     failed = Counter(arm for run_id in plan.queue.failed for arm in plan.arms_of(run_id))
-    for name, arm in study.arms.items():
-        base = (plan.confirmed(arm.baseline) or [{}])[0]
-        places = range(first_place(study, name, looks), study.confirm.seeds)
-        confirmed: list[dict[int, Result]] = plan.confirmed(name) or [{}]
-        finalists: list[Candidate | None] = [*plan.finalists(name)] or [None]
-        for rank, (candidate, results) in enumerate(zip(finalists, confirmed, strict=True)):
-            first = rank == 0
-            outcomes = Counter(result.outcome for result in results.values())
-            is_baseline = first and arm.role == "baseline"
-            gains = {f"{r:g}": _gain(places, results, base, r, arm.overlap) for r in ratios}
+    for name, arms in study.methods.items():
+        names = [arm.name for arm in arms]
+        for rank, of_ratio in enumerate(_by_rank(plan, name)):
+            by_search = [_finalists(of_ratio.values(), search) for search in range(len(arms))]
+            results = [result for own in by_search for _, by_place in own for result in by_place.values()]
+            outcomes = Counter(result.outcome for result in results)
+            only = by_search[0][0][0] if len(arms) == 1 and by_search[0] else None
+            is_baseline = rank == 0 and arms[0].role == "baseline"
             yield ArmView(
                 arm=name,
-                candidate=candidate.name if candidate else None,
-                settings=candidate.values if candidate else {},
-                search_done=plan.finished["search", name] if first else 0,
-                search_total=expected.get(("search", name), 0) if first else 0,
+                candidate=only.name if only else None,
+                settings=only.values if only else {},
+                search_done=0 if rank else sum(plan.finished["search", arm] for arm in names),
+                search_total=0 if rank else sum(expected.get(("search", arm), 0) for arm in names),
                 confirm_done=len(results),
-                confirm_total=study.confirm.seeds,
-                running=running[name] if first else 0,
-                failed=failed[name] if first else 0,
+                confirm_total=sum(max(1, len(own)) for own in by_search) * study.confirm.seeds,
+                running=0 if rank else sum(running[arm] for arm in names),
+                failed=0 if rank else sum(failed[arm] for arm in names),
                 diverged=outcomes["diverged"],
                 collapsed=outcomes["collapsed"],
-                endpoints={f"{ratio:g}": _mean_accuracy(results, ratio) for ratio in ratios},
-                gains={} if is_baseline else gains,
+                endpoints={f"{r:g}": _mean_accuracy(side, r) for r, side in of_ratio.items()},
+                gains={} if is_baseline else {f"{r:g}": _gain(plan, side, r) for r, side in of_ratio.items()},
             )
+
+
+def _finalists(sides: Iterable[Side], search: int) -> list[tuple[Candidate, Mapping[int, Result]]]:
+    """The different finalists of one search among the sides of an arm."""
+    found = [finalist for side in sides if (finalist := side.finalists[search])]
+    return list({candidate.name: (candidate, results) for candidate, results in found}.values())
+
+
+def _by_rank(plan: Plan, method: str) -> list[dict[float, Side]]:
+    """The finalists of an arm from the best one on: what each endpoint is read of."""
+    ratios = plan.study.analysis.endpoints
+    columns = [sides(plan, method, ratio) for ratio in ratios]
+    return [dict(zip(ratios, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _seconds_left(
@@ -130,15 +140,14 @@ def _pace(plan: Plan, task: str) -> float:
     return math.fsum(plan.seconds[arm] for arm in own) / sum(plan.epochs[arm] for arm in own)
 
 
-def _mean_accuracy(results: Mapping[int, Result], ratio: float) -> float | None:
-    scores = [result.score("test", ratio) for result in results.values()]
+def _mean_accuracy(side: Side, ratio: float) -> float | None:
+    finalists = [finalist for finalist in side.finalists if finalist]
+    scores = [result.score("test", ratio) for _, results in finalists for result in results.values()]
     return math.fsum(scores) / len(scores) if scores else None
 
 
-def _gain(
-    places: range, results: Mapping[int, Result], base: Mapping[int, Result], ratio: float, overlap: float
-) -> Gain:
-    def scores(by_place: Mapping[int, Result]) -> list[float]:
-        return [by_place[place].score("test", ratio) if place in by_place else math.nan for place in places]
-
-    return gain_so_far(scores(results), scores(base), overlap)
+def _gain(plan: Plan, side: Side, ratio: float) -> Gain:
+    """The gain over the baseline's first finalist, over all pairs that are finished."""
+    against = sides(plan, side.arm.baseline, ratio)[0]
+    pairing = Pairing(side, against, ratio)
+    return gain_so_far(*pairing.scores(plan.study.contents.blocks), overlap=side.arm.overlap)

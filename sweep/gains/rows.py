@@ -18,9 +18,14 @@ class Compared:
 
     arm: Annotated[str, "of the study"]
     task: Annotated[str, "that both are run on; empty where the study lists no tasks"]
-    candidate: Annotated[str | None, "the arm's finalist; null while its search is under way"]
+    rank: Annotated[int, "place of the candidate among the arm's finalists, from 1"]
+    candidate: Annotated[
+        str | None, "the arm's finalist; null while its search is under way, and with several searches"
+    ]
+    candidates: Annotated[list[str], "the finalist of each search, in order; empty while one is under way"]
     reference_arm: Annotated[str, "the arm it is held against"]
-    reference: Annotated[str | None, "that arm's first finalist; null while its search is under way"]
+    reference: Annotated[str | None, "that arm's first finalist; null likewise"]
+    references: Annotated[list[str], "its first finalist in each search"]
     keep_ratio: Annotated[float, "of the final weights that are compared"]
     role: Annotated[
         str,
@@ -31,15 +36,20 @@ class Compared:
         str, "complete, or incomplete: then there is no test, and the gain is that of the pairs so far"
     ]
     missing: Annotated[list[str], "what an incomplete comparison lacks"]
-    pairs: Annotated[int, "seeds that both have, among those compared"]
+    unit: Annotated[
+        str,
+        "what one pair is: seed, a run of each side; or search, the means over the seeds of one search",
+    ]
+    pairs: Annotated[int, "complete pairs among those compared"]
+    seeds: Annotated[int, "pairs of runs behind them"]
+    searches: Annotated[int, "searches of each arm; 1: the gain is that of the settings that one search picked"]
+    look: Annotated[int, "number of the look that is shown, from 1; 0: before the first, or at any time"]
+    looks: Annotated[int, "number of looks that are paid for; 0: any number of them"]
+    better: Annotated[int, "pairs in which the candidate is the better half"]
+    equal: Annotated[int, "pairs without a difference"]
     overlap: Annotated[
         float,
-        "test rows over rows trained on, where each seed draws its own test rows; 0 where all have the same",
-    ]
-    first_place: Annotated[
-        int,
-        "place in the pool of the first seed that is compared; "
-        "more than 0 after a look: seeds added then are tested alone",
+        "test rows over all other rows, where each seed draws its own test rows; 0 where all have the same",
     ]
     accuracy: Annotated[float | None, "mean over the pairs, of the candidate"]
     reference_accuracy: Annotated[float | None, "mean over the pairs, of the reference"]
@@ -58,17 +68,29 @@ class Compared:
         "of the gain, were other seeds and other test images drawn; "
         "null where each seed has its own test images",
     ]
-    ci_low: Annotated[float | None, "lower end of the interval that inverts the declared test at alpha"]
+    ci_low: Annotated[
+        float | None, "lower end of the interval that inverts the test at alpha, for this comparison alone"
+    ]
     ci_high: Annotated[float | None, "its upper end"]
     family_low: Annotated[
         float | None,
-        "lower end at alpha over the comparisons of the family: all such intervals hold together",
+        "lower end at alpha over the comparisons of the family: all such intervals hold together; "
+        "the verdict and the sentences give this one",
     ]
     family_high: Annotated[float | None, "its upper end"]
-    p_value: Annotated[float | None, "of the declared test, by itself"]
+    p_value: Annotated[
+        float | None,
+        "of the declared test, by itself; of several looks: their number times the smallest so far",
+    ]
     p_error: Annotated[float | None, "Monte Carlo standard error of p_value; 0 where it is exact"]
     p_holm: Annotated[
         float | None, "corrected over the family; null outside it and until all of it is complete"
+    ]
+    margin: Annotated[float | None, "largest difference that was declared not to matter; null without one"]
+    verdict: Annotated[
+        str | None,
+        "of the family: better, worse, equivalent or inconclusive; by the family's interval where a margin "
+        "is declared, by p_holm elsewhere; null outside the family and until all of it is complete",
     ]
     effect_size: Annotated[
         float | None, "gain over the standard deviation of the differences, corrected for few pairs"
@@ -80,8 +102,17 @@ class Compared:
     correlation: Annotated[float | None, "of the two halves of the pairs"]
     detectable_gain: Annotated[
         float | None,
-        "the gain that these pairs would find with 80 % power at the strictest step of the correction",
+        "the gain that so many pairs find with a chance of 80 % at the strictest step of the correction",
     ]
+    search_deviation: Annotated[
+        float | None,
+        "standard deviation of the gain from search to search; null without several searches of several seeds",
+    ]
+    search_deviation_low: Annotated[float | None, "lower end of its interval at alpha"]
+    search_deviation_high: Annotated[float | None, "upper end"]
+    seed_deviation: Annotated[float | None, "standard deviation of the gain from seed to seed of one search"]
+    seed_deviation_low: Annotated[float | None, "lower end of its interval at alpha"]
+    seed_deviation_high: Annotated[float | None, "upper end"]
     diverged: Annotated[int, "diverged runs of the candidate among the pairs; they score 0"]
     collapsed: Annotated[
         int, "collapsed runs of the candidate: their final training loss is that of a guess"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.errors import NothingBegun
+from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.growth import declaration, identity_hash
 from sweep.ledger.lease import SILENT_SECONDS, Lease
 from sweep.ledger.ledger import Ledger, generation_file
@@ -89,6 +90,7 @@ def _declared_study(study: Study, ledger: Ledger) -> tuple[Study, bool, list[Fin
     if body := _content(ledger.store, "study.json"):
         return from_declared(study.name, body), bool(body["extensions"]), []
     where = ledger.store.where("study.json")
+    study, _ = with_fresh_seeds(ledger, study, None)
     proposed_for = {
         body["study"] for name in ledger.store.names("generations") if (body := _content(ledger.store, name))
     }
@@ -139,7 +141,7 @@ def _are_the_lost_ones(
     Some may have no run yet. That is accepted only where the study was not extended: a larger budget changes
     how many candidates a generation has.
     """
-    first = study.search_seeds[0]
+    first = study.arms[due.arm].search_seeds[0]
     begun = [
         study.run(Candidate(due.arm, "", values), "search", first).run_id in run_ids for values in proposed
     ]
@@ -150,7 +152,8 @@ def _specs(study: Study, plan: Plan) -> Iterator[RunSpec]:
     """Every run that the plan has given to a candidate so far, and every run of the confirmation."""
     for arm in study.arms:
         for candidate, scores in plan.searched(arm):
-            yield from (study.run(candidate, "search", seed) for seed in study.search_seeds[: len(scores)])
+            seeds = study.arms[arm].search_seeds[: len(scores)]
+            yield from (study.run(candidate, "search", seed) for seed in seeds)
         for candidate in plan.finalists(arm):
             yield from (study.run(candidate, "confirm", seed) for seed in study.arms[arm].seeds)
 

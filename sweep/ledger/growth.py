@@ -19,12 +19,15 @@ def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
     identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.contents.arms)}
     if study.contents.tasks:
         identity["tasks"] = list(study.contents.tasks)
+    if study.taken:
+        identity["taken_seeds"] = sorted(study.taken)
     return seal({**identity, "description": study.contents.description, "extensions": extensions})
 
 
 def identity_hash(study: Study) -> str:
     """The hash of everything that decides what is measured and compared."""
-    return digest(seal(study.identity))[:16]
+    taken = {"taken_seeds": sorted(study.taken)} if study.taken else {}
+    return digest(seal({**study.identity, **taken}))[:16]
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -64,7 +67,7 @@ def _change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
             return f"{key}: {new[key]} is new"
 
 
-_MORE = re.compile(r"confirm\.seeds|search\.budget|search\.finalists|arms\.[^.]+\.budget")
+_MORE = re.compile(r"confirm\.seeds|search\.(?:replicates|budget|finalists)|arms\.[^.]+\.budget")
 
 
 def _grows(
@@ -73,7 +76,8 @@ def _grows(
     if key.startswith("arms.") and key.split(".")[1] not in before["arms"]:
         return True
     if _MORE.fullmatch(key):
-        # an arm without a budget of its own has the search's
+        # a study has one search where it does not say, and an arm without a budget has the search's
+        old, new = ({"search.replicates": 1, **keys} for keys in (old, new))
         default = "search.budget" if key.startswith("arms.") else key
         was, now = (keys.get(key) or keys.get(default) for keys in (old, new))
         return isinstance(was, int) and isinstance(now, int) and now > was

@@ -63,6 +63,8 @@ class Ledger:
         self.say = say
         self.study = study
         url = f"{store_url.rstrip('/')}/{study}"
+        self.home = open_store(store_url)
+        """The store, with the folders of all studies."""
         self.store = open_store(url)
         self.runs_url = f"{url}/runs"
         self.runs = open_store(self.runs_url)

@@ -1,38 +1,68 @@
-"""The looks at a study: which gains people have seen. Seeds that are added after a look are tested alone."""
+"""The looks at a study: which gains people have seen, and whether the study grew after that."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from sweep.errors import RejectStudy
 from sweep.format import now
 from sweep.ledger.ledger import Ledger
+from sweep.planning.pairing import Pairing, sides
 from sweep.planning.plan import Plan
-from sweep.planning.values import Look, Looks
+from sweep.planning.values import Look
 from sweep.study import Study, from_declared
 
 ENOUGH_TO_SEE = 2
 """The least pairs of a gain that can be judged by eye, because it has a standard error."""
 
+GREW = (
+    "the study grew after its gains could be seen. It is now tested so that it may be looked at at any time, "
+    "from its first pair on; with the test before, the chance of any false gain is up to twice alpha."
+)
 
-def looks_at(ledger: Ledger, study: Study) -> Looks:
-    """Every look so far. A study that asks for more seeds than the ledger's adds one.
 
-    The reason is that everybody could watch the earlier gains as they came. The ledger has to be loaded.
+def look_before_growth(ledger: Ledger, study: Study) -> Look | None:
+    """The look to record before a study grows, because everybody could watch its gains as they came.
+
+    None where the study did not grow, or where nothing could be judged yet. The ledger has to be loaded.
     """
-    seen, declared = ledger.looks(), ledger.declared()
-    if declared is None:
-        return Looks(seen, seen, None)
+    declared = ledger.declared()
+    if declared is None or declared["identity"] == study.identity:
+        return None
     before = from_declared(study.name, declared)
-    begun, arms = before.confirm.seeds, _on_show(Plan(before, ledger.results, ledger.proposals()))
-    if_more = [*seen, Look(now(), begun, arms)] if arms else seen
-    return Looks(if_more if begun < study.confirm.seeds else seen, if_more, begun)
+    if study.analysis.test == "resampled-t":
+        reason = "their pairs are not independent, which a test that allows for looks at any time needs"
+        advice = "Give the grown study another name: copy the file."
+        raise RejectStudy([f"{study.name}: a study with resampled-t cannot grow: {reason}. {advice}"])
+    arms = _on_show(Plan(before, ledger.results, ledger.proposals()))
+    return Look(now(), before.contents.blocks, arms) if arms else None
+
+
+def grew_after_look(ledger: Ledger, study: Study) -> bool:
+    """Whether a study grew, or would grow now, after its gains could be seen."""
+    looks, declared = ledger.looks(), ledger.declared()
+    if declared is None:
+        return False
+    grown = [extension["at"] for extension in declared["extensions"]]
+    if declared["identity"] != study.identity:
+        if looks or look_before_growth(ledger, study):
+            return True
+    return any(_time(look.at) <= _time(at) for look in looks for at in grown)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _on_show(plan: Plan) -> list[str]:
     """The arms with a gain that could be judged."""
-    baseline_places = {name: (plan.confirmed(name) or [{}])[0].keys() for name in plan.study.baselines}
-    others = [arm for arm in plan.study.arms.values() if arm.name not in baseline_places]
+    study, ratio = plan.study, plan.study.analysis.endpoints[0]
 
-    def can_be_judged(arm: str, baseline: str) -> bool:
-        pairs = [len(results.keys() & baseline_places[baseline]) for results in plan.confirmed(arm)]
-        return max(pairs, default=0) >= ENOUGH_TO_SEE
+    def pairs(method: str) -> int:
+        arm = study.methods[method][0]
+        against = sides(plan, arm.baseline, ratio)[0]
+        pairings = [Pairing(side, against, ratio) for side in sides(plan, method, ratio)]
+        return max(len(pairing.scores(study.contents.blocks)[0]) for pairing in pairings)
 
-    return sorted(arm.name for arm in others if can_be_judged(arm.name, arm.baseline))
+    others = [name for name, (arm, *_) in study.methods.items() if arm.role != "baseline"]
+    return sorted(name for name in others if pairs(name) >= ENOUGH_TO_SEE)

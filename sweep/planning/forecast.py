@@ -65,7 +65,12 @@ def play(
 def forecast(
     plan: Plan, slots: int, seconds: Callable[[Run], float] = lambda run: run.spec.task.epochs
 ) -> Played:
-    """Play the rest of a plan with random candidates and scores: these do not change the number of runs."""
+    """Play the rest of a plan with random candidates and scores.
+
+    They change the number of runs only where an arm may have another finalist for each endpoint. A study
+    that may end early is played to the end.
+    """
+    plan.open_all()
     return play(plan, slots, _any_result, seconds, scattered)
 
 
@@ -89,7 +94,7 @@ def scattered(study: Study, due: Proposal) -> list[Values]:
 
 
 def _any_result(run: Run) -> Result:
-    """A made-up result with a random score."""
-    score = uniform(0, run.run_id)
-    scores = {f"{ratio:g}": score for ratio in run.spec.task.endpoints}
+    """A made-up result with a random score at each endpoint."""
+    ratios = run.spec.task.endpoints
+    scores = {f"{ratio:g}": uniform(0, run.run_id, i) for i, ratio in enumerate(ratios)}
     return Result("completed", run.spec.task.epochs, 0.0, 10, scores, scores, PARAMETERS, PARAMETERS)

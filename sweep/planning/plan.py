@@ -6,14 +6,16 @@ run is handed out. It never decides which candidates, finalists and runs there a
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
+from sweep.planning.pairing import all_decided, complete_blocks
 from sweep.planning.queue import Queue
 from sweep.planning.search import Entry, Generation, Search
 from sweep.planning.values import Cohort, Proposal, Result, Run
-from sweep.study import Candidate, Phase, Study, Values, matching
+from sweep.study import Candidate, Phase, ResolvedArm, Study, Values, matching
 
 
 class Plan:
@@ -44,12 +46,21 @@ class Plan:
         """Who waits for each run that has not finished; several may, because equal candidates share runs."""
         self._searches = {name: Search(arm) for name, arm in study.arms.items() if arm.searched}
         self._confirmed: dict[str, list[Entry]] = {}
+        self._picked: dict[str, dict[float, list[Entry]]] = {}
+        """The finalists of each arm for each endpoint, as they are in `_confirmed`."""
         self._matched: dict[str, Values] = {}
         """The values that a matched arm takes from another one, once that one has its finalist."""
         self._unmatched = [name for name, arm in study.arms.items() if arm.match]
+        self._stops = study.confirm.stop == "decided"
+        self._open = study.contents.looks[0] if self._stops else study.contents.blocks
+        """The number of blocks whose runs may start. A study that may end early opens them look by look."""
+        self._closed: list[tuple[Entry, int, int, tuple[int, ...]]] = []
+        """The confirmation runs of the other blocks: candidate, place, seed and priority."""
+        self.decided = False
+        """Whether the study has ended early, because every tested comparison was decided at a look."""
         for name, arm in study.arms.items():
             if not arm.repeats and not arm.match and not arm.searched:
-                self._confirm(name, [Candidate(name, name, {})])
+                self._confirm(name, self._only(Candidate(name, name, {})))
         self._follow()
 
     # What the plan gives.
@@ -61,13 +72,13 @@ class Plan:
     def due(self) -> Iterator[Proposal]:
         """Every generation that can be proposed now."""
         for arm, search in self._searches.items():
-            if arm not in self._unmatched and (due := search.due()):
+            if self._is_open(search.arm) and arm not in self._unmatched and (due := search.due()):
                 yield due
 
     @property
     def complete(self) -> bool:
         """Whether every run of the study has finished."""
-        return not self._waiting and not self.wanted()
+        return not self._waiting and not self.wanted() and (self.decided or not self._closed)
 
     @property
     def over(self) -> bool:
@@ -85,6 +96,11 @@ class Plan:
     def finalists(self, arm: str) -> list[Candidate]:
         """The candidates of an arm that are confirmed; none until its search is done."""
         return [entry.candidate for entry in self._confirmed.get(arm, [])]
+
+    def picked(self, arm: str, ratio: float) -> list[tuple[Candidate, dict[int, Result]]]:
+        """The finalists of an arm for an endpoint, with the results of their confirmation, by place."""
+        picked = self._picked.get(arm, {}).get(ratio, [])
+        return [(entry.candidate, entry.results) for entry in picked]
 
     def confirmed(self, arm: str) -> list[dict[int, Result]]:
         """The results of each finalist's confirmation runs so far, by place in the pool."""
@@ -126,13 +142,15 @@ class Plan:
 
     def _follow(self) -> None:
         """Begin everything that waited for the last result or generation."""
-        self._propose_what_is_recorded()
-        while ready := [arm for arm in self._unmatched if self._match(arm)]:
+        going_on = True
+        while going_on:
+            self._propose_what_is_recorded()
+            ready = [arm for arm in self._unmatched if self._match(arm)]
             self._unmatched = [arm for arm in self._unmatched if arm not in ready]
             for arm in ready:
                 if arm not in self._searches:
-                    self._confirm(arm, [Candidate(arm, arm, self.filled(arm, {}))])
-            self._propose_what_is_recorded()
+                    self._confirm(arm, self._only(Candidate(arm, arm, self.filled(arm, {}))))
+            going_on = bool(ready) or self._look()
 
     def _match(self, name: str) -> bool:
         """Fill in what a matched arm takes from the other one. False while that is not decided."""
@@ -175,10 +193,11 @@ class Plan:
 
     def _hand_out(self, generation: Generation) -> None:
         """Make the runs of the present rung ready. Runs that have a result already count at once."""
-        search, seeds = self._searches[generation.arm], self.study.search_seeds
+        search = self._searches[generation.arm]
+        seeds, replicate, order = search.arm.search_seeds, search.arm.replicate, self._order[generation.arm]
         for index, place in search.missing_runs(generation):
             entry = generation.entries[index]
-            priority = (0, generation.number, -generation.rung, self._order[generation.arm], index, place)
+            priority = (replicate, 0, generation.number, -generation.rung, order, index, place)
             generation.waiting += self._add(entry, place, seeds[place], priority, generation)
         if not generation.waiting:
             self._climb(generation)
@@ -191,18 +210,66 @@ class Plan:
         elif search.complete:
             self._confirm(generation.arm, search.best())
 
-    def _confirm(self, name: str, finalists: list[Candidate]) -> None:
-        """Make the confirmation runs of an arm ready, and those of the arms that repeat it."""
+    def _only(self, candidate: Candidate) -> dict[float, list[Candidate]]:
+        """The finalists of an arm without a search."""
+        return {ratio: [candidate] for ratio in self.study.analysis.endpoints}
+
+    def _confirm(self, name: str, picked: dict[float, list[Candidate]]) -> None:
+        """Make the confirmation runs of an arm's finalists ready, and those of the arms that repeat it."""
         arm = self.study.arms[name]
         repeats = [other for other in self.study.arms.values() if other.repeats is arm]
         for owner in (arm, *repeats):
-            candidates = finalists
-            if owner is not arm:
-                candidates = [Candidate(owner.name, f"{owner.name}:{c.name}", c.values) for c in finalists]
-            entries = self._confirmed[owner.name] = [Entry(candidate, "confirm") for candidate in candidates]
-            for rank, entry in enumerate(entries):
+            entries: dict[str, Entry] = {}
+            for candidate in itertools.chain.from_iterable(picked.values()):
+                own = candidate
+                if owner is not arm:
+                    own = Candidate(owner.name, f"{owner.name}:{candidate.name}", candidate.values)
+                entries.setdefault(candidate.name, Entry(own, "confirm"))
+            self._confirmed[owner.name] = list(entries.values())
+            self._picked[owner.name] = {
+                ratio: [entries[candidate.name] for candidate in candidates]
+                for ratio, candidates in picked.items()
+            }
+            for rank, entry in enumerate(entries.values()):
                 for place, seed in enumerate(owner.seeds):
-                    self._add(entry, place, seed, (1, place, self._order[owner.name], rank), None)
+                    priority = (owner.replicate, 1, place, self._order[owner.name], rank)
+                    if self._is_open(owner, place):
+                        self._add(entry, place, seed, priority, None)
+                    else:
+                        self._closed.append((entry, place, seed, priority))
+
+    def _is_open(self, arm: ResolvedArm, place: int = 0) -> bool:
+        """Whether the runs of an arm's search, or a place of its confirmation, may start."""
+        return (arm.replicate if self.study.search.replicates > 1 else place + 1) <= self._open
+
+    def _look(self) -> bool:
+        """End the study, or let more runs start, at a look that is complete. Returns whether more may start."""
+        looks, blocks = self.study.contents.looks, self.study.contents.blocks
+        if not self._stops or self.decided or complete_blocks(self) < self._open:
+            return False
+        if self._open in looks and all_decided(self, self._open):
+            self.decided = True
+        elif self._open < blocks:
+            self._let_in(next((look for look in looks if look > self._open), blocks))
+        else:
+            self._stops = False
+        return self._stops and not self.decided
+
+    def _let_in(self, blocks: int) -> None:
+        """Let the runs of so many blocks start."""
+        self._open, closed, self._closed = blocks, self._closed, []
+        for entry, place, seed, priority in closed:
+            if self._is_open(self.study.arms[entry.candidate.arm], place):
+                self._add(entry, place, seed, priority, None)
+            else:
+                self._closed.append((entry, place, seed, priority))
+
+    def open_all(self) -> None:
+        """Let all runs start, whatever the looks will say: for a forecast of the most that there may be."""
+        if self._stops and not self.decided:
+            self._stops = False
+            self._let_in(self.study.contents.blocks)
+            self._follow()
 
     def _add(
         self, entry: Entry, place: int, seed: int, priority: tuple[int, ...], generation: Generation | None
@@ -226,8 +293,7 @@ class Plan:
         """Enter the result of a run with its candidate and in the counts."""
         split = "validation" if run.phase == "search" else "test"
         entry.scores[run.place] = result.score(split, self.study.analysis.endpoints[0])
-        if run.phase == "confirm":
-            entry.results[run.place] = result
+        entry.results[run.place] = result
         self.finished[run.phase, run.arm] += 1
         self.seconds[run.arm] += result.seconds
         self.epochs[run.arm] += result.epochs

@@ -14,7 +14,7 @@ from sweep.planning.values import Proposal
 from sweep.study import ResolvedArm, Study, Values
 from sweep.study.contents import Choice, Range
 from sweep.study.space import grid
-from trainer.randomness import derive
+from trainer.randomness import derive, uniform
 
 DIGITS = 6
 """The significant digits of a proposed number.
@@ -26,9 +26,16 @@ STARTUP = 4
 
 
 def propose(study: Study, due: Proposal) -> list[Values]:
-    """The candidates of a generation."""
-    if study.search.proposer == "grid":
-        return _from_grid(study.arms[due.arm], due)
+    """The candidates of a generation.
+
+    In a study with several searches, those that are drawn at random are drawn for all arms alike: two arms
+    that search a setting over one range try the same values, and differ in what they make of them.
+    """
+    arm, proposer = study.arms[due.arm], study.search.proposer
+    if proposer == "grid":
+        return _from_grid(arm, due)
+    if study.search.replicates > 1 and (proposer == "random" or len(due.history) < STARTUP):
+        return [_drawn(study, arm, due.generation, index) for index in range(due.size)]
     return _from_optuna(study, due)
 
 
@@ -67,6 +74,32 @@ def _from_grid(arm: ResolvedArm, due: Proposal) -> list[Values]:
     start = sum(arm.generations[: due.generation])
     points = itertools.islice(itertools.product(*values), start, start + due.size)
     return [dict(zip(searched, point, strict=True)) for point in points]
+
+
+def _drawn(study: Study, arm: ResolvedArm, generation: int, index: int) -> Values:
+    """A random candidate. A repeat draws others than the arm that it repeats."""
+    stream = f"candidates-{arm.replicate}" + (f"-{arm.base}" if arm.is_repeat else "")
+    return {
+        setting: _at(
+            uniform(study.contents.seed, f"{stream}-{setting}", generation, index),
+            options,
+            arm.takes_whole_numbers(setting),
+        )
+        for setting, options in _searched(arm).items()
+    }
+
+
+def _at(share: float, options: Range | Choice, whole: bool) -> Any:
+    """The value that stands at a share of the way through a setting's values; below 1."""
+    if values := grid(options, whole) if isinstance(options, Choice) or options.step else []:
+        return values[int(share * len(values))]
+    assert isinstance(options, Range)
+    low, high = options.low, options.high
+    if whole:
+        # each whole number has the numbers around it, up to the middle between it and the next
+        low, high = low - 0.5, high + 0.5
+    value = low * (high / low) ** share if options.log else low + share * (high - low)
+    return min(max(round(value), int(options.low)), int(options.high)) if whole else _rounded(value, options)
 
 
 def _from_optuna(study: Study, due: Proposal) -> list[Values]:

@@ -94,17 +94,6 @@ class Look:
     at: str
     """The time."""
     pairs: int
-    """How many pairs were compared."""
+    """How many blocks the study had then: seeds, or searches where there are several."""
     arms: list[str]
     """The arms whose comparisons were shown."""
-
-
-@dataclass(frozen=True)
-class Looks:
-    """The looks at a study: seeds that are added after one are tested alone."""
-
-    seen: list[Look]
-    if_more: list[Look]
-    """The looks there would be if the study asked for more seeds."""
-    begun: int | None
-    """How many seeds the ledger has now; None where it is not begun."""

@@ -17,3 +17,4 @@ from sweep.statistics.sequential import sequential_p_value as sequential_p_value
 from sweep.statistics.tasks import AcrossTasks as AcrossTasks
 from sweep.statistics.tasks import across_tasks as across_tasks
 from sweep.statistics.tasks import tasks_needed as tasks_needed
+from sweep.statistics.stub import *

@@ -71,7 +71,7 @@ def _t_power(pairs: int, noncentrality: float, alpha: float) -> float:
     return float((above + below).mean())
 
 
-def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float) -> float:
+def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float, test='', overlap=0.0) -> float:
     """The gain that a two-sided paired t test finds with this power.
 
     `sd` is the standard deviation of the differences of the pairs.

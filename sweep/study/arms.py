@@ -1,4 +1,4 @@
-"""An arm on a task as one value: what it trains, searches, is compared with, and which seeds confirm it."""
+"""An arm on a task in one search: what it trains, searches, is compared with, and its seeds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Candidate:
     """An arm with every setting filled in."""
 
     arm: str
-    """The name of the arm on its task, such as `set@wine`."""
+    """The name of the resolved arm, such as `set@wine`, or `set@wine~2` in the second search."""
     name: str
     values: Values
 
 
 @dataclass(frozen=True, eq=False)
 class ResolvedArm:
-    """An arm on a task, with everything that the study says about it."""
+    """An arm on a task in one of the searches, with everything that the study says about it."""
 
     contents: Contents
     """The whole study."""
@@ -36,34 +36,45 @@ class ResolvedArm:
     """The arm's name in the file."""
     task: str
     """The name of the task; empty where the study lists none."""
+    replicate: int
+    """The number of the search, counted from 1."""
     written: Arm
-    """The arm as the file has it, with what its task changes."""
+    """What is trained: the arm as the file has it (a repeat: the other arm), with what its task changes."""
     repeats: ResolvedArm | None
-    """The arm on the same task whose finalists this one runs once more, on seeds of its own."""
+    """The arm whose finalists this one runs once more, on seeds of its own.
+
+    None in a study with several searches: there a repeat is searched anew."""
     follows: ResolvedArm | None
-    """The arm on the same task that this one is matched with."""
+    """The arm on the same task and in the same search that this one is matched with."""
+    search_seeds: list[int]
+    """The seeds of its search. All arms of a search share them, but for the repeats."""
     seeds: list[int]
-    """The seeds of its confirmation. All arms but the repeats share them."""
+    """The seeds of its confirmation. All arms of a search share them, but for the repeats."""
 
     @property
     def name(self) -> str:
-        """The arm's name wherever results are kept: `set@wine`, or `set` if the study lists no tasks."""
+        """The name wherever results are kept: `set`, `set@wine` on a task, `set@wine~2` in search 2."""
+        return named(self.base, self.task, self.replicate)
+
+    @property
+    def method(self) -> str:
+        """The name of the arm on its task, whatever the search: what a comparison is about."""
         return named(self.base, self.task)
 
     @property
     def baseline(self) -> str:
-        """The name of the baseline on the same task."""
-        return named(self.contents.analysis.baseline, self.task)
+        """The name of the baseline on the same task in the same search."""
+        return named(self.contents.analysis.baseline, self.task, self.replicate)
 
     @property
-    def source(self) -> ResolvedArm:
-        """The arm that says what is trained: the repeated arm, or this one."""
-        return self.repeats or self
+    def is_repeat(self) -> bool:
+        """Whether it is another arm once more, on seeds of its own."""
+        return self.contents.arms[self.base].repeat is not None
 
     @property
     def match(self) -> Match | None:
         """The arm that this one follows, and in what; None where it follows none."""
-        return self.written.match
+        return None if self.repeats else self.written.match
 
     @property
     def role(self) -> Role:
@@ -72,7 +83,7 @@ class ResolvedArm:
             return "baseline"
         if self.base in self.contents.family:
             return "family"
-        return "repeat" if self.repeats else "control"
+        return "repeat" if self.is_repeat else "control"
 
     @property
     def tested(self) -> bool:
@@ -86,9 +97,20 @@ class ResolvedArm:
         return other.base in self.contents.analysis.against.get(self.base, [])
 
     @cached_property
-    def searched(self) -> dict[str, Range | Choice]:
-        """The searched settings, in the order of the file."""
+    def open_settings(self) -> dict[str, Range | Choice]:
+        """The settings that a search decides, in the order of the file."""
         return space.searched(self.written)
+
+    @property
+    def searched(self) -> dict[str, Range | Choice]:
+        """The settings that this arm searches itself: none where it takes another one's finalists."""
+        return {} if self.repeats else self.open_settings
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether another search would give it other settings: it is searched, or takes from one that is."""
+        follows = (self.repeats or self).follows
+        return bool(self.open_settings) or bool(follows and follows.is_drawn)
 
     @property
     def finalists(self) -> int:
@@ -108,7 +130,7 @@ class ResolvedArm:
 
     def takes_whole_numbers(self, setting: str) -> bool:
         """Whether a searched setting takes whole numbers."""
-        return space.is_whole(self.source.written, setting)
+        return space.is_whole(self.written, setting)
 
     @property
     def ends(self) -> list[Candidate]:
@@ -116,7 +138,9 @@ class ResolvedArm:
 
         A setting that is taken from another arm counts as searched: its ends are those of the other arm.
         """
-        settings = dict(self.searched)
+        if self.repeats:
+            return self.repeats.ends
+        settings = dict(self.open_settings)
         if self.match and self.follows:
             for key in self.match.settings:
                 if options := space.possible(self.contents.task, self.follows.written, key):
@@ -126,32 +150,41 @@ class ResolvedArm:
 
     def run(self, values: Values, phase: Phase, seed: int) -> RunSpec:
         """The run of a candidate's values with a seed in a phase."""
-        filled: dict[str, Any] = dict(space.filled(self.contents.task, self.source.written, values))
-        analysis = self.contents.analysis
+        filled: dict[str, Any] = dict(space.filled(self.contents.task, self.written, values))
+        analysis, search = self.contents.analysis, self.contents.search
+        validation, ratios = 0.0, [*analysis.endpoints, *analysis.curve]
         if phase == "search":
-            validation, ratios = self.contents.search.validation, analysis.endpoints[:1]
-        else:
-            validation, ratios = 0.0, [*analysis.endpoints, *analysis.curve]
+            validation = search.validation
+            # A study's first search keeps the runs that it had before studies could have more.
+            if search.objective == "first" and self.replicate == 1:
+                ratios = analysis.endpoints[:1]
         filled["task"] |= {"validation": validation, "endpoints": list(dict.fromkeys(ratios))}
         return RunSpec.read({**filled, "seed": seed})
 
     @cached_property
     def trained(self) -> Task:
         """The task of its confirmation, with searched settings at their first end."""
-        return self.run(self.source.ends[0].values, "confirm", 0).task
+        return self.run(self.ends[0].values, "confirm", 0).task
 
     @cached_property
     def overlap(self) -> float:
-        """Test rows over training rows where each seed draws its test set; 0 where the test set is fixed."""
+        """Test rows over all other rows where each seed draws its test set; 0 where the test set is fixed.
+
+        The other rows count whether or not a run trains on all of them: what correlates two seeds is how
+        many test rows they share.
+        """
         if self.trained.resample is None:
             return 0.0
         train, test = data.sizes(self.trained)
-        return test / (self.trained.train_size or train)
+        return test / train
 
 
-def named(base: str, task: str) -> str:
-    """The name of an arm on a task: the arm's own name where the study lists no tasks."""
-    return f"{base}@{task}" if task else base
+def named(base: str, task: str, replicate: int = 1) -> str:
+    """The name of an arm on a task in a search.
+
+    It is the arm's own name where the study lists no tasks, and in the first search.
+    """
+    return (f"{base}@{task}" if task else base) + (f"~{replicate}" if replicate > 1 else "")
 
 
 def without_task(name: str, task: str) -> str:
@@ -159,27 +192,47 @@ def without_task(name: str, task: str) -> str:
     return name.replace(f"@{task}", "", 1) if task else name
 
 
-def resolve(contents: Contents, seeds: Callable[[str], list[int]]) -> dict[str, ResolvedArm]:
-    """Every arm on every task by its name, task by task. `seeds` draws the seed pool with a name."""
+def resolve(contents: Contents, pool: Callable[[str, int], list[int]]) -> dict[str, ResolvedArm]:
+    """Every arm on every task in every search by its name: task by task, then search by search.
+
+    `pool` draws the seed pool with a name and a size.
+    """
     resolved: dict[str, ResolvedArm] = {}
-    pools = {name: f"repeat-{name}" if arm.repeat else "confirm" for name, arm in contents.arms.items()}
-    drawn = {pool: seeds(pool) for pool in dict.fromkeys(pools.values())}
     needed_first = sorted(contents.arms, key=lambda name: _order(contents.arms[name]))
+    several = contents.search.replicates > 1
     for task, settings in (contents.tasks or {"": {}}).items():
-        on_task: dict[str, ResolvedArm] = {}
-        for base in needed_first:
-            arm = contents.arms[base]
-            on_task[base] = ResolvedArm(
-                contents=contents,
-                base=base,
-                task=task,
-                written=arm if arm.repeat else arm.on(settings),
-                repeats=on_task[arm.repeat] if arm.repeat else None,
-                follows=on_task[arm.match.arm] if arm.match else None,
-                seeds=drawn[pools[base]],
-            )
-        resolved |= {named(base, task): on_task[base] for base in contents.arms}
+        for replicate in range(1, contents.search.replicates + 1):
+            together: dict[str, ResolvedArm] = {}
+            for base in needed_first:
+                arm, original = contents.arms[base], contents.original(base)
+                own = several or not arm.repeat
+                search_pool, confirm_pool = _pools(base, arm, replicate, several)
+                together[base] = ResolvedArm(
+                    contents=contents,
+                    base=base,
+                    task=task,
+                    replicate=replicate,
+                    written=original.on(settings),
+                    repeats=together[arm.repeat] if arm.repeat and not own else None,
+                    follows=together[original.match.arm] if original.match and own else None,
+                    search_seeds=pool(search_pool, max(contents.search.ladder)),
+                    seeds=pool(confirm_pool, contents.confirm.seeds),
+                )
+            resolved |= {together[base].name: together[base] for base in contents.arms}
     return resolved
+
+
+def _pools(base: str, arm: Arm, replicate: int, several: bool) -> tuple[str, str]:
+    """The names of an arm's pools of seeds in a search, for the search and for the confirmation.
+
+    The first search has the pools that a study with one search has.
+    """
+    if not arm.repeat:
+        number = f"-{replicate}" if replicate > 1 else ""
+        return f"search{number}", f"confirm{number}"
+    # `~` is in no arm's name, so that no two names are alike
+    number = f"~{replicate}" if replicate > 1 else ""
+    return f"search-repeat-{base}{number}" if several else "search", f"repeat-{base}{number}"
 
 
 def _order(arm: Arm) -> int:

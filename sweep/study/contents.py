@@ -132,6 +132,10 @@ class Search:
     """The share of the training set that is held out for validation, drawn anew for each seed."""
     finalists: Positive = 1
     """The number of candidates of each searched arm that are confirmed."""
+    replicates: Count = field(default=1, metadata={"added": True})
+    """How often each arm is searched anew, with other seeds. budget and confirm.seeds are for one search."""
+    objective: Literal["first", "rank", "each"] = field(default="first", metadata={"added": True})
+    """The score of a candidate: the first endpoint, or its mean rank over all. each picks one per endpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +143,11 @@ class Confirm:
     """The confirmation: runs on the whole training set with fresh seeds. Gains come from it alone."""
 
     seeds: Count = 10
-    """The number of runs of each candidate, and so of pairs in each comparison."""
+    """The number of runs of each finalist of a search."""
     include: list[Seed] = field(default_factory=list[int])
     """Seeds that are chosen by number. They come first; the rest is drawn."""
+    stop: Literal["decided"] | None = field(default=None, metadata={"added": True})
+    """decided ends the study at the first of analysis.looks at which every tested comparison is decided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +170,14 @@ class Analysis:
     """How p-values are corrected for the number of comparisons in the family."""
     alpha: Fraction = 0.05
     """The accepted chance of any false gain in the whole family."""
+    looks: Annotated[list[Count], Filled(1)] | Literal["any"] | None = field(
+        default=None, metadata={"added": True}
+    )
+    """The numbers of pairs (of searches, with replicates) at which gains may be tested; or any. null: once."""
+    margin: Annotated[list[Annotated[float, Within(above=0)]], Filled(1)] | None = field(
+        default=None, metadata={"added": True}
+    )
+    """The largest difference that does not matter, in points, for each endpoint; null claims no equality."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,11 +246,28 @@ class Contents:
         tasks, endpoints = max(1, len(self.tasks)), len(self.analysis.endpoints)
         return endpoints * tasks * (over_baseline + over_others)
 
+    @property
+    def blocks(self) -> int:
+        """How many parts the pairs of a comparison come in: searches, or seeds where there is one search.
+
+        No comparison has fewer pairs than this.
+        """
+        return self.search.replicates if self.search.replicates > 1 else self.confirm.seeds
+
+    @property
+    def looks(self) -> list[int]:
+        """The declared looks, in blocks. A study without any, or with any number of them, ends in one."""
+        declared = self.analysis.looks
+        return declared if isinstance(declared, list) else [self.blocks]
+
+    def original(self, arm: str) -> Arm:
+        """The arm that says what is trained: the repeated one, or the arm itself."""
+        return self.arms[self.arms[arm].repeat or arm]
+
     def budget(self, arm: str) -> int:
-        """How many candidates the search of an arm tries."""
-        return self.arms[arm].budget or self.search.budget
+        """How many candidates a search of an arm tries."""
+        return self.original(arm).budget or self.search.budget
 
     def finalists(self, arm: str) -> int:
-        """How many candidates of an arm are confirmed."""
-        arm = self.arms[arm].repeat or arm
-        return min(self.search.finalists, self.budget(arm)) if self.arms[arm].open_settings else 1
+        """How many candidates of an arm are confirmed after a search, for each endpoint it picks for."""
+        return min(self.search.finalists, self.budget(arm)) if self.original(arm).open_settings else 1

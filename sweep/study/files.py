@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ def load(path: Path) -> Study:
     return Study(path.stem, contents)
 
 
-def from_identity(name: str, identity: Mapping[str, Any]) -> Study:
-    """The study that `identity` was taken from."""
-    return Study(name, Contents.read(identity))
+def from_identity(name: str, identity: Mapping[str, Any], taken: Iterable[int] = ()) -> Study:
+    """The study that `identity` was taken from; `taken` are the seeds that it does not draw."""
+    return Study(name, Contents.read(identity), taken)
 
 
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
@@ -62,7 +62,7 @@ def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
         if key in declared:
             identity[key] = {name: identity[key][name] for name in declared[key]}
     try:
-        study = from_identity(name, identity)
+        study = from_identity(name, identity, declared.get("taken_seeds", ()))
     except SpecError as error:
         raise _lacks(name, [str(problem) for problem in error.problems]) from None
     if problems := list(_run_problems(study)):
@@ -72,8 +72,8 @@ def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
 
 def _run_problems(study: Study) -> Iterator[str]:
     """Why the trainer refuses runs of a study."""
-    for arm in study.arms.values():
-        if arm.repeats:
+    for arm, *_ in study.methods.values():
+        if arm.is_repeat:
             continue
         try:
             for candidate in arm.ends:

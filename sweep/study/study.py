@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from sweep.errors import RejectStudy
@@ -22,17 +24,23 @@ OPERATION = ("description", "resources")
 class Study:
     """A study, and everything that follows from it before anything runs."""
 
-    def __init__(self, name: str, contents: Contents) -> None:
+    def __init__(self, name: str, contents: Contents, taken: Iterable[int] = ()) -> None:
         self.name, self.contents = name, contents
         self.search, self.confirm, self.analysis = contents.search, contents.confirm, contents.analysis
         self.resources = contents.resources
         self.tasks = list(contents.tasks) or [""]
-        self.search_seeds = self._pool("search", max(self.search.ladder))
-        self.arms: dict[str, ResolvedArm] = resolve(
-            contents, lambda pool: self._pool(pool, self.confirm.seeds)
-        )
-        """Every arm on every task, by names such as `set@wine`, or `set` if the study lists no tasks."""
+        self.taken = frozenset(taken)
+        """Seeds that are not drawn for a confirmation, because another study of the store has had them."""
+        self._pools: dict[str, list[int]] = {}
+        self.arms: dict[str, ResolvedArm] = resolve(contents, self._pool)
+        """Every arm on every task in every search, by names such as `set@wine` and `set@wine~2`."""
         self._refuse_shared_seeds()
+
+    def without(self, taken: Iterable[int]) -> Study:
+        """The same study, without these seeds in its confirmation."""
+        other = Study(self.name, self.contents, taken)
+        other.resources = self.resources
+        return other
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -51,6 +59,19 @@ class Study:
             del values["analysis"]["against"]
         return _canonical(values)
 
+    @cached_property
+    def methods(self) -> dict[str, list[ResolvedArm]]:
+        """Every arm on every task by its name, with the arm as each search has it, in order."""
+        methods: dict[str, list[ResolvedArm]] = {}
+        for arm in self.arms.values():
+            methods.setdefault(arm.method, []).append(arm)
+        return methods
+
+    @property
+    def confirm_pools(self) -> dict[str, list[int]]:
+        """The seeds of every pool of the confirmation, by the pool's name."""
+        return {name: pool for name, pool in self._pools.items() if not name.startswith("search")}
+
     @property
     def baselines(self) -> list[str]:
         """The baseline on every task."""
@@ -64,17 +85,23 @@ class Study:
     @property
     def tested(self) -> list[str]:
         """The arms of which the family has a gain, over the baseline or another arm, task by task."""
-        return [name for name, arm in self.arms.items() if arm.tested]
+        return [name for name, arms in self.methods.items() if arms[0].tested]
 
     @property
     def comparisons(self) -> int:
         """The number of comparisons in the family."""
         return self.contents.comparisons
 
+    def margin(self, ratio: float) -> float | None:
+        """The largest difference that does not matter at an endpoint, as a share; None where none is declared."""
+        if self.analysis.margin is None:
+            return None
+        return self.analysis.margin[self.analysis.endpoints.index(ratio)] / 100
+
     @property
     def data(self) -> list[Data]:
         """The data sets that the study's runs need, in a fixed order."""
-        arms = [arm for arm in self.arms.values() if not arm.repeats]
+        arms = [arms[0] for arms in self.methods.values() if not arms[0].is_repeat]
         return sorted({self.run(end, "confirm", 0).task.data for arm in arms for end in arm.ends}, key=str)
 
     def run(self, candidate: Candidate, phase: Phase, seed: int) -> RunSpec:
@@ -83,25 +110,30 @@ class Study:
 
     def _pool(self, name: str, size: int) -> list[int]:
         """The seeds of a pool. A larger pool begins with the same seeds."""
+        if name in self._pools:
+            return self._pools[name]
         included = self.confirm.include if name == "confirm" else []
-        pool, taken = included[:size], set(self.confirm.include)
+        pool, not_drawn = included[:size], set(self.confirm.include)
+        if not name.startswith("search"):
+            not_drawn |= self.taken
         for i in itertools.count():
             if len(pool) == size:
-                return pool
+                break
             seed = derive(self.contents.seed, f"pool-{name}", i) >> 31
-            if seed not in taken:
+            if seed not in not_drawn:
                 pool.append(seed)
-                taken.add(seed)
-        raise AssertionError("there is always another seed")
+                not_drawn.add(seed)
+        self._pools[name] = pool
+        return pool
 
     def _refuse_shared_seeds(self) -> None:
         """Reject a study with a seed in two pools.
 
         Seeds are drawn with 32 bits, so that this happens to one study in a million.
         """
-        pools = {tuple(pool) for pool in (self.search_seeds, *(arm.seeds for arm in self.arms.values()))}
+        pools = self._pools.values()
         if sum(map(len, pools)) > len(set[int]().union(*pools)):
-            reason = "draws the same number for the search and the confirmation. Write another seed."
+            reason = "draws the same number for two purposes. Write another seed."
             raise RejectStudy([f"{self.name}: seed: {reason}"])
 
 

@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from sweep.gains.comparisons import comparisons, seen
+from sweep.gains.comparisons import comparisons, seen, stage
 from sweep.gains.rows import Compared
 from sweep.ledger.ledger import READERS, Ledger
+from sweep.ledger.looks import grew_after_look
 from sweep.planning.values import Cohort, Result
 from trainer.rows import EndpointRow, EpochRow, read_table
 from trainer.run_folder import DamagedRun, RunFolder
@@ -43,6 +44,7 @@ class Reading:
         state = ledger.state()
         self.declared, self.study, self.plan = state.declared, state.study, state.plan
         self.failures, self.looks = state.failures, state.looks
+        self.grew_after_look = grew_after_look(ledger, self.study)
         self.cohorts: list[Cohort] = list(self.plan.cohorts())
         self._correct: dict[str, dict[float, tuple[bytes, int]]] = {}
 
@@ -55,7 +57,7 @@ class Reading:
         runs: dict[str, RunFiles] = {}
         for cohort in self.cohorts:
             arm = self.study.arms[cohort.candidate.arm]
-            pool = self.study.search_seeds if cohort.phase == "search" else arm.seeds
+            pool = arm.search_seeds if cohort.phase == "search" else arm.seeds
             for place, run_id in enumerate(cohort.runs):
                 if run_id not in runs:
                     runs[run_id] = RunFiles(self, run_id, cohort, place, pool[place])
@@ -72,11 +74,12 @@ class Reading:
     def compare(self) -> list[Compared]:
         """The comparisons so far. That they were seen is recorded in the ledger.
 
-        Seeds that are added after that are tested alone.
+        A study that grows after that is tested by other rules.
         """
-        rows = comparisons(self.plan, looks=self.looks, right_images=self.right_images)
+        at = stage(self.plan, grew_after_look=self.grew_after_look)
+        rows = comparisons(self.plan, right_images=self.right_images, at=at)
         if arms := seen(rows):
-            self.ledger.look(self.study.confirm.seeds, arms)
+            self.ledger.look(at.blocks, arms)
             self.looks = self.ledger.looks()
         return rows
 

@@ -129,10 +129,10 @@ def declared(reading: Reading) -> dict[str, Any]:
     searched = {
         name: {
             setting: {**written(values), "whole": arm.takes_whole_numbers(setting)}
-            for setting, values in arm.source.searched.items()
+            for setting, values in arm.open_settings.items()
         }
         for name, arm in study.arms.items()
-        if arm.source.searched
+        if arm.open_settings
     }
     return {
         "study": study.name,

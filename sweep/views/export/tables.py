@@ -26,7 +26,7 @@ TABLES_VERSION = 2
 SHARE, COUNT, NATS, SECONDS = "share from 0 to 1", "count", "nats", "s"
 COUNTS = (
     *("epoch", "epochs", "cycle", "images", "classes", "train_rows", "test_rows", "threads", "attempts"),
-    *("place", "first_place", "seeds", "finished", "pairs", "pairs_without", "tasks", "wins", "ties"),
+    *("place", "seeds", "rank", "searches", "look", "looks", "better", "equal", "finished", "pairs", "pairs_without", "tasks", "wins", "ties"),
     *("connections", "active_neurons", "parameters", "reference_parameters"),
     *("diverged", "collapsed", "reference_diverged", "reference_collapsed"),
 )
@@ -34,7 +34,9 @@ COUNTS = (
 SHARES = (
     *("gain", "gain_without", "median_gain", "detectable_gain", "score", "score_standard_error"),
     *("standard_error", "standard_error_without", "two_way_standard_error"),
-    *("ci_low", "ci_high", "family_low", "family_high"),
+    *("ci_low", "ci_high", "family_low", "family_high", "margin"),
+    *("search_deviation", "search_deviation_low", "search_deviation_high"),
+    *("seed_deviation", "seed_deviation_low", "seed_deviation_high"),
 )
 """Columns that are shares, beside the accuracies."""
 UNITS = {
@@ -53,7 +55,7 @@ UNITS = {
     **dict.fromkeys(("p_value", "p_error", "p_holm", "welch_p_value", "wilcoxon_p_value"), "probability"),
     "effect_size": "standard deviations of the pair differences",
     "correlation": "from -1 to 1",
-    "overlap": "test rows per row trained on",
+    "overlap": "test rows per other row",
 }
 """Units by column. Other columns are accuracies (shares), or have no unit."""
 ABOUT = {

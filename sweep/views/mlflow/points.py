@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from sweep.gains.rows import Compared
-from sweep.gains.seeds import first_place
 from sweep.planning.values import Cohort
 from sweep.views.reading import Reading, RunFiles
 from trainer.rows import WALL, EpochRow, schema
@@ -179,14 +178,12 @@ def _tests(
 
 
 def _paired_runs(reading: Reading, cohort: Cohort) -> tuple[Sequence[str], Sequence[str]]:
-    """The runs of a confirmed cohort and those of its baseline, without the seeds of earlier looks."""
+    """The runs of a confirmed cohort and those of its baseline."""
     arm = cohort.candidate.arm
     finalists = reading.plan.finalists(reading.study.arms[arm].baseline)
     # the baseline is paired with itself: its gain of 0 gives it a place in the sorted table
     is_baseline = bool(finalists) and finalists[0].name == cohort.candidate.name
-    base = cohort.runs if is_baseline else baseline_runs(reading, cohort)
-    fresh = slice(first_place(reading.study, arm, reading.looks), len(base))
-    return cohort.runs[fresh], base[fresh]
+    return cohort.runs, cohort.runs if is_baseline else baseline_runs(reading, cohort)
 
 
 def baseline_runs(reading: Reading, cohort: Cohort) -> Sequence[str]:

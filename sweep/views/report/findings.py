@@ -111,6 +111,8 @@ class Findings:
     runs: dict[str, int]
     """The number of runs, by state."""
     looks: list[Look]
+    grew_after_look: bool
+    """Whether the study was extended after its gains could be seen."""
     extensions: list[dict[str, Any]]
     arms: list[Confirmed]
     comparisons: list[Comparison]
@@ -145,14 +147,14 @@ class Findings:
         """The declared analysis, and what follows from it: the number of tests and of pairs needed."""
         study = self.study
         # a t test has no smallest p-value, so no number of pairs is too small for it
-        exact = study.analysis.test == "sign-flip"
+        exact, looks = study.analysis.test == "sign-flip", len(study.contents.looks)
         return {
             **asdict(study.analysis),
             "family": study.family,
             "comparisons": study.comparisons,
-            "pairs": study.confirm.seeds,
-            "smallest_p": smallest_p_value(study.confirm.seeds) if exact else None,
-            "pairs_needed": pairs_needed(study.comparisons, study.analysis.alpha) if exact else None,
+            "pairs": study.contents.blocks,
+            "smallest_p": smallest_p_value(study.contents.blocks) if exact else None,
+            "pairs_needed": pairs_needed(study.comparisons * looks, study.analysis.alpha) if exact else None,
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -172,6 +174,7 @@ class Findings:
                 "runs": self.runs,
                 "analysis": self.declared,
                 "looks": [asdict(look) for look in self.looks],
+                "grew_after_look": self.grew_after_look,
                 "extensions": self.extensions,
                 "arms": [asdict(arm) for arm in self.arms],
                 "comparisons": [asdict(row) for row in self.comparisons],
@@ -204,6 +207,7 @@ def findings_of(
         complete=plan.complete,
         runs={state: states[state] for state in STATES},
         looks=reading.looks,
+        grew_after_look=reading.grew_after_look,
         extensions=reading.declared["extensions"],
         arms=[
             _confirmed(reading, cohort, courses) for cohort in reading.cohorts if cohort.phase == "confirm"

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sweep.format import points, probability
+from sweep.gains.comparisons import declared_pairs
 from sweep.gains.rows import Across, Compared
+from sweep.ledger.looks import GREW
 from sweep.statistics import tasks_needed
 from sweep.study.arms import without_task
 from sweep.views.report.findings import Comparison, Findings
@@ -139,12 +141,8 @@ def cautions(findings: Findings) -> list[str]:
         lines.append(
             f"The runs that are compared ran on different things ({different}): see the end of the page."
         )
-    if first := max((row.first_place for row in findings.comparisons), default=0):
-        lines.append(
-            f"The first {first} seeds had been seen before more were added; only the seeds after them are "
-            "tested here. What the earlier ones said stands below as an earlier look: believe neither more "
-            "than the other, and count both."
-        )
+    if findings.grew_after_look:
+        lines.append(f"{GREW[0].upper()}{GREW[1:]} What was said before stands below as an earlier look.")
     if any(sizes_differ(row) for row in findings.comparisons):
         lines.append(
             "Some arms are held against networks of another size: where that is so, the tables of gains "
@@ -162,10 +160,10 @@ def ranked(findings: Findings, reference: str) -> list[list[Comparison]]:
 
     The family comes first, and the greatest gain at the primary endpoint is on top.
     """
-    by_candidate: dict[tuple[str, str | None], list[Comparison]] = {}
+    by_candidate: dict[tuple[str, int], list[Comparison]] = {}
     for row in findings.comparisons:
         if row.reference_arm == reference:
-            by_candidate.setdefault((row.arm, row.candidate), []).append(row)
+            by_candidate.setdefault((row.arm, row.rank), []).append(row)
 
     def order(rows: list[Comparison]) -> tuple[int, float]:
         gain = rows[0].gain
@@ -196,7 +194,7 @@ def header(findings: Findings) -> list[str]:
 def cells(findings: Findings, rows: Sequence[Comparison]) -> list[str]:
     """A candidate's line in a table of gains. Significant gains stand between asterisks."""
     first = rows[0]
-    name = label(first) if first.candidate else f"{first.arm} (searching)"
+    name = label(first) if first.candidates else f"{first.arm} (searching)"
     # over another reference than the baseline the role says nothing: a method would be called a control
     has_role = first.role != "family" and first.reference_arm in findings.study.baselines
     line = [without_task(name, first.task) + (f" ({first.role})" if has_role else "")]
@@ -206,7 +204,7 @@ def cells(findings: Findings, rows: Sequence[Comparison]) -> list[str]:
         line += [gain, p, interval(row.ci_low, row.ci_high), _errors(row)]
     if "parameters" in header(findings):
         line.append(sizes(first))
-    declared = findings.study.confirm.seeds - first.first_place
+    declared = declared_pairs(findings.study, first)
     return [*line, str(first.pairs) if first.pairs == declared else f"{first.pairs} of {declared}"]
 
 
@@ -257,7 +255,7 @@ def seen_before(findings: Findings) -> list[str]:
 
 
 def _seen_line(findings: Findings, pairs: int, row: Comparison) -> str:
-    seeds = f"Seeds {row.first_place + 1} to {pairs}"
+    seeds = f"The first {pairs} {'searches' if row.searches > 1 else 'seeds'}"
     what = f"{label(row)} over {row.reference_arm}{at(findings, row.keep_ratio)}"
     verdict = "not complete."
     if row.p_value is not None:

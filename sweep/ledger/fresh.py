@@ -1,0 +1,61 @@
+"""Confirmation seeds that no other study of the store has had.
+
+Pools of seeds follow from a study's `seed` alone, and most studies say 1. Whoever has seen how some seeds
+turn out in one study, and then declares another one, would test on seeds that are no longer fresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sweep.errors import RejectStudy
+from sweep.ledger.ledger import Ledger
+from sweep.study import Study, from_declared
+from trainer.store import unseal
+
+
+def with_fresh_seeds(
+    ledger: Ledger, study: Study, declared: dict[str, Any] | None
+) -> tuple[Study, list[str]]:
+    """The study without confirmation seeds that other studies have had, and what to say about it.
+
+    `declared` is what its ledger was begun with. Such a study keeps the seeds that it has; only what it
+    grows by is looked at.
+    """
+    taken, own = set[int](), set[int]()
+    if declared is not None:
+        taken = set(declared.get("taken_seeds", ()))
+        if declared["identity"] == study.identity:
+            return study.without(taken), []
+        own = _seeds(from_declared(study.name, declared))
+    lines: list[str] = []
+    for name, others in _other_studies(ledger, study):
+        had = (_seeds(study.without(taken)) - own) & others
+        if chosen := sorted(had & set(study.confirm.include)):
+            listed = ", ".join(map(str, chosen))
+            lines.append(f"the seeds {listed} were chosen by number, and {name} has had them: not fresh.")
+        if drawn := had - set(study.confirm.include):
+            lines.append(f"{len(drawn)} confirmation seeds were had by {name}: others are drawn instead.")
+        # all of its seeds: what is drawn instead must not be another one of them
+        taken |= others - own - set(study.confirm.include) if drawn else set()
+    return study.without(taken), lines
+
+
+def _seeds(study: Study) -> set[int]:
+    return set[int]().union(*study.confirm_pools.values())
+
+
+def _other_studies(ledger: Ledger, study: Study) -> Iterator[tuple[str, set[int]]]:
+    """The other studies of the store that share a data set with this one, with their seeds."""
+    for name in ledger.home.folders():
+        if name == study.name:
+            continue
+        try:
+            other = from_declared(name, unseal(ledger.home.read(f"{name}/study.json")))
+            if set(map(str, other.data)) & set(map(str, study.data)):
+                yield name, _seeds(other)
+        except FileNotFoundError:
+            continue
+        except (RejectStudy, ValueError, KeyError) as error:
+            ledger.say(f"{name} cannot be read, so that its seeds are not known here: {error}")
