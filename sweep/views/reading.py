@@ -21,7 +21,9 @@ from sweep.gains.comparisons import comparisons, seen, stage
 from sweep.gains.rows import Compared
 from sweep.ledger.ledger import READERS, Ledger
 from sweep.ledger.looks import grew_after_look
+from sweep.planning.pairing import sides
 from sweep.planning.values import Cohort, Result
+from sweep.study import ResolvedArm
 from trainer.rows import EndpointRow, EpochRow, read_table
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.spec import RunSpec
@@ -71,6 +73,23 @@ class Reading:
             files.setdefault(name.split("/")[0], []).append(name)
         return files
 
+    @cached_property
+    def finalists(self) -> list[Finalist]:
+        """Every arm's finalists, one for each rank: with all searches, and for each endpoint its own."""
+        by_name = {cohort.candidate.name: cohort for cohort in self.cohorts if cohort.phase == "confirm"}
+        ratios = self.study.analysis.endpoints
+        found: list[Finalist] = []
+        for method, arms in self.study.methods.items():
+            columns = [sides(self.plan, method, ratio) for ratio in ratios]
+            for rank, row in enumerate(zip(*columns, strict=True)):
+                names = [[finalist[0].name for finalist in side.finalists if finalist] for side in row]
+                by_ratio = {
+                    ratio: [by_name[name] for name in own] for ratio, own in zip(ratios, names, strict=True)
+                }
+                if any(by_ratio.values()):
+                    found.append(Finalist(arms[0], rank, by_ratio))
+        return found
+
     def compare(self) -> list[Compared]:
         """The comparisons so far. That they were seen is recorded in the ledger.
 
@@ -91,6 +110,28 @@ class Reading:
             self._correct[run_id] = {row["keep_ratio"]: (row["correct"], row["images"]) for row in rows}
         bits, images = self._correct[run_id].get(ratio, (b"", 0))
         return np.unpackbits(np.frombuffer(bits, np.uint8), count=images).astype(bool) if images else None
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """An arm's finalist of one rank: a candidate of each search, which may be another one for each endpoint."""
+
+    arm: ResolvedArm
+    rank: int
+    """Its place among the arm's finalists, counted from 0."""
+    by_ratio: dict[float, list[Cohort]]
+    """The confirmation of the candidates by endpoint: one cohort for each search that is done."""
+
+    @property
+    def cohorts(self) -> list[Cohort]:
+        """The cohorts of all endpoints, each once, those of the first endpoint before the others."""
+        each = [cohort for cohorts in self.by_ratio.values() for cohort in cohorts]
+        return list({cohort.candidate.name: cohort for cohort in each}.values())
+
+    @property
+    def primary(self) -> list[Cohort]:
+        """The cohorts of the first endpoint."""
+        return next(iter(self.by_ratio.values()))
 
 
 @dataclass(frozen=True)
