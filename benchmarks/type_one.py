@@ -148,7 +148,7 @@ def at_most(p: float | None, alpha: float) -> bool:
 
 def without_confirmation(plan: Plan) -> tuple[float, float, str]:
     """Return the best candidate's p-value and gain by the search's own scores, and its arm."""
-    study, seeds = plan.study, plan.study.search_seeds
+    study, seeds = plan.study, plan.study.arms["tuned"].search_seeds
     whole = [
         (c, scores)
         for arm in ("additive", "multiplicative")

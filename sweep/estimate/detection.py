@@ -101,12 +101,13 @@ class Pilot:
     """The pairs that find a gain of one point; None where there would have to be too many."""
 
 
-def pilot_of(study: Study, pilot: Ledger, strictest: Strictest) -> list[Pilot]:
+def pilot_of(pilot: Ledger, strictest: Strictest) -> list[Pilot]:
     """What the finished confirmation runs of another study say about the pairs of this one."""
     other = pilot.state().plan
     found: list[Pilot] = []
     for pairing in tested_pairings(other):
-        differences = 100 * np.subtract(*pairing.scores(other.study.contents.blocks))
+        own, reference = pairing.scores(other.study.contents.blocks)
+        differences = 100 * np.subtract(own, reference)
         if len(differences) < 2:
             continue
         deviation = float(differences.std(ddof=1))

@@ -16,8 +16,8 @@ ENOUGH_TO_SEE = 2
 """The least pairs of a gain that can be judged by eye, because it has a standard error."""
 
 GREW = (
-    "the study grew after its gains could be seen. It is now tested so that it may be looked at at any time, "
-    "from its first pair on; with the test before, the chance of any false gain is up to twice alpha."
+    "the study grew after its gains could be seen. It is now tested, from its first pair on, by a test that "
+    "allows looks at any time. With the test before, the chance of any false gain is up to twice alpha."
 )
 
 
@@ -44,9 +44,8 @@ def grew_after_look(ledger: Ledger, study: Study) -> bool:
     if declared is None:
         return False
     grown = [extension["at"] for extension in declared["extensions"]]
-    if declared["identity"] != study.identity:
-        if looks or look_before_growth(ledger, study):
-            return True
+    if declared["identity"] != study.identity and (looks or look_before_growth(ledger, study)):
+        return True
     return any(_time(look.at) <= _time(at) for look in looks for at in grown)
 
 

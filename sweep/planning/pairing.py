@@ -165,11 +165,11 @@ def tested_pairings(plan: Picked) -> list[Pairing]:
 
 def complete_blocks(plan: Picked) -> int:
     """The number of blocks at the start of the pools in which every tested arm has all its runs."""
-    tested = tested_pairings(plan)
-    blocks = 0
-    while blocks < plan.study.contents.blocks and all(pair.is_complete(blocks + 1, blocks) for pair in tested):
-        blocks += 1
-    return blocks
+    tested, most = tested_pairings(plan), plan.study.contents.blocks
+    for block in range(most):
+        if not all(pairing.is_complete(block + 1, block) for pairing in tested):
+            return block
+    return most
 
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]

@@ -114,7 +114,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Finalist:
-    """An arm's finalist of one rank: a candidate of each search, which may be another one for each endpoint."""
+    """An arm's finalist of one rank: a candidate of each search, for each endpoint."""
 
     arm: ResolvedArm
     rank: int

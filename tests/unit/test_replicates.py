@@ -1,4 +1,4 @@
-"""Studies that search every arm several times: their seeds, candidates, finalists and pairs, played without training."""
+"""Studies that search every arm several times, played without training: seeds, finalists and pairs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ from trainer.randomness import uniform
 from trainer.settings import written
 
 ENDPOINTS = (1.0, 0.05)
+DENSE = {"name": "dense"}
+ALONE: dict[str, Any] = {"family": ["additive"], "against": {}}
+"""One tested arm, and so two comparisons, for which seven searches are enough."""
 VALUES: dict[str, Any] = {
     "task": {"data": "digits", "model": "wrn-10-1", "epochs": 20, "batch_size": 32, "train_size": 200},
     "arms": {
@@ -152,7 +155,10 @@ def test_the_drawn_values_fill_their_range_evenly_in_their_own_scale() -> None:
 
 
 def test_a_whole_number_is_drawn_as_often_at_the_ends_of_its_range_as_in_the_middle() -> None:
-    arms = {**VALUES["arms"], "tuned": {"policy": {"name": "dense"}, "task": {"epochs": {"low": 3, "high": 5}}}}
+    arms = {
+        **VALUES["arms"],
+        "tuned": {"policy": {"name": "dense"}, "task": {"epochs": {"low": 3, "high": 5}}},
+    }
     it = study(arms=arms, search={"budget": 300, "generation": 300, "ladder": [1]})
     values = values_of(played(it), "tuned", "task.epochs")
     assert {value: values.count(value) for value in (3, 4, 5)} == pytest.approx(
@@ -195,9 +201,7 @@ def test_with_rank_the_finalist_has_the_best_mean_rank_and_of_equals_the_better_
             [given_score(plan, candidate.values, name, seed, ratio) for ratio in ENDPOINTS]
             for candidate, _ in plan.searched(name)
         ]
-        ranks = [
-            sum(1 + sum(other[e] > own[e] for other in scores) for e in (0, 1)) for own in scores
-        ]
+        ranks = [sum(1 + sum(other[e] > own[e] for other in scores) for e in (0, 1)) for own in scores]
         best = min(range(4), key=lambda i: (ranks[i], -scores[i][0]))
         for ratio in ENDPOINTS:
             [(finalist, _)] = plan.picked(name, ratio)
@@ -298,7 +302,9 @@ def test_the_progress_of_an_arm_is_that_of_all_its_searches() -> None:
 def test_a_study_that_is_killed_again_and_again_has_the_candidates_pairs_and_numbers_of_an_undisturbed_one(
     seed: int,
 ) -> None:
-    it = study(search={"replicates": 7}, confirm={"seeds": 1}, analysis={"family": ["additive"], "against": {}})
+    it = study(
+        search={"replicates": 7}, confirm={"seeds": 1}, analysis={"family": ["additive"], "against": {}}
+    )
     plain = disturbed(it, 100, random.Random(0), losses=0, restarts=0)
     chance = random.Random(seed)
     found = disturbed(it, chance.choice([1, 3, 17]), chance, losses=0.2, restarts=0.2)
@@ -307,8 +313,7 @@ def test_a_study_that_is_killed_again_and_again_has_the_candidates_pairs_and_num
 
 
 def test_more_searches_leave_those_that_there_were_as_they_are() -> None:
-    alone: dict[str, Any] = {"family": ["additive"], "against": {}}
-    fewer, more = played(study(search={"replicates": 7}, analysis=alone)), played(study(analysis=alone))
+    fewer, more = (played(study(search={"replicates": k}, analysis=ALONE)) for k in (7, 8))
     for name in fewer.study.arms:
         assert [c for c, _ in fewer.searched(name)] == [c for c, _ in more.searched(name)]
         assert fewer.finalists(name) == more.finalists(name)
@@ -318,13 +323,19 @@ def test_more_searches_leave_those_that_there_were_as_they_are() -> None:
 # looks
 
 
+def means_of(plan: Plan, arm: str, searches: int) -> list[float]:
+    return [fmean(scores_of(plan, arm, k, 1.0)) for k in range(1, searches + 1)]
+
+
 def test_a_declared_look_tests_all_pairs_so_far_and_pays_for_every_look() -> None:
     it = study(
         search={"replicates": 14},
-        analysis={"looks": [9, 11, 14], "family": ["additive"], "against": {}},
+        analysis={"looks": [9, 11, 14], **ALONE},
     )
     plan = played(it)
-    own, base = ([fmean(scores_of(plan, arm, k, 1.0)) for k in range(1, 15)] for arm in ("additive", "tuned"))
+    own, base = (
+        [fmean(scores_of(plan, arm, k, 1.0)) for k in range(1, 15)] for arm in ("additive", "tuned")
+    )
     each = [paired_comparison(own[:n], base[:n]).p_value for n in (9, 11, 14)]
     row = the(comparisons(plan), "additive")
     assert (row.look, row.looks, row.pairs) == (3, 3, 14)
@@ -336,7 +347,7 @@ def test_a_declared_look_tests_all_pairs_so_far_and_pays_for_every_look() -> Non
 def test_between_two_looks_the_comparisons_are_those_of_the_last_one() -> None:
     it = study(
         search={"replicates": 14},
-        analysis={"looks": [9, 11, 14], "family": ["additive"], "against": {}},
+        analysis={"looks": [9, 11, 14], **ALONE},
     )
     whole, plan = played(it), plan_of(it)
     propose_all(plan)
@@ -348,7 +359,10 @@ def test_between_two_looks_the_comparisons_are_those_of_the_last_one() -> None:
     row = the(comparisons(plan), "additive")
     assert (row.look, row.pairs, row.state) == (2, 11, "complete")
     assert row.gain == pytest.approx(
-        fmean(fmean(scores_of(whole, "additive", k, 1.0)) - fmean(scores_of(whole, "tuned", k, 1.0)) for k in range(1, 12))
+        fmean(
+            fmean(scores_of(whole, "additive", k, 1.0)) - fmean(scores_of(whole, "tuned", k, 1.0))
+            for k in range(1, 12)
+        )
     )
 
 
@@ -363,7 +377,7 @@ def test_a_study_that_may_end_early_ends_at_the_first_look_at_which_all_is_decid
     parts: dict[str, Any] = {
         "search": {"replicates": 14},
         "confirm": {"stop": "decided"},
-        "analysis": {"looks": [9, 11, 14], "family": ["additive"], "against": {}},
+        "analysis": {"looks": [9, 11, 14], **ALONE},
     }
     it = study(**parts)
     plan = plan_of(it)
@@ -385,7 +399,7 @@ def test_a_study_that_may_end_early_ends_at_the_first_look_at_which_all_is_decid
 
 
 def test_margins_make_the_family_s_interval_the_verdict() -> None:
-    it = study(analysis={"family": ["additive"], "against": {}, "margin": [5.0, 0.001]})
+    it = study(analysis={**ALONE, "margin": [5.0, 0.001]})
     plan = plan_of(it)
     propose_all(plan)
     while runs := take(plan):
@@ -405,7 +419,7 @@ def test_margins_make_the_family_s_interval_the_verdict() -> None:
     ("parts", "place", "said"),
     [
         ({"search": {"replicates": 6}}, "search.replicates", "at least 8 searches"),
-        ({"analysis": {"looks": [7, 8]}}, "analysis.looks", "first look takes at least 9 pairs"),
+        ({"analysis": {"looks": [7, 8]}}, "analysis.looks", "A first look takes at least 9 pairs"),
         ({"analysis": {"looks": [8, 8]}}, "analysis.looks", "must rise"),
         ({"analysis": {"looks": [8, 9]}}, "analysis.looks", "must end with search.replicates, which is 8"),
         ({"analysis": {"looks": "sometimes"}}, "analysis.looks", "must be one of any"),

@@ -18,10 +18,10 @@ from sweep.planning.plan import Plan
 from sweep.planning.values import Result, Run
 from sweep.study import Candidate, Study, find, from_declared, load, matching
 from sweep.study.contents import Contents
+from tests.conftest import ROOT
 from tests.unit.simulated import trained
 from trainer.randomness import uniform
 from trainer.store import unseal
-from tests.conftest import ROOT
 
 RATE = {"low": 0.01, "high": 0.1, "log": True}
 BASE: dict[str, Any] = {
@@ -158,7 +158,9 @@ Each has its identity, its number of runs and the hash of their ids."""
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_a_study_without_tasks_and_several_searches_is_the_one_that_old_ledgers_were_begun_with(name: str) -> None:
+def test_a_study_of_one_task_and_one_search_is_the_one_that_old_ledgers_were_begun_with(
+    name: str,
+) -> None:
     it = load(ROOT / "tests" / "data" / "before-searches" / f"{name}.yaml")
     ids: list[str] = []
 
@@ -442,7 +444,7 @@ def test_the_corrected_test_needs_splits_that_are_drawn_anew(tmp_path: Path) -> 
 
 
 def test_the_overlap_is_test_rows_over_all_others_where_the_task_resamples() -> None:
-    """A quarter of wine's 178 rows is 44, rounded to even. It does not matter how many others are trained on."""
+    """A quarter of wine's 178 rows is 44, rounded to even. All others count, trained on or not."""
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     it = study(values)
