@@ -58,7 +58,7 @@ def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
     ratios += " and ".join(f"{ratio:g}" for ratio in analysis.endpoints)
     comparisons = f"{counted(planned.comparisons, 'comparison')} of {counted(planned.pairs, 'pair')}"
     if planned.searches > 1:
-        yield f"Every arm is searched {planned.searches} times, on other seeds each time. One search is one pair."
+        yield f"Every arm is searched {planned.searches} times, on other seeds each. One search is one pair."
     test = f"{analysis.test} test, Holm's correction at alpha {analysis.alpha:g}"
     paid = {0: ", looks at any time", 1: ""}.get(planned.looks, f", {planned.looks} looks")
     yield f"{comparisons}, at {ratios} ({test}{paid})."
