@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -90,6 +91,11 @@ def record(row: Row) -> dict[str, Any]:
     return {**row.case, **figures, "gates": gates, "missed": row.missed}
 
 
+def text(kept: dict[str, Any]) -> str:
+    """The kept figures as JSON with a row on each line."""
+    return re.sub(r"\n {4,}|\n {3}(?=\})", " ", json.dumps(kept, indent=1)) + "\n"
+
+
 def main() -> int:
     """Simulate the parts and print them; return 1 if a gate is missed."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.chances", description=__doc__)
@@ -119,7 +125,7 @@ def main() -> int:
         }
     if given.json:
         RESULTS.mkdir(exist_ok=True)
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+        KEPT.write_text(text(kept))
     console.print(f"{missed} gates missed" if missed else "All gates are met.")
     return 1 if missed else 0
 
