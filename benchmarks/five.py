@@ -1,9 +1,9 @@
 """Does the quickstart say the same wherever it runs? `python -m benchmarks.five`; 15 to 30 minutes.
 
-The quickstart runs five times: with three study seeds, and with two of them again on the plainest instructions
-that PyTorch has, as on another processor. A run's arithmetic then differs in its last bits, and with it all
-that follows. No two of the five may declare opposite verdicts, and a gain that one declares has to have its
-sign in all of them. `--keep DIR` goes on with what is there.
+The quickstart runs five times: with three study seeds, and with two of them again on the plainest
+instructions that PyTorch has, as on another processor. A run's arithmetic then differs in its last bits, and
+with it all that follows. No two of the five may declare opposite verdicts, and a gain that one declares has
+to have its sign in all of them. `--keep DIR` goes on with what is there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import RESULTS, describe
+from sweep.format import points
 from sweep.study import find
 
 RUNS = [(1, ""), (2, ""), (3, ""), (1, "default"), (2, "default")]
@@ -83,7 +84,8 @@ def main() -> int:
     table = Table("seed", "instructions", *reports[0]["verdicts"])
     for report in reports:
         cells = [
-            f"{row['verdict']}\n{100 * row['gain']:+.1f} [{100 * row['family_low']:+.1f}, {100 * row['family_high']:+.1f}]"
+            f"{row['verdict']}\n{points(row['gain'])} "
+            f"[{points(row['family_low'])}, {points(row['family_high'])}]"
             for row in report["verdicts"].values()
         ]
         table.add_row(str(report["seed"]), report["instructions"], *cells)

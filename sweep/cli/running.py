@@ -201,8 +201,8 @@ def _begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
     for run_id, reason in ledger.damaged.items():
         plan.queue.damage(run_id, reason)
         lines.append(reason)
-    if grew_after_look(ledger, study):
-        lines.append(GREW)
+    if grown := grew_after_look(ledger, study):
+        lines.append(GREW[grown])
     for line in lines:
         ledger.say(line)
     return plan

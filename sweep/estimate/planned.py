@@ -106,7 +106,7 @@ class Planned:
         pace = pace_of(study, ledger, benchmarks, gpu, data_dir)
         rest = _rest(plan, slots, pace.seconds)
         gpu_hours = _gpu_hours(study, rest, pace.seconds)
-        strictest = Strictest.of(study, at_any_time=grew or study.analysis.looks == "any")
+        strictest = Strictest.of(study, grew)
         return cls(
             study=study.name,
             runs={
@@ -135,7 +135,7 @@ class Planned:
             pilot=[] if pilot is None else pilot_of(pilot, strictest),
             warnings=[
                 *([f"the study grew ({'; '.join(grown)}); `run --extend` accepts that."] if grown else []),
-                *([GREW] if grew else []),
+                *([GREW[grew]] if grew else []),
                 *about_seeds,
                 *_hopeless(study, strictest),
                 *warnings(study),

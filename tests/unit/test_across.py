@@ -83,7 +83,7 @@ def findings_of(it: Study, rows: list[Compared]) -> Findings:
         complete=True,
         runs={},
         looks=[],
-        grew_after_look=False,
+        grew_after_look="",
         extensions=[],
         arms=[],
         comparisons=[Comparison.of(it, row) for row in rows],

@@ -15,7 +15,7 @@ from sweep.gains.across import across
 from sweep.gains.comparisons import earlier, keep_ratio_matters
 from sweep.gains.rows import Across, Compared
 from sweep.planning.proposer import importances
-from sweep.planning.values import Cohort, Failure, Look
+from sweep.planning.values import Cohort, Failure, Growth, Look
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import Study
 from sweep.views.cohorts import candidate_row
@@ -111,8 +111,8 @@ class Findings:
     runs: dict[str, int]
     """The number of runs, by state."""
     looks: list[Look]
-    grew_after_look: bool
-    """Whether the study was extended after its gains could be seen."""
+    grew_after_look: Growth
+    """How the study was extended after its gains could be seen."""
     extensions: list[dict[str, Any]]
     arms: list[Confirmed]
     comparisons: list[Comparison]

@@ -141,8 +141,8 @@ def cautions(findings: Findings) -> list[str]:
         lines.append(
             f"The runs that are compared ran on different things ({different}): see the end of the page."
         )
-    if findings.grew_after_look:
-        lines.append(f"{GREW[0].upper()}{GREW[1:]} What was said before stands below as an earlier look.")
+    if grown := GREW.get(findings.grew_after_look):
+        lines.append(f"{grown[0].upper()}{grown[1:]} What was said before stands below as an earlier look.")
     if any(sizes_differ(row) for row in findings.comparisons):
         lines.append(
             "Some arms are held against networks of another size: where that is so, the tables of gains "
