@@ -339,10 +339,12 @@ def _two_way(pairing: Pairing, blocks: int, right_images: RightImages) -> float 
         return None
     found: list[np.ndarray] = []
     for side in pairing.sides:
-        runs = [_run_id(side, search, place) for search, place in places(side.arm, blocks)]
-        rows = [row for run in runs if (row := right_images(run, pairing.ratio)) is not None]
-        if len(rows) < len(runs):
-            return None
+        rows: list[np.ndarray] = []
+        for search, place in places(side.arm, blocks):
+            row = right_images(_run_id(side, search, place), pairing.ratio)
+            if row is None:
+                return None
+            rows.append(row)
         found.append(np.stack(rows))
     return _finite(two_way_standard_error(*found))
 
