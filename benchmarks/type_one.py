@@ -1,9 +1,9 @@
 """How often is a gain found where there is none? `python -m benchmarks.type_one --null self`; 15 minutes.
 
 Whole studies are played under the null by the real plan and the real proposer, and the comparisons are made
-as `sweep report` makes them. With `--null self` one arm stands under two names, and its settings matter. With
-`--null flat` settings do nothing; beside the procedure stands what the same studies would show without the
-confirmation. The figures are the same every time.
+as `sweep report` makes them. With `--null self` one arm stands under two names, and its settings matter.
+With `--null flat` settings do nothing; beside the procedure stands what the same studies would show
+without the confirmation. The figures are the same every time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One arm under two names, each searched, through the real plan: how often does it differ from itself?
 
 `python -m benchmarks.type_one --null self` plays it. Settings matter here, also at an endpoint that the
-search does not score, so that what a search picks is luck. `benchmarks.chances` has many more cells, simulated
-with NumPy; this has the two hardest of them with the tool's own search, pairs and tests.
+search does not score, so that what a search picks is luck. `benchmarks.chances` has many more cells,
+simulated with NumPy; this has the two hardest of them with the tool's own search, pairs and tests.
 """
 
 from __future__ import annotations
