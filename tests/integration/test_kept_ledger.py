@@ -30,7 +30,7 @@ MENDED = ("first_place", "detectable_gain", "overlap", "best_epoch", "last_epoch
 """Keys whose meaning was mended since.
 
 All seeds are tested, from the first one on. The detectable gain is that of the declared test, and no longer
-that of a t test. Overlap is over all rows outside the test set. The best epoch is read at a fixed keep ratio."""
+that of a t test. Overlap is over all rows outside the test set. The best epoch is read at a fixed r."""
 
 
 @pytest.fixture
