@@ -22,13 +22,13 @@ from tests.loops import drive
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, shown, synced, view_of
 
 pytestmark = MLFLOWS_OWN
-RATE: dict[str, Any] = {"learning_rate": {"low": 0.01, "high": 0.3, "log": True}}
+RATE: dict[str, Any] = {"learning_rate": {"low": 0.1, "high": 0.4}}
 VALUES: dict[str, Any] = {
-    "task": {"data": "wine", "model": "mlp-12", "epochs": 2, "batch_size": 16, "train_size": 80},
+    "task": {"data": "digits", "model": "mlp-24", "epochs": 2, "batch_size": 16, "train_size": 200},
     "arms": {
         "dense": {"policy": {"name": "dense"}, "task": {"learning_rate": 0.05}},
         "tuned": {"policy": {"name": "dense"}, "task": RATE},
-        "sparse": {"policy": {"name": "fixed", "ratio": 0.3}, "task": RATE},
+        "sparse": {"policy": {"name": "fixed", "ratio": {"choice": [0.1, 1.0]}}, "task": RATE},
     },
     "search": {
         "budget": 3,
@@ -40,10 +40,10 @@ VALUES: dict[str, Any] = {
         "objective": "each",
     },
     "confirm": {"seeds": 1},
-    "analysis": {"baseline": "tuned", "family": ["sparse"], "endpoints": [1.0, 0.2]},
+    "analysis": {"baseline": "tuned", "family": ["sparse"], "endpoints": [1.0, 0.1]},
     "resources": {"commit_seconds": 0},
 }
-RATIOS = {1.0: "", 0.2: "_at_r_0.2"}
+RATIOS = {1.0: "", 0.1: "_at_r_0.1"}
 
 
 def study_of(**parts: dict[str, Any]) -> Study:
@@ -137,9 +137,10 @@ def test_an_arm_has_one_parent_for_the_confirmation_of_all_its_searches(finished
                 key for key, run in below.items() if f"r = {ratio:g}" in run.tags["picked_for"].split(", ")
             }
             assert chosen == {f"run {run_id}" for runs in picked(reading, arm, ratio) for run_id in runs}
+    assert picked(reading, "tuned", 1.0) != picked(reading, "tuned", 0.1), "a run is picked for one of them"
     sparse = parents_of(once)["sparse (confirm, 7 searches)"]
-    assert "task.learning_rate" not in sparse.params, "each search has its own"
-    assert sparse.params["policy.ratio"] == "0.3"
+    assert not {"task.learning_rate", "policy.ratio"} & sparse.params.keys(), "each search has its own"
+    assert sparse.params["task.batch_size"] == "16"
     assert sparse.params["searches"] == "7"
 
 
@@ -230,9 +231,9 @@ def test_a_search_has_a_parent_and_its_candidates_can_be_sorted(finished: Path, 
     assert below.keys() == {f"sparse~3-0.{i}" for i in range(3)}
     for candidate, (score,) in reading.plan.searched("sparse~3"):
         assert series(below[candidate.name], "validation_score") == {1: score}
-        (other,) = series(below[candidate.name], "validation_score_at_r_0.2").values()
+        (other,) = series(below[candidate.name], "validation_score_at_r_0.1").values()
         (cohort,) = (it for it in reading.cohorts if it.candidate is candidate and it.phase == "search")
-        assert other == reading.plan.results[cohort.runs[0]].score("validation", 0.2)
+        assert other == reading.plan.results[cohort.runs[0]].score("validation", 0.1)
     scores = [score for _, (score,) in reading.plan.searched("sparse~3")]
     assert series(parent, "best_validation_score") == {3: max(scores)}
     assert "validation_score" not in {key for key, _ in parent.points}
@@ -305,7 +306,7 @@ def test_each_finalist_of_one_search_has_the_figures_of_its_own_endpoint(tmp_pat
     synced(tmp_path, uri)
     reading, parents = reading_of(tmp_path), parents_of(uri)
     finalists = {ratio: reading.plan.picked("sparse", ratio)[0][0].name for ratio in RATIOS}
-    assert finalists[1.0] != finalists[0.2], "another seed of the study would make this a test again"
+    assert finalists[1.0] != finalists[0.1], "another seed of the study would make this a test again"
     for ratio, suffix in RATIOS.items():
         parent, other = (
             parents[f"{finalists[ratio]} (confirm, 7 seeds)"],
