@@ -188,7 +188,8 @@ def test_a_tested_arm_has_the_interval_of_the_family_its_p_values_and_verdicts(
         assert not series(dense, f"p_holm{suffix}")
         assert f"verdict{suffix}" not in dense.tags
         note = sparse.tags["mlflow.note.content"]
-        assert f"better in {row.better} of 7 searches; interval of the family" in note
+        assert f"better in {row.better} of 7 searches" in note
+        assert f"; interval of the family {100 * (row.family_low or 0):+.2f} to " in note
         assert f"Verdict: {row.verdict}." in note
 
 
@@ -267,6 +268,29 @@ def test_a_longer_ladder_keeps_a_parent_for_each_candidate_of_a_search(tmp_path:
     assert {run.tags["search"] for run in twice} == set("1234567")
 
 
+def test_a_study_that_grows_by_searches_and_candidates_shows_what_it_shows_afterwards(
+    tmp_path: Path, uri: str
+) -> None:
+    store, few = tmp_path / "store", {"seeds": 7}
+    first = study_of(search={"replicates": 1}, confirm=few, analysis={"test": "paired-t"})
+    assert drive(first, store).complete
+    view = synced(store, uri)
+    for search in ({"replicates": 3}, {"replicates": 3, "budget": 4, "finalists": 2}):
+        grown = study_of(search=search, confirm=few, analysis={"test": "paired-t"})
+        view.ledger.declare(grown, True, 0)
+        while not drive(grown, store, most=40).complete:
+            view.update(live=True)
+    synced(store, uri)
+    late = database(tmp_path / "late" / "mlflow.db")
+    synced(store, late)
+    found, expected = shown(uri), shown(late)
+    assert found.keys() == expected.keys()
+    for key, run in expected.items():
+        assert found[key] == run, key
+    assert "sparse, finalist 2 (confirm, 3 searches)" in parents_of(uri)
+    assert series(parents_of(uri, "search")["sparse, search 1"], "best_validation_score").keys() == {4}
+
+
 # what an older version left
 
 
@@ -331,11 +355,14 @@ def test_each_finalist_of_one_search_has_the_figures_of_its_own_endpoint(tmp_pat
 # looks
 
 
-def test_every_declared_look_has_its_figures_however_late_the_view_comes(tmp_path: Path, uri: str) -> None:
+@pytest.mark.parametrize(("looks", "steps"), [([8, 10], {8, 10}), ("any", {10})])
+def test_every_declared_look_has_its_figures_however_late_the_view_comes(
+    tmp_path: Path, uri: str, looks: object, steps: set[int]
+) -> None:
     study = study_of(
         search={"replicates": 1, "objective": "first"},
         confirm={"seeds": 10},
-        analysis={"looks": [8, 10]},
+        analysis={"looks": looks},
     )
     assert drive(study, tmp_path / "finished").complete
     filling, view = Filling(tmp_path / "finished", tmp_path / "store", 1), view_of(tmp_path / "store", uri)
@@ -347,7 +374,7 @@ def test_every_declared_look_has_its_figures_however_late_the_view_comes(tmp_pat
     synced(tmp_path / "store", late)
     assert shown(uri) == shown(late)
     (parent,) = (run for name, run in parents_of(uri).items() if name.startswith("sparse"))
-    assert series(parent, "gain_low").keys() == series(parent, "p_holm").keys() == {8, 10}
+    assert series(parent, "gain_low").keys() == series(parent, "p_holm").keys() == steps
 
 
 def test_a_study_that_ends_early_is_shown_over_the_searches_that_it_had(tmp_path: Path, uri: str) -> None:

@@ -47,7 +47,8 @@ It is in the keys of their parents, so that parents of another version are delet
 def parent_key(parent: Parent) -> str:
     """The key of a parent run. Another key makes another run, with points of its own."""
     if parent.stands_for == "search":
-        return f"search {parent.arm.name}"
+        # a search that is given more candidates ends later, and may find a better one
+        return f"search {parent.arm.name} {parent.arm.budget}"
     of = (
         f"cohort {parent.phase} {parent.candidate.name} {len(parent.runs)}"
         if parent.candidate
@@ -215,11 +216,13 @@ def _about(parent: Parent) -> str:
             runs = counted(len(parent.runs), "seed")
             return f"{arm}, {parent.phase}, averages over {runs}; the seeds are the runs below."
         case "arm":
-            picks = "picks settings of its own and confirms them" if parent.arm.is_drawn else "has runs"
+            head = f"{arm}, confirm, {counted(parent.searches, 'search')}."
+            if not parent.arm.is_drawn:
+                return f"{head} It is not searched, and has {seeds} beside each of them; the runs are below."
             first = parent.reading.study.analysis.endpoints[0]
             return (
-                f"{arm}, confirm, {counted(parent.searches, 'search')}. Every search {picks} with {seeds}; "
-                "the runs are below. Each endpoint has the figures of the finalists picked for it. "
+                f"{head} Every search picks settings of its own and confirms them with {seeds}; the runs are "
+                "below. Each endpoint has the figures of the finalists picked for it. "
                 f"The curves are averages over those for r = {first:g}."
             )
 
@@ -238,6 +241,8 @@ def _gain_line(row: Compared, gain: float) -> str:
     """The gain of a comparison in words."""
     unit = "search" if row.unit == "search" else "pair"
     pairs = f"better in {row.better} of {counted(row.pairs, unit)}"
+    if row.equal:
+        pairs += f" and equal in {row.equal}"
     line = f"At r = {row.keep_ratio:g}: gain {100 * gain:+.2f} points over {row.reference_arm}, {pairs}"
     low, high = interval_of(row)
     if low is None or high is None:
