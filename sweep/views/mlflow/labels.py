@@ -221,8 +221,8 @@ def _about(parent: Parent) -> str:
                 return f"{head} It is not searched, and has {seeds} beside each of them; the runs are below."
             first = parent.reading.study.analysis.endpoints[0]
             return (
-                f"{head} Every search picks settings of its own and confirms them with {seeds}; the runs are "
-                "below. Each endpoint has the figures of the finalists picked for it. "
+                f"{head} Every search picks settings of its own and confirms them with {seeds}; the runs "
+                "are below. Each endpoint has the figures of the finalists picked for it. "
                 f"The curves are averages over those for r = {first:g}."
             )
 
