@@ -80,7 +80,9 @@ def read_at(reading: Reading, run_id: str, split: str, ratio: float) -> float:
     """Return a run's accuracy from its own table; a diverged run has none and counts as 0."""
     table = reading.runs[run_id].endpoints()
     rows = table.to_pylist() if table else []
-    return next((row["accuracy"] for row in rows if (row["split"], row["keep_ratio"]) == (split, ratio)), 0.0)
+    return next(
+        (row["accuracy"] for row in rows if (row["split"], row["keep_ratio"]) == (split, ratio)), 0.0
+    )
 
 
 def cohorts(reading: Reading, phase: str, arm: str) -> Iterator[Cohort]:
@@ -93,7 +95,9 @@ def picks(reading: Reading, arm: str, ratio: float) -> list[Cohort]:
     for k in range(1, SEARCHES + 1):
         name = arm + (f"~{k}" if k > 1 else "")
         tried = list(cohorts(reading, "search", name))
-        best = max(tried, key=lambda it: read_at(reading, it.runs[0], "validation", ratio)) if tried else None
+        best = (
+            max(tried, key=lambda it: read_at(reading, it.runs[0], "validation", ratio)) if tried else None
+        )
         confirmed = list(cohorts(reading, "confirm", name))
         found += [it for it in confirmed if best is None or it.candidate.name == best.candidate.name]
     assert len(found) == SEARCHES

@@ -94,7 +94,8 @@ def rows_of(it: Study, **changes: Any) -> list[Compared]:
     return [replace(row, **values) if row.role == "family" else row for row in found]
 
 
-def told(it: Study, *, parts: dict[str, Any] | None = None, **changes: Any) -> Findings:
+def told(it: Study, *, parts: Any = None, **changes: Any) -> Findings:
+    """The findings with tested comparisons that are changed like this, and `parts` in place of others."""
     return findings_of(it, rows_of(it, **changes), **(parts or {}))
 
 
@@ -154,7 +155,9 @@ def test_nothing_shown_says_what_the_gain_may_be() -> None:
 @pytest.mark.parametrize(("low", "high"), [(-float("inf"), float("inf")), (-1.3, 1.1)])
 def test_an_interval_that_excludes_nothing_is_said_to(low: float, high: float) -> None:
     found = answer(told(study(), **{**NOTHING, "family_low": low, "family_high": high}))
-    assert all("the true gain may be anything, because so few pairs exclude nothing;" in line for line in found)
+    assert all(
+        "the true gain may be anything, because so few pairs exclude nothing;" in line for line in found
+    )
 
 
 def test_an_interval_beyond_what_a_gain_can_be_ends_at_100_points() -> None:

@@ -49,7 +49,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def shown_interval(row: Compared) -> str:
-    """The interval that stands beside a gain: the family's for what is tested, else that of the test alone."""
+    """The interval that stands beside a gain: the family's for what is tested, else its own."""
     if row.role == "family":
         return interval(row.family_low, row.family_high)
     return interval(row.ci_low, row.ci_high)
@@ -98,5 +98,5 @@ def failure_rate(failed: int, finished: int, low: float | None, high: float | No
     """A failure rate with its exact limits; empty where no run failed."""
     if not failed or low is None or high is None:
         return ""
-    level = f"{100 * (1 - alpha):g} % limits"
-    return f"{failed} of {finished} = {100 * failed / finished:.1f} % [{level} {percent(low, 1)}, {percent(high, 1)}]"
+    limits = f"[{100 * (1 - alpha):g} % limits {percent(low, 1)}, {percent(high, 1)}]"
+    return f"{failed} of {finished} = {100 * failed / finished:.1f} % {limits}"

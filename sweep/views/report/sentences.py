@@ -55,8 +55,8 @@ def _verdict(findings: Findings, row: Comparison) -> str:
     if row.verdict == "equivalent":
         assert row.margin is not None
         said = (
-            f"{name} is equivalent to {reference}{where}, within the margin of {amount(row.margin)}: the gain "
-            f"is {points(row.gain)} points {span}"
+            f"{name} is equivalent to {reference}{where}, within the margin of {amount(row.margin)}: the "
+            f"gain is {points(row.gain)} points {span}"
         )
     elif row.verdict == "inconclusive":
         said = f"{name} over {reference}{where}: no difference is shown; {_may_be(row)}"
@@ -122,8 +122,8 @@ def _remarks(row: Comparison) -> Iterator[str]:
             )
         else:
             yield (
-                "Holm's correction finds it, and the family's interval, which is wider, holds 0: the sign is "
-                "shown, and no least gain."
+                "Holm's correction finds it, and the family's interval, which is wider, holds 0: the sign "
+                "is shown, and no least gain."
             )
     if row.pick_deviation is not None:
         yield (
@@ -195,8 +195,8 @@ def _cautions(findings: Findings) -> Iterator[str]:
     if unscored := _unscored(findings):
         first, others = findings.study.analysis.endpoints[0], " and ".join(f"r = {r:g}" for r in unscored)
         yield (
-            f"The search scored r = {first:g} alone, and {others} is tested too: what it picked is a matter of "
-            f"luck at {others}."
+            f"The search scored r = {first:g} alone, and {others} is tested too: what it picked is a matter "
+            f"of luck at {others}."
         )
     if any(sizes_differ(row) for row in findings.comparisons):
         yield (

@@ -122,7 +122,13 @@ def cells(findings: Findings, row: Comparison) -> list[str]:
     gain, p = f"{mark}{points(row.gain)}{mark}", f"{mark}{probability(row.p_holm)}{mark}"
     declared = declared_pairs(findings.study, row)
     enough = row.pairs == declared or findings.decided
-    line += [gain, shown_interval(row), p, _errors(row), _better(row) + ("" if enough else f"; {declared} declared")]
+    line += [
+        gain,
+        shown_interval(row),
+        p,
+        _errors(row),
+        _better(row) + ("" if enough else f"; {declared} declared"),
+    ]
     return [*line, sizes(row)] if "parameters" in header(findings) else line
 
 
@@ -327,7 +333,7 @@ def _counts(start: float | None, end: float | None) -> str:
 
 
 def _chosen(arm: Confirmed) -> str:
-    """What the only search picked: once where it is the same for all endpoints, else endpoint by endpoint."""
+    """What the only search picked: once where it is the same for all endpoints, else for each."""
     picked = arm.settings_by_search[0] if arm.settings_by_search else {}
     if len({short_settings(settings) for settings in picked.values()}) > 1:
         return "; ".join(f"r = {ratio}: {short_settings(own)}" for ratio, own in picked.items())
@@ -338,4 +344,6 @@ def margins(findings: Findings) -> str:
     """The declared margins in words; empty where there are none."""
     study = findings.study
     listed = [(ratio, study.margin(ratio)) for ratio in study.analysis.endpoints]
-    return ", ".join(f"{amount(margin)}{at(findings, ratio)}" for ratio, margin in listed if margin is not None)
+    return ", ".join(
+        f"{amount(margin)}{at(findings, ratio)}" for ratio, margin in listed if margin is not None
+    )

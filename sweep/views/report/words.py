@@ -23,10 +23,10 @@ def markdown(findings: Findings) -> str:
     analysis = findings.study.analysis
     spread = "with what overlapping splits add" if findings.resampled else "(in brackets: and images)"
     lines.append(
-        f"\nGains over {analysis.baseline} in points of test accuracy; ± standard error over pairs {spread}; "
-        f"p by {analysis.test}, corrected over the family of {findings.study.comparisons} (Holm). The "
-        "interval of a tested gain is the family's: all of these hold together. That of a control is its own. "
-        f"Declared analysis {findings.hash}."
+        f"\nGains over {analysis.baseline} in points of test accuracy; ± standard error over pairs "
+        f"{spread}; p by {analysis.test}, corrected over the family of {findings.study.comparisons} (Holm). "
+        "The interval of a tested gain is the family's: all of these hold together. "
+        f"That of a control is its own. Declared analysis {findings.hash}."
     )
     return "\n".join(lines)
 
