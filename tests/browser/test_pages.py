@@ -155,8 +155,7 @@ def test_no_table_of_many_endpoints_is_wider_than_the_screen(
     boxes = page.evaluate(
         "[...document.querySelectorAll('.wide')].map(it => [it.scrollWidth, it.clientWidth])"
     )
-    # of all tables only that of accuracies may have to be scrolled, where the screen is wide
-    assert sum(inner > outer for inner, outer in boxes) <= (1 if width > 760 else 0)
+    assert [(inner, outer) for inner, outer in boxes if inner > outer] == []
     matrix = page.locator("table.matrix")
     box = matrix.bounding_box()
     assert box

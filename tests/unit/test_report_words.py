@@ -182,6 +182,8 @@ def test_holm_s_verdict_against_the_family_s_interval_is_explained() -> None:
     found = answer(told(study(), family_low=-0.002))
     assert all("holds 0: the sign is shown, and no least gain." in line for line in found)
     assert not any("holds 0" in line for line in answer(told(study())))
+    with_margin = told(study(margin=[2, 2]), **{**NOTHING, "p_holm": 0.04}, margin=0.02)
+    assert all("Holm's correction alone finds a difference" in line for line in answer(with_margin))
     at_looks = answer(told(study(looks=[8, 10]), family_low=-0.002, look=2, looks=2))
     assert all("An earlier look may have found it" in line for line in at_looks)
 
@@ -302,8 +304,9 @@ def test_failures_stand_beside_their_arm_with_exact_limits() -> None:
     )
     sound = replace(arm, arm="dense", collapsed=0)
     report = told(study(), parts={"arms": [arm, sound]})
-    rate = "1 of 20 = 5.0 % [95 % limits 0.1, 24.9]"
-    assert f"additive: 1 collapsed. Runs that failed: {rate}." in cautions(report)
+    rate = "1 of 20: 5.0 % [0.1, 24.9]"
+    said = f"additive: 1 collapsed. Runs that failed: {rate}, with exact limits of the true rate at 95 %."
+    assert said in cautions(report)
     assert not any(line.startswith("dense") for line in cautions(report))
     head, *lines = accuracy(report)
     assert [line[head.index("failed")] for line in lines] == [rate, ""]
@@ -311,8 +314,12 @@ def test_failures_stand_beside_their_arm_with_exact_limits() -> None:
 
 
 def test_an_endpoint_that_is_tested_and_not_searched_is_warned_of() -> None:
-    warned = "The search scored r = 1 alone, and r = 0.05 is tested too"
-    assert any(line.startswith(warned) for line in cautions(told(study())))
+    assert (
+        "The search scored r = 1 alone, and others are tested too: at r = 0.05 it is a matter of luck what "
+        "was picked." in cautions(told(study()))
+    )
+    several = cautions(told(study(endpoints=[1.0, 0.3, 0.1, 0.05])))
+    assert any("at r = 0.3, 0.1 and 0.05 it is" in line for line in several)
     for objective in ("rank", "each"):
         found = cautions(told(study({"objective": objective})))
         assert not any("scored" in line for line in found)

@@ -28,6 +28,7 @@ ORDER = ("family", "control", "repeat")
 """The roles in the order in which tables list them."""
 ACROSS = ["arm", "over", "tasks", "wins", "ties", "median gain", "p"]
 FEW = "too few tasks to claim anything"
+NO_BREAK = "\u00a0"
 CHOSEN = "chosen"
 """The name of the column of settings in the table of accuracies."""
 
@@ -308,16 +309,15 @@ def accuracy(findings: Findings) -> list[list[str]]:
 
 
 def _accuracy_line(findings: Findings, head: list[str], ratios: list[str], arm: Confirmed) -> list[str]:
-    line = [label(arm), f"{arm.finished} of {arm.seeds}"]
+    line = [label(arm), f"{arm.finished}{NO_BREAK}of{NO_BREAK}{arm.seeds}"]
     for ratio in ratios:
         mean, error = arm.accuracy[ratio].mean, arm.accuracy[ratio].standard_error
-        line.append(percent(mean) + (f" ± {percent(error)}" if error is not None else ""))
+        line.append(percent(mean) + (f" ±{NO_BREAK}{percent(error)}" if error is not None else ""))
     line += [percent(arm.best_epoch), percent(arm.last_epoch), points(arm.inflation)]
     if findings.published:
         line.append(percent(arm.best_epoch_own_ratio))
     if "failed" in head:
-        alpha = findings.study.analysis.alpha
-        line.append(failure_rate(arm.failed, arm.finished, arm.failure_low, arm.failure_high, alpha))
+        line.append(failure_rate(arm))
     if "parameters" in head:
         line.append(_counts(arm.parameters_start, arm.parameters_end))
     if CHOSEN in head:
