@@ -29,8 +29,8 @@ def components(differences: np.ndarray, alpha: float = 0.05) -> Components:
     """The spread of gains that were measured with several seeds in each of several searches.
 
     `differences` is a table of searches by seeds. Both effects are taken as normally distributed. The limits
-    of the seeds' deviation are exact. Those of the searches' are the approximate ones of Williams (Biometrika
-    49, 1962): they hold the true one with a chance of at least 1 - 2 alpha, and of very nearly 1 - alpha. A
+    of the seeds' deviation are exact. Those of the searches' are approximate (Williams, Biometrika 49,
+    1962): they hold the true one with a chance of at least 1 - 2 alpha, and of very nearly 1 - alpha. A
     variance below 0 counts as 0.
     """
     from scipy import special

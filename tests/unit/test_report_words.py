@@ -10,6 +10,7 @@ import pytest
 from sweep.gains.comparisons import comparisons
 from sweep.gains.rows import Compared
 from sweep.ledger.looks import GREW
+from sweep.planning.values import Growth
 from sweep.study import Study
 from sweep.study.contents import Contents
 from sweep.views.report.confirmed import Confirmed
@@ -229,11 +230,14 @@ def test_a_declared_look_is_numbered_and_free_looks_are_said_to_be_free() -> Non
     assert all(line.endswith("on this test set.") for line in answer(told(study())))
 
 
-def test_a_study_that_grew_after_a_look_says_by_which_rules_it_is_tested_and_what_was_said_before() -> None:
+@pytest.mark.parametrize("how", ["pairs", "picks"])
+def test_a_study_that_grew_after_a_look_says_by_which_rules_it_is_tested_and_what_was_said_before(
+    how: Growth,
+) -> None:
     it = study()
     before = Earlier(8, shown(it, [row for row in rows_of(it) if row.role == "family"]))
-    report = told(it, parts={"grew_after_look": True, "earlier": [before]}, look=0, looks=0)
-    assert any(GREW[1:] in line and "as an earlier look" in line for line in cautions(report))
+    report = told(it, parts={"grew_after_look": how, "earlier": [before]}, look=0, looks=0)
+    assert any(GREW[how][1:] in line and "as an earlier look" in line for line in cautions(report))
     assert seen_before(report)[0] == (
         "The first 8 seeds: additive over tuned at r = 1: +12.30 [+3.10, +20.20], p = 0.0078."
     )

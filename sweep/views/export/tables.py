@@ -26,7 +26,23 @@ TABLES_VERSION = 2
 SHARE, COUNT, NATS, SECONDS = "share from 0 to 1", "count", "nats", "s"
 COUNTS = (
     *("epoch", "epochs", "cycle", "images", "classes", "train_rows", "test_rows", "threads", "attempts"),
-    *("place", "seeds", "rank", "searches", "look", "looks", "better", "equal", "finished", "pairs", "pairs_without", "tasks", "wins", "ties"),
+    *(
+        "place",
+        "seeds",
+        "rank",
+        "searches",
+        "look",
+        "looks",
+        "better",
+        "equal",
+        "finished",
+        "pairs",
+        "pairs_without",
+        "tasks",
+        "wins",
+        "ties",
+    ),
+    *("rank", "searches", "look", "looks", "better", "equal"),
     *("connections", "active_neurons", "parameters", "reference_parameters"),
     *("diverged", "collapsed", "reference_diverged", "reference_collapsed"),
 )

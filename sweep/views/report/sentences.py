@@ -188,7 +188,8 @@ def _cautions(findings: Findings) -> Iterator[str]:
         yield f"The runs that are compared ran on different things ({different}): see the end of the page."
     if findings.grew_after_look:
         before = " What was said before stands below as an earlier look." if findings.earlier else ""
-        yield f"{GREW[0].upper()}{GREW[1:]}{before}"
+        grew = GREW[findings.grew_after_look]
+        yield f"{grew[0].upper()}{grew[1:]}{before}"
     elif findings.study.analysis.looks == "any":
         yield (
             "The study declares looks at any time: every pair is tested as it comes, and the intervals are "
