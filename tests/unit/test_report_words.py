@@ -225,7 +225,9 @@ def test_a_declared_look_is_numbered_and_free_looks_are_said_to_be_free() -> Non
     declared = answer(told(study(looks=[8, 9, 10]), look=2, looks=3))
     assert all(line.endswith("on this test set, at look 2 of 3.") for line in declared)
     free = told(study(looks="any"), look=0, looks=0)
-    assert all(line.endswith("tested so that it may be looked at at any time.") for line in answer(free))
+    assert all(
+        line.endswith("on this test set, by a test that allows looks at any time.") for line in answer(free)
+    )
     assert any(line.startswith("The study declares looks at any time") for line in cautions(free))
     assert all(line.endswith("on this test set.") for line in answer(told(study())))
 

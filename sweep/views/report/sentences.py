@@ -108,7 +108,7 @@ def _counted(row: Comparison) -> str:
 def _look(row: Compared) -> str:
     """The words for the look that a comparison is seen at; nothing where the study has one alone."""
     if row.looks == 0:
-        return ", tested so that it may be looked at at any time"
+        return ", by a test that allows looks at any time"
     return f", at look {row.look} of {row.looks}" if row.looks > 1 else ""
 
 
