@@ -192,6 +192,8 @@ def _begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
     ledger.check(study, extend)
     ledger.load()
     study, lines = with_fresh_seeds(ledger, study, ledger.declared())
+    if grown := grew_after_look(ledger, study):
+        lines.append(GREW[grown])
     if look := look_before_growth(ledger, study):
         ledger.look(look.pairs, look.arms)
     plan = Plan(study, ledger.results, ledger.proposals())
@@ -201,8 +203,6 @@ def _begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
     for run_id, reason in ledger.damaged.items():
         plan.queue.damage(run_id, reason)
         lines.append(reason)
-    if grown := grew_after_look(ledger, study):
-        lines.append(GREW[grown])
     for line in lines:
         ledger.say(line)
     return plan

@@ -200,6 +200,8 @@ def _compared(plan: Plan, pairing: Pairing, at: Stage, right_images: RightImages
     missing = list(itertools.chain.from_iterable(searching or [lines for lines, _ in needed]))
     # rounded like in the test: a difference in the last bits of a mean is none
     differences = np.round(np.subtract(scores[0], scores[1]), 12)
+    if at.at_any_time and arm.overlap:
+        missing = missing or ["a test of overlapping test sets that allows looks at any time: there is none"]
     tested = None if missing else _test(study, pairing, at)
     spread = None if missing else _components(study, pairing, by_search)
     return Compared(

@@ -39,10 +39,6 @@ def look_before_growth(ledger: Ledger, study: Study) -> Look | None:
     if declared is None or declared["identity"] == study.identity:
         return None
     before = from_declared(study.name, declared)
-    if study.analysis.test == "resampled-t":
-        reason = "their pairs are not independent, which a test that allows for looks at any time needs"
-        advice = "Give the grown study another name: copy the file."
-        raise RejectStudy([f"{study.name}: a study with resampled-t cannot grow: {reason}. {advice}"])
     arms = _on_show(Plan(before, ledger.results, ledger.proposals()))
     return Look(now(), before.contents.blocks, arms) if arms else None
 
@@ -62,6 +58,11 @@ def grew_after_look(ledger: Ledger, study: Study) -> Growth:
     if declared["identity"] != study.identity and (looks or look_before_growth(ledger, study)):
         lines += changes(declared["identity"], study.identity)
     lines = [line for line in lines if _concerns_tests(study, line)]
+    if lines and declared["identity"] != study.identity and study.analysis.test == "resampled-t":
+        advice = "Give the grown study another name: copy the file."
+        raise RejectStudy(
+            [f"{study.name}: cannot grow now that gains could be seen: {OVERLAPPING} {advice}"]
+        )
     if any(PICKS.match(line) for line in lines):
         return "picks"
     return "pairs" if lines else ""

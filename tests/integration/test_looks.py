@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sweep.errors import RejectStudy
 from sweep.gains.comparisons import comparisons, earlier
 from sweep.gains.progress import overview
 from sweep.ledger.ledger import Ledger
@@ -104,3 +105,17 @@ def test_the_gains_of_the_tables_are_those_that_are_tested(tmp_path: Path) -> No
     reading = extended(tmp_path)
     shown = next(arm for arm in overview(reading.plan, {}, {}).arms if arm.arm == "additive")
     assert (shown.gains["1"].pairs, shown.gains["1"].mean) == (12, pytest.approx(reading.compare()[0].gain))
+
+
+def test_a_study_whose_test_sets_overlap_cannot_grow_after_a_look_and_may_grow_before_one(
+    tmp_path: Path,
+) -> None:
+    def study(seeds: int) -> Study:
+        parts: dict[str, Any] = {"task": {"resample": 0.1}, "analysis": {"test": "resampled-t"}}
+        return study_of(arms=ARMS, confirm={"seeds": seeds}, **parts)
+
+    drive(study(6), tmp_path, most=2)
+    assert grew_after_look(opened(tmp_path), study(8)) == ""
+    drive(study(6), tmp_path)
+    with pytest.raises(RejectStudy, match=r"its test sets overlap.* Give the grown study another name"):
+        grew_after_look(opened(tmp_path), study(8))
