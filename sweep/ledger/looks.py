@@ -59,10 +59,9 @@ def grew_after_look(ledger: Ledger, study: Study) -> Growth:
         lines += changes(declared["identity"], study.identity)
     lines = [line for line in lines if _concerns_tests(study, line)]
     if lines and declared["identity"] != study.identity and study.analysis.test == "resampled-t":
+        reason = "its test sets overlap, and no test of such pairs allows looks at any time"
         advice = "Give the grown study another name: copy the file."
-        raise RejectStudy(
-            [f"{study.name}: cannot grow now that gains could be seen: {OVERLAPPING} {advice}"]
-        )
+        raise RejectStudy([f"{study.name}: cannot grow now that gains could be seen: {reason}. {advice}"])
     if any(PICKS.match(line) for line in lines):
         return "picks"
     return "pairs" if lines else ""
