@@ -19,3 +19,8 @@ from sweep.statistics.sequential import sequential_p_value as sequential_p_value
 from sweep.statistics.tasks import AcrossTasks as AcrossTasks
 from sweep.statistics.tasks import across_tasks as across_tasks
 from sweep.statistics.tasks import tasks_needed as tasks_needed
+from sweep.statistics.tuning import tuning_curve as tuning_curve
+from sweep.statistics.variation import Components as Components
+from sweep.statistics.variation import components as components
+from sweep.statistics.variation import failure_limits as failure_limits
+from sweep.statistics.variation import upper_deviation as upper_deviation
