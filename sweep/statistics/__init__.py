@@ -1,7 +1,9 @@
 """Statistics of gains over a baseline: pure functions of arrays."""
 
 from sweep.statistics.detection import POWER as POWER
+from sweep.statistics.detection import equivalence_margin as equivalence_margin
 from sweep.statistics.detection import minimum_detectable_gain as minimum_detectable_gain
+from sweep.statistics.detection import pairs_for_gain as pairs_for_gain
 from sweep.statistics.detection import pairs_needed as pairs_needed
 from sweep.statistics.detection import power as power
 from sweep.statistics.detection import smallest_p_value as smallest_p_value
@@ -17,4 +19,8 @@ from sweep.statistics.sequential import sequential_p_value as sequential_p_value
 from sweep.statistics.tasks import AcrossTasks as AcrossTasks
 from sweep.statistics.tasks import across_tasks as across_tasks
 from sweep.statistics.tasks import tasks_needed as tasks_needed
-from sweep.statistics.stub import *
+from sweep.statistics.tuning import tuning_curve as tuning_curve
+from sweep.statistics.variation import Components as Components
+from sweep.statistics.variation import components as components
+from sweep.statistics.variation import failure_limits as failure_limits
+from sweep.statistics.variation import upper_deviation as upper_deviation

@@ -1,22 +1,34 @@
-"""What a test of n pairs can find: its least p-value, its power, and the gain that it detects."""
+"""What a test of n pairs can find: its least p-value, its power, and the gain that it detects.
+
+`alpha` is that of one test: whoever tests several comparisons, or at several looks, divides it by their
+number. A study with several looks then finds a gain at least as often as is said here of the last one.
+
+The differences of the pairs are taken as normally distributed, and all tests are two-sided. The figures of
+sign flips are simulated up to SIMULATED_PAIRS. With more pairs they are close to those of the paired t test,
+which are given instead. `overlap` is that of `paired_comparison`, which only resampled-t takes: the mean's
+variance is then the one that the corrected test assumes.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Literal, cast
 
 import numpy as np
+
+from sweep.statistics.simulated import gain_found, least_size, studies
 
 Test = Literal["sign-flip", "paired-t", "resampled-t"]
 POWER = 0.8
 """The chance with which a detectable gain is found."""
 DRAWS = 20_000
 """The number of quantiles over which an expectation is taken. More of them change the fifth digit."""
-SIMULATED_PAIRS = 12
-"""The power of the sign-flip test is simulated up to this number of pairs."""
-SIMULATIONS = 4_000
-"""The number of simulations. The standard error of the power is then below 0.8 points."""
+SIMULATED_PAIRS = 20
+"""The figures of the sign-flip test are simulated up to this number of pairs."""
+FOUND_BY_ANY = 1e6
+"""A gain of so many deviations is found by every test that can find one at all."""
 
 
 def smallest_p_value(pairs: int) -> float:
@@ -36,58 +48,146 @@ def pairs_needed(comparisons: int, alpha: float) -> int:
 
 
 def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip", overlap: float = 0.0) -> float:
-    """The chance that a two-sided test finds a gain of `effect` standard deviations.
-
-    The differences of the pairs are taken as normally distributed. With few pairs the sign-flip test has
-    few p-values, so that its power is simulated. With more pairs it is close to that of the paired t test.
-    `overlap` is that of `paired_comparison`: the mean's variance is then the one that the corrected test
-    assumes.
-    """
+    """The chance that a two-sided test finds a gain of `effect` standard deviations of the differences."""
     if pairs < 2:
         return 0.0
-    if test == "sign-flip" and pairs <= SIMULATED_PAIRS:
-        differences = np.random.default_rng(pairs).standard_normal((SIMULATIONS, pairs)) + effect
-        # Half of the flips are enough: the other half mirrors them.
-        flips = (np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs)) & 1
-        signs = 1 - 2 * flips
-        sums = np.abs(differences @ signs.T)
-        p_values = (sums >= np.abs(differences.sum(1))[:, None] * (1 - 1e-9)).mean(1)
-        return float((p_values <= alpha).mean())
+    if _is_simulated(pairs, test):
+        return _flip_power(pairs, effect, alpha)
     return _t_power(pairs, effect / math.sqrt(1 / pairs + overlap), alpha)
 
 
-def _t_power(pairs: int, noncentrality: float, alpha: float) -> float:
-    """The power of the paired t test, from the noncentral t distribution.
+def minimum_detectable_gain(
+    pairs: int, sd: float, *, alpha: float, power: float, test: Test = "sign-flip", overlap: float = 0.0
+) -> float:
+    """The gain that the test finds with this power; infinite where the test can find none.
 
-    It is integrated here, over quantiles of the estimated deviation: SciPy's own gives NaN for few pairs.
+    `sd` is the standard deviation of the differences of the pairs.
     """
+    effect = _detectable_effect(pairs, alpha, power, test, overlap)
+    return effect * sd if math.isfinite(effect) else math.inf
+
+
+def pairs_for_gain(
+    gain: float,
+    sd: float,
+    *,
+    alpha: float,
+    power: float,
+    test: Test = "sign-flip",
+    overlap: float = 0.0,
+    most: int = 200,
+) -> int | None:
+    """The least number of pairs with which the test finds a gain with this power; None if above `most`.
+
+    `sd` is the standard deviation of the differences of the pairs.
+    """
+    effect = min(abs(gain) / sd, FOUND_BY_ANY) if sd else FOUND_BY_ANY * bool(gain)
+    return _pairs_for_effect(effect, alpha, power, test, overlap, most)
+
+
+def equivalence_margin(
+    pairs: int, *, alpha: float, chance: float = 0.75, test: Test = "sign-flip", overlap: float = 0.0
+) -> float:
+    """The margin around 0 that holds the whole interval with this chance when there is no gain.
+
+    It is counted in standard deviations of the differences, and infinite where the interval is. `alpha` is
+    that of the two-sided interval. A study can declare no smaller gain irrelevant and hope to show it so.
+    """
+    return _equivalence_margin(pairs, alpha, chance, test, overlap)
+
+
+def _can_reject(pairs: int, alpha: float, test: Test) -> bool:
+    return pairs > 1 and (test != "sign-flip" or smallest_p_value(pairs) <= alpha)
+
+
+def _is_simulated(pairs: int, test: Test) -> bool:
+    return test == "sign-flip" and pairs <= SIMULATED_PAIRS
+
+
+@cache
+def _flip_power(pairs: int, effect: float, alpha: float) -> float:
+    """The power of the sign-flip test, simulated. A loss that is found counts too, as in the t test's."""
+    differences = studies(pairs) + effect
+    return float((gain_found(differences, alpha) | gain_found(-differences, alpha)).mean())
+
+
+def _t_power(pairs: int, noncentrality: float, alpha: float) -> float:
+    """The power of the paired t test, from the noncentral t distribution."""
     from scipy import special
 
-    critical = float(special.stdtrit(pairs - 1, 1 - alpha / 2))
-    shares = (np.arange(DRAWS) + 0.5) / DRAWS
-    thresholds = critical * np.sqrt(special.chdtri(pairs - 1, 1 - shares) / (pairs - 1))
+    thresholds = _thresholds(pairs, alpha)
     above = special.ndtr(noncentrality - thresholds)
     below = special.ndtr(-thresholds - noncentrality)
     return float((above + below).mean())
 
 
-def minimum_detectable_gain(pairs: int, sd: float, *, alpha: float, power: float, test='', overlap=0.0) -> float:
-    """The gain that a two-sided paired t test finds with this power.
+@cache
+def _thresholds(pairs: int, alpha: float) -> np.ndarray:
+    """The mean that a t test asks for, in true standard errors, at even quantiles of the estimated error.
 
-    `sd` is the standard deviation of the differences of the pairs.
+    The noncentral t distribution is integrated over them: SciPy's own gives NaN for few pairs.
     """
-    return _detectable_effect(pairs, alpha, power) * sd if pairs > 1 else math.inf
+    from scipy import special
+
+    critical = float(special.stdtrit(pairs - 1, 1 - alpha / 2))
+    shares = (np.arange(DRAWS) + 0.5) / DRAWS
+    return critical * np.sqrt(special.chdtri(pairs - 1, 1 - shares) / (pairs - 1))
 
 
 @cache
-def _detectable_effect(pairs: int, alpha: float, power: float) -> float:
-    """The least gain, in standard deviations, that the paired t test finds with this power."""
-    from scipy import optimize
+def _detectable_effect(pairs: int, alpha: float, power: float, test: Test, overlap: float) -> float:
+    """The least gain, in standard deviations of the differences, that the test finds with this power."""
+    if not _can_reject(pairs, alpha, test):
+        return math.inf
+    noncentrality = _root(lambda size: _t_power(pairs, size, alpha) - power)
+    effect = noncentrality * math.sqrt(1 / pairs + overlap)
+    if not _is_simulated(pairs, test):
+        return effect
+    return least_size(lambda rows, size: gain_found(rows + size, alpha), pairs, power, effect)
 
-    def lack(noncentrality: float) -> float:
-        return _t_power(pairs, noncentrality, alpha) - power
+
+@cache
+def _pairs_for_effect(
+    effect: float, alpha: float, chance: float, test: Test, overlap: float, most: int
+) -> int | None:
+    by_t: Test = "paired-t" if test == "sign-flip" else test
+    low, high = 1, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = power(middle, effect, alpha, by_t, overlap) >= chance
+        low, high = (low, middle) if enough else (middle, high)
+    # No unbiased test of normal differences has more power than the t test: sign flips need no fewer pairs.
+    return next((n for n in range(high, most + 1) if power(n, effect, alpha, test, overlap) >= chance), None)
+
+
+@cache
+def _equivalence_margin(pairs: int, alpha: float, chance: float, test: Test, overlap: float) -> float:
+    from scipy import special
+
+    if not _can_reject(pairs, alpha, test):
+        return math.inf
+    thresholds = _thresholds(pairs, alpha)
+    margin = _root(lambda size: np.maximum(0, 2 * special.ndtr(size - thresholds) - 1).mean() - chance)
+    margin *= math.sqrt(1 / pairs + overlap)
+    return least_size(_within(alpha), pairs, chance, margin) if _is_simulated(pairs, test) else margin
+
+
+def _within(alpha: float) -> Callable[[np.ndarray, float], np.ndarray]:
+    """Whether a margin holds a study's interval: the test rejects a gain, and a loss, of this size."""
+
+    def within(rows: np.ndarray, margin: float) -> np.ndarray:
+        found = gain_found(rows + margin, alpha)
+        found[found] = gain_found(margin - rows[found], alpha)
+        return found
+
+    return within
+
+
+def _root(lack: Callable[[float], float]) -> float:
+    """The size, 0 or more, at which what is lacking, which falls as the size grows, turns to nothing."""
+    from scipy import optimize
 
     highest = 1.0
     while lack(highest) < 0:
         highest *= 2
-    return cast("float", optimize.brentq(lack, 0.0, highest)) / math.sqrt(pairs)
+    return cast("float", optimize.brentq(lack, 0.0, highest))

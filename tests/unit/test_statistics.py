@@ -15,15 +15,19 @@ from scipy import stats as typed_stats
 from sweep.errors import NotComparable
 from sweep.statistics import (
     across_tasks,
+    equivalence_margin,
     gain_so_far,
     holm,
     minimum_detectable_gain,
     paired_comparison,
+    pairs_for_gain,
     pairs_needed,
     power,
     smallest_p_value,
     two_way_standard_error,
 )
+from sweep.statistics.sign_flip import SignFlip
+from sweep.statistics.simulated import gain_found
 
 stats: Any = typed_stats  # its stubs do not know its results' fields
 SCORE = st.floats(0, 1)
@@ -236,12 +240,12 @@ def test_so_many_pairs_are_needed_as_the_design_says_and_one_fewer_cannot_reject
 @pytest.mark.parametrize(
     ("pairs", "alpha", "power"), [(5, 0.05, 0.8), (10, 0.05, 0.8), (10, 0.05 / 6, 0.8), (20, 0.01, 0.9)]
 )
-def test_the_minimum_detectable_gain_is_found_as_often_as_it_says(
+def test_the_minimum_detectable_gain_of_a_t_test_is_found_as_often_as_it_says(
     pairs: int, alpha: float, power: float
 ) -> None:
     """20,000 experiments are drawn with that gain; the share's standard error is below 0.003."""
     sd = 0.7
-    gain = minimum_detectable_gain(pairs, sd, alpha=alpha, power=power)
+    gain = minimum_detectable_gain(pairs, sd, alpha=alpha, power=power, test="paired-t")
     drawn = np.random.default_rng(5).normal(gain, sd, size=(20_000, pairs))
     t = drawn.mean(axis=1) / stats.sem(drawn, axis=1)
     found = 2 * stats.t.sf(np.abs(t), pairs - 1) <= alpha
@@ -257,12 +261,118 @@ def test_the_minimum_detectable_gain_scales_with_the_deviation_and_nears_the_nor
 
 def test_the_minimum_detectable_gain_of_ten_pairs_is_the_textbooks() -> None:
     """Cohen's tables give 10 pairs at 5 %, two-sided, 80 % power at an effect of 0.996 deviations."""
-    assert minimum_detectable_gain(10, 1.0, alpha=0.05, power=0.8) == pytest.approx(0.996, abs=0.002)
+    assert minimum_detectable_gain(10, 1.0, alpha=0.05, power=0.8, test="paired-t") == pytest.approx(
+        0.996, abs=0.002
+    )
 
 
-def test_one_pair_detects_nothing_and_two_need_a_huge_gain() -> None:
-    assert minimum_detectable_gain(1, 1.0, alpha=0.05, power=0.8) == math.inf
-    two = minimum_detectable_gain(2, 1.0, alpha=0.05 / 6, power=0.8)
-    three = minimum_detectable_gain(3, 1.0, alpha=0.05 / 6, power=0.8)
+def test_one_pair_detects_nothing_and_two_need_a_huge_gain_for_a_t_test() -> None:
+    assert minimum_detectable_gain(1, 1.0, alpha=0.05, power=0.8, test="paired-t") == math.inf
+    two, three, four = (
+        minimum_detectable_gain(n, 1.0, alpha=0.05 / 6, power=0.8, test="paired-t") for n in (2, 3, 4)
+    )
     assert math.isfinite(two)
-    assert two > three > minimum_detectable_gain(4, 1.0, alpha=0.05 / 6, power=0.8)
+    assert two > three > four
+
+
+def flips_reject(differences: np.ndarray, alpha: float) -> np.ndarray:
+    """Whether sign flips reject in each study, by the sums of all sign patterns."""
+    signs = np.array(list(itertools.product((1, -1), repeat=differences.shape[1])))
+    sums = np.abs(differences @ signs.T)
+    return (sums >= np.abs(differences.sum(1))[:, None] * (1 - 1e-12)).mean(1) <= alpha
+
+
+@pytest.mark.parametrize(("pairs", "alpha"), [(6, 0.05), (7, 0.05 / 3), (9, 0.025), (11, 0.05)])
+def test_sign_flips_find_the_minimum_detectable_gain_as_often_as_it_says(pairs: int, alpha: float) -> None:
+    """10,000 other studies are drawn with that gain; the two shares' errors are 0.004 and 0.003."""
+    gain = minimum_detectable_gain(pairs, 0.7, alpha=alpha, power=0.8)
+    drawn = np.random.default_rng(12).normal(gain, 0.7, (10_000, pairs))
+    found = flips_reject(drawn, alpha).mean()
+    assert found == pytest.approx(0.8, abs=0.015)
+    assert power(pairs, gain / 0.7, alpha) == pytest.approx(0.8, abs=2e-3)
+
+
+def test_six_pairs_find_a_gain_only_where_all_differences_are_positive() -> None:
+    """The detectable gain is then known: all six are positive with 80 % at the quantile of 0.8^(1/6)."""
+    known = float(stats.norm.ppf(0.8 ** (1 / 6)))
+    assert minimum_detectable_gain(6, 1.0, alpha=0.05, power=0.8) == pytest.approx(known, rel=0.02)
+    for effect in (0.0, 0.5, 1.5):
+        exact = float(stats.norm.cdf(effect) ** 6 + stats.norm.cdf(-effect) ** 6)
+        assert power(6, effect, 0.05) == pytest.approx(
+            exact, abs=4 * math.sqrt(exact * (1 - exact) / 20_000)
+        )
+
+
+def test_too_few_pairs_detect_nothing_however_large_the_gain() -> None:
+    assert minimum_detectable_gain(5, 1.0, alpha=0.05, power=0.8) == math.inf
+    assert minimum_detectable_gain(6, 1.0, alpha=0.05 / 2, power=0.8) == math.inf
+    assert minimum_detectable_gain(5, 0.0, alpha=0.05, power=0.8) == math.inf
+    assert minimum_detectable_gain(6, 0.0, alpha=0.05, power=0.8) == 0
+
+
+def test_the_subsets_counted_by_halves_are_those_of_the_test_up_to_twenty_pairs() -> None:
+    draw = np.random.default_rng(3)
+    for pairs in (2, 5, 13, 20):
+        differences = draw.normal(0.5, 1, (8, pairs))
+        by_test = [SignFlip(row) for row in differences]
+        for alpha in (0.01, 0.05, 0.3):
+            expected = [flips.p_value <= alpha and flips.total > 0 for flips in by_test]
+            assert gain_found(differences, alpha).tolist() == expected
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25])
+def test_the_minimum_detectable_gain_of_overlapping_splits_has_that_power(overlap: float) -> None:
+    gain = minimum_detectable_gain(10, 1.0, alpha=0.05, power=0.8, test="resampled-t", overlap=overlap)
+    assert power(10, gain, 0.05, "resampled-t", overlap) == pytest.approx(0.8)
+
+
+# the margin
+
+
+@pytest.mark.parametrize(("test", "overlap"), [("sign-flip", 0.0), ("paired-t", 0.0), ("resampled-t", 0.25)])
+def test_the_margin_holds_the_interval_of_three_in_four_studies_without_a_gain(
+    test: Any, overlap: float
+) -> None:
+    """2,000 studies of eight pairs; the error of the share is 0.01."""
+    drawn = np.random.default_rng(14).normal(0, 1, (2_000, 8))
+    # The mean varies as much as the corrected test assumes.
+    drawn += drawn.mean(1, keepdims=True) * (math.sqrt(1 + 8 * overlap) - 1)
+    margin = equivalence_margin(8, alpha=0.1, test=test, overlap=overlap)
+    within = 0
+    for row in drawn:
+        found = paired_comparison(row, np.zeros(8), alpha=0.1, test=test, overlap=overlap)
+        within += -margin <= found.ci_low and found.ci_high <= margin
+    assert within / 2_000 == pytest.approx(0.75, abs=0.035)
+
+
+def test_more_pairs_and_a_smaller_chance_allow_a_narrower_margin_and_too_few_allow_none() -> None:
+    assert equivalence_margin(5, alpha=0.05) == equivalence_margin(1, alpha=0.5, test="paired-t") == math.inf
+    eight, twelve, forty = (equivalence_margin(n, alpha=0.05) for n in (8, 12, 40))
+    assert eight > twelve > forty > equivalence_margin(40, alpha=0.05, chance=0.5)
+    assert forty == equivalence_margin(40, alpha=0.05, test="paired-t")
+
+
+# pairs for a gain
+
+
+@pytest.mark.parametrize(
+    ("gain", "sd", "test"), [(1.0, 1.0, "sign-flip"), (0.9, 0.5, "sign-flip"), (0.6, 1.0, "paired-t")]
+)
+def test_so_many_pairs_find_a_gain_and_one_fewer_does_not(gain: float, sd: float, test: Any) -> None:
+    pairs = pairs_for_gain(gain, sd, alpha=0.05, power=0.8, test=test)
+    assert pairs is not None
+    assert power(pairs, gain / sd, 0.05, test) >= 0.8
+    assert all(power(fewer, gain / sd, 0.05, test) < 0.8 for fewer in range(2, pairs))
+
+
+def test_a_gain_that_the_most_pairs_do_not_find_has_no_number_of_them() -> None:
+    assert pairs_for_gain(0.1, 1.0, alpha=0.05, power=0.8, test="paired-t") is None
+    needed = pairs_for_gain(0.1, 1.0, alpha=0.05, power=0.8, most=2_000)
+    assert needed == 787  # Cohen's (1.960 + 0.842)^2 / 0.1^2, and two for the t distribution
+    assert pairs_for_gain(0.0, 1.0, alpha=0.05, power=0.8) is None
+    assert pairs_for_gain(1.0, 1.0, alpha=0.05, power=0.8, most=5) is None
+
+
+def test_without_a_deviation_as_many_pairs_are_needed_as_can_reject() -> None:
+    assert pairs_for_gain(0.01, 0.0, alpha=0.05, power=0.8) == pairs_needed(1, 0.05)
+    assert pairs_for_gain(0.0, 0.0, alpha=0.05, power=0.8) is None
