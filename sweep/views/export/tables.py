@@ -27,7 +27,8 @@ TABLES_VERSION = 3
 """The version of the tables' columns."""
 SHARE, COUNT, NATS, SECONDS = "share from 0 to 1", "count", "nats", "s"
 COUNTS = (
-    *("epoch", "epochs", "cycle", "images", "classes", "train_rows", "test_rows", "threads", "attempts"),
+    *("epoch", "epochs", "cycle", "images", "classes", "threads", "attempts"),
+    *("train_rows", "test_rows", "other_rows"),
     *("place", "search", "seeds", "rank", "searches", "look", "looks", "finished"),
     *("pairs", "pairs_without", "better", "equal", "tasks", "wins", "ties"),
     *("connections", "active_neurons", "parameters", "reference_parameters"),
@@ -96,6 +97,7 @@ class RunRow:
     classes: Annotated[int, "of its data set"]
     train_rows: Annotated[int, "images that it is trained on, without those held out"]
     test_rows: Annotated[int, "images that it is tested on"]
+    other_rows: Annotated[int, "images that are no test images, whether or not it is trained on them"]
     attempts: Annotated[int, "tries at it"]
     node: Annotated[str | None, "of the last attempt"]
     device: Annotated[str | None, "that it was trained on: cpu or cuda"]
@@ -203,6 +205,7 @@ def _run_row(run: RunFiles) -> RunRow:
     failed = run.reading.plan.queue.failed.get(run.run_id)
     started = run.attempts[0]["started_at"] if run.attempts else None
     task, arm = run.spec.task, run.reading.study.arms[run.cohort.candidate.arm]
+    others, tested = sizes(task)
     return RunRow(
         run_id=run.run_id,
         arm=arm.method,
@@ -217,8 +220,9 @@ def _run_row(run: RunFiles) -> RunRow:
         epochs=run.result.epochs if run.result else None,
         seconds=run.result.seconds if run.result else None,
         classes=facts(task.data).classes,
-        train_rows=task.train_size or sizes(task)[0] - held_out_of(task),
-        test_rows=sizes(task)[1],
+        train_rows=task.train_size or others - held_out_of(task),
+        test_rows=tested,
+        other_rows=others,
         attempts=len(run.attempts),
         **{
             key: last.get(key)

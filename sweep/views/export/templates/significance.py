@@ -415,7 +415,7 @@ class SignFlips:
 #
 # Where each seed draws its test rows anew from the same rows, the gains of two seeds are correlated, and
 # the variance of their mean is more than s^2 / n. Nadeau and Bengio (2003) take it for (1/n + test rows /
-# training rows) s^2, and t on n - 1 degrees of freedom by that. There is no table of seeds by images then:
+# other rows) s^2, and t on n - 1 degrees of freedom by that. There is no table of seeds by images then:
 # seeds have different images.
 
 
@@ -484,10 +484,10 @@ def test_of(differences, overlap):
 
 
 def overlap(name):
-    """Test rows over training rows, where each seed draws both from the same rows; otherwise 0."""
+    """Test rows over all others, where each seed draws its test rows anew; otherwise 0."""
     run = confirmed[name][0]
     drawn_anew = json.loads(runs.at[run, "spec"])["task"].get("resample") is not None
-    return int(runs.at[run, "test_rows"]) / int(runs.at[run, "train_rows"]) if drawn_anew else 0.0
+    return int(runs.at[run, "test_rows"]) / int(runs.at[run, "other_rows"]) if drawn_anew else 0.0
 
 
 # %% [markdown]
