@@ -91,7 +91,8 @@ def equivalence_margin(
     """The margin around 0 that holds the whole interval with this chance when there is no gain.
 
     It is counted in standard deviations of the differences, and infinite where the interval is. `alpha` is
-    that of the two-sided interval. A study can declare no smaller gain irrelevant and hope to show it so.
+    that of the two-sided interval. A study that declares a smaller margin will more often than that fail to
+    show that an arm without a gain lies within it.
     """
     return _equivalence_margin(pairs, alpha, chance, test, overlap)
 

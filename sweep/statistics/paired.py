@@ -90,7 +90,7 @@ def paired_comparison(
     intervals are those of `sequential_p_value` and `sequential_interval`, in place of the declared test.
 
     A t test of equal differences cannot be had, as it has no error to measure the gain by: such differences
-    are tested by sign flips, which give n of them a p-value of 2 / 2^n and, where that is below alpha, an
+    are tested by sign flips, which give n of them a p-value of 2 / 2^n and, where that is at most alpha, an
     interval without width. With overlap that test is not valid either, and nothing is rejected.
 
     `overlap` is test rows over training rows, where each pair drew its split anew from the same rows. Such

@@ -16,7 +16,7 @@ SLOPES = np.array([0.4, 0.8, 1.6])
 """Six gamblers stake on gains and on losses of these sizes, in units of the differences so far."""
 OCTAVES, PER_OCTAVE = 40, 4
 """Shifts are tried at distances from the first difference of 2^-40 to 2^40 times the range."""
-EVENLY = 1024
+EVENLY = 512
 """The number of shifts that are tried evenly, from one range below the differences to one above."""
 SECTIONS, REFINEMENTS = 32, 10
 """An end between two shifts is looked for among so many, so often: to the last bits of a float."""

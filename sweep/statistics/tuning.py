@@ -20,7 +20,7 @@ def tuning_curve(
     its test score. Nothing is drawn here: the i-th lowest of N is picked with the chance
     (i / N)^b - ((i - 1) / N)^b.
 
-    The curve is too low for budgets near N, as draws repeat, and it says nothing of a search that learns from
+    The curve is too low for budgets near N, as draws repeat. It says nothing of a search that learns from
     its candidates.
     """
     scores, worths = np.asarray(order, float), np.asarray(values, float)

@@ -29,9 +29,9 @@ def components(differences: np.ndarray, alpha: float = 0.05) -> Components:
     """The spread of gains that were measured with several seeds in each of several searches.
 
     `differences` is a table of searches by seeds. Both effects are taken as normally distributed. The limits
-    of the seeds' deviation are exact; those of the searches' are Williams' and Tukey's (Biometrika 49, 1962),
-    which hold the true one with a chance of at least 1 - 2 alpha, and of 1 - alpha very nearly. A variance
-    below 0 counts as 0.
+    of the seeds' deviation are exact. Those of the searches' are approximate (Williams, Biometrika 49,
+    1962): they hold the true one with a chance of at least 1 - 2 alpha, and of very nearly 1 - alpha. A
+    variance below 0 counts as 0.
     """
     from scipy import special
 
@@ -78,10 +78,9 @@ def failure_limits(failures: int, runs: int, alpha: float = 0.05) -> tuple[float
     """The exact limits of the chance that a run fails (Clopper and Pearson, Biometrika 26, 1934)."""
     from scipy import special
 
-    low = float(special.betaincinv(failures, runs - failures + 1, alpha / 2)) if failures else 0.0
-    high = (
-        float(special.betaincinv(failures + 1, runs - failures, 1 - alpha / 2)) if failures < runs else 1.0
-    )
+    sound = runs - failures
+    low = float(special.betaincinv(failures, sound + 1, alpha / 2)) if failures else 0.0
+    high = float(special.betaincinv(failures + 1, sound, 1 - alpha / 2)) if sound else 1.0
     return low, high
 
 

@@ -22,9 +22,7 @@ def test_the_limits_of_a_share_of_failures_are_scipy_s(failures: int, runs: int,
     assert failure_limits(failures, runs, alpha) == pytest.approx((interval.low, interval.high))
 
 
-def test_without_runs_nothing_is_known_of_their_failures_and_none_in_three_hundred_is_the_rule_of_three() -> (
-    None
-):
+def test_without_runs_nothing_is_known_and_no_failure_in_three_hundred_is_the_rule_of_three() -> None:
     assert failure_limits(0, 0) == (0, 1)
     assert failure_limits(0, 300, alpha=0.1)[1] == pytest.approx(3 / 300, rel=0.01)
 

@@ -1,4 +1,4 @@
-"""The confirmed candidates over their epochs, as arrays. `pictures` draws them."""
+"""The confirmed arms over their epochs, as arrays. `pictures` draws them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from sweep.planning.values import Cohort
-from sweep.views.reading import Reading, RunFiles, ahead
+from sweep.views.reading import Finalist, Reading, RunFiles, ahead
 
 COURSES = [
     "test_accuracy",
@@ -22,54 +21,72 @@ COURSES = [
     "parameters",
 ]
 """Columns that are drawn over the epochs, where they have values."""
+Key = tuple[str, int]
+"""An arm's finalist of a rank: the arm's name, and the rank from 1."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """A confirmed candidate over its epochs: mean, least and greatest of each column over its seeds.
+    """An arm's finalist over its epochs: mean, least and greatest of each column over its runs.
 
-    A column without values is left out, such as the keep ratio of a policy that has none.
+    With several searches these are the finalists of all searches for the first endpoint. A column without
+    values is left out, such as the keep ratio of a policy that has none.
     """
 
-    candidate: str
-    seeds: int
+    runs: int
     epochs: np.ndarray
     columns: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
     resets: np.ndarray
-    """The share of seeds that reset after each epoch."""
+    """The share of runs that reset after each epoch."""
     best: float
-    """Mean test accuracy at each seed's best epoch, at that epoch's keep ratio. Papers often report it."""
+    """Mean test accuracy at each run's best epoch, at r = 1."""
     last: float
-    """Mean test accuracy at the last epoch, at that epoch's keep ratio."""
+    """Mean test accuracy at the last epoch, at r = 1."""
+    best_at_own_ratio: float
+    """Mean test accuracy at each run's best epoch, at that epoch's keep ratio. Papers often report it."""
 
 
-def courses_of(reading: Reading) -> dict[str, Course]:
-    """The course of every confirmed candidate that has finished runs. Runs that diverged are left out."""
-    courses: dict[str, Course] = {}
-    for cohort in reading.cohorts:
-        runs = [reading.runs[run_id] for run_id in cohort.runs]
-        finished = [run for run in runs if run.state in ("completed", "collapsed")]
-        if cohort.phase == "confirm" and finished:
-            courses[cohort.candidate.name] = _course(cohort, finished)
+def courses_of(reading: Reading) -> dict[Key, Course]:
+    """The course of every finalist that has finished runs. Runs that diverged are left out."""
+    courses: dict[Key, Course] = {}
+    for finalist in reading.finalists:
+        finished = [run for run in _runs(reading, finalist) if run.state in ("completed", "collapsed")]
+        if finished:
+            courses[finalist.arm.method, finalist.rank + 1] = _course(finished)
     return courses
 
 
-def _course(cohort: Cohort, runs: Sequence[RunFiles]) -> Course:
+def _runs(reading: Reading, finalist: Finalist) -> list[RunFiles]:
+    """The runs of the finalists for the first endpoint, each once."""
+    ids = dict.fromkeys(run_id for cohort in finalist.primary for run_id in cohort.runs)
+    return [reading.runs[run_id] for run_id in ids]
+
+
+def _course(runs: Sequence[RunFiles]) -> Course:
     wanted = ["epoch", "reset", *COURSES]
     tables = [table for _, table in ahead(runs, lambda run: run.epochs(wanted)) if table is not None]
-    stacked = {
-        name: np.stack([table[name].cast(pa.float64()).to_numpy() for table in tables]) for name in wanted
-    }
+    values = [{name: table[name].cast(pa.float64()).to_numpy() for name in wanted} for table in tables]
+    # searches may settle on other numbers of epochs; only runs of one length are drawn together
+    lengths = [len(run["epoch"]) for run in values]
+    length = max(set(lengths), key=lambda n: (lengths.count(n), n))
+    alike = [run for run in values if len(run["epoch"]) == length]
+    stacked = {name: np.stack([run[name] for run in alike]) for name in wanted}
     drawn = [name for name in COURSES if np.isfinite(stacked[name]).any()]
     columns = {name: (stacked[name].mean(0), stacked[name].min(0), stacked[name].max(0)) for name in drawn}
-    accuracy = stacked["test_accuracy"]
-    best, last = np.nanmax(accuracy, axis=1), accuracy[:, -1]
+    own = [run["test_accuracy"] for run in values]
+    dense = [run["dense_test_accuracy"] for run in values]
+    # a policy without a keep ratio has no second column: its accuracy is that at r = 1
+    dense = [at_1 if np.isfinite(at_1).any() else at_own for at_1, at_own in zip(dense, own, strict=True)]
     return Course(
-        candidate=cohort.candidate.name,
-        seeds=len(tables),
+        runs=len(alike),
         epochs=stacked["epoch"][0],
         columns=columns,
         resets=np.nan_to_num(stacked["reset"]).mean(0),
-        best=math.fsum(best) / len(best),
-        last=math.fsum(last) / len(last),
+        best=_mean([np.nanmax(accuracy) for accuracy in dense]),
+        last=_mean([accuracy[-1] for accuracy in dense]),
+        best_at_own_ratio=_mean([np.nanmax(accuracy) for accuracy in own]),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

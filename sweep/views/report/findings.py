@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
-
-import numpy as np
 
 from sweep.format import plain_json
 from sweep.gains.across import across
 from sweep.gains.comparisons import earlier, keep_ratio_matters
 from sweep.gains.rows import Across, Compared
-from sweep.planning.proposer import importances
-from sweep.planning.values import Cohort, Failure, Look
+from sweep.planning.values import Failure, Look
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import Study
-from sweep.views.cohorts import candidate_row
 from sweep.views.reading import STATES, Reading, ahead
-from sweep.views.report.courses import Course
+from sweep.views.report.confirmed import Confirmed, confirmed
+from sweep.views.report.courses import Course, Key
+from sweep.views.report.searched import Searched, Tuning, searched_arms, tuning_of
 
 PUBLISHED = {
     ("cifar10", "wrn-28-4"): {"dense": 0.869, "additive-reset": 0.8797, "multiplicative-reset": 0.8802}
 }
-"""What the paper reports: the best test accuracy of any epoch, from one run each."""
+"""What the paper reports: the best test accuracy of any epoch, at that epoch's r, from one run each."""
 ENVIRONMENT = ("torch", "device", "threads", "code")
 """What a run's numbers may depend on in their last digits."""
 
@@ -36,60 +35,15 @@ class Comparison(Compared):
 
     finalists: int
     """The number of finalists of its arm."""
+    settings: dict[str, Any] | None
+    """What one search picked for the candidate; None with several searches, and where none decides."""
+    reference_settings: dict[str, Any] | None
+    """What one search picked for the reference, likewise."""
+    pick_deviation: float | None
+    """How far another search of as many candidates would move the gain, as its own candidates tell.
 
-    @classmethod
-    def of(cls, study: Study, row: Compared) -> Comparison:
-        return cls(**vars(row), finalists=study.arms[row.arm].finalists)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A mean over seeds, with its standard deviation and standard error."""
-
-    mean: float | None
-    deviation: float | None
-    standard_error: float | None
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A confirmed candidate's own figures: its accuracy at every keep ratio, its best epoch and its last."""
-
-    arm: str
-    task: str
-    candidate: str
-    finalists: int
-    settings: dict[str, Any]
-    seeds: int
-    finished: int
-    diverged: int
-    collapsed: int
-    accuracy: dict[str, Spread]
-    """Test accuracy, by keep ratio."""
-    best_epoch: float | None
-    last_epoch: float | None
-    inflation: float | None
-    parameters_start: float | None
-    parameters_end: float | None
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A candidate of a search, with its score."""
-
-    candidate: str
-    settings: dict[str, Any]
-    seeds: int
-    score: float | None
-
-
-@dataclass(frozen=True)
-class Searched:
-    """An arm's candidates in the order they were proposed, and which of its settings mattered."""
-
-    arm: str
-    candidates: list[Tried]
-    importances: dict[str, float]
+    It is a standard deviation of validation accuracy. None with several searches, where the gain itself
+    says so, and where the candidates cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +62,8 @@ class Findings:
     hash: str
     store: str
     complete: bool
+    decided: bool
+    """Whether the study ended early, because all comparisons were decided at a look."""
     runs: dict[str, int]
     """The number of runs, by state."""
     looks: list[Look]
@@ -119,6 +75,7 @@ class Findings:
     across: list[Across]
     earlier: list[Earlier]
     search: list[Searched]
+    tuning: list[Tuning]
     failures: dict[str, Failure]
     """Failed runs, by run id."""
     versions: list[dict[str, Any]]
@@ -153,6 +110,8 @@ class Findings:
             "family": study.family,
             "comparisons": study.comparisons,
             "pairs": study.contents.blocks,
+            "searches": study.search.replicates,
+            "objective": study.search.objective,
             "smallest_p": smallest_p_value(study.contents.blocks) if exact else None,
             "pairs_needed": pairs_needed(study.comparisons * looks, study.analysis.alpha) if exact else None,
         }
@@ -171,6 +130,7 @@ class Findings:
                 "hash": self.hash,
                 "store": self.store,
                 "complete": self.complete,
+                "decided": self.decided,
                 "runs": self.runs,
                 "analysis": self.declared,
                 "looks": [asdict(look) for look in self.looks],
@@ -181,6 +141,7 @@ class Findings:
                 "across": [asdict(row) for row in self.across],
                 "earlier": [asdict(look) for look in self.earlier],
                 "search": [asdict(search) for search in self.search],
+                "tuning": [asdict(tuning) for tuning in self.tuning],
                 "published": self.published,
                 "failures": [
                     {"run_id": run_id, **asdict(failure)} for run_id, failure in self.failures.items()
@@ -192,7 +153,7 @@ class Findings:
 
 
 def findings_of(
-    reading: Reading, courses: dict[str, Course], compared: Sequence[Compared] | None = None
+    reading: Reading, courses: dict[Key, Course], compared: Sequence[Compared] | None = None
 ) -> Findings:
     """The findings of a study so far. A look is recorded, unless the caller gives the comparisons."""
     study, plan = reading.study, reading.plan
@@ -200,80 +161,68 @@ def findings_of(
     states = Counter(run.state for run in reading.runs.values())
     looks_before = earlier(plan, reading.looks, reading.right_images).items()
     versions, mixed = _environments(reading)
+    tuning = tuning_of(reading)
+    settings = {
+        cohort.candidate.name: cohort.candidate.values
+        for cohort in reading.cohorts
+        if cohort.phase == "confirm" and study.arms[cohort.candidate.arm].is_drawn
+    }
     return Findings(
         study=study,
         hash=reading.declared["hash"],
         store=reading.ledger.store.where(),
         complete=plan.complete,
+        decided=plan.decided,
         runs={state: states[state] for state in STATES},
         looks=reading.looks,
         grew_after_look=reading.grew_after_look,
         extensions=reading.declared["extensions"],
         arms=[
-            _confirmed(reading, cohort, courses) for cohort in reading.cohorts if cohort.phase == "confirm"
+            confirmed(reading, finalist, courses.get((finalist.arm.method, finalist.rank + 1)))
+            for finalist in reading.finalists
         ],
-        comparisons=[Comparison.of(study, row) for row in rows],
+        comparisons=shown(study, rows, settings, tuning),
         across=across(study, rows),
-        earlier=[
-            Earlier(pairs, [Comparison.of(study, row) for row in rows]) for pairs, rows in looks_before
-        ],
-        search=[_searched(reading, name) for name, arm in study.arms.items() if arm.searched],
+        earlier=[Earlier(pairs, shown(study, rows, settings, [])) for pairs, rows in looks_before],
+        search=searched_arms(reading),
+        tuning=tuning,
         failures=plan.queue.failed,
         versions=versions,
         mixed=mixed,
     )
 
 
-def _confirmed(reading: Reading, cohort: Cohort, courses: dict[str, Course]) -> Confirmed:
-    analysis, name = reading.study.analysis, cohort.candidate.name
-    row = candidate_row(reading, cohort)
-    results = [result for run_id in cohort.runs if (result := reading.plan.results.get(run_id))]
-    ratios = list(dict.fromkeys([*analysis.endpoints, *analysis.curve]))
-    course = courses.get(name)
-    return Confirmed(
-        arm=row.arm,
-        task=row.task,
-        candidate=name,
-        finalists=reading.study.arms[row.arm].finalists,
-        settings=cohort.candidate.values,
-        seeds=row.seeds,
-        finished=row.finished,
-        diverged=row.diverged,
-        collapsed=row.collapsed,
-        accuracy={
-            f"{ratio:g}": _spread([result.score("test", ratio) for result in results]) for ratio in ratios
-        },
-        best_epoch=course.best if course else None,
-        last_epoch=course.last if course else None,
-        inflation=course.best - course.last if course else None,
-        parameters_start=_mean_count([result.parameters_start for result in results]),
-        parameters_end=_mean_count([result.parameters_end for result in results]),
-    )
+def shown(
+    study: Study,
+    rows: Sequence[Compared],
+    settings: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+    tuning: Sequence[Tuning] = (),
+) -> list[Comparison]:
+    """The comparisons as the report shows them.
 
-
-def _mean_count(counts: Sequence[int]) -> float | None:
-    """The mean of some counts; None where one is unknown, as in older ledgers."""
-    return math.fsum(counts) / len(counts) if counts and all(counts) else None
-
-
-def _spread(scores: Sequence[float]) -> Spread:
-    n = len(scores)
-    deviation = float(np.std(scores, ddof=1)) if n > 1 else None
-    error = deviation / math.sqrt(n) if deviation is not None else None
-    return Spread(math.fsum(scores) / n if n else None, deviation, error)
-
-
-def _searched(reading: Reading, arm: str) -> Searched:
-    cohorts = [
-        cohort for cohort in reading.cohorts if cohort.phase == "search" and cohort.candidate.arm == arm
+    `settings` is what searches picked, by candidate.
+    """
+    by_arm = {found.arm: found for found in tuning}
+    return [
+        Comparison(
+            **vars(row),
+            finalists=study.arms[row.arm].finalists,
+            settings=settings.get(row.candidate or ""),
+            reference_settings=settings.get(row.reference or ""),
+            pick_deviation=_pick_deviation(study, row, by_arm),
+        )
+        for row in rows
     ]
-    rows = [candidate_row(reading, cohort) for cohort in cohorts]
-    tried = [
-        Tried(row.candidate, cohort.candidate.values, row.seeds, row.score)
-        for cohort, row in zip(cohorts, rows, strict=True)
-    ]
-    scored = [(candidate.settings, candidate.score) for candidate in tried if candidate.score is not None]
-    return Searched(arm, tried, importances(reading.study, arm, scored))
+
+
+def _pick_deviation(study: Study, row: Compared, tuning: Mapping[str, Tuning]) -> float | None:
+    """How far another search of as many candidates would move a gain, if both sides' candidates can tell."""
+    drawn = [name for name in (row.arm, row.reference_arm) if study.arms[name].is_drawn]
+    if row.searches > 1 or row.rank > 1 or not drawn:
+        return None
+    found = [own.deviation(row.keep_ratio) for name in drawn if (own := tuning.get(name))]
+    deviations = [deviation for deviation in found if deviation is not None]
+    return math.hypot(*deviations) if len(deviations) == len(drawn) else None
 
 
 def _environments(reading: Reading) -> tuple[list[dict[str, Any]], list[str]]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.study.arms import without_task
+from sweep.views.report.confirmed import Confirmed
 from sweep.views.report.courses import Course
-from sweep.views.report.findings import Comparison, Confirmed, Searched
-from sweep.views.report.words import label
+from sweep.views.report.findings import Comparison
+from sweep.views.report.labels import label
+from sweep.views.report.searched import Searched, Tuning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,9 +71,9 @@ def color(index: int) -> str:
 
 
 def gains(rows: Sequence[Comparison], reference: str) -> str:
-    """Each candidate's gain as a dot, with its interval thick and the family's thin.
+    """Each gain as a dot, with the interval of its test alone thick and the family's thin.
 
-    The dot is open where the comparison is not complete.
+    A margin is drawn as a grey band. The dot is open where the comparison is not complete.
     """
     with_gain = [row for row in rows if row.gain is not None]
     ends = [
@@ -91,6 +93,8 @@ def gains(rows: Sequence[Comparison], reference: str) -> str:
         assert row.gain is not None
         axes.plot(100 * row.gain, y, "o", color=color_of_role, markerfacecolor=filling, markersize=6)
     axes.axvline(0, color="black", linewidth=0.8)
+    if with_gain and (margin := with_gain[0].margin):
+        axes.axvspan(-100 * margin, 100 * margin, color=GREY, alpha=BAND / 2, linewidth=0)
     axes.set_xlim(-100 * reach, 100 * reach)
     axes.set_yticks(
         range(len(with_gain)), [without_task(label(row), row.task) for row in reversed(with_gain)]
@@ -109,7 +113,7 @@ PANES = (
 
 
 def course(course: Course, index: int, ratios: bool = True) -> str:
-    """A candidate's accuracy over the epochs, and below it what its policy changes.
+    """An arm's accuracy over the epochs, and below it what its policy changes.
 
     These are the keep ratio and the nonzero rate with a tick at each reset, or the connections. `ratios`
     says whether keep ratios matter in the study.
@@ -181,32 +185,63 @@ def by_ratio(arms: Sequence[Confirmed], colors: dict[str, int]) -> str:
 
 
 def search(searched: Searched, index: int) -> str:
-    """The scores of an arm's candidates in the order they were proposed. The line is the best score so far.
+    """The scores of an arm's candidates, by the order they were proposed in; by search where there are several.
 
-    A larger dot has more seeds.
+    A larger dot has more seeds, and a ring marks what was picked. With one search the line is the best score
+    so far.
     """
+    several = searched.searches > 1
     scored = [
-        (i, tried.score, tried.seeds)
+        (tried.search if several else i + 1, tried.score, tried.seeds, bool(tried.picked_for))
         for i, tried in enumerate(searched.candidates)
         if tried.score is not None
     ]
     figure, (axes,) = _figure(2.4)
     if scored:
-        order, scores, seeds = (np.array(part, float) for part in zip(*scored, strict=True))
-        middle = float(np.median(scores))
+        places, scores, seeds, picked = (np.array(part, float) for part in zip(*scored, strict=True))
+        scores, middle = 100 * scores, float(np.median(100 * scores))
         # without a floor, a collapsed candidate would squeeze all others into a line
-        floor = middle - 3 * (float(scores.max()) - middle) - 0.01
-        near = scores >= floor
+        floor = middle - 3 * (float(scores.max()) - middle) - 1
+        near, ring = scores >= floor, (scores >= floor) & (picked > 0)
         dots = {"color": color(index), "alpha": 0.7, "linewidth": 0, "label": "candidate"}
-        axes.scatter(order[near] + 1, scores[near], s=8 + 8 * seeds[near], **dots)
+        axes.scatter(places[near], scores[near], s=8 + 8 * seeds[near], **dots)
         if not near.all():
             far = {"s": 24, "marker": "v", "color": "C3", "linewidth": 0, "label": "far below"}
-            axes.scatter(order[~near] + 1, np.full((~near).sum(), floor), **far)
-        # only candidates that climbed the whole ladder are compared with each other
-        most = seeds == seeds.max()
-        best, name = np.maximum.accumulate(scores[most]), f"best over {seeds.max():g} seeds"
-        axes.step(order[most] + 1, best, where="post", color="black", linewidth=1, label=name)
+            axes.scatter(places[~near], np.full((~near).sum(), floor), **far)
+        if ring.any():
+            around = {"facecolor": "none", "edgecolor": "black", "linewidth": 1, "label": "picked"}
+            axes.scatter(places[ring], scores[ring], s=40 + 8 * seeds[ring], **around)
+        if not several:
+            # only candidates that climbed the whole ladder are compared with each other
+            most = seeds == seeds.max()
+            best, name = np.maximum.accumulate(scores[most]), f"best over {seeds.max():g} seeds"
+            axes.step(places[most], best, where="post", color="black", linewidth=1, label=name)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
-    axes.set_xlabel("candidate, in the order they were proposed")
-    axes.set_ylabel("validation accuracy")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("search" if several else "candidate, in the order they were proposed")
+    axes.set_ylabel("validation accuracy, %")
+    return _svg(figure)
+
+
+def tuning(tunings: Sequence[Tuning], ratio: float, colors: dict[str, int]) -> str:
+    """The score that a pick is expected to have at an endpoint, by budget, with its spread as a band.
+
+    A dot stands at the budget of one search.
+    """
+    figure, (axes,) = _figure(2.8)
+    for own in tunings:
+        for curve in own.curves:
+            if curve.keep_ratio == ratio:
+                mean, deviation = 100 * np.array(curve.mean), 100 * np.array(curve.deviation)
+                budgets, shade = np.arange(1, len(mean) + 1), color(colors.get(own.arm, 0))
+                band = {"color": shade, "alpha": BAND, "linewidth": 0}
+                axes.fill_between(budgets, mean - deviation, mean + deviation, **band)
+                axes.plot(budgets, mean, color=shade, linewidth=1.4, label=own.arm)
+                used = min(own.budget, len(mean))
+                axes.plot(used, mean[used - 1], "o", color=shade, markersize=5)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("budget, candidates")
+    axes.set_ylabel("validation accuracy of the pick, %")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
     return _svg(figure)

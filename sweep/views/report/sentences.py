@@ -1,0 +1,237 @@
+"""The findings in sentences: the answer, cautions, and what was seen before. Nothing is computed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from sweep.format import points, probability
+from sweep.gains.rows import Across, Compared
+from sweep.ledger.looks import GREW
+from sweep.statistics import tasks_needed
+from sweep.study.arms import without_task
+from sweep.views.report.findings import Comparison, Findings
+from sweep.views.report.labels import (
+    amount,
+    at,
+    failure_rate,
+    holm_alone,
+    interval,
+    label,
+    short_settings,
+    within_margin,
+)
+from sweep.views.report.tables import family_of, sizes_differ
+
+
+def answer(findings: Findings) -> list[str]:
+    """The answer of the declared family: a sentence for each tested comparison.
+
+    Comparisons across tasks come first.
+    """
+    family = family_of(findings)
+    if any(row.verdict is None for row in family):
+        return [_lacking(findings, family)]
+    return [*_answer_across(findings), *(_verdict(findings, row) for row in family)]
+
+
+def _lacking(findings: Findings, family: list[Comparison]) -> str:
+    """The sentence that the family is not complete, and the first things that it lacks."""
+    missing = sorted({line for row in family for line in row.missing})
+    complete = sum(row.state == "complete" for row in family)
+    first = "; ".join(missing[:3]) + (f"; and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return (
+        f"Not complete yet: {complete} of the {findings.study.comparisons} comparisons of the family have "
+        f"all their pairs. Lacking: {first}."
+    )
+
+
+def _verdict(findings: Findings, row: Comparison) -> str:
+    """The sentence about a tested comparison: its verdict, with the family's interval."""
+    assert row.gain is not None
+    start = f"On {row.task}: " if row.task else ""
+    name = without_task(label(row), row.task) + _picked(row.settings)
+    reference = without_task(row.reference_arm, row.task) + _picked(row.reference_settings)
+    where, span = at(findings, row.keep_ratio), interval(row.family_low, row.family_high)
+    if row.verdict == "equivalent":
+        assert row.margin is not None
+        said = (
+            f"{name} is equivalent to {reference}{where}, within the margin of {amount(row.margin)}: the gain "
+            f"is {points(row.gain)} points {span}"
+        )
+    elif row.verdict == "inconclusive":
+        said = f"{name} over {reference}{where}: no difference is shown; {_may_be(row)}"
+    else:
+        said = f"{name} is {row.verdict} than {reference}{where} by {100 * abs(row.gain):.2f} points {span}"
+        if within_margin(row):
+            assert row.margin is not None
+            said += f", by less than the margin of {amount(row.margin)}"
+    details = [_counted(row), f"p = {probability(row.p_holm)} after Holm over {_tests(findings)}"]
+    details.append("over resampled splits" if row.overlap else "on this test set")
+    sentence = f"{start}{said}{', '.join(['', *details])}{_look(row)}."
+    return " ".join([sentence, *_remarks(row)])
+
+
+def _picked(settings: dict[str, object] | None) -> str:
+    """What one search picked, in brackets; nothing where no search decides, or several do."""
+    return f" ({short_settings(settings)}, picked by one search)" if settings else ""
+
+
+def _tests(findings: Findings) -> str:
+    tests = findings.study.comparisons
+    return f"{tests} comparison{'s' if tests > 1 else ''}"
+
+
+def _may_be(row: Comparison) -> str:
+    """The words for how large a gain may be that is not shown."""
+    low, high = row.family_low, row.family_high
+    if low is None or high is None or not (math.isfinite(low) or math.isfinite(high)):
+        return "the true gain may be anything, because so few pairs exclude nothing"
+    if not math.isfinite(low) or not math.isfinite(high):
+        limit = f"at most {points(high)}" if math.isfinite(high) else f"at least {points(low)}"
+        return f"the true gain may be anything of {limit} points"
+    margin = f", and the margin is {amount(row.margin)}" if row.margin is not None else ""
+    return f"the true gain may be anything from {points(low)} to {points(high)} points{margin}"
+
+
+def _counted(row: Comparison) -> str:
+    """The words for how many pairs differ, and in which direction."""
+    one = "search" if row.unit == "search" else "seed"
+    pairs = "searches" if row.unit == "search" else "pairs"
+    if row.equal == row.pairs:
+        return f"no {one} differed"
+    if row.family_low == row.family_high:
+        return f"every {one} differed by the same"
+    worse = row.pairs - row.better - row.equal
+    word, count = ("worse", worse) if row.verdict == "worse" else ("better", row.better)
+    return f"{word} in {count} of {row.pairs} {pairs}"
+
+
+def _look(row: Compared) -> str:
+    """The words for the look that a comparison is seen at; nothing where the study has one alone."""
+    if row.looks == 0:
+        return ", tested so that it may be looked at at any time"
+    return f", at look {row.look} of {row.looks}" if row.looks > 1 else ""
+
+
+def _remarks(row: Comparison) -> Iterator[str]:
+    """What a reader of one sentence should know beside it."""
+    if holm_alone(row):
+        if row.looks > 1:
+            yield (
+                "An earlier look may have found it: at this look the family's interval holds 0, so that no "
+                "least gain is shown."
+            )
+        else:
+            yield (
+                "Holm's correction finds it, and the family's interval, which is wider, holds 0: the sign is "
+                "shown, and no least gain."
+            )
+    if row.pick_deviation is not None:
+        yield (
+            f"Another search of as many candidates would move this by about ±{_moved(row)} points, "
+            "as far as its own candidates tell."
+        )
+
+
+def _moved(row: Comparison) -> str:
+    """How far another search would move a gain, in points without a sign."""
+    assert row.pick_deviation is not None
+    return f"{100 * row.pick_deviation:.2f}"
+
+
+def _answer_across(findings: Findings) -> list[str]:
+    """The answer of the family across tasks, or why there cannot be one."""
+    family = [row for row in findings.across if row.role == "family"]
+    if not family:
+        return []
+    tasks, alpha = len(findings.study.tasks), findings.study.analysis.alpha
+    if not family[0].claimable:
+        count = f"{len(family)} comparison{'s' if len(family) > 1 else ''}"
+        needed = tasks_needed(len(family), alpha)
+        return [
+            f"{tasks} tasks are too few to claim anything across tasks: "
+            f"{count} at {alpha:g} would take {needed}."
+        ]
+    differing = [
+        row
+        for row in family
+        if row.p_holm is not None and row.p_holm <= alpha and row.median_gain is not None
+    ]
+    if differing:
+        return [_finding_across(findings, row, len(family)) for row in differing]
+    return [
+        f"Across {tasks} tasks no difference is shown between an arm of the family and what it is held "
+        "against; how large one could be on each task, the intervals there say."
+    ]
+
+
+def _finding_across(findings: Findings, row: Across, tests: int) -> str:
+    """The sentence about a comparison across tasks that shows a difference."""
+    assert row.median_gain is not None
+    verdict = "better" if row.median_gain > 0 else "worse"
+    return (
+        f"Across {len(findings.study.tasks)} tasks {row.arm} is {verdict} than {row.reference_arm}"
+        f"{at(findings, row.keep_ratio)}: a median gain of {points(row.median_gain)} points, "
+        f"wins on {row.wins}, p = {probability(row.p_holm)} after Holm over {tests}."
+    )
+
+
+def cautions(findings: Findings) -> list[str]:
+    """What a reader should know before trusting the answer, a sentence each."""
+    return list(_cautions(findings))
+
+
+def _cautions(findings: Findings) -> Iterator[str]:
+    if findings.mixed:
+        different = ", ".join(findings.mixed)
+        yield f"The runs that are compared ran on different things ({different}): see the end of the page."
+    if findings.grew_after_look:
+        before = " What was said before stands below as an earlier look." if findings.earlier else ""
+        yield f"{GREW[0].upper()}{GREW[1:]}{before}"
+    elif findings.study.analysis.looks == "any":
+        yield (
+            "The study declares looks at any time: every pair is tested as it comes, and the intervals are "
+            "wider than those of a test that is made once."
+        )
+    if unscored := _unscored(findings):
+        first, others = findings.study.analysis.endpoints[0], " and ".join(f"r = {r:g}" for r in unscored)
+        yield (
+            f"The search scored r = {first:g} alone, and {others} is tested too: what it picked is a matter of "
+            f"luck at {others}."
+        )
+    if any(sizes_differ(row) for row in findings.comparisons):
+        yield (
+            "Some arms are held against networks of another size: where that is so, the tables of gains "
+            "show both counts of parameters."
+        )
+    alpha = findings.study.analysis.alpha
+    for arm in findings.arms:
+        counts = {"diverged": arm.diverged, "collapsed": arm.collapsed}
+        if ended := [f"{count} {outcome}" for outcome, count in counts.items() if count]:
+            rate = failure_rate(arm.failed, arm.finished, arm.failure_low, arm.failure_high, alpha)
+            yield f"{label(arm)}: {' and '.join(ended)}. Runs that failed: {rate}."
+
+
+def _unscored(findings: Findings) -> list[float]:
+    """The endpoints that are tested, between arms that are searched, and that the search does not score."""
+    study = findings.study
+    sides = {name for row in family_of(findings) for name in (row.arm, row.reference_arm)}
+    if study.search.objective != "first" or not any(study.arms[name].is_drawn for name in sides):
+        return []
+    return study.analysis.endpoints[1:]
+
+
+def seen_before(findings: Findings) -> list[str]:
+    """The results of earlier looks, a line each."""
+    return [_seen_line(findings, look.pairs, row) for look in findings.earlier for row in look.comparisons]
+
+
+def _seen_line(findings: Findings, pairs: int, row: Comparison) -> str:
+    first = f"The first {pairs} {'searches' if row.searches > 1 else 'seeds'}"
+    what = f"{label(row)} over {row.reference_arm}{at(findings, row.keep_ratio)}"
+    verdict = "not complete."
+    if row.p_value is not None:
+        span = interval(row.family_low, row.family_high)
+        verdict = f"{points(row.gain)} {span}, p = {probability(row.p_holm)}."
+    return f"{first}: {what}: {verdict}"
