@@ -95,7 +95,7 @@ TASKS: dict[str, Any] = {
         "small": {**DENSE, "match": {"arm": "set", "at": "end"}},
         "again": {"repeat": "dense"},
     },
-    "search": {"budget": 2, "generation": 2, "lag": 0, "ladder": [1]},
+    "search": {"budget": 2, "generation": 2, "lag": 0, "ladder": [1], "proposer": "random"},
     "confirm": {"seeds": 3},
     "analysis": {"test": "paired-t", "against": {"set": ["static"], "static": ["small"]}},
 }
@@ -123,11 +123,11 @@ WINE: dict[str, Any] = {
 }
 """A task that is learned in part."""
 RATE: dict[str, Any] = {"task": {"learning_rate": {"low": 0.003, "high": 0.3, "log": True}}}
-STEPS: dict[str, Any] = {"policy": {"name": "additive-reset", "step": {"low": 0.2, "high": 0.6}}}
+FIXED: dict[str, Any] = {"policy": {"name": "fixed", "ratio": {"low": 0.05, "high": 0.5}}}
 
 EACH: dict[str, Any] = {
     "task": WINE,
-    "arms": {"dense": {**DENSE, **RATE}, "additive": {**STEPS, **RATE}},
+    "arms": {"dense": {**DENSE, **RATE}, "fixed": {**FIXED, **RATE}},
     "search": {"budget": 3, "generation": 3, "ladder": [1], "replicates": 7, "objective": "each"},
     "confirm": {"seeds": 1},
     "analysis": {"endpoints": [1.0, 0.2]},
@@ -138,23 +138,27 @@ RANK: dict[str, Any] = {
     "task": WINE,
     "arms": {
         "dense": {**DENSE, **RATE},
-        "additive": {**STEPS, **RATE},
+        "fixed": {**FIXED, **RATE},
         "again": {"repeat": "dense"},
         "given": {**DENSE, "task": {"learning_rate": 0.05}},
         "plain": PLAIN,
     },
     "search": {
-        **{"budget": 2, "generation": 2, "ladder": [1], "proposer": "random"},
-        **{"replicates": 7, "objective": "rank"},
+        "budget": 2,
+        "generation": 2,
+        "ladder": [1],
+        "proposer": "random",
+        "replicates": 7,
+        "objective": "rank",
     },
     "confirm": {"seeds": 2},
-    "analysis": {"endpoints": [1.0, 0.2], "curve": [0.5], "family": ["additive"], "margin": [4, 90]},
+    "analysis": {"endpoints": [1.0, 0.2], "curve": [0.5], "family": ["fixed"], "margin": [4, 90]},
 }
 """Seven searches with two runs of each finalist, and two arms that nothing is searched for."""
 
 LOOKS: dict[str, Any] = {
     "task": WINE,
-    "arms": {"dense": DENSE, "fixed": {"policy": {"name": "fixed", "ratio": 0.3}}},
+    "arms": {"dense": {**DENSE, "task": {"learning_rate": 0.01}}, "additive": PLAIN},
     "confirm": {"seeds": 9},
     "analysis": {"looks": [7, 9]},
 }

@@ -23,14 +23,22 @@ from nbclient import NotebookClient
 
 from sweep.views.export.files import NOTEBOOK, notebook
 from tests.integration.exported import (
+    ANY,
     BY_T,
+    DECIDED,
+    EACH,
+    EACH_ANY,
+    GROWN,
+    LOOKS,
     MANY,
     PAIRED,
+    RANK,
     RESAMPLED,
     SEARCHED,
     TASKS,
     WILD,
     age,
+    grown,
     made,
     written,
 )
@@ -44,6 +52,16 @@ STAGES = {"begun": 0, "searching": 4, "half": 16, "complete": None}
 """The number of finished runs in the study of one task when it is exported."""
 OF_TASKS = {"tasks-half": 30, "tasks": None}
 """The same for the study of several tasks."""
+OF_LOOKS = {"first-look": 14, "looks": None}
+"""The same for the study with two looks."""
+PLAYED = {"wild": WILD, "many": MANY, "resampled": RESAMPLED, "each": EACH, "rank": RANK}
+COPIED = {
+    "by-t": (BY_T, "many"),
+    "decided": (DECIDED, "looks"),
+    "any": (ANY, "looks"),
+    "each-any": (EACH_ANY, "each"),
+}
+"""Studies whose runs another one has: they are copied, so that nothing is trained again."""
 Exported = Callable[[str], Path]
 
 
@@ -55,25 +73,33 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     def of(name: str) -> Path:
         if (to / name).exists():
             return to / name
-        for study, parts, stages in (("searched", SEARCHED, STAGES), ("several", TASKS, OF_TASKS)):
+        for study, parts, stages in (
+            ("searched", SEARCHED, STAGES),
+            ("several", TASKS, OF_TASKS),
+            ("looked-at", LOOKS, OF_LOOKS),
+        ):
             if name in stages:
                 for stage, most in stages.items():
                     assert made(store, study, parts, most).complete == (most is None)
                     written(store, study, to / stage)
                 return to / name
-        if name == "by-t":
-            of("many")
-            made(store, name, BY_T, 0)
-            # Copied, so that nothing is trained again.
-            shutil.copytree(store / "many" / "runs", store / name / "runs", dirs_exist_ok=True)
-            assert made(store, name, BY_T, 0).complete
+        if name in COPIED:
+            parts, other = COPIED[name]
+            of(other)
+            made(store, name, parts, 0)
+            source = store / ("looked-at" if other == "looks" else other)
+            shutil.copytree(source / "runs", store / name / "runs", dirs_exist_ok=True)
+            assert made(store, name, parts).complete
+            written(store, name, to / name)
+        elif name == "grown":
+            grown(store, name, GROWN, 7)
             written(store, name, to / name)
         elif name == "aged":
             assert made(store, name, PAIRED).complete
             age(store, name)
             written(store, name, to / name)
         else:
-            assert made(store, name, {"wild": WILD, "many": MANY, "resampled": RESAMPLED}[name]).complete
+            assert made(store, name, PLAYED[name]).complete
             written(store, name, to / name)
         return to / name
 
@@ -119,6 +145,14 @@ def report(folder: Path) -> dict[str, Any]:
         "tasks",
         "resampled",
         "aged",
+        "each",
+        "each-any",
+        "rank",
+        "first-look",
+        "looks",
+        "decided",
+        "any",
+        "grown",
     ],
 )
 def test_the_notebook_computes_every_number_of_the_report(exported: Exported, stage: str) -> None:

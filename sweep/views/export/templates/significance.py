@@ -118,6 +118,11 @@ def score(run_id, split, ratio):
     return 0.0 if state == "diverged" else math.nan
 
 
+def finished(run_id):
+    """Whether a run came to an end of its own, be it a bad one."""
+    return runs.at[run_id, "state"] in ("completed", "collapsed", "diverged")
+
+
 def spread(values):
     """Mean, standard deviation and standard error; null where there are too few values."""
     n = len(values)
@@ -211,10 +216,12 @@ def order(tried, ratio):
         at_each = [[-validation(row, each) for row in tried] for each in declared["endpoints"]]
         keys.append(np.mean([stats.rankdata(scores) for scores in at_each], 0))
     # lexsort is stable, and its last key counts first
-    ordered = [tried[i] for i in np.lexsort(keys)]
-    before = [[settings(row) for row in ordered[:i]] for i in range(len(ordered))]
-    repeated = [settings(row) in others for row, others in zip(ordered, before, strict=True)]
-    return sorted(ordered, key=lambda row: repeated[ordered.index(row)])
+    seen, first, repeated = [], [], []
+    for i in np.lexsort(keys):
+        own = settings(tried[i])
+        (repeated if own in seen else first).append(tried[i])
+        seen.append(own)
+    return first + repeated
 
 
 def pick(arm, search):
@@ -237,11 +244,6 @@ def pick(arm, search):
     }
 
 
-def named(arm, search):
-    """The name of an arm in one of its searches."""
-    return f"{arm}~{search}" if search > 1 else arm
-
-
 arm_names = [on_task_of(f"@{task}", name) for task in contents["tasks"] or [""] for name in written]
 picked = {(arm, search): pick(arm, search) for arm in arm_names for search in range(1, searches + 1)}
 for (arm, search), names in picked.items():
@@ -261,20 +263,170 @@ for row in by_phase["search"]:
             raise ValueError(f"candidates.parquet: the validation accuracy of {row['candidate']} is wrong")
 
 # %% [markdown]
-# ## The confirmed candidates
+# ## The searches
 #
-# A candidate's runs stand by place in the pool of seeds: runs of one place are a pair. The best epoch of a
-# run, which papers tend to report, is chosen by looking at the test set; the inflation is what that choice
-# adds to the last epoch.
+# Scores are means over the seeds that a candidate was given, on validation images. Importances are
+# Optuna's, by PED-ANOVA, over the candidates of all searches of an arm; it is asked once there are four
+# scores that are not all equal.
+
 
 # %%
-scores = {
-    (name, ratio): np.array([score(run, "test", ratio) for run in ids])
-    for name, ids in confirmed.items()
-    for ratio in ratios
-}
-by_run = epochs.sort_values("epoch", kind="stable").groupby("run_id")
-best, last = by_run["test_accuracy"].max(), by_run.tail(1).set_index("run_id")["test_accuracy"]
+def distribution(searched):
+    """The values of a searched setting, as Optuna wants them."""
+    if "choice" in searched:
+        return optuna.distributions.CategoricalDistribution(searched["choice"])
+    low, high, step, log = (searched[key] for key in ("low", "high", "step", "log"))
+    high = round(low + math.floor((high - low) / step + 1e-9) * step, 12) if step else high
+    if searched["whole"]:
+        return optuna.distributions.IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+    return optuna.distributions.FloatDistribution(low, high, log=log, step=step)
+
+
+def importances(arm, tried):
+    """The share that each searched setting has in the scores of an arm's candidates."""
+    scored = [candidate for candidate in tried if candidate["score"] is not None]
+    if len(scored) < 4 or len({candidate["score"] for candidate in scored}) < 2:
+        return {}
+    distributions = {name: distribution(searched) for name, searched in sorted(space[arm].items())}
+    memory = optuna.create_study(direction="maximize")
+    for candidate in scored:
+        params, value = {name: candidate["settings"][name] for name in distributions}, candidate["score"]
+        trial = optuna.trial.create_trial(params=params, distributions=distributions, value=value)
+        memory.add_trial(trial)
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    return optuna.importance.get_param_importances(memory, evaluator=evaluator)
+
+
+def candidates_of(arm):
+    """The candidates of all searches of an arm, in the order in which they were proposed."""
+    return [row for row in by_phase["search"] if row["arm"] == arm]
+
+
+def search_of(arm):
+    """The candidates of an arm's searches with their scores, and the importances of its settings."""
+    tried = [
+        {
+            "candidate": row["candidate"],
+            "settings": settings(row),
+            "seeds": len(row["run_ids"]),
+            "score": or_null(validation(row, declared["endpoints"][0])),
+            "search": row["search"],
+            "picked_for": picked_for.get(row["candidate"], []),
+        }
+        for row in candidates_of(arm)
+    ]
+    return {
+        "arm": arm,
+        "candidates": tried,
+        "importances": importances(arm, tried),
+        "searches": searches,
+    }
+
+
+picked_for = {}
+for by_ratio in picked.values():
+    for ratio, names in by_ratio.items():
+        for name in names:
+            picked_for.setdefault(name, []).append(ratio)
+# with one search of each arm, a repeat takes the finalists of another arm
+searched = [
+    arm for arm in arm_names if arm in space and (searches > 1 or not written[split_name(arm)[0]]["repeat"])
+]
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+with warnings.catch_warnings():
+    # Optuna calls the evaluator experimental
+    warnings.simplefilter("ignore")
+    search = [search_of(arm) for arm in searched]
+pd.DataFrame([{"arm": arm["arm"], **arm["importances"]} for arm in search])
+
+# %% [markdown]
+# What would smaller searches have picked? Candidates are drawn with replacement from those of all searches,
+# and the best of the first b is picked, as on the first rung: its validation accuracy is on the curve at b.
+# The report computes the mean and the deviation of it; here they are those of many draws. Only random
+# candidates can stand for others like them: with `tpe` and `grid` there are no curves.
+
+# %%
+BOOTSTRAPS = 40_000
+
+
+def tuning_of(arm):
+    """The tuning curves of an arm, and how far their values may be from the report's, by path."""
+    tried = [row["run_ids"][: searching["ladder"][0]] for row in candidates_of(arm)]
+    tried = [ids for ids in tried if all(finished(run) for run in ids)]
+    found = {"arm": arm, "budget": budget(arm), "candidates": len(tried), "curves": []}
+    if searching["proposer"] != "random" or not tried:
+        return found, {}
+    found["why_not"] = None
+    sound = [run for ids in tried for run in ids if runs.at[run, "state"] != "diverged"]
+    measured = {
+        ratio: np.array([np.mean([score(run, "validation", ratio) for run in ids]) for ids in tried])
+        for ratio in declared["endpoints"]
+        if all((run, "validation", ratio) in bits for run in sound)
+    }
+    allowed = {}
+    for i, (ratio, values) in enumerate(measured.items()):
+        by = values if searching["objective"] == "each" else measured[declared["endpoints"][0]]
+        by = np.round(by, 12)
+        if searching["objective"] == "rank":
+            by = np.mean([stats.rankdata(np.round(column, 12)) for column in measured.values()], 0)
+        drawn = best_of_draws(by, values)
+        mean, deviation = drawn.mean(0), drawn.std(0)
+        # what happens in fewer than 15 of all draws may not be seen
+        unseen = 15 * np.ptp(values) / BOOTSTRAPS
+        variance = 5 * np.sqrt(np.maximum(0, ((drawn - mean) ** 4).mean(0) - deviation**4) / BOOTSTRAPS)
+        variance += unseen * np.ptp(values)
+        off = {
+            "mean": 5 * deviation / math.sqrt(BOOTSTRAPS) + unseen,
+            "deviation": np.maximum(
+                np.sqrt(deviation**2 + variance) - deviation,
+                deviation - np.sqrt(np.maximum(0, deviation**2 - variance)),
+            ),
+        }
+        found["curves"].append({"keep_ratio": ratio, "mean": mean.tolist(), "deviation": deviation.tolist()})
+        allowed |= {
+            f"curves > {i} > {name} > {budget}": float(most)
+            for name, column in off.items()
+            for budget, most in enumerate(column)
+        }
+    return found, allowed
+
+
+def best_of_draws(by, values):
+    """What the best of the first b draws is worth, for every b. Of equals the earlier candidate is best."""
+    order = np.lexsort([-np.arange(len(by)), by])
+    places = np.random.default_rng(1908).integers(0, len(by), (BOOTSTRAPS, len(by)))
+    return values[order][np.maximum.accumulate(places, 1)]
+
+
+tuning, off_curve = zip(*map(tuning_of, searched), strict=True) if searched else ((), ())
+figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+for arm in tuning:
+    for curve in arm["curves"]:
+        budgets = range(1, len(curve["mean"]) + 1)
+        label = f"{arm['arm']}, r = {curve['keep_ratio']:g}"
+        axis.plot(budgets, 100 * np.array(curve["mean"]), label=label)
+axis.set(xlabel="candidates of a search", ylabel="validation accuracy of its pick, points")
+if axis.lines:
+    axis.legend(fontsize=7)
+plt.show()
+
+# %% [markdown]
+# ## The confirmed arms
+#
+# A finalist's runs stand by place in the pool of seeds: runs of one place are a pair. With several searches
+# an arm has a finalist of each, and where a search decides its settings, each search counts once. The best
+# epoch of a run is chosen by looking at the test set; the inflation is what that choice adds to the last
+# epoch, both at r = 1. Papers tend to report the best epoch at that epoch's own r. The limits of the share
+# of runs that failed are those of Clopper and Pearson.
+
+# %%
+by_run = epochs.sort_values("epoch", kind="stable")
+# without a keep ratio there is no second column: the accuracy is that at r = 1
+measured_dense = by_run.groupby("run_id")["dense_test_accuracy"].transform("count") > 0
+by_run["at_1"] = by_run["dense_test_accuracy"].where(measured_dense, by_run["test_accuracy"])
+by_run = by_run.groupby("run_id")
+best, best_own = by_run["at_1"].max(), by_run["test_accuracy"].max()
+last = by_run.tail(1).set_index("run_id")["at_1"]
 parameters = {
     end: rows.set_index("run_id")["parameters"]
     for end, rows in (("start", by_run.head(1)), ("end", by_run.tail(1)))
@@ -287,60 +439,116 @@ def count_of(ids, end):
     return float(counts.mean()) if len(counts) and counts.notna().all() else None
 
 
-def figures(row):
-    """The report's figures of a confirmed candidate."""
-    ids = list(row["run_ids"])
-    states = [runs.at[run, "state"] for run in ids]
-    trained = [run for run, state in zip(ids, states, strict=True) if state in ("completed", "collapsed")]
-    finished = [run for run in ids if run in trained or runs.at[run, "state"] == "diverged"]
-    at_best, at_last = (spread(column.reindex(trained).to_numpy())["mean"] for column in (best, last))
-    measured = {
-        ratio: [value for value in scores[row["candidate"], ratio] if not math.isnan(value)]
-        for ratio in ratios
-    }
+def is_drawn(arm):
+    """Whether another search would give an arm other settings, or those of the arm that it follows."""
+    match = original(arm)["match"]
+    return arm in space or (bool(match) and on_task_of(arm, match["arm"]) in space)
+
+
+def limits(failed, total):
+    """The exact limits of the chance that a run fails."""
+    alpha = declared["alpha"]
+    low = stats.beta.ppf(alpha / 2, failed, total - failed + 1) if failed else 0.0
+    return float(low), float(
+        stats.beta.isf(alpha / 2, failed + 1, total - failed) if failed < total else 1.0
+    )
+
+
+def accuracy_of(arm, names, ratio):
+    """The accuracy of some finalists at a keep ratio: over the searches that pick them, or over runs."""
+    at = [[score(run, "test", ratio) for run in confirmed[name] if finished(run)] for name in names]
+    if searches > 1 and is_drawn(arm):
+        return spread([math.fsum(own) / len(own) for own in at if own])
+    return spread([value for own in at for value in own])
+
+
+def figures(arm, rank):
+    """The report's figures of an arm's finalists of one rank; null where no search is done."""
+    by_search = [
+        {ratio: names[rank - 1] for ratio, names in picked[arm, search].items() if rank <= len(names)}
+        for search in range(1, searches + 1)
+    ]
+    by_ratio = {ratio: [own[ratio] for own in by_search if ratio in own] for ratio in declared["endpoints"]}
+    if not any(by_ratio.values()):
+        return None
+    primary = by_ratio[declared["endpoints"][0]]
+    ids = list(
+        dict.fromkeys(run for names in by_ratio.values() for name in names for run in confirmed[name])
+    )
+    ended = [runs.at[run, "state"] for run in ids if finished(run)]
+    failed = len(ended) - ended.count("completed")
+    low, high = limits(failed, len(ended)) if ended else (None, None)
+    of_first = [run for name in primary for run in confirmed[name] if finished(run)]
+    trained = [run for run in dict.fromkeys(of_first) if runs.at[run, "state"] != "diverged"]
+    at_best, at_last, at_own = (
+        spread(column.reindex(trained).to_numpy())["mean"] for column in (best, last, best_own)
+    )
     return {
-        "arm": named(row["arm"], row["search"]),
-        "task": split_name(row["arm"])[1],
-        "candidate": row["candidate"],
-        "finalists": finalists(row["arm"]),
-        "settings": settings(row),
+        "arm": arm,
+        "task": split_name(arm)[1],
+        "rank": rank,
+        "candidate": primary[0] if searches == 1 else None,
+        "finalists": finalists(arm),
+        "searches": searches,
+        "settings": settings(confirmed_rows[primary[0]]) if searches == 1 else {},
+        "settings_by_search": [
+            {f"{ratio:g}": settings(confirmed_rows[name]) for ratio, name in own.items()}
+            for own in by_search
+        ],
         "seeds": len(ids),
-        "finished": len(finished),
-        "parameters_start": count_of(finished, "start"),
-        "parameters_end": count_of(finished, "end"),
-        "diverged": states.count("diverged"),
-        "collapsed": states.count("collapsed"),
+        "finished": len(ended),
+        "diverged": ended.count("diverged"),
+        "collapsed": ended.count("collapsed"),
+        "failure_rate": failed / len(ended) if ended else None,
+        "failure_low": low,
+        "failure_high": high,
+        "accuracy": {
+            f"{ratio:g}": accuracy_of(arm, by_ratio.get(ratio, primary), ratio) for ratio in ratios
+        },
         "best_epoch": or_null(at_best),
         "last_epoch": or_null(at_last),
         "inflation": or_null(at_best - at_last) if trained else None,
-        "accuracy": {f"{ratio:g}": spread(values) for ratio, values in measured.items()},
+        "best_epoch_own_ratio": or_null(at_own),
+        "parameters_start": count_of(of_first, "start"),
+        "parameters_end": count_of(of_first, "end"),
     }
 
 
-arms = [figures(row) for row in candidates if row["phase"] == "confirm"]
-pd.json_normalize(arms)
+def in_points(rows, columns, shares):
+    """Some columns of some rows as a table, with shares as points."""
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(**{name: (100 * table[name].astype(float)).round(2) for name in shares})
+
+
+confirmed_rows = {row["candidate"]: row for row in by_phase["confirm"]}
+every = [figures(arm, rank) for arm in arm_names for rank in range(1, finalists(arm) + 1)]
+arms = [row for row in every if row]
+shown = ["last_epoch", "inflation", "failure_rate", "failure_low", "failure_high"]
+in_points(arms, ["arm", "rank", "candidate", "searches", "seeds", "finished", *shown], shown)
 
 # %% [markdown]
-# Means over the seeds. Left: test accuracy over the epochs, at each epoch's own keep ratio r (thin) and of
+# Means over the runs. Left: test accuracy over the epochs, at each epoch's own keep ratio r (thin) and of
 # the same weights at r = 1 (thick). Right: the final weights at every measured r, with standard errors.
 
 # %%
 figure, (over_epochs, over_ratios) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 for i, arm in enumerate(arms):
-    name, color = arm["candidate"], f"C{i % 10}"
-    by_epoch = epochs[epochs["run_id"].isin(confirmed[name])].groupby("epoch")
-    course = by_epoch[["test_accuracy", "dense_test_accuracy"]].mean().dropna()
+    name, color = arm["arm"] + (f", finalist {arm['rank']}" if arm["rank"] > 1 else ""), f"C{i % 10}"
+    own = [picked[arm["arm"], search][declared["endpoints"][0]] for search in range(1, searches + 1)]
+    ids = [run for names in own for finalist in names[arm["rank"] - 1 :][:1] for run in confirmed[finalist]]
+    by_epoch = epochs[epochs["run_id"].isin(ids)].groupby("epoch")
+    course = 100 * by_epoch[["test_accuracy", "dense_test_accuracy"]].mean().dropna()
     over_epochs.plot(course.index, course["test_accuracy"], color=color, lw=0.8)
     over_epochs.plot(course.index, course["dense_test_accuracy"], color=color, lw=2, label=name)
     measured = sorted(
-        (float(ratio), accuracy["mean"], accuracy["standard_error"] or 0)
+        (float(ratio), 100 * accuracy["mean"], 100 * (accuracy["standard_error"] or 0))
         for ratio, accuracy in arm["accuracy"].items()
         if accuracy["mean"] is not None
     )
     columns = ([point[k] for point in measured] for k in range(3))
     over_ratios.errorbar(*columns, color=color, marker="o", ms=4, label=name)
-over_epochs.set(xlabel="epoch", ylabel="test accuracy")
-over_ratios.set(xlabel="keep ratio r of the final weights", xscale="log", ylabel="test accuracy")
+over_epochs.set(xlabel="epoch", ylabel="test accuracy, points")
+over_ratios.set(xlabel="keep ratio r of the final weights", xscale="log", ylabel="test accuracy, points")
 if arms:
     over_ratios.legend(fontsize=7)
 plt.show()
@@ -553,7 +761,7 @@ def bet_bound(differences, alpha, side):
 # the report, over 20,000 quantiles of the estimated deviation (that is good for five digits).
 
 # %%
-POWER, REPORTS_STUDIES, SUMS, AT_ONCE = 0.8, 20_000, 2**28, 2**21
+POWER, REPORTS_STUDIES, SUMS, AT_ONCE = 0.8, 20_000, 2**27, 2**21
 
 
 def lower_ends(n, rank):
@@ -562,8 +770,8 @@ def lower_ends(n, rank):
     left = min(REPORTS_STUDIES, SUMS // 2**n)
     while left:
         size = min(left, AT_ONCE // 2**n)
-        sums, sizes = np.zeros((size, 1)), np.zeros(1)
-        for difference in drawn.normal(size=(n, size, 1)):
+        sums, sizes = np.zeros((size, 1), np.float32), np.zeros(1, np.float32)
+        for difference in drawn.standard_normal((n, size, 1), np.float32):
             sums, sizes = np.hstack([sums, sums + difference]), np.append(sizes, sizes + 1)
         # the first subset is the empty one, which has no mean
         found.append(np.partition(sums[:, 1:] / sizes[1:], rank - 1, 1)[:, rank - 1])
@@ -678,7 +886,7 @@ def tested(ours, theirs, overlap, looks):
 alphas = {"ci": declared["alpha"], "family": declared["alpha"] / max(tests, 1)}
 detectable_looks = len(looks)
 of_test = ["effect_size", "welch_p_value", "wilcoxon_p_value", "correlation", "detectable_gain"]
-of_test += ["two_way_standard_error", "p_value", "p_error", "p_holm", "verdict"]
+of_test += ["two_way_standard_error", "p_value", "p_error", "p_holm", "verdict", "pick_deviation"]
 of_test += ["ci_low", "ci_high", "family_low", "family_high"]
 of_test += [f"{part}_deviation{end}" for part in ("search", "seed") for end in ("", "_low", "_high")]
 
@@ -700,22 +908,16 @@ def places(count, first=0):
     return [(search, place) for search in range(first, count) for place in range(seeds)]
 
 
-def finished(name, place):
+def run_at(name, place):
     """A finalist's run at a place in the pool; null where it has not finished."""
     ids = confirmed.get(name, [])
     run = ids[place] if place < len(ids) else None
-    return run if run and runs.at[run, "state"] in ("completed", "collapsed", "diverged") else None
-
-
-def is_drawn(arm):
-    """Whether another search would give an arm other settings, or those of the arm that it follows."""
-    match = original(arm)["match"]
-    return arm in space or (bool(match) and on_task_of(arm, match["arm"]) in space)
+    return run if run and finished(run) else None
 
 
 def is_complete(row, count, first=0):
     """Whether a comparison has all its runs in some blocks."""
-    return all(finished(side[at], place) for at, place in places(count, first) for side in sides(row))
+    return all(run_at(side[at], place) for at, place in places(count, first) for side in sides(row))
 
 
 def stage():
@@ -730,12 +932,27 @@ def stage():
     return (reached or looks[:1])[-1], len(reached), False
 
 
+def pick_deviation(row):
+    """How far another search would move a gain, and how far that may be from the report's."""
+    drawn = [arm for arm in (row["arm"], row["reference_arm"]) if is_drawn(arm)]
+    curves = [
+        (own["deviation"][at], off[f"curves > {i} > deviation > {at}"])
+        for arm, off in zip(tuning, off_curve, strict=True)
+        for i, own in enumerate(arm["curves"])
+        for at in [min(arm["budget"], arm["candidates"]) - 1]
+        if arm["arm"] in drawn and own["keep_ratio"] == row["keep_ratio"]
+    ]
+    if searches > 1 or row["rank"] > 1 or not drawn or len(curves) < len(drawn):
+        return None, 0.0
+    return math.hypot(*(deviation for deviation, _ in curves)), sum(off for _, off in curves)
+
+
 def compare(row, count, look, at_any_time):
     """A comparison's numbers over so many blocks, and how far each may be from the report's."""
     names, ratio = sides(row), row["keep_ratio"]
     pairs = {search: [] for search in range(searches)}
     for search, place in places(count):
-        pair = [finished(side[search], place) for side in names]
+        pair = [run_at(side[search], place) for side in names]
         if all(pair):
             pairs[search].append(pair)
     gained = {
@@ -781,7 +998,10 @@ def compare(row, count, look, at_any_time):
         "margin": margins[ratio] / 100 if margins else None,
     }
     for prefix, side, run_ids, ended in zip(("", "reference_"), known, ids, ends, strict=True):
-        numbers[prefix.removesuffix("_") or "candidate"] = side[0] if side and searches == 1 else None
+        name = side[0] if side and searches == 1 else None
+        arm = row[f"{prefix}arm"]
+        numbers[prefix.removesuffix("_") or "candidate"] = name
+        numbers[f"{prefix}settings"] = settings(confirmed_rows[name]) if name and is_drawn(arm) else None
         numbers[f"{prefix}parameters"] = count_of(run_ids, "end")
         numbers |= {f"{prefix}{state}": ended.count(state) for state in ("diverged", "collapsed")}
     if not is_complete(row, count):
@@ -798,7 +1018,9 @@ def compare(row, count, look, at_any_time):
 
 
 now = stage()
-comparisons, drawn = zip(*(compare(row, *now) for row in compared), strict=True)
+comparisons, off = zip(*(compare(row, *now) for row in compared), strict=True)
+for numbers, may_differ in zip(comparisons, off, strict=True):
+    numbers["pick_deviation"], may_differ["pick_deviation"] = pick_deviation(numbers)
 
 # %% [markdown]
 # Holm's correction, once the whole family is complete: the smallest p times the number of tests, the next
@@ -838,24 +1060,14 @@ def judge(rows):
 
 
 def before(look):
-    """The comparisons as they were at a look before the study grew."""
-    rows = [
-        compare({name: row[name] for name in identifying}, look["pairs"], 1, False)[0]
-        for row in look["comparisons"]
-    ]
-    return {"pairs": look["pairs"], "comparisons": judge(rows)}
+    """The comparisons as they were at a look before the study grew, and how far they may be off."""
+    rows = [{name: row[name] for name in identifying} for row in look["comparisons"]]
+    found, off = zip(*(compare(row, look["pairs"], 1, False) for row in rows), strict=True)
+    return {"pairs": look["pairs"], "comparisons": judge(found)}, off
 
 
 judge(comparisons)
-earlier = [before(look) for look in report["earlier"]]
-
-
-def in_points(rows, columns, shares):
-    """Some columns of some rows as a table, with shares as points."""
-    table = pd.DataFrame(rows, columns=columns)
-    return table.assign(**{name: (100 * table[name].astype(float)).round(2) for name in shares})
-
-
+earlier, off_before = zip(*map(before, report["earlier"]), strict=True) if report["earlier"] else ((), ())
 shown = ["gain", "family_low", "family_high"]
 in_points(
     comparisons,
@@ -933,65 +1145,6 @@ axis.set_xlabel("gain in test accuracy, points")
 plt.show()
 
 # %% [markdown]
-# ## The search
-#
-# Scores are means over the seeds that a candidate was given, on validation images. Importances are
-# Optuna's, by PED-ANOVA; it is asked once there are four scores that are not all equal.
-
-
-# %%
-def distribution(searched):
-    """The values of a searched setting, as Optuna wants them."""
-    if "choice" in searched:
-        return optuna.distributions.CategoricalDistribution(searched["choice"])
-    low, high, step, log = (searched[key] for key in ("low", "high", "step", "log"))
-    high = round(low + math.floor((high - low) / step + 1e-9) * step, 12) if step else high
-    if searched["whole"]:
-        return optuna.distributions.IntDistribution(int(low), int(high), log=log, step=int(step or 1))
-    return optuna.distributions.FloatDistribution(low, high, log=log, step=step)
-
-
-def importances(arm, tried):
-    """The share that each searched setting has in the scores of an arm's candidates."""
-    scored = [candidate for candidate in tried if candidate["score"] is not None]
-    if len(scored) < 4 or len({candidate["score"] for candidate in scored}) < 2:
-        return {}
-    distributions = {name: distribution(searched) for name, searched in sorted(space[arm].items())}
-    memory = optuna.create_study(direction="maximize")
-    for candidate in scored:
-        params, value = {name: candidate["settings"][name] for name in distributions}, candidate["score"]
-        trial = optuna.trial.create_trial(params=params, distributions=distributions, value=value)
-        memory.add_trial(trial)
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    return optuna.importance.get_param_importances(memory, evaluator=evaluator)
-
-
-def search_of(arm, search):
-    """The candidates of one search of an arm with their scores, and the importances of its settings."""
-    tried = []
-    for row in by_phase["search"]:
-        if (row["arm"], row["search"]) == (arm, search):
-            mean = or_null(validation(row, declared["endpoints"][0]))
-            candidate = {"candidate": row["candidate"], "settings": settings(row)}
-            tried.append(candidate | {"seeds": len(row["run_ids"]), "score": mean})
-    return {"arm": named(arm, search), "candidates": tried, "importances": importances(arm, tried)}
-
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-with warnings.catch_warnings():
-    # Optuna calls the evaluator experimental
-    warnings.simplefilter("ignore")
-    search = [
-        search_of(arm, number)
-        for task in contents["tasks"] or [""]
-        for number in range(1, searches + 1)
-        for arm in arm_names
-        if arm in space and split_name(arm)[1] == task
-        if searches > 1 or not written[split_name(arm)[0]]["repeat"]
-    ]
-pd.DataFrame([{"arm": arm["arm"], **arm["importances"]} for arm in search])
-
-# %% [markdown]
 # ## What the runs ran on
 #
 # `runs.parquet` has the last attempt of each run. The report reads earlier attempts too, so that it may
@@ -1045,6 +1198,7 @@ def agree(theirs, ours, allowed):
 
 analysis = {name: value for name, value in declared.items() if name != "family"}
 analysis |= {"comparisons": tests, "pairs": blocks}
+analysis |= {"searches": searches, "objective": searching["objective"]}
 # the other tests have no smallest p
 exact = declared["test"] == "sign-flip"
 least = next(n for n in range(1, 10_000) if smallest_p(n) <= alphas["family"] / len(looks))
@@ -1060,6 +1214,7 @@ here = {
     "comparisons": comparisons,
     "across": across,
     "search": search,
+    "tuning": tuning,
     "mixed": mixed,
     "earlier": earlier,
 }
@@ -1071,16 +1226,24 @@ theirs = {
     path: leaf for path, leaf in leaves(theirs).items() if path in ours or not isinstance(leaf, str | bool)
 }
 
-# numbers may differ by more where flips were drawn; the report states its errors
-allowed = {}
-errors = [report["comparisons"][i]["p_error"] or 0 if bounds else 0 for i, bounds in enumerate(drawn)]
-for i, (error, bounds) in enumerate(zip(errors, drawn, strict=True)):
-    more = {
-        "p_value": 5 * error,
-        "p_error": math.sqrt(5 * error / REPORTS_DRAWS),
-        "p_holm": 5 * tests * max(errors),
-    }
-    allowed |= {f"comparisons > {i} > {name}": off for name, off in (bounds | more).items()}
+# numbers may differ by more where they were drawn; the report states the errors of its p-values
+allowed = {
+    f"tuning > {i} > {path}": most for i, paths in enumerate(off_curve) for path, most in paths.items()
+}
+
+
+def allow(path, rows, off):
+    """Note how far the numbers of some comparisons may be from the report's."""
+    errors = [row["p_error"] or 0 if may_differ else 0 for row, may_differ in zip(rows, off, strict=True)]
+    for i, (error, may_differ) in enumerate(zip(errors, off, strict=True)):
+        of_p = {"p_value": 5 * error, "p_error": len(looks) * math.sqrt(5 * error / REPORTS_DRAWS)}
+        of_p["p_holm"] = 5 * tests * max(errors)
+        allowed.update({f"{path} > {i} > {name}": most for name, most in (may_differ | of_p).items()})
+
+
+allow("comparisons", report["comparisons"], off)
+for i, (look, may_differ) in enumerate(zip(report["earlier"], off_before, strict=True)):
+    allow(f"earlier > {i} > comparisons", look["comparisons"], may_differ)
 missing = object()
 differ = [
     f"{path}: the report says {theirs.get(path, 'nothing')}, here it is {ours.get(path, 'not computed')}"
