@@ -14,13 +14,14 @@ import pytest
 
 from sweep.gains.across import across
 from sweep.gains.comparisons import comparisons, keep_ratio_matters, references
-from sweep.gains.rows import Compared
 from sweep.planning.plan import Plan
 from sweep.planning.values import Result, Run
 from sweep.statistics import across_tasks, holm, paired_comparison
 from sweep.study import Study
-from sweep.views.report.findings import Comparison, Findings
-from sweep.views.report.words import across_cells, answer, cautions, cells, header, markdown, ranked
+from sweep.views.report.sentences import answer, cautions
+from sweep.views.report.tables import across_cells, gains, header
+from sweep.views.report.words import markdown
+from tests.unit.reported import findings_of
 from tests.unit.simulated import plan_of, propose_all, study_of, take
 from trainer.randomness import uniform
 
@@ -72,27 +73,6 @@ def _given(run: Run, it: Study, better: dict[str, float]) -> Result:
 def runs_of(plan: Plan, arm: str) -> list[str]:
     candidate = plan.finalists(arm)[0]
     return [plan.study.run(candidate, "confirm", seed).run_id for seed in plan.study.arms[arm].seeds]
-
-
-def findings_of(it: Study, rows: list[Compared]) -> Findings:
-    """Return what the words are made of, as `findings` gives it."""
-    return Findings(
-        study=it,
-        hash="0",
-        store="",
-        complete=True,
-        runs={},
-        looks=[],
-        extensions=[],
-        arms=[],
-        comparisons=[Comparison.of(it, row) for row in rows],
-        across=across(it, rows),
-        earlier=[],
-        search=[],
-        failures={},
-        versions=[],
-        mixed=[],
-    )
 
 
 # on each task
@@ -174,7 +154,7 @@ def test_a_network_of_matched_size_is_a_reference_because_it_is_dense() -> None:
 def test_where_each_seed_draws_its_test_rows_the_test_and_every_error_know_of_the_overlap() -> None:
     it = study(2, task={"resample": 0.02}, test="resampled-t")
     plan = played(it)
-    overlap = 36 / 61  # of the digits' 1,797 rows; the second task trains on 61
+    overlap = 36 / 1761  # of the digits' 1,797 rows, however few of the others a run trains on
     for row in comparisons(plan, right_images=lambda _run, _ratio: np.ones(36, bool)):
         halves = [[scored(run_id) for run_id in runs_of(plan, arm)] for arm in (row.arm, row.reference_arm)]
         if row.task == "b":
@@ -260,7 +240,9 @@ def test_the_answer_names_the_task_and_what_holds_across_them() -> None:
         f"On {task}: half is better than dense at r = 1" for task in "abcdef"
     ]
     assert all(
-        line.endswith("p = 0.0234 after Holm over 6 comparisons, 9 pairs, on this test set.")
+        line.endswith(
+            "better in 9 of 9 pairs, p = 0.0234 after Holm over 6 comparisons, on this test set."
+        )
         for line in found
     )
 
@@ -276,22 +258,20 @@ def test_too_few_tasks_are_said_to_be_and_how_many_it_would_take() -> None:
     assert "| half | dense at r = 1 | 3 | 3 | 0 |" in markdown(report)
 
 
-def test_what_was_not_found_is_never_said_to_be_equal() -> None:
-    said = "comparisons of the family no difference is shown; how large one could be, their intervals say."
-    it = study(7, family=["half", "third"])
-    report = findings_of(it, comparisons(played(it)))
-    assert answer(report)[-1] == f"In all 14 {said}"
-    assert answer(report)[0].startswith("Across 7 tasks no difference is shown")
-    assert "no difference beyond chance" not in (text := markdown(report))
-    assert (
-        "p is corrected over the family of 14 (Holm), and the interval is that of the test by itself" in text
-    )
-    it = study(1, family=["half", "third"])
-    one = [row for row in comparisons(played(it, better={"half": 5.0})) if row.task in ("", "a")]
-    assert answer(findings_of(it, one))[-1] == (
-        "In the other comparison of the family no difference is shown;"
-        " how large one could be, its interval says."
-    )
+def test_what_was_not_found_is_never_said_to_be_equal_and_every_sentence_says_how_large_it_may_be() -> None:
+    it = study(6, family=["half"])
+    report = findings_of(it, rows := comparisons(played(it)))
+    across_them, *found = answer(report)
+    assert across_them.startswith("Across 6 tasks no difference is shown")
+    family = [row for row in rows if row.role == "family"]
+    assert len(found) == len(family) == 6
+    for line, row in zip(found, family, strict=True):
+        low, high = (f"{100 * end:+.2f}" for end in (row.family_low or 0, row.family_high or 0))
+        name, task = row.arm.split("@")
+        said = f"On {task}: {name} over dense at r = 1: no difference is shown; the true gain may be anything"
+        assert line.startswith(f"{said} from {low} to {high} points; better in {row.better} of 9 pairs, p = ")
+    assert "no difference beyond chance" not in markdown(report)
+    assert "The interval of a tested gain is the family's" in markdown(report)
 
 
 def test_where_no_policy_moves_a_keep_ratio_none_is_spoken_of() -> None:
@@ -299,7 +279,7 @@ def test_where_no_policy_moves_a_keep_ratio_none_is_spoken_of() -> None:
     it = study(2, arms, task={"model": "mlp-20-20"})
     report = findings_of(it, comparisons(played(it, better={"set": 0.5})))
     assert "r = 1" not in markdown(report)
-    assert header(report) == ["arm", "gain", "p", "interval", "±", "pairs"]
+    assert header(report) == ["arm", "gain", "interval", "p", "±", "better in"]
 
 
 def test_over_resampled_splits_nothing_is_said_of_this_test_set() -> None:
@@ -313,8 +293,7 @@ def test_both_counts_of_parameters_are_shown_where_networks_differ_in_size_and_n
     it = study(2)
     report = findings_of(it, rows := comparisons(played(it)))
     at = header(report).index("parameters")
-    lines = [cells(report, line) for line in ranked(report, "dense@a")]
-    assert {line[0]: line[at] for line in lines} == {
+    assert {line[0]: line[at] for line in gains(report, "dense@a")} == {
         "half": "500 / 1,000",
         "third": "",
         "slow": "",
@@ -329,9 +308,5 @@ def test_both_counts_of_parameters_are_shown_where_networks_differ_in_size_and_n
 def test_an_arm_that_is_beside_another_in_a_task_s_table_goes_by_its_name_in_the_study() -> None:
     it = study(2)
     report = findings_of(it, comparisons(played(it)))
-    assert {line[0] for line in (cells(report, line) for line in ranked(report, "slow@b"))} == {
-        "dense",
-        "half",
-        "third",
-    }
+    assert {line[0] for line in gains(report, "slow@b")} == {"dense", "half", "third"}
     assert not math.isnan(report.across[0].median_gain or 0.0)

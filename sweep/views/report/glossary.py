@@ -50,7 +50,7 @@ WORDS = (
         r"\b[Kk]eep ratios?\b|\br(?= = )",
         "The share of the activations that may stay, called r. The others become 0; at r = 1 all stay.",
     ),
-    Word("look", r"\b[Ll]ooks?\b", "Somebody saw the comparisons while the study could still grow."),
+    Word("look", r"\b[Ll]ooks?\b(?! like| closer)", "Somebody saw the comparisons while the study could still grow."),
     Word("margin", r"\bmargins?\b", "The largest difference that was declared not to matter."),
     Word("points", r"\bpoints?\b", "Hundredths of accuracy: from 93 % to 94.5 % is 1.5 points."),
     Word(
@@ -65,7 +65,7 @@ WORDS = (
         "A number that decides the first weights, the order of batches and the split. Arms share their seeds.",
     ),
 )
-CLOSED = ("style", "svg", "title", "a", "h1", "h2", "h3", "summary", "pre", "code", "th", "script")
+CLOSED = ("style", "svg", "title", "a", "h1", "h2", "h3", "summary", "pre", "code", "table", "script")
 """Elements in which no word is linked."""
 
 

@@ -136,6 +136,7 @@ def course(course: Course, index: int, ratios: bool = True) -> str:
             axes.vlines(epochs, 0, 0.06, colors="C3", linewidth=1.2, label=name)
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
     above.set_ylabel("test accuracy")
+    above.xaxis.get_major_locator().set_params(integer=True)
     [above, *below][-1].set_xlabel("epoch")
     return _svg(figure)
 

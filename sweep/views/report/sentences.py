@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from sweep.format import points, probability
@@ -61,6 +60,8 @@ def _verdict(findings: Findings, row: Comparison) -> str:
         )
     elif row.verdict == "inconclusive":
         said = f"{name} over {reference}{where}: no difference is shown; {_may_be(row)}"
+        if row.margin is not None:
+            said += f" (the margin is {amount(row.margin)})"
     else:
         said = f"{name} is {row.verdict} than {reference}{where} by {100 * abs(row.gain):.2f} points {span}"
         if within_margin(row):
@@ -68,7 +69,8 @@ def _verdict(findings: Findings, row: Comparison) -> str:
             said += f", by less than the margin of {amount(row.margin)}"
     details = [_counted(row), f"p = {probability(row.p_holm)} after Holm over {_tests(findings)}"]
     details.append("over resampled splits" if row.overlap else "on this test set")
-    sentence = f"{start}{said}{', '.join(['', *details])}{_look(row)}."
+    comma = ";" if row.verdict == "inconclusive" else ","
+    sentence = f"{start}{said}{comma} {', '.join(details)}{_look(row)}."
     return " ".join([sentence, *_remarks(row)])
 
 
@@ -83,15 +85,11 @@ def _tests(findings: Findings) -> str:
 
 
 def _may_be(row: Comparison) -> str:
-    """The words for how large a gain may be that is not shown."""
+    """The words for how large a gain may be that is not shown. No gain exceeds 100 points."""
     low, high = row.family_low, row.family_high
-    if low is None or high is None or not (math.isfinite(low) or math.isfinite(high)):
+    if low is None or high is None or (low <= -1 and high >= 1):
         return "the true gain may be anything, because so few pairs exclude nothing"
-    if not math.isfinite(low) or not math.isfinite(high):
-        limit = f"at most {points(high)}" if math.isfinite(high) else f"at least {points(low)}"
-        return f"the true gain may be anything of {limit} points"
-    margin = f", and the margin is {amount(row.margin)}" if row.margin is not None else ""
-    return f"the true gain may be anything from {points(low)} to {points(high)} points{margin}"
+    return f"the true gain may be anything from {points(max(low, -1.0))} to {points(min(high, 1.0))} points"
 
 
 def _counted(row: Comparison) -> str:

@@ -244,9 +244,15 @@ def spread(findings: Findings) -> list[list[str]]:
 
     Only comparisons with anything to say have a line.
     """
-    names = ["arm", "diverged", "collapsed", "gain without those", "from search to search", "from seed to seed"]
     rows = [row for row in _listed(findings) if _ended(row) or _has_spread(row)]
-    return [_with_ratio(findings, names), *(_spread(findings, row) for row in rows)] if rows else []
+    failed, varies = any(map(_ended, rows)), any(map(_has_spread, rows))
+    names = ["diverged", "collapsed", "gain without those"] if failed else []
+    names += ["from search to search", "from seed to seed"] if varies else []
+    lines = [
+        [*_start(findings, row), *(_failures(row) if failed else []), *(_varies(row) if varies else [])]
+        for row in rows
+    ]
+    return [_with_ratio(findings, ["arm", *names]), *lines] if rows else []
 
 
 def _ended(row: Compared) -> int:
@@ -257,19 +263,20 @@ def _has_spread(row: Comparison) -> bool:
     return row.search_deviation is not None or row.pick_deviation is not None
 
 
-def _spread(findings: Findings, row: Comparison) -> list[str]:
+def _failures(row: Compared) -> list[str]:
     without = f"{points(row.gain_without)} ({row.pairs_without} pairs)" if _ended(row) else ""
-    searches = _limits(row.search_deviation, row.search_deviation_low, row.search_deviation_high)
-    if row.pick_deviation is not None:
-        searches = f"about {100 * row.pick_deviation:.2f}"
     return [
-        *_start(findings, row),
         f"{row.diverged} / {row.reference_diverged}",
         f"{row.collapsed} / {row.reference_collapsed}",
         without,
-        searches,
-        _limits(row.seed_deviation, row.seed_deviation_low, row.seed_deviation_high),
     ]
+
+
+def _varies(row: Comparison) -> list[str]:
+    searches = _limits(row.search_deviation, row.search_deviation_low, row.search_deviation_high)
+    if row.pick_deviation is not None:
+        searches = f"about {100 * row.pick_deviation:.2f}"
+    return [searches, _limits(row.seed_deviation, row.seed_deviation_low, row.seed_deviation_high)]
 
 
 def _limits(deviation: float | None, low: float | None, high: float | None) -> str:
