@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -237,17 +237,22 @@ def _run_row(run: RunFiles) -> RunRow:
 def candidate_table(reading: Reading) -> pa.Table:
     """Every candidate in every phase that it reached."""
     columns, finalist_for = candidate_schema(reading), _finalist_for(reading)
-    records: list[dict[str, Any]] = []
-    for cohort in reading.cohorts:
-        arm, name = reading.study.arms[cohort.candidate.arm], cohort.candidate.name
-        row = asdict(candidate_row(reading, cohort)) | {"arm": arm.method}
-        ratios = finalist_for[name] if cohort.phase == "confirm" else []
-        records.append(
-            asdict(ExportedCandidate(**row, search=arm.replicate, endpoints=ratios))
-            | _validation(reading, cohort)
-            | _settings(cohort, columns)
-        )
+    records = [
+        asdict(_candidate(reading, cohort, finalist_for))
+        | _validation(reading, cohort)
+        | _settings(cohort, columns)
+        for cohort in reading.cohorts
+    ]
     return pa.Table.from_pylist(records, schema=columns)
+
+
+def _candidate(
+    reading: Reading, cohort: Cohort, finalist_for: Mapping[str, list[float]]
+) -> ExportedCandidate:
+    arm = reading.study.arms[cohort.candidate.arm]
+    endpoints = finalist_for[cohort.candidate.name] if cohort.phase == "confirm" else []
+    row: dict[str, Any] = {**vars(candidate_row(reading, cohort)), "arm": arm.method}
+    return ExportedCandidate(**row, search=arm.replicate, endpoints=endpoints)
 
 
 def _finalist_for(reading: Reading) -> dict[str, list[float]]:
