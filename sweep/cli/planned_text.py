@@ -58,9 +58,9 @@ def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
     ratios += " and ".join(f"{ratio:g}" for ratio in analysis.endpoints)
     comparisons = f"{counted(planned.comparisons, 'comparison')} of {counted(planned.pairs, 'pair')}"
     if planned.searches > 1:
-        yield f"Every arm is searched {planned.searches} times, with other seeds each time; a search is a pair."
+        yield f"Every arm is searched {planned.searches} times, on other seeds each. One search is one pair."
     test = f"{analysis.test} test, Holm's correction at alpha {analysis.alpha:g}"
-    paid = f", at {planned.looks} looks" if planned.looks > 1 else "" if planned.looks else ", looked at any time"
+    paid = {0: ", looks at any time", 1: ""}.get(planned.looks, f", {planned.looks} looks")
     yield f"{comparisons}, at {ratios} ({test}{paid})."
     strictest = "At Holm's strictest step, a" if planned.comparisons > 1 else "The"
     unit = "pairs of searches" if planned.searches > 1 else "pairs"
@@ -82,8 +82,8 @@ def _pilot_line(pilot: Pilot) -> str:
     where = f"{pilot.arm} over {pilot.reference_arm} at r = {pilot.keep_ratio:g}"
     pairs = "more than 200 pairs" if pilot.pairs_for_a_point is None else f"{pilot.pairs_for_a_point} pairs"
     return (
-        f"Pilot, {where}: {pilot.pairs} pairs ({pilot.unit}) vary by {pilot.deviation:.2f} points, by at most "
-        f"{pilot.deviation_high:.2f} with 80 % confidence. Then the planned pairs find a gain of "
+        f"Pilot, {where}: {pilot.pairs} pairs ({pilot.unit}) vary by {pilot.deviation:.2f} points, by at "
+        f"most {pilot.deviation_high:.2f} with 80 % confidence. Then the planned pairs find a gain of "
         f"{pilot.detectable_gain:.2f} points with a chance of {POWER:.0%}, and one point takes {pairs}."
     )
 

@@ -20,6 +20,7 @@ from sweep.cli.options import (
     MlflowOption,
     StoreOption,
     StudyArgument,
+    ledger_of,
     place_of,
 )
 from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say, this_command
@@ -57,13 +58,23 @@ def plan(
             help="estimate the time for this GPU (a part of its name is enough), until runs have finished",
         ),
     ] = None,
+    pilot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY",
+            help="say what the gains of this other study of the store, as far as it has been run, mean "
+            "for the pairs that are needed here",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do: runs, epochs, hours, and the gains it can detect. Changes nothing."""
     with errors(study, store):
         loaded = load(find(study))
         ledger = Ledger(place_of(store), loaded.name, say)
-        planned = Planned.of(loaded, ledger, slots or _slots(loaded, ray_address), data_dir.absolute(), gpu)
+        other = None if pilot is None else ledger_of(pilot, store)
+        slots = slots or _slots(loaded, ray_address)
+        planned = Planned.of(loaded, ledger, slots, data_dir.absolute(), gpu, other)
         if as_json:
             print_json(asdict(planned))
         else:
@@ -190,8 +201,8 @@ def _begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
     for run_id, reason in ledger.damaged.items():
         plan.queue.damage(run_id, reason)
         lines.append(reason)
-    if grew_after_look(ledger, study):
-        lines.append(GREW)
+    if grown := grew_after_look(ledger, study):
+        lines.append(GREW[grown])
     for line in lines:
         ledger.say(line)
     return plan

@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from sweep.ledger.ledger import Ledger
-from sweep.planning.pairing import tested_pairings
+from sweep.planning.pairing import PICKED_ANEW, tested_pairings
 from sweep.planning.plan import Plan
+from sweep.planning.values import Growth
 from sweep.statistics import (
     POWER,
     equivalence_margin,
@@ -34,14 +35,18 @@ class Strictest:
     pairs: int
     overlap: float
     at_any_time: bool
+    share: float
+    """The share of alpha that the tests have."""
 
     @classmethod
-    def of(cls, study: Study, *, at_any_time: bool) -> Strictest:
+    def of(cls, study: Study, grew_after_look: Growth) -> Strictest:
+        at_any_time = bool(grew_after_look) or study.analysis.looks == "any"
+        share = PICKED_ANEW if grew_after_look == "picks" else 1.0
         overlap = max(study.arms[arm].overlap for arm in study.tested)
         by_search = any(pairing.by_search for pairing in tested_pairings(Plan(study, {}, {})))
         several = study.search.replicates > 1 and not by_search
         blocks = study.contents.blocks if at_any_time else study.contents.looks[-1]
-        return cls(study, blocks * study.confirm.seeds if several else blocks, overlap, at_any_time)
+        return cls(study, blocks * study.confirm.seeds if several else blocks, overlap, at_any_time, share)
 
     @property
     def searches(self) -> int:
@@ -51,7 +56,7 @@ class Strictest:
     def alpha(self) -> float:
         """The alpha of one comparison: what the strictest step of Holm leaves, divided by the looks."""
         looks = 1 if self.at_any_time else len(self.study.contents.looks)
-        return self.study.analysis.alpha / self.study.comparisons / looks
+        return self.share * self.study.analysis.alpha / self.study.comparisons / looks
 
     def power(self, effect: float) -> float:
         """The chance that it finds a gain of so many standard deviations of the pair differences."""
@@ -101,12 +106,13 @@ class Pilot:
     """The pairs that find a gain of one point; None where there would have to be too many."""
 
 
-def pilot_of(study: Study, pilot: Ledger, strictest: Strictest) -> list[Pilot]:
+def pilot_of(pilot: Ledger, strictest: Strictest) -> list[Pilot]:
     """What the finished confirmation runs of another study say about the pairs of this one."""
     other = pilot.state().plan
     found: list[Pilot] = []
     for pairing in tested_pairings(other):
-        differences = 100 * np.subtract(*pairing.scores(other.study.contents.blocks))
+        own, reference = pairing.scores(other.study.contents.blocks)
+        differences = 100 * np.subtract(own, reference)
         if len(differences) < 2:
             continue
         deviation = float(differences.std(ddof=1))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.estimate import measured
-from sweep.estimate.measured import Pace, Results
 from sweep.estimate.detection import Pilot, Strictest, pilot_of
+from sweep.estimate.measured import Pace, Results
 from sweep.estimate.pace import pace_of
 from sweep.estimate.warnings import warnings
 from sweep.format import rounded_hours
@@ -107,7 +106,7 @@ class Planned:
         pace = pace_of(study, ledger, benchmarks, gpu, data_dir)
         rest = _rest(plan, slots, pace.seconds)
         gpu_hours = _gpu_hours(study, rest, pace.seconds)
-        strictest = Strictest.of(study, at_any_time=grew or study.analysis.looks == "any")
+        strictest = Strictest.of(study, grew)
         return cls(
             study=study.name,
             runs={
@@ -133,10 +132,10 @@ class Planned:
             detectable_sd=strictest.detectable_sd,
             power_at_one_sd=strictest.power(1.0),
             equivalence_sd=strictest.equivalence_sd,
-            pilot=[] if pilot is None else pilot_of(study, pilot, strictest),
+            pilot=[] if pilot is None else pilot_of(pilot, strictest),
             warnings=[
                 *([f"the study grew ({'; '.join(grown)}); `run --extend` accepts that."] if grown else []),
-                *([GREW] if grew else []),
+                *([GREW[grew]] if grew else []),
                 *about_seeds,
                 *_hopeless(study, strictest),
                 *warnings(study),

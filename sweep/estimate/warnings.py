@@ -95,8 +95,8 @@ def _claim_warnings(study: Study) -> Iterator[str]:
     looks, blocks = study.contents.looks, study.contents.blocks
     if looks[-1] < blocks:
         yield (
-            f"the last look is at {looks[-1]} of {blocks} pairs: with more, the test is one for looks at any "
-            "time, and the chance of any false gain is up to twice alpha."
+            f"the last look is at {looks[-1]} of {blocks} pairs: with more, the test is one for looks at "
+            "any time, and the chance of any false gain is up to twice alpha."
         )
 
 

@@ -14,9 +14,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sweep.gains.rows import Compared
-from sweep.planning.pairing import FEWEST, Pairing, Side, complete_blocks, pairings, places, verdict
+from sweep.planning.pairing import (
+    FEWEST,
+    PICKED_ANEW,
+    Pairing,
+    Side,
+    complete_blocks,
+    pairings,
+    places,
+    verdict,
+)
 from sweep.planning.plan import Plan
-from sweep.planning.values import Failure, Look, Result
+from sweep.planning.values import Failure, Growth, Look, Result
 from sweep.statistics import (
     POWER,
     Comparison,
@@ -59,11 +68,11 @@ class Stage:
     """Whether looks may be had at any time: declared so, or because the study grew after a look."""
     look: int
     """The number of the declared look that is shown, from 1; 0 where there is none yet."""
-    complete: bool = True
-    """Whether every tested arm has all its runs in these blocks."""
+    share: float = 1.0
+    """The share of alpha that the tests have."""
 
 
-def stage(plan: Plan, *, grew_after_look: bool = False) -> Stage:
+def stage(plan: Plan, grew_after_look: Growth = "") -> Stage:
     """The stage that a study has reached.
 
     Pairs beyond the last declared look are tested like those of a study that grew after a look.
@@ -71,25 +80,25 @@ def stage(plan: Plan, *, grew_after_look: bool = False) -> Stage:
     contents, done = plan.study.contents, complete_blocks(plan)
     looks = contents.looks
     if contents.analysis.looks == "any" or grew_after_look or done > looks[-1]:
-        return Stage(max(done, FEWEST), at_any_time=True, look=0, complete=done >= FEWEST)
+        share = PICKED_ANEW if grew_after_look == "picks" else 1.0
+        return Stage(max(done, FEWEST), at_any_time=True, look=0, share=share)
     reached = [look for look in looks if look <= done]
-    blocks = reached[-1] if reached else looks[0]
-    return Stage(blocks, at_any_time=False, look=len(reached), complete=bool(reached))
+    return Stage(reached[-1] if reached else looks[0], at_any_time=False, look=len(reached))
 
 
 def comparisons(
     plan: Plan,
     *,
-    grew_after_look: bool = False,
+    grew_after_look: Growth = "",
     right_images: RightImages = lambda _run, _ratio: None,
     at: Stage | None = None,
 ) -> list[Compared]:
     """Compare, task by task, every arm with the baseline, and then every arm with the other references.
 
-    `grew_after_look` says that the study was extended after its gains could be seen. `at` gives the
+    `grew_after_look` says how the study was extended after its gains could be seen. `at` gives the
     comparisons as they were at an earlier stage.
     """
-    study, at = plan.study, at or stage(plan, grew_after_look=grew_after_look)
+    study, at = plan.study, at or stage(plan, grew_after_look)
     found = [
         _compared(plan, pairing, at, right_images)
         for reference in references(study)
@@ -105,14 +114,12 @@ def comparisons(
 
 def _verdict(study: Study, row: Compared, p_holm: float) -> str:
     """The verdict on a tested comparison."""
-    assert row.gain is not None
-    assert row.family_low is not None
-    assert row.family_high is not None
+    low, high = row.family_low, row.family_high
     if row.margin is not None:
-        return verdict(row.family_low, row.family_high, row.margin)
+        return "inconclusive" if low is None or high is None else verdict(low, high, row.margin)
     if p_holm > study.analysis.alpha:
         return "inconclusive"
-    return "better" if row.gain > 0 else "worse"
+    return "better" if row.gain is not None and row.gain > 0 else "worse"
 
 
 def references(study: Study) -> list[ResolvedArm]:
@@ -191,8 +198,9 @@ def _compared(plan: Plan, pairing: Pairing, at: Stage, right_images: RightImages
     needed = [_missing(plan, side, at.blocks) for side in pairing.sides]
     searching = [lines for lines, is_searching in needed if is_searching]
     missing = list(itertools.chain.from_iterable(searching or [lines for lines, _ in needed]))
-    differences = np.round(np.subtract(*scores), 12)
-    tested = None if missing else pairing.tested(study, at.blocks, at_any_time=at.at_any_time)
+    # rounded like in the test: a difference in the last bits of a mean is none
+    differences = np.round(np.subtract(scores[0], scores[1]), 12)
+    tested = None if missing else _test(study, pairing, at)
     spread = None if missing else _components(study, pairing, by_search)
     return Compared(
         arm=arm.method,
@@ -242,6 +250,10 @@ def _compared(plan: Plan, pairing: Pairing, at: Stage, right_images: RightImages
         gain_without=_finite(without.mean),
         standard_error_without=_finite(without.standard_error),
     )
+
+
+def _test(study: Study, pairing: Pairing, at: Stage) -> Comparison:
+    return pairing.tested(study, at.blocks, at_any_time=at.at_any_time, share=at.share)
 
 
 def _one(side: Side) -> str | None:
@@ -327,10 +339,12 @@ def _two_way(pairing: Pairing, blocks: int, right_images: RightImages) -> float 
         return None
     found: list[np.ndarray] = []
     for side in pairing.sides:
-        runs = [_run_id(side, search, place) for search, place in places(side.arm, blocks)]
-        rows = [row for run in runs if (row := right_images(run, pairing.ratio)) is not None]
-        if len(rows) < len(runs):
-            return None
+        rows: list[np.ndarray] = []
+        for search, place in places(side.arm, blocks):
+            row = right_images(_run_id(side, search, place), pairing.ratio)
+            if row is None:
+                return None
+            rows.append(row)
         found.append(np.stack(rows))
     return _finite(two_way_standard_error(*found))
 

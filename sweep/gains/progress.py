@@ -51,9 +51,7 @@ class Overview:
     """None until a run has finished."""
 
 
-def overview(
-    plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float]
-) -> Overview:
+def overview(plan: Plan, expected: Mapping[tuple[Phase, str], int], epochs: Mapping[str, float]) -> Overview:
     """The progress of a plan.
 
     `expected` holds the number of runs in the end, and `epochs` the epochs done by each run under way.
@@ -86,6 +84,7 @@ def _arm_views(plan: Plan, expected: Mapping[tuple[Phase, str], int]) -> Iterato
             outcomes = Counter(result.outcome for result in results)
             only = by_search[0][0][0] if len(arms) == 1 and by_search[0] else None
             is_baseline = rank == 0 and arms[0].role == "baseline"
+            gains = {f"{r:g}": _gain(plan, side, r) for r, side in of_ratio.items()}
             yield ArmView(
                 arm=name,
                 candidate=only.name if only else None,
@@ -99,7 +98,7 @@ def _arm_views(plan: Plan, expected: Mapping[tuple[Phase, str], int]) -> Iterato
                 diverged=outcomes["diverged"],
                 collapsed=outcomes["collapsed"],
                 endpoints={f"{r:g}": _mean_accuracy(side, r) for r, side in of_ratio.items()},
-                gains={} if is_baseline else {f"{r:g}": _gain(plan, side, r) for r, side in of_ratio.items()},
+                gains={} if is_baseline else gains,
             )
 
 

@@ -42,7 +42,7 @@ class Compared:
     ]
     pairs: Annotated[int, "complete pairs among those compared"]
     seeds: Annotated[int, "pairs of runs behind them"]
-    searches: Annotated[int, "searches of each arm; 1: the gain is that of the settings that one search picked"]
+    searches: Annotated[int, "searches of each arm; 1: the gain is of the settings that one search picked"]
     look: Annotated[int, "number of the look that is shown, from 1; 0: before the first, or at any time"]
     looks: Annotated[int, "number of looks that are paid for; 0: any number of them"]
     better: Annotated[int, "pairs in which the candidate is the better half"]
@@ -106,7 +106,7 @@ class Compared:
     ]
     search_deviation: Annotated[
         float | None,
-        "standard deviation of the gain from search to search; null without several searches of several seeds",
+        "standard deviation of the gain from search to search; null with one seed or one search",
     ]
     search_deviation_low: Annotated[float | None, "lower end of its interval at alpha"]
     search_deviation_high: Annotated[float | None, "upper end"]

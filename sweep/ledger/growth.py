@@ -16,7 +16,8 @@ def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
 
     The names of arms and tasks are listed beside the identity, in the order of the file: sealing sorts keys.
     """
-    identity = {"identity": study.identity, "hash": identity_hash(study), "arms": list(study.contents.arms)}
+    identity: dict[str, Any] = {"identity": study.identity, "hash": identity_hash(study)}
+    identity["arms"] = list(study.contents.arms)
     if study.contents.tasks:
         identity["tasks"] = list(study.contents.tasks)
     if study.taken:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from sweep.errors import RejectStudy
 from sweep.format import now
+from sweep.ledger.growth import changes
 from sweep.ledger.ledger import Ledger
 from sweep.planning.pairing import Pairing, sides
 from sweep.planning.plan import Plan
-from sweep.planning.values import Look
+from sweep.planning.values import Growth, Look
 from sweep.study import Study, from_declared
 
 ENOUGH_TO_SEE = 2
 """The least pairs of a gain that can be judged by eye, because it has a standard error."""
 
-GREW = (
-    "the study grew after its gains could be seen. It is now tested so that it may be looked at at any time, "
-    "from its first pair on; with the test before, the chance of any false gain is up to twice alpha."
+PICKS = re.compile(r"(?:search|arms\.[^.]+)\.(?:budget|finalists):")
+"""A line about growth by which finalists are picked anew."""
+_GREW = (
+    "the study grew after its gains could be seen. It is now tested, from its first pair on, by a test that "
+    "allows looks at any time."
 )
+GREW: dict[Growth, str] = {
+    "pairs": f"{_GREW} With the test before, the chance of any false gain is up to twice alpha.",
+    "picks": f"{_GREW} Finalists may have been picked anew, so that the test has a tenth of alpha.",
+}
+"""What to say about a study that grew."""
 
 
 def look_before_growth(ledger: Ledger, study: Study) -> Look | None:
@@ -38,16 +47,23 @@ def look_before_growth(ledger: Ledger, study: Study) -> Look | None:
     return Look(now(), before.contents.blocks, arms) if arms else None
 
 
-def grew_after_look(ledger: Ledger, study: Study) -> bool:
-    """Whether a study grew, or would grow now, after its gains could be seen."""
+def grew_after_look(ledger: Ledger, study: Study) -> Growth:
+    """How a study grew, or would grow now, after its gains could be seen."""
     looks, declared = ledger.looks(), ledger.declared()
     if declared is None:
-        return False
-    grown = [extension["at"] for extension in declared["extensions"]]
-    if declared["identity"] != study.identity:
-        if looks or look_before_growth(ledger, study):
-            return True
-    return any(_time(look.at) <= _time(at) for look in looks for at in grown)
+        return ""
+    first = min((_time(look.at) for look in looks), default=None)
+    lines = [
+        line
+        for extension in declared["extensions"]
+        for line in extension["changes"]
+        if first is not None and first <= _time(extension["at"])
+    ]
+    if declared["identity"] != study.identity and (looks or look_before_growth(ledger, study)):
+        lines += changes(declared["identity"], study.identity)
+    if any(PICKS.match(line) for line in lines):
+        return "picks"
+    return "pairs" if lines else ""
 
 
 def _time(text: str) -> datetime:

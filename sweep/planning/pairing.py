@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from sweep.planning.values import Result
@@ -19,6 +19,11 @@ from sweep.study import Candidate, ResolvedArm, Study
 
 FEWEST = 2
 """The fewest blocks that are tested where looks may be had at any time."""
+PICKED_ANEW = 0.1
+"""The share of alpha that is left for finalists which were picked anew after a look.
+
+The look itself has spent alpha. By simulation (`benchmarks.chances`) with this share the chance of any false
+gain stays below 5.5 %, and without it it is 7.4 %."""
 
 
 class Picked(Protocol):
@@ -103,8 +108,10 @@ class Pairing:
         seeds = self.candidate.arm.contents.confirm.seeds
         return blocks * seeds if len(self.candidate.arms) > 1 and not self.by_search else blocks
 
-    def tested(self, study: Study, blocks: int, *, at_any_time: bool) -> Comparison:
-        """The result of the test over the first blocks, which have to be complete."""
+    def tested(
+        self, study: Study, blocks: int, *, at_any_time: bool = False, share: float = 1.0
+    ) -> Comparison:
+        """The result of the test over the first blocks, which have to be complete, with a share of alpha."""
         analysis = study.analysis
         looks: list[int] | Literal["any"] = "any"
         if not at_any_time:
@@ -112,14 +119,15 @@ class Pairing:
             if blocks not in study.contents.looks:
                 # an earlier look at fewer seeds, before the study grew: it was the only one
                 looks = [self.in_pairs(blocks)]
-        return paired_comparison(
+        found = paired_comparison(
             *self.scores(blocks),
-            alpha=analysis.alpha,
+            alpha=share * analysis.alpha,
             test=analysis.test,
             comparisons=study.comparisons,
             overlap=self.candidate.arm.overlap,
             looks=looks,
         )
+        return replace(found, p_value=min(1.0, found.p_value / share))
 
 
 def places(arm: ResolvedArm, blocks: int, first: int = 0) -> Iterator[tuple[int, int]]:
@@ -165,11 +173,11 @@ def tested_pairings(plan: Picked) -> list[Pairing]:
 
 def complete_blocks(plan: Picked) -> int:
     """The number of blocks at the start of the pools in which every tested arm has all its runs."""
-    tested = tested_pairings(plan)
-    blocks = 0
-    while blocks < plan.study.contents.blocks and all(pair.is_complete(blocks + 1, blocks) for pair in tested):
-        blocks += 1
-    return blocks
+    tested, most = tested_pairings(plan), plan.study.contents.blocks
+    for block in range(most):
+        if not all(pairing.is_complete(block + 1, block) for pairing in tested):
+            return block
+    return most
 
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
@@ -187,7 +195,7 @@ def all_decided(plan: Picked, blocks: int) -> bool:
     """Whether every comparison of the family has a verdict at the look at so many blocks."""
     study = plan.study
     for pairing in tested_pairings(plan):
-        found = pairing.tested(study, blocks, at_any_time=False)
+        found = pairing.tested(study, blocks)
         if verdict(found.family_low, found.family_high, study.margin(pairing.ratio)) == "inconclusive":
             return False
     return True

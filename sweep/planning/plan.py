@@ -243,7 +243,7 @@ class Plan:
         return (arm.replicate if self.study.search.replicates > 1 else place + 1) <= self._open
 
     def _look(self) -> bool:
-        """End the study, or let more runs start, at a look that is complete. Returns whether more may start."""
+        """End the study, or let more runs start, at a complete look. Returns whether more may start."""
         looks, blocks = self.study.contents.looks, self.study.contents.blocks
         if not self._stops or self.decided or complete_blocks(self) < self._open:
             return False

@@ -179,8 +179,10 @@ def _by_score(entries: Sequence[Entry], seeds: int, ratio: float) -> list[int]:
 
 def _ranks(scores: Sequence[float]) -> list[float]:
     """The rank of each score, 1 for the greatest. Equal scores share the mean of their ranks."""
-    above = [sum(other > score for other in scores) for score in scores]
-    return [n + (sum(other == score for other in scores) + 1) / 2 for n, score in zip(above, scores, strict=True)]
+    return [
+        sum(other > score for other in scores) + (sum(other == score for other in scores) + 1) / 2
+        for score in scores
+    ]
 
 
 def _repeated_last(entries: Sequence[Entry]) -> list[Entry]:

@@ -87,6 +87,10 @@ class Cohort:
     """The score of each run at the primary endpoint; NaN where the run has not finished."""
 
 
+Growth = Literal["", "pairs", "picks"]
+"""How a study grew after its gains could be seen: not at all, by pairs, or by picking finalists anew."""
+
+
 @dataclass(frozen=True)
 class Look:
     """A record that comparisons were shown to somebody."""

@@ -5,8 +5,8 @@ number. A study with several looks then finds a gain at least as often as is sai
 
 The differences of the pairs are taken as normally distributed, and all tests are two-sided. The figures of
 sign flips are simulated up to SIMULATED_PAIRS. With more pairs they are close to those of the paired t test,
-which are given instead. `overlap` is that of `paired_comparison`, which only resampled-t takes: the mean's
-variance is then the one that the corrected test assumes.
+which are given instead. Those of the test for looks at any time are always simulated. `overlap` is that of
+`paired_comparison`, which only resampled-t takes: the mean's variance is then the one that this test has.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from typing import Literal, cast
 
 import numpy as np
 
+from sweep.statistics.sequential import p_values_of
 from sweep.statistics.simulated import gain_found, least_size, studies
 
 Test = Literal["sign-flip", "paired-t", "resampled-t"]
+Tested = Literal[Test, "any"]
+"""A declared test, or the one for looks at any time."""
 POWER = 0.8
 """The chance with which a detectable gain is found."""
 DRAWS = 20_000
@@ -47,17 +50,21 @@ def pairs_needed(comparisons: int, alpha: float) -> int:
     return pairs
 
 
-def power(pairs: int, effect: float, alpha: float, test: Test = "sign-flip", overlap: float = 0.0) -> float:
+def power(
+    pairs: int, effect: float, alpha: float, test: Tested = "sign-flip", overlap: float = 0.0
+) -> float:
     """The chance that a two-sided test finds a gain of `effect` standard deviations of the differences."""
     if pairs < 2:
         return 0.0
+    if test == "any":
+        return _power_at_any_time(pairs, effect, alpha)
     if _is_simulated(pairs, test):
         return _flip_power(pairs, effect, alpha)
     return _t_power(pairs, effect / math.sqrt(1 / pairs + overlap), alpha)
 
 
 def minimum_detectable_gain(
-    pairs: int, sd: float, *, alpha: float, power: float, test: Test = "sign-flip", overlap: float = 0.0
+    pairs: int, sd: float, *, alpha: float, power: float, test: Tested = "sign-flip", overlap: float = 0.0
 ) -> float:
     """The gain that the test finds with this power; infinite where the test can find none.
 
@@ -97,12 +104,20 @@ def equivalence_margin(
     return _equivalence_margin(pairs, alpha, chance, test, overlap)
 
 
-def _can_reject(pairs: int, alpha: float, test: Test) -> bool:
+def _can_reject(pairs: int, alpha: float, test: Tested) -> bool:
+    if test == "any":
+        return pairs > 1 and float(p_values_of(np.ones((1, pairs)))[0]) <= alpha
     return pairs > 1 and (test != "sign-flip" or smallest_p_value(pairs) <= alpha)
 
 
-def _is_simulated(pairs: int, test: Test) -> bool:
+def _is_simulated(pairs: int, test: Tested) -> bool:
     return test == "sign-flip" and pairs <= SIMULATED_PAIRS
+
+
+@cache
+def _power_at_any_time(pairs: int, effect: float, alpha: float) -> float:
+    """The power of the test for looks at any time after so many pairs, simulated."""
+    return float((p_values_of(studies(pairs) + effect) <= alpha).mean())
 
 
 @cache
@@ -136,10 +151,12 @@ def _thresholds(pairs: int, alpha: float) -> np.ndarray:
 
 
 @cache
-def _detectable_effect(pairs: int, alpha: float, power: float, test: Test, overlap: float) -> float:
+def _detectable_effect(pairs: int, alpha: float, power: float, test: Tested, overlap: float) -> float:
     """The least gain, in standard deviations of the differences, that the test finds with this power."""
     if not _can_reject(pairs, alpha, test):
         return math.inf
+    if test == "any":
+        return least_size(lambda rows, size: p_values_of(rows + size) <= alpha, pairs, power, 1.0)
     noncentrality = _root(lambda size: _t_power(pairs, size, alpha) - power)
     effect = noncentrality * math.sqrt(1 / pairs + overlap)
     if not _is_simulated(pairs, test):

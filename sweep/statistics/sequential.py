@@ -69,9 +69,13 @@ def _end(values: np.ndarray, alpha: float, outside: float, inside: float) -> flo
 
 def _p_values(values: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     """The p-value at each shift."""
-    x = values - shifts[:, None]
+    return p_values_of(values - shifts[:, None])
+
+
+def p_values_of(x: np.ndarray) -> np.ndarray:
+    """The p-value of each row of differences."""
     squares = np.cumsum(x[:, :-1] ** 2, 1)
-    before = np.sqrt(squares / np.arange(1, len(values)))
+    before = np.sqrt(squares / np.arange(1, x.shape[1]))
     scales = np.concatenate([np.abs(x[:, :1]), before], 1)
     x = np.divide(x, scales, out=np.zeros_like(x), where=scales > 0)
     # A factor is 2 or 0 long before this size, and infinity less infinity would be NaN.

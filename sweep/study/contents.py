@@ -135,7 +135,7 @@ class Search:
     replicates: Count = field(default=1, metadata={"added": True})
     """How often each arm is searched anew, with other seeds. budget and confirm.seeds are for one search."""
     objective: Literal["first", "rank", "each"] = field(default="first", metadata={"added": True})
-    """The score of a candidate: the first endpoint, or its mean rank over all. each picks one per endpoint."""
+    """What a candidate is picked by: the first endpoint, or its mean rank over all; each picks for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ class Analysis:
     looks: Annotated[list[Count], Filled(1)] | Literal["any"] | None = field(
         default=None, metadata={"added": True}
     )
-    """The numbers of pairs (of searches, with replicates) at which gains may be tested; or any. null: once."""
+    """The numbers of pairs (with replicates: of searches) at which gains are tested; or any. null: once."""
     margin: Annotated[list[Annotated[float, Within(above=0)]], Filled(1)] | None = field(
         default=None, metadata={"added": True}
     )

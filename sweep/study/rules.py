@@ -248,7 +248,10 @@ def _too_few(contents: Contents) -> Problem:
         f"{alpha / comparisons / len(looks):.2g}. "
     )
     if len(looks) > 1:
-        return ("analysis", "looks"), f"{reason}The first look takes at least {needed} pairs, or fewer looks."
+        return (
+            "analysis",
+            "looks",
+        ), f"{reason}A first look takes at least {needed} pairs, or fewer looks."
     where: Place = ("search", "replicates") if several else ("confirm", "seeds")
     what = "searches: one is a pair, however many seeds confirm it" if several else "seeds"
     return where, f"{reason}It takes at least {needed} {what}, or a smaller family."

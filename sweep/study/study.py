@@ -93,7 +93,7 @@ class Study:
         return self.contents.comparisons
 
     def margin(self, ratio: float) -> float | None:
-        """The largest difference that does not matter at an endpoint, as a share; None where none is declared."""
+        """The largest difference that does not matter at an endpoint, as a share; None without a margin."""
         if self.analysis.margin is None:
             return None
         return self.analysis.margin[self.analysis.endpoints.index(ratio)] / 100

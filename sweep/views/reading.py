@@ -22,7 +22,7 @@ from sweep.gains.rows import Compared
 from sweep.ledger.ledger import READERS, Ledger
 from sweep.ledger.looks import grew_after_look
 from sweep.planning.pairing import sides
-from sweep.planning.values import Cohort, Result
+from sweep.planning.values import Cohort, Growth, Result
 from sweep.study import ResolvedArm
 from trainer.rows import EndpointRow, EpochRow, read_table
 from trainer.run_folder import DamagedRun, RunFolder
@@ -46,7 +46,7 @@ class Reading:
         state = ledger.state()
         self.declared, self.study, self.plan = state.declared, state.study, state.plan
         self.failures, self.looks = state.failures, state.looks
-        self.grew_after_look = grew_after_look(ledger, self.study)
+        self.grew_after_look: Growth = grew_after_look(ledger, self.study)
         self.cohorts: list[Cohort] = list(self.plan.cohorts())
         self._correct: dict[str, dict[float, tuple[bytes, int]]] = {}
 
@@ -95,7 +95,7 @@ class Reading:
 
         A study that grows after that is tested by other rules.
         """
-        at = stage(self.plan, grew_after_look=self.grew_after_look)
+        at = stage(self.plan, self.grew_after_look)
         rows = comparisons(self.plan, right_images=self.right_images, at=at)
         if arms := seen(rows):
             self.ledger.look(at.blocks, arms)
@@ -114,7 +114,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Finalist:
-    """An arm's finalist of one rank: a candidate of each search, which may be another one for each endpoint."""
+    """An arm's finalist of one rank: a candidate of each search, for each endpoint."""
 
     arm: ResolvedArm
     rank: int

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from sweep.gains.comparisons import comparisons
+from sweep.gains.rows import Compared
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from sweep.study import load
@@ -131,3 +133,48 @@ def test_one_worker_gives_what_two_give(tmp_path: Path, undisturbed: Path) -> No
     done = sweep("run", write_study(tmp_path, **UNHURRIED, resources={"workers": 1}), "--store", tmp_path)
     assert done.returncode == 0, done.stderr
     assert_equal(tmp_path, undisturbed)
+
+
+SEARCHED: dict[str, Any] = {
+    "task": {"epochs": 30, "evaluate_every": 10},
+    "arms": {
+        "dense": {
+            "policy": {"name": "dense"},
+            "task": {"learning_rate": {"low": 0.03, "high": 0.3, "log": True}},
+        }
+    },
+    "search": {
+        "replicates": 7,
+        "proposer": "random",
+        "budget": 2,
+        "ladder": [1],
+        "objective": "each",
+    },
+    "confirm": {"seeds": 1},
+    "analysis": {"endpoints": [1.0, 0.05]},
+}
+"""Both arms searched seven times, with a finalist for each of two endpoints."""
+
+
+@pytest.mark.timeout(900)
+def test_kills_of_a_study_with_several_searches_change_no_candidate_pair_or_number(tmp_path: Path) -> None:
+    seed = int.from_bytes(os.urandom(4))
+    print(f"the seed of the moments is {seed}")
+    moments = random.Random(seed)
+    killed, plain = tmp_path / "killed", tmp_path / "plain"
+    for store in (killed, plain):
+        store.mkdir()
+    study = write_study(killed, **SEARCHED)
+    for kill in range(4):
+        killed_at_a_moment(kill, moments, killed, study)
+    for store in (killed, plain):
+        done = sweep("run", write_study(store, **SEARCHED), "--store", store)
+        assert done.returncode == 0, done.stderr
+    assert_equal(killed, plain)
+    assert compared(killed) == compared(plain)
+    assert {row.searches for row in compared(killed)} == {7}
+
+
+def compared(store: Path) -> list[Compared]:
+    """Return the comparisons that follow from the ledger's files alone."""
+    return comparisons(Ledger(str(store), "small", print).state().plan)

@@ -177,8 +177,23 @@ ANY: dict[str, Any] = {**LOOKS, "analysis": {"looks": "any"}}
 EACH_ANY: dict[str, Any] = {**EACH, "analysis": {**EACH["analysis"], "looks": "any"}}
 """The same with searches."""
 
-GROWN: dict[str, Any] = {**LOOKS, "analysis": {}}
-"""A study that grows after a look at seven of its seeds."""
+GROWN: tuple[dict[str, Any], dict[str, Any]] = (
+    {**LOOKS, "confirm": {"seeds": 7}, "analysis": {}},
+    {**LOOKS, "analysis": {}},
+)
+"""A study before a look, and as it grows by two seeds after that."""
+
+ANEW: dict[str, Any] = {
+    "task": WINE,
+    "arms": {"dense": {**DENSE, "task": {"learning_rate": 0.01}}, "tuned": {**PLAIN, **RATE}},
+    "search": {"budget": 2, "generation": 2, "ladder": [1], "proposer": "random"},
+    "confirm": {"seeds": 7},
+}
+PICKED_ANEW: tuple[dict[str, Any], dict[str, Any]] = (
+    ANEW,
+    {**ANEW, "search": {**ANEW["search"], "budget": 4}},
+)
+"""A study that picks its finalist among more candidates after a look."""
 
 
 def values_of(parts: dict[str, Any]) -> dict[str, Any]:
@@ -195,9 +210,9 @@ def made(store: Path, name: str, parts: dict[str, Any], most: int | None = None)
     return drive(study(name, parts), store, most=most)
 
 
-def grown(store: Path, name: str, parts: dict[str, Any], before: int) -> None:
-    """Play the study with so many seeds, look at it, and then play it with all of its seeds."""
-    made(store, name, {**parts, "confirm": {"seeds": before}})
+def grown(store: Path, name: str, before: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Play the study as it was before, look at it, and then play it as it has grown."""
+    made(store, name, before)
     Reading(Ledger(str(store), name, lambda _: None)).compare()
     begin(study(name, parts), Ledger(str(store), name, lambda _: None), extend=True)
     made(store, name, parts)

@@ -64,7 +64,7 @@ def test_the_page_shows_what_was_chosen_and_says_that_a_diverged_run_counts_as_0
     arms[0] = replace(arms[0], settings=chosen)
     report = replace(report, findings=replace(report.findings, arms=arms))
     assert '<th class="text">chosen</th>' in page(report)
-    assert '<td class="text">epsilon 5.2, learning_rate 0.0212, model mlp-13-14</td>' in page(report)
+    assert ">epsilon 5.2, learning_rate 0.0212, model mlp-13-14</td>" in page(report)
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from sweep.errors import RejectStudy
-from sweep.gains.comparisons import earlier
+from sweep.gains.comparisons import comparisons, earlier
 from sweep.gains.progress import overview
-from sweep.gains.seeds import refuse_what_cannot_reject
 from sweep.ledger.ledger import Ledger
-from sweep.ledger.looks import looks_at
+from sweep.ledger.looks import grew_after_look, look_before_growth
+from sweep.statistics import paired_comparison
 from sweep.study import Study
 from sweep.views.reading import Reading
 from tests.loops import drive, study_of
@@ -32,10 +31,10 @@ def opened(folder: Path) -> Ledger:
     return ledger
 
 
-def extended(folder: Path) -> Reading:
-    """Extend the study by six seeds, as the command does."""
-    ledger, study = opened(folder), of(12)
-    for look in looks_at(ledger, study).seen:
+def extended(folder: Path, study: Study | None = None) -> Reading:
+    """Extend the study, as the command does: by six seeds, if nothing else is asked for."""
+    ledger, study = opened(folder), study or of(12)
+    if look := look_before_growth(ledger, study):
         ledger.look(look.pairs, look.arms)
     ledger.declare(study, True, 12)
     assert drive(study, folder).complete
@@ -43,54 +42,65 @@ def extended(folder: Path) -> Reading:
 
 
 @pytest.mark.parametrize(("runs", "seen"), [(0, False), (3, False), (4, True), (12, True)])
-def test_more_seeds_are_a_look_at_the_earlier_ones_once_a_gain_of_theirs_could_be_judged(
+def test_growth_is_growth_after_a_look_once_a_gain_could_be_judged(
     tmp_path: Path, runs: int, seen: bool
 ) -> None:
     drive(of(6), tmp_path, most=runs)
-    assert [(look.pairs, look.arms) for look in looks_at(opened(tmp_path), of(12)).seen] == (
-        [(6, ["additive"])] if seen else []
-    )
-    assert looks_at(opened(tmp_path), of(6)).seen == []
+    look = look_before_growth(opened(tmp_path), of(12))
+    assert ((look.pairs, look.arms) if look else None) == ((6, ["additive"]) if seen else None)
+    assert look_before_growth(opened(tmp_path), of(6)) is None
+    assert grew_after_look(opened(tmp_path), of(12)) == ("pairs" if seen else "")
+    assert extended(tmp_path).grew_after_look == ("pairs" if seen else "")
 
 
-def test_what_the_test_said_before_the_study_grew_stays_beside_what_it_says_of_the_new_seeds(
-    tmp_path: Path,
-) -> None:
+def test_a_study_that_grew_before_any_look_is_tested_like_one_that_was_declared_so(tmp_path: Path) -> None:
+    drive(of(6), tmp_path / "grown", most=2)
+    drive(of(12), tmp_path / "whole")
+    grown, whole = extended(tmp_path / "grown"), Reading(opened(tmp_path / "whole"))
+    assert list(map(asdict, grown.compare())) == list(map(asdict, whole.compare()))
+
+
+def test_after_a_look_all_pairs_are_tested_by_the_test_for_looks_at_any_time(tmp_path: Path) -> None:
     drive(of(6), tmp_path)
     before = Reading(opened(tmp_path)).compare()
     after = extended(tmp_path)
-    assert [(row.first_place, row.pairs) for row in after.compare()] == [(6, 6)]
+    row = after.compare()[0]
+    own, base = (
+        [after.plan.results[run].score("test", 1.0) for run in cohort.runs]
+        for arm in ("additive", "dense")
+        for cohort in after.cohorts
+        if cohort.candidate.arm == arm
+    )
+    expected = paired_comparison(own, base, looks="any", comparisons=after.study.comparisons)
+    assert (row.pairs, row.looks, row.p_value) == (12, 0, expected.p_value)
+    assert (row.family_low, row.family_high) == (expected.family_low, expected.family_high)
+    # what was said before stands beside it
     kept = earlier(after.plan, after.looks, after.right_images)
     assert {size: [asdict(row) for row in rows] for size, rows in kept.items()} == {
         6: [asdict(row) for row in before]
     }
 
 
+def test_finalists_that_were_picked_anew_after_a_look_are_tested_at_a_tenth_of_alpha(tmp_path: Path) -> None:
+    rate = {"learning_rate": {"low": 0.02, "high": 0.2, "log": True}}
+    arms = {"additive": {**ARMS["additive"], "task": rate}}
+
+    def study(budget: int) -> Study:
+        return study_of(
+            arms=arms, confirm={"seeds": 6}, search={"budget": budget, "ladder": [1], "generation": 2}
+        )
+
+    drive(study(2), tmp_path)
+    assert grew_after_look(opened(tmp_path), study(4)) == "picks"
+    after = extended(tmp_path, study(4))
+    assert after.grew_after_look == "picks"
+    row, plain = after.compare()[0], comparisons(after.plan, grew_after_look="pairs")[0]
+    assert plain.p_value is not None
+    assert row.p_value == pytest.approx(min(1, 10 * plain.p_value))
+
+
 def test_the_gains_of_the_tables_are_those_that_are_tested(tmp_path: Path) -> None:
     drive(of(6), tmp_path)
     reading = extended(tmp_path)
-    shown = next(arm for arm in overview(reading.plan, {}, {}, reading.looks).arms if arm.arm == "additive")
-    assert (shown.gains["1"].pairs, shown.gains["1"].mean) == (6, pytest.approx(reading.compare()[0].gain))
-
-
-def test_the_number_of_seeds_that_is_asked_for_is_one_that_is_accepted(tmp_path: Path) -> None:
-    """One comparison takes 6 pairs, and two take 7.
-
-    A study with 12 seeds, of which 6 and then all were seen, needs 19.
-    """
-    drive(of(6), tmp_path)
-
-    def accepted(study: Study) -> bool:
-        refuse_what_cannot_reject(study, looks_at(opened(tmp_path), study))
-        return True
-
-    with pytest.raises(RejectStudy, match=r"Ask for 12 seeds or more, or stay at the 6 that it has\."):
-        accepted(of(9))
-    assert accepted(of(12))
-    extended(tmp_path)
-    two: dict[str, Any] = {**ARMS, "saw": {"policy": {"name": "sawtooth", "step": 0.3, "period": 3}}}
-    with pytest.raises(RejectStudy, match=r"Ask for 19 seeds or more\.$"):
-        accepted(study_of(arms=two, confirm={"seeds": 12}))
-    assert accepted(study_of(arms=two, confirm={"seeds": 19}))
-    with pytest.raises(RejectStudy, match=r"Ask for 19 seeds or more\.$"):
-        accepted(study_of(arms=two, confirm={"seeds": 18}))
+    shown = next(arm for arm in overview(reading.plan, {}, {}).arms if arm.arm == "additive")
+    assert (shown.gains["1"].pairs, shown.gains["1"].mean) == (12, pytest.approx(reading.compare()[0].gain))

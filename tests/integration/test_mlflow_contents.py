@@ -150,7 +150,7 @@ def test_a_run_belongs_to_the_first_of_its_candidates_and_moves_when_an_earlier_
     assert drive(study, source).complete
     filling, view = Filling(source, store, 1), view_of(store, uri)
     shared = study.run(
-        Candidate("b", "", {"task.learning_rate": 0.2}), "search", study.search_seeds[0]
+        Candidate("b", "", {"task.learning_rate": 0.2}), "search", study.arms["dense"].search_seeds[0]
     ).run_id
     filling.finish(shared)
     view.update(live=True)

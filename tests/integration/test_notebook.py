@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from nbclient import NotebookClient
 
-from sweep.statistics import minimum_detectable_gain
+from sweep.statistics import minimum_detectable_gain, sequential_p_value
 from sweep.views.export.files import NOTEBOOK, notebook
 from tests.integration.exported import (
     ANY,
@@ -34,6 +34,7 @@ from tests.integration.exported import (
     LOOKS,
     MANY,
     PAIRED,
+    PICKED_ANEW,
     RANK,
     RESAMPLED,
     SEARCHED,
@@ -93,8 +94,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
             shutil.copytree(source / "runs", store / name / "runs", dirs_exist_ok=True)
             assert made(store, name, parts).complete
             written(store, name, to / name)
-        elif name == "grown":
-            grown(store, name, GROWN, 7)
+        elif name in ("grown", "picked-anew"):
+            grown(store, name, *(GROWN if name == "grown" else PICKED_ANEW))
             written(store, name, to / name)
         elif name == "aged":
             assert made(store, name, PAIRED).complete
@@ -155,6 +156,7 @@ def report(folder: Path) -> dict[str, Any]:
         "decided",
         "any",
         "grown",
+        "picked-anew",
     ],
 )
 def test_the_notebook_computes_every_number_of_the_report(exported: Exported, stage: str) -> None:
@@ -310,11 +312,26 @@ def test_a_study_that_grew_after_a_look_shows_that_look_beside_the_test_that_all
     exported: Exported,
 ) -> None:
     found = report(exported("grown"))
-    assert found["grew_after_look"]
+    assert found["grew_after_look"] == "pairs"
     assert [(look["pairs"], look["comparisons"][0]["p_value"]) for look in found["earlier"]] == [
         (7, 2 / 2**7)
     ]
     assert found["comparisons"][0]["p_value"] == report(exported("any"))["comparisons"][0]["p_value"]
+
+
+def test_a_finalist_that_was_picked_anew_after_a_look_is_tested_at_a_tenth_of_alpha(
+    exported: Exported,
+) -> None:
+    found = report(exported("picked-anew"))
+    assert found["grew_after_look"] == "picks"
+    scores = {key: [] for key in ("tuned", "dense")}
+    rows = pq.read_table(exported("picked-anew") / "endpoints.parquet").to_pylist()
+    accuracy = {row["run_id"]: row["accuracy"] for row in rows if row["split"] == "test"}
+    for row in pq.read_table(exported("picked-anew") / "candidates.parquet").to_pylist():
+        if row["phase"] == "confirm":
+            scores[row["arm"]] = [accuracy[run] for run in row["run_ids"]]
+    p = sequential_p_value(np.subtract(scores["tuned"], scores["dense"]))
+    assert found["comparisons"][0]["p_value"] == pytest.approx(min(1, 10 * p))
 
 
 def _gain(numbers: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.ledger.ledger import Ledger
+from sweep.ledger.looks import GREW
 from sweep.views.mlflow.client import Experiment
 from sweep.views.mlflow.page import NOTE_TAG
 from sweep.views.mlflow.view import View
@@ -119,26 +120,27 @@ def test_a_study_under_way_says_in_mlflow_what_it_lacks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_that_are_added_after_a_look_are_tested_alone_and_too_few_are_refused(tmp_path: Path) -> None:
+def test_a_study_that_grew_after_a_look_is_tested_as_one_that_may_be_looked_at_at_any_time(
+    tmp_path: Path,
+) -> None:
     assert drive(study_of(**BRIEF), tmp_path).complete
     study = write_study(tmp_path, **BRIEF)
     looked = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
-    assert [row["first_place"] for row in looked["comparisons"]] == [0]
-    for command in (["plan", "--slots", "2"], ["run"], ["run", "--extend"]):
-        write_study(tmp_path, **BRIEF, confirm={"seeds": 9})
-        refused = sweep(command[0], study, "--store", tmp_path, *command[1:])
-        assert refused.returncode == 2
-        assert "Ask for 12 seeds or more, or stay at the 6 that it has." in refused.stderr
-        assert "--extend accepts" not in refused.stderr  # it would not
+    assert [(row["looks"], row["pairs"]) for row in looked["comparisons"]] == [(1, 6)]
     write_study(tmp_path, **BRIEF, confirm={"seeds": 12})
     new = set(folders(tmp_path))
     done = sweep("run", study, "--store", tmp_path, "--extend", "--slots", "1")
     assert done.returncode == 0, done.stderr
     assert_one_at_a_time(set(folders(tmp_path)) - new)
     told = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
-    assert [(row["first_place"], row["pairs"]) for row in told["comparisons"]] == [(6, 6)]
+    assert [(row["looks"], row["pairs"]) for row in told["comparisons"]] == [(0, 12)]
+    assert told["grew_after_look"] == "pairs"
+    assert [(look["pairs"], len(look["comparisons"])) for look in told["earlier"]] == [(6, 1)]
     assert [look["pairs"] for look in told["looks"]] == [6, 12]
     assert told["extensions"][0]["changes"] == ["confirm.seeds: 6 -> 12"]
+    printed = sweep("report", study, "--store", tmp_path).stdout
+    assert GREW["pairs"][1:] in printed
+    assert "The first 6 seeds: additive over dense" in printed
 
 
 def assert_one_at_a_time(runs: set[Path]) -> None:

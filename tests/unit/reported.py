@@ -21,7 +21,7 @@ def findings_of(it: Study, rows: Sequence[Compared], **more: Any) -> Findings:
         "decided": False,
         "runs": {},
         "looks": [],
-        "grew_after_look": False,
+        "grew_after_look": "",
         "extensions": [],
         "arms": [],
         "comparisons": shown(it, rows),

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sweep.errors import RejectStudy
 from sweep.gains.comparisons import comparisons, references
 from sweep.gains.rows import Compared
-from sweep.gains.seeds import first_place, refuse_what_cannot_reject
 from sweep.planning.plan import Plan
-from sweep.planning.values import Failure, Look, Looks, Result, Run
+from sweep.planning.values import Failure, Result, Run
 from sweep.statistics import holm, paired_comparison, two_way_standard_error
 from sweep.study import Study
 from tests.unit.simulated import RATE, STEP, plan_of, propose_all, study_of, take
@@ -124,7 +121,7 @@ def test_every_arm_is_held_against_the_baseline_and_then_against_the_other_arms_
 def test_a_comparison_is_that_of_the_test_scores_of_the_same_seeds() -> None:
     plan = played(study())
     for row in comparisons(plan):
-        assert (row.state, row.missing, row.pairs, row.first_place) == ("complete", [], SEEDS, 0)
+        assert (row.state, row.missing, row.pairs, row.unit) == ("complete", [], SEEDS, "seed")
         halves = [
             [scored(run_id, row.keep_ratio) for run_id in runs_of(plan, arm)]
             for arm in (row.arm, row.reference_arm)
@@ -275,54 +272,6 @@ def test_a_diverged_run_scores_zero_a_collapsed_one_its_score_and_gains_stand_wi
     assert (row.diverged, row.collapsed, row.reference_diverged, row.reference_collapsed) == (1, 1, 1, 1)
     assert (row.pairs_without, row.gain_without) == (SEEDS - 3, pytest.approx(without.mean()))
     assert row.standard_error_without == pytest.approx(without.std(ddof=1) / math.sqrt(SEEDS - 3))
-
-
-def test_seeds_that_are_added_after_a_look_are_tested_alone() -> None:
-    looks = [
-        Look("monday", 8, ["fixed", "again"]),
-        Look("tuesday", 12, ["additive"]),
-        Look("today", 20, ["fixed", "additive"]),
-    ]
-    plan = played(study(seeds=20))
-    assert [first_place(plan.study, arm, looks) for arm in ("published", "fixed", "additive", "again")] == [
-        0,
-        8,
-        12,
-        8,
-    ]
-    rows = comparisons(plan, looks=looks)
-    for arm, first in (("published", 0), ("fixed", 8), ("additive", 12)):
-        row = the(rows, arm)
-        halves = [[scored(run_id, 1.0) for run_id in runs_of(plan, side)[first:]] for side in (arm, "tuned")]
-        assert (row.first_place, row.pairs, row.p_value) == (
-            first,
-            20 - first,
-            paired_comparison(*halves).p_value,
-        )
-
-
-@pytest.mark.parametrize(
-    ("seeds", "test", "arm", "needed"),
-    [
-        (8, "sign-flip", "fixed", None),
-        (15, "sign-flip", "fixed", 8),
-        (16, "sign-flip", "fixed", None),
-        (9, "paired-t", "fixed", 2),
-        (10, "paired-t", "fixed", None),
-        (9, "sign-flip", "again", 2),
-    ],
-)
-def test_seeds_too_few_to_be_tested_alone_are_refused_after_a_look(
-    seeds: int, test: str, arm: str, needed: int | None
-) -> None:
-    """Six comparisons at 5 % take eight pairs; what is outside the family, or has a t test, takes two."""
-    grown, looks = study(seeds=seeds, test=test), [Look("monday", 8, [arm])]
-    said = (
-        rf"first 8 seeds of '{arm}' .* {seeds - 8} of them cannot .* {needed} can.*"
-        rf" {8 + (needed or 0)} seeds"
-    )
-    with pytest.raises(RejectStudy, match=said) if needed else nullcontext():
-        refuse_what_cannot_reject(grown, Looks(looks, looks, None))
 
 
 def test_each_endpoint_has_a_two_way_error_where_every_run_keeps_its_correctness_by_image() -> None:

@@ -21,7 +21,7 @@ def given(rates: list[float]) -> list[Values]:
 
 def rungs(plan: Plan, scores: dict[float, list[float]]) -> list[dict[float, list[int]]]:
     """Play the first generation; for each rung, the seeds' places that every rate was run on."""
-    seeds, seen = plan.study.search_seeds, list[dict[float, list[int]]]()
+    seeds, seen = plan.study.arms["dense"].search_seeds, list[dict[float, list[int]]]()
     while runs := [run for run in take(plan) if run.phase == "search"]:
         seen.append({})
         for run in runs:

@@ -10,6 +10,7 @@ import pytest
 from sweep.gains.comparisons import comparisons
 from sweep.gains.rows import Compared
 from sweep.ledger.looks import GREW
+from sweep.planning.values import Growth
 from sweep.study import Study
 from sweep.study.contents import Contents
 from sweep.views.report.confirmed import Confirmed
@@ -94,7 +95,8 @@ def rows_of(it: Study, **changes: Any) -> list[Compared]:
     return [replace(row, **values) if row.role == "family" else row for row in found]
 
 
-def told(it: Study, *, parts: dict[str, Any] | None = None, **changes: Any) -> Findings:
+def told(it: Study, *, parts: Any = None, **changes: Any) -> Findings:
+    """The findings with tested comparisons that are changed like this, and `parts` in place of others."""
     return findings_of(it, rows_of(it, **changes), **(parts or {}))
 
 
@@ -154,7 +156,9 @@ def test_nothing_shown_says_what_the_gain_may_be() -> None:
 @pytest.mark.parametrize(("low", "high"), [(-float("inf"), float("inf")), (-1.3, 1.1)])
 def test_an_interval_that_excludes_nothing_is_said_to(low: float, high: float) -> None:
     found = answer(told(study(), **{**NOTHING, "family_low": low, "family_high": high}))
-    assert all("the true gain may be anything, because so few pairs exclude nothing;" in line for line in found)
+    assert all(
+        "the true gain may be anything, because so few pairs exclude nothing;" in line for line in found
+    )
 
 
 def test_an_interval_beyond_what_a_gain_can_be_ends_at_100_points() -> None:
@@ -179,6 +183,8 @@ def test_holm_s_verdict_against_the_family_s_interval_is_explained() -> None:
     found = answer(told(study(), family_low=-0.002))
     assert all("holds 0: the sign is shown, and no least gain." in line for line in found)
     assert not any("holds 0" in line for line in answer(told(study())))
+    with_margin = told(study(margin=[2, 2]), **{**NOTHING, "p_holm": 0.04}, margin=0.02)
+    assert all("Holm's correction alone finds a difference" in line for line in answer(with_margin))
     at_looks = answer(told(study(looks=[8, 10]), family_low=-0.002, look=2, looks=2))
     assert all("An earlier look may have found it" in line for line in at_looks)
 
@@ -219,16 +225,21 @@ def test_a_declared_look_is_numbered_and_free_looks_are_said_to_be_free() -> Non
     declared = answer(told(study(looks=[8, 9, 10]), look=2, looks=3))
     assert all(line.endswith("on this test set, at look 2 of 3.") for line in declared)
     free = told(study(looks="any"), look=0, looks=0)
-    assert all(line.endswith("tested so that it may be looked at at any time.") for line in answer(free))
+    assert all(
+        line.endswith("on this test set, by a test that allows looks at any time.") for line in answer(free)
+    )
     assert any(line.startswith("The study declares looks at any time") for line in cautions(free))
     assert all(line.endswith("on this test set.") for line in answer(told(study())))
 
 
-def test_a_study_that_grew_after_a_look_says_by_which_rules_it_is_tested_and_what_was_said_before() -> None:
+@pytest.mark.parametrize("how", ["pairs", "picks"])
+def test_a_study_that_grew_after_a_look_says_by_which_rules_it_is_tested_and_what_was_said_before(
+    how: Growth,
+) -> None:
     it = study()
     before = Earlier(8, shown(it, [row for row in rows_of(it) if row.role == "family"]))
-    report = told(it, parts={"grew_after_look": True, "earlier": [before]}, look=0, looks=0)
-    assert any(GREW[1:] in line and "as an earlier look" in line for line in cautions(report))
+    report = told(it, parts={"grew_after_look": how, "earlier": [before]}, look=0, looks=0)
+    assert any(GREW[how][1:] in line and "as an earlier look" in line for line in cautions(report))
     assert seen_before(report)[0] == (
         "The first 8 seeds: additive over tuned at r = 1: +12.30 [+3.10, +20.20], p = 0.0078."
     )
@@ -299,8 +310,9 @@ def test_failures_stand_beside_their_arm_with_exact_limits() -> None:
     )
     sound = replace(arm, arm="dense", collapsed=0)
     report = told(study(), parts={"arms": [arm, sound]})
-    rate = "1 of 20 = 5.0 % [95 % limits 0.1, 24.9]"
-    assert f"additive: 1 collapsed. Runs that failed: {rate}." in cautions(report)
+    rate = "1 of 20: 5.0 % [0.1, 24.9]"
+    said = f"additive: 1 collapsed. Runs that failed: {rate}, with exact limits of the true rate at 95 %."
+    assert said in cautions(report)
     assert not any(line.startswith("dense") for line in cautions(report))
     head, *lines = accuracy(report)
     assert [line[head.index("failed")] for line in lines] == [rate, ""]
@@ -308,8 +320,12 @@ def test_failures_stand_beside_their_arm_with_exact_limits() -> None:
 
 
 def test_an_endpoint_that_is_tested_and_not_searched_is_warned_of() -> None:
-    warned = "The search scored r = 1 alone, and r = 0.05 is tested too"
-    assert any(line.startswith(warned) for line in cautions(told(study())))
+    assert (
+        "The search scored r = 1 alone, and others are tested too: at r = 0.05 it is a matter of luck what "
+        "was picked." in cautions(told(study()))
+    )
+    several = cautions(told(study(endpoints=[1.0, 0.3, 0.1, 0.05])))
+    assert any("at r = 0.3, 0.1 and 0.05 it is" in line for line in several)
     for objective in ("rank", "each"):
         found = cautions(told(study({"objective": objective})))
         assert not any("scored" in line for line in found)

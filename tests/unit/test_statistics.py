@@ -23,6 +23,7 @@ from sweep.statistics import (
     pairs_for_gain,
     pairs_needed,
     power,
+    sequential_p_value,
     smallest_p_value,
     two_way_standard_error,
 )
@@ -376,3 +377,12 @@ def test_a_gain_that_the_most_pairs_do_not_find_has_no_number_of_them() -> None:
 def test_without_a_deviation_as_many_pairs_are_needed_as_can_reject() -> None:
     assert pairs_for_gain(0.01, 0.0, alpha=0.05, power=0.8) == pairs_needed(1, 0.05)
     assert pairs_for_gain(0.0, 0.0, alpha=0.05, power=0.8) is None
+
+
+def test_the_power_of_looks_at_any_time_is_that_of_the_test_on_simulated_studies() -> None:
+    rng = np.random.default_rng(11)
+    found = [sequential_p_value(rng.standard_normal(12) + 1.0) <= 0.05 for _ in range(800)]
+    assert power(12, 1.0, 0.05, "any") == pytest.approx(np.mean(found), abs=0.05)
+    gain = minimum_detectable_gain(12, 2.0, alpha=0.05, power=0.8, test="any")
+    assert power(12, gain / 2.0, 0.05, "any") == pytest.approx(0.8, abs=0.005)
+    assert minimum_detectable_gain(5, 1.0, alpha=0.01, power=0.8, test="any") == math.inf

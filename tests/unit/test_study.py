@@ -111,7 +111,7 @@ def test_each_finalist_of_each_arm_in_the_family_is_compared_at_each_endpoint(
 
 def test_pools_share_no_seed(made: Any) -> None:
     it: Study = made(confirm={"seeds": 500}, search={"ladder": [1, 500]})
-    pools = [it.search_seeds, it.arms["dense"].seeds, it.arms["again"].seeds]
+    pools = [it.arms["dense"].search_seeds, it.arms["dense"].seeds, it.arms["again"].seeds]
     assert [len(set(pool)) for pool in pools] == [500, 500, 500]
     assert len(set().union(*pools)) == 1500
 
@@ -132,8 +132,8 @@ def test_all_arms_are_confirmed_on_the_same_seeds_and_a_repeat_on_its_own(made: 
 def test_a_pool_that_grows_keeps_the_seeds_it_had(made: Any, more: int) -> None:
     before: Study = made()
     after: Study = made(confirm={"seeds": more}, search={"ladder": [1, 2, more]})
-    assert after.search_seeds[:2] == before.search_seeds
-    assert len(after.search_seeds) == more
+    assert after.arms["dense"].search_seeds[:2] == before.arms["dense"].search_seeds
+    assert len(after.arms["dense"].search_seeds) == more
     for arm, resolved in before.arms.items():
         assert after.arms[arm].seeds[: len(resolved.seeds)] == resolved.seeds
         assert len(after.arms[arm].seeds) == more
@@ -141,17 +141,17 @@ def test_a_pool_that_grows_keeps_the_seeds_it_had(made: Any, more: int) -> None:
 
 def test_an_included_seed_comes_first_in_the_confirmation_and_nowhere_else(made: Any) -> None:
     without: Study = made(confirm={"include": []})
-    drawn = without.search_seeds[0], without.arms["again"].seeds[0]
+    drawn = without.arms["dense"].search_seeds[0], without.arms["again"].seeds[0]
     it: Study = made(confirm={"include": [3407, *drawn]})
     assert it.arms["dense"].seeds == [3407, *drawn, *without.arms["dense"].seeds[:7]]
-    for pool in (it.search_seeds, it.arms["again"].seeds):
+    for pool in (it.arms["dense"].search_seeds, it.arms["again"].seeds):
         assert not set(pool) & {3407, *drawn}
 
 
 def test_another_study_seed_draws_other_seeds(made: Any) -> None:
     one, other = made(), made(seed=2)
     assert not set(one.arms["dense"].seeds[1:]) & set(other.arms["dense"].seeds[1:])
-    assert not set(one.search_seeds) & set(other.search_seeds)
+    assert not set(one.arms["dense"].search_seeds) & set(other.arms["dense"].search_seeds)
 
 
 def test_the_search_holds_out_validation_images_and_declares_the_primary_endpoint_alone(made: Any) -> None:
@@ -287,10 +287,10 @@ def test_a_study_read_back_from_its_identity_has_the_same_runs(made: Any) -> Non
     it: Study = made()
     back = from_identity("made", json.loads(json.dumps(it.identity)))
     pools = [{name: arm.seeds for name, arm in study.arms.items()} for study in (back, it)]
-    assert (back.identity, pools[0], back.search_seeds, back.family) == (
+    assert (back.identity, pools[0], back.arms["dense"].search_seeds, back.family) == (
         it.identity,
         pools[1],
-        it.search_seeds,
+        it.arms["dense"].search_seeds,
         it.family,
     )
     for arm, values in (("dense", {}), ("additive", VALUES), ("again", VALUES)):

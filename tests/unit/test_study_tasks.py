@@ -18,6 +18,7 @@ from sweep.planning.plan import Plan
 from sweep.planning.values import Result, Run
 from sweep.study import Candidate, Study, find, from_declared, load, matching
 from sweep.study.contents import Contents
+from tests.conftest import ROOT
 from tests.unit.simulated import trained
 from trainer.randomness import uniform
 from trainer.store import unseal
@@ -151,12 +152,16 @@ IDENTITIES = {
     "quickstart": ("8bf3cc9a4518938a", 124, "4750d4b739b77ad8"),
     "cifar10": ("4dd656be882397ee", 470, "daf942d7c4694f89"),
 }
-"""The shipped studies as they were before there were tasks: identity, number of runs, hash of the ids."""
+"""Two studies as they were before there were tasks and several searches, kept in tests/data.
+
+Each has its identity, its number of runs and the hash of their ids."""
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_a_study_without_tasks_is_the_one_that_old_ledgers_were_begun_with(name: str) -> None:
-    it = load(find(name))
+def test_a_study_of_one_task_and_one_search_is_the_one_that_old_ledgers_were_begun_with(
+    name: str,
+) -> None:
+    it = load(ROOT / "tests" / "data" / "before-searches" / f"{name}.yaml")
     ids: list[str] = []
 
     def give(run: Run) -> Result:
@@ -438,8 +443,8 @@ def test_the_corrected_test_needs_splits_that_are_drawn_anew(tmp_path: Path) -> 
     )
 
 
-def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples() -> None:
-    """A quarter of wine's 178 rows is 44, rounded to even; the other 134 are trained on, or 100 of them."""
+def test_the_overlap_is_test_rows_over_all_others_where_the_task_resamples() -> None:
+    """A quarter of wine's 178 rows is 44, rounded to even. All others count, trained on or not."""
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     it = study(values)
@@ -447,7 +452,7 @@ def test_the_overlap_is_test_rows_over_rows_trained_on_where_the_task_resamples(
         44 / 134
     ] * 3 + [0.0]
     values["tasks"]["wine"]["train_size"] = 100
-    assert study(values).arms["dense@wine"].overlap == 44 / 100
+    assert study(values).arms["dense@wine"].overlap == 44 / 134
 
 
 def test_a_claim_across_tasks_takes_as_many_of_them_as_the_report_will_ask_for() -> None:

@@ -121,9 +121,7 @@ def _results(reading: Reading, cohort: Cohort) -> list[Result]:
 def _accuracy(reading: Reading, finalist: Finalist, ratio: float) -> Spread:
     """The accuracy at a keep ratio. Where searches draw the settings, each search counts once."""
     cohorts = finalist.by_ratio.get(ratio, finalist.primary)
-    by_search = [
-        [result.score("test", ratio) for result in _results(reading, cohort)] for cohort in cohorts
-    ]
+    by_search = [[result.score("test", ratio) for result in _results(reading, cohort)] for cohort in cohorts]
     by_search = [scores for scores in by_search if scores]
     if len(reading.study.methods[finalist.arm.method]) > 1 and finalist.arm.is_drawn:
         return _spread([math.fsum(scores) / len(scores) for scores in by_search])

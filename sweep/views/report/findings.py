@@ -13,7 +13,7 @@ from sweep.format import plain_json
 from sweep.gains.across import across
 from sweep.gains.comparisons import earlier, keep_ratio_matters
 from sweep.gains.rows import Across, Compared
-from sweep.planning.values import Failure, Look
+from sweep.planning.values import Failure, Growth, Look
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import Study
 from sweep.views.reading import STATES, Reading, ahead
@@ -67,8 +67,8 @@ class Findings:
     runs: dict[str, int]
     """The number of runs, by state."""
     looks: list[Look]
-    grew_after_look: bool
-    """Whether the study was extended after its gains could be seen."""
+    grew_after_look: Growth
+    """How the study was extended after its gains could be seen."""
     extensions: list[dict[str, Any]]
     arms: list[Confirmed]
     comparisons: list[Comparison]

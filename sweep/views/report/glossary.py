@@ -29,7 +29,9 @@ WORDS = (
         "A run whose loss became infinite or no number. It is a result, and scores 0.",
     ),
     Word("endpoint", r"\b[Ee]ndpoints?\b", "A keep ratio at which the final weights are judged and tested."),
-    Word("family", r"\bfamily\b", "The comparisons that are tested together, and corrected for their number."),
+    Word(
+        "family", r"\bfamily\b", "The comparisons that are tested together, and corrected for their number."
+    ),
     Word(
         "finalist",
         r"\bfinalists?\b",
@@ -50,7 +52,11 @@ WORDS = (
         r"\b[Kk]eep ratios?\b|\br(?= = )",
         "The share of the activations that may stay, called r. The others become 0; at r = 1 all stay.",
     ),
-    Word("look", r"\b[Ll]ooks?\b(?! like| closer)", "Somebody saw the comparisons while the study could still grow."),
+    Word(
+        "look",
+        r"\b[Ll]ooks?\b(?! like| closer)",
+        "Somebody saw the comparisons while the study could still grow.",
+    ),
     Word("margin", r"\bmargins?\b", "The largest difference that was declared not to matter."),
     Word("points", r"\bpoints?\b", "Hundredths of accuracy: from 93 % to 94.5 % is 1.5 points."),
     Word(
@@ -62,7 +68,8 @@ WORDS = (
     Word(
         "seed",
         r"\b[Ss]eeds?\b",
-        "A number that decides the first weights, the order of batches and the split. Arms share their seeds.",
+        "A number that decides the first weights, the order of batches and the split. Arms share their "
+        "seeds.",
     ),
 )
 CLOSED = ("style", "svg", "title", "a", "h1", "h2", "h3", "summary", "pre", "code", "table", "script")

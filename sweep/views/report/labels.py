@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from sweep.format import points
 from sweep.gains.rows import Compared
+from sweep.views.report.confirmed import Confirmed
 from sweep.views.report.findings import Comparison, Findings
 
 
@@ -49,7 +50,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def shown_interval(row: Compared) -> str:
-    """The interval that stands beside a gain: the family's for what is tested, else that of the test alone."""
+    """The interval that stands beside a gain: the family's for what is tested, else its own."""
     if row.role == "family":
         return interval(row.family_low, row.family_high)
     return interval(row.ci_low, row.ci_high)
@@ -94,9 +95,9 @@ def verdict_word(row: Comparison) -> str:
     return row.verdict
 
 
-def failure_rate(failed: int, finished: int, low: float | None, high: float | None, alpha: float) -> str:
-    """A failure rate with its exact limits; empty where no run failed."""
-    if not failed or low is None or high is None:
+def failure_rate(arm: Confirmed) -> str:
+    """The share of an arm's runs that failed, with its exact limits; empty where no run failed."""
+    if not arm.failed or arm.failure_rate is None:
         return ""
-    level = f"{100 * (1 - alpha):g} % limits"
-    return f"{failed} of {finished} = {100 * failed / finished:.1f} % [{level} {percent(low, 1)}, {percent(high, 1)}]"
+    limits = f"[{percent(arm.failure_low, 1)}, {percent(arm.failure_high, 1)}]"
+    return f"{arm.failed} of {arm.finished}: {percent(arm.failure_rate, 1)} % {limits}"

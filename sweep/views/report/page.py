@@ -1,4 +1,4 @@
-"""The findings as one HTML page that needs no network, made from `findings`, `sentences`, `tables`, `pictures`."""
+"""The findings as one HTML page that needs no network. Its parts are made in the other modules here."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def page(report: Report) -> str:
         tuning=_tuning(findings, colors),
         no_tuning=sorted({tuning.why_not for tuning in findings.tuning if tuning.why_not}),
         before=sentences.seen_before(findings),
-        grew=GREW,
+        grew=GREW.get(findings.grew_after_look, ""),
         glossary=WORDS,
         declared=json.dumps(findings.declared, indent=1, ensure_ascii=False),
     )
@@ -122,7 +122,9 @@ def _by_ratio(findings: Findings, colors: dict[str, int]) -> list[dict[str, str]
     for task in findings.study.tasks:
         start = f"On {task}: the" if task else "The"
         svg = pictures.by_ratio([arm for arm in findings.arms if arm.task == task], colors)
-        caption = f"{start} final weights, read at each measured keep ratio with the largest activations kept."
+        caption = (
+            f"{start} final weights, read at each measured keep ratio with the largest activations kept."
+        )
         if findings.study.search.objective == "each":
             caption += " Each endpoint has the finalists that were picked for it."
         drawn.append({"svg": svg, "caption": caption})
@@ -176,7 +178,9 @@ def _gains_pictures(findings: Findings, lines: list[list[Comparison]], name: str
     for i, ratio in enumerate(findings.study.analysis.endpoints):
         rows = [candidate_rows[i] for candidate_rows in lines]
         if any(row.gain is not None for row in rows):
-            at = f"{labels.at(findings, ratio).strip().capitalize()}. " if findings.keep_ratio_matters else ""
+            at = (
+                f"{labels.at(findings, ratio).strip().capitalize()}. " if findings.keep_ratio_matters else ""
+            )
             caption = (
                 f"{at}Thin: the family's interval; thick: that of the test alone. Blue is tested, grey a "
                 "control, orange a repeat. An open dot lacks pairs."

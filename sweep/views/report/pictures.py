@@ -186,7 +186,7 @@ def by_ratio(arms: Sequence[Confirmed], colors: dict[str, int]) -> str:
 
 
 def search(searched: Searched, index: int) -> str:
-    """The scores of an arm's candidates, by the order they were proposed in; by search where there are several.
+    """The scores of an arm's candidates in the order they were proposed, or search by search.
 
     A larger dot has more seeds, and a ring marks what was picked. With one search the line is the best score
     so far.

@@ -55,8 +55,8 @@ def _verdict(findings: Findings, row: Comparison) -> str:
     if row.verdict == "equivalent":
         assert row.margin is not None
         said = (
-            f"{name} is equivalent to {reference}{where}, within the margin of {amount(row.margin)}: the gain "
-            f"is {points(row.gain)} points {span}"
+            f"{name} is equivalent to {reference}{where}, within the margin of {amount(row.margin)}: the "
+            f"gain is {points(row.gain)} points {span}"
         )
     elif row.verdict == "inconclusive":
         said = f"{name} over {reference}{where}: no difference is shown; {_may_be(row)}"
@@ -71,7 +71,7 @@ def _verdict(findings: Findings, row: Comparison) -> str:
     details.append("over resampled splits" if row.overlap else "on this test set")
     comma = ";" if row.verdict == "inconclusive" else ","
     sentence = f"{start}{said}{comma} {', '.join(details)}{_look(row)}."
-    return " ".join([sentence, *_remarks(row)])
+    return " ".join([sentence, *_remarks(row, findings.study.analysis.alpha)])
 
 
 def _picked(settings: dict[str, object] | None) -> str:
@@ -108,12 +108,14 @@ def _counted(row: Comparison) -> str:
 def _look(row: Compared) -> str:
     """The words for the look that a comparison is seen at; nothing where the study has one alone."""
     if row.looks == 0:
-        return ", tested so that it may be looked at at any time"
+        return ", by a test that allows looks at any time"
     return f", at look {row.look} of {row.looks}" if row.looks > 1 else ""
 
 
-def _remarks(row: Comparison) -> Iterator[str]:
+def _remarks(row: Comparison, alpha: float) -> Iterator[str]:
     """What a reader of one sentence should know beside it."""
+    if row.verdict in ("equivalent", "inconclusive") and row.p_holm is not None and row.p_holm <= alpha:
+        yield "Holm's correction alone finds a difference; the verdict goes by the family's wider interval."
     if holm_alone(row):
         if row.looks > 1:
             yield (
@@ -122,8 +124,8 @@ def _remarks(row: Comparison) -> Iterator[str]:
             )
         else:
             yield (
-                "Holm's correction finds it, and the family's interval, which is wider, holds 0: the sign is "
-                "shown, and no least gain."
+                "Holm's correction finds it, and the family's interval, which is wider, holds 0: the sign "
+                "is shown, and no least gain."
             )
     if row.pick_deviation is not None:
         yield (
@@ -186,17 +188,18 @@ def _cautions(findings: Findings) -> Iterator[str]:
         yield f"The runs that are compared ran on different things ({different}): see the end of the page."
     if findings.grew_after_look:
         before = " What was said before stands below as an earlier look." if findings.earlier else ""
-        yield f"{GREW[0].upper()}{GREW[1:]}{before}"
+        grew = GREW[findings.grew_after_look]
+        yield f"{grew[0].upper()}{grew[1:]}{before}"
     elif findings.study.analysis.looks == "any":
         yield (
             "The study declares looks at any time: every pair is tested as it comes, and the intervals are "
             "wider than those of a test that is made once."
         )
     if unscored := _unscored(findings):
-        first, others = findings.study.analysis.endpoints[0], " and ".join(f"r = {r:g}" for r in unscored)
+        first, others = findings.study.analysis.endpoints[0], _listed(unscored)
         yield (
-            f"The search scored r = {first:g} alone, and {others} is tested too: what it picked is a matter of "
-            f"luck at {others}."
+            f"The search scored r = {first:g} alone, and others are tested too: at {others} it is a matter "
+            "of luck what was picked."
         )
     if any(sizes_differ(row) for row in findings.comparisons):
         yield (
@@ -207,8 +210,14 @@ def _cautions(findings: Findings) -> Iterator[str]:
     for arm in findings.arms:
         counts = {"diverged": arm.diverged, "collapsed": arm.collapsed}
         if ended := [f"{count} {outcome}" for outcome, count in counts.items() if count]:
-            rate = failure_rate(arm.failed, arm.finished, arm.failure_low, arm.failure_high, alpha)
-            yield f"{label(arm)}: {' and '.join(ended)}. Runs that failed: {rate}."
+            level = f"with exact limits of the true rate at {100 * (1 - alpha):g} %"
+            yield f"{label(arm)}: {' and '.join(ended)}. Runs that failed: {failure_rate(arm)}, {level}."
+
+
+def _listed(ratios: list[float]) -> str:
+    """Some keep ratios in words: r = 0.3, 0.1 and 0.05."""
+    *first, last = [f"{ratio:g}" for ratio in ratios]
+    return "r = " + " and ".join([", ".join(first), last] if first else [last])
 
 
 def _unscored(findings: Findings) -> list[float]:

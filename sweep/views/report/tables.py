@@ -28,6 +28,7 @@ ORDER = ("family", "control", "repeat")
 """The roles in the order in which tables list them."""
 ACROSS = ["arm", "over", "tasks", "wins", "ties", "median gain", "p"]
 FEW = "too few tasks to claim anything"
+NO_BREAK = "\u00a0"
 CHOSEN = "chosen"
 """The name of the column of settings in the table of accuracies."""
 
@@ -122,7 +123,13 @@ def cells(findings: Findings, row: Comparison) -> list[str]:
     gain, p = f"{mark}{points(row.gain)}{mark}", f"{mark}{probability(row.p_holm)}{mark}"
     declared = declared_pairs(findings.study, row)
     enough = row.pairs == declared or findings.decided
-    line += [gain, shown_interval(row), p, _errors(row), _better(row) + ("" if enough else f"; {declared} declared")]
+    line += [
+        gain,
+        shown_interval(row),
+        p,
+        _errors(row),
+        _better(row) + ("" if enough else f"; {declared} declared"),
+    ]
     return [*line, sizes(row)] if "parameters" in header(findings) else line
 
 
@@ -302,16 +309,15 @@ def accuracy(findings: Findings) -> list[list[str]]:
 
 
 def _accuracy_line(findings: Findings, head: list[str], ratios: list[str], arm: Confirmed) -> list[str]:
-    line = [label(arm), f"{arm.finished} of {arm.seeds}"]
+    line = [label(arm), f"{arm.finished}{NO_BREAK}of{NO_BREAK}{arm.seeds}"]
     for ratio in ratios:
         mean, error = arm.accuracy[ratio].mean, arm.accuracy[ratio].standard_error
-        line.append(percent(mean) + (f" ± {percent(error)}" if error is not None else ""))
+        line.append(percent(mean) + (f" ±{NO_BREAK}{percent(error)}" if error is not None else ""))
     line += [percent(arm.best_epoch), percent(arm.last_epoch), points(arm.inflation)]
     if findings.published:
         line.append(percent(arm.best_epoch_own_ratio))
     if "failed" in head:
-        alpha = findings.study.analysis.alpha
-        line.append(failure_rate(arm.failed, arm.finished, arm.failure_low, arm.failure_high, alpha))
+        line.append(failure_rate(arm))
     if "parameters" in head:
         line.append(_counts(arm.parameters_start, arm.parameters_end))
     if CHOSEN in head:
@@ -327,7 +333,7 @@ def _counts(start: float | None, end: float | None) -> str:
 
 
 def _chosen(arm: Confirmed) -> str:
-    """What the only search picked: once where it is the same for all endpoints, else endpoint by endpoint."""
+    """What the only search picked: once where it is the same for all endpoints, else for each."""
     picked = arm.settings_by_search[0] if arm.settings_by_search else {}
     if len({short_settings(settings) for settings in picked.values()}) > 1:
         return "; ".join(f"r = {ratio}: {short_settings(own)}" for ratio, own in picked.items())
@@ -338,4 +344,6 @@ def margins(findings: Findings) -> str:
     """The declared margins in words; empty where there are none."""
     study = findings.study
     listed = [(ratio, study.margin(ratio)) for ratio in study.analysis.endpoints]
-    return ", ".join(f"{amount(margin)}{at(findings, ratio)}" for ratio, margin in listed if margin is not None)
+    return ", ".join(
+        f"{amount(margin)}{at(findings, ratio)}" for ratio, margin in listed if margin is not None
+    )

@@ -21,12 +21,14 @@ def markdown(findings: Findings) -> str:
     if findings.earlier:
         lines += ["", "Earlier looks:", "", *(f"- {line}" for line in seen_before(findings))]
     analysis = findings.study.analysis
+    any_time = any(row.looks == 0 for row in findings.comparisons)
+    test = "a test that allows looks at any time" if any_time else analysis.test
     spread = "with what overlapping splits add" if findings.resampled else "(in brackets: and images)"
     lines.append(
-        f"\nGains over {analysis.baseline} in points of test accuracy; ± standard error over pairs {spread}; "
-        f"p by {analysis.test}, corrected over the family of {findings.study.comparisons} (Holm). The "
-        "interval of a tested gain is the family's: all of these hold together. That of a control is its own. "
-        f"Declared analysis {findings.hash}."
+        f"\nGains over {analysis.baseline} in points of test accuracy; ± standard error over pairs "
+        f"{spread}; p by {test}, corrected over the family of {findings.study.comparisons} (Holm). "
+        "The interval of a tested gain is the family's: all of these hold together. "
+        f"That of a control is its own. Declared analysis {findings.hash}."
     )
     return "\n".join(lines)
 

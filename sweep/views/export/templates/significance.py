@@ -708,9 +708,10 @@ def overlap(name):
 # none of them wins on average, so that their mean wealth ever exceeds 1 / p with a chance of at most p. The
 # difference x (in units of the root mean square of those before it, the first one of itself) multiplies the
 # wealth of slope s by 2 / (1 + exp(-2 s x)). The interval reaches from the least to the greatest gain that
-# is not rejected.
+# is not rejected. Where finalists may have been picked anew after a look, the bet has a tenth of alpha.
 
 # %%
+PICKED_ANEW = 0.1
 SLOPES = (0.4, 0.8, 1.6, -0.4, -0.8, -1.6)
 
 
@@ -849,8 +850,11 @@ def tested(ours, theirs, overlap, looks):
     }
     if looks == "any":
         rounded = np.round(differences, 12)
-        p, p_error, drawn = float(bet(rounded, np.zeros(1))[0]), 0.0, {}
-        bounds = {name: or_null(bet_bound(rounded, *end)) for name, end in ends.items()}
+        share = PICKED_ANEW if report["grew_after_look"] == "picks" else 1.0
+        p, p_error, drawn = min(1.0, float(bet(rounded, np.zeros(1))[0]) / share), 0.0, {}
+        bounds = {
+            name: or_null(bet_bound(rounded, share * alpha, side)) for name, (alpha, side) in ends.items()
+        }
     else:
         at_looks = [test_of(differences[:look], overlap) for look in looks if look <= n]
         best = min(at_looks, key=lambda test: test.p_value())
@@ -1037,6 +1041,8 @@ def verdict(row):
     if margin is None:
         found = row["p_holm"] <= declared["alpha"]
         return ("better" if row["gain"] > 0 else "worse") if found else "inconclusive"
+    if low is None or high is None:
+        return "inconclusive"
     if low > 0 or high < 0:
         return "better" if low > 0 else "worse"
     return "equivalent" if max(-low, high) < margin else "inconclusive"

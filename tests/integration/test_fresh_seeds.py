@@ -1,0 +1,111 @@
+"""Two studies of one store: the second one does not test on seeds that the first one has shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.estimate.planned import Planned
+from sweep.ledger.fresh import with_fresh_seeds
+from sweep.ledger.ledger import Ledger
+from sweep.study import Study
+from sweep.study.contents import Contents
+from tests.loops import drive, short_values
+
+ARMS: dict[str, Any] = {"additive": {"policy": {"name": "additive-reset", "step": 0.3}}}
+
+
+def study(name: str, seeds: int = 6, **parts: Any) -> Study:
+    """A study without a search. Studies of one seed draw the same pool."""
+    return Study(name, Contents.read(short_values(arms=ARMS, confirm={"seeds": seeds, **parts})))
+
+
+def ledger(folder: Path, name: str) -> Ledger:
+    made = Ledger(str(folder), name, print)
+    made.load()
+    return made
+
+
+def fresh(folder: Path, it: Study) -> tuple[Study, list[str]]:
+    own = ledger(folder, it.name)
+    return with_fresh_seeds(own, it, own.declared())
+
+
+def seeds_of(it: Study) -> list[int]:
+    return it.arms["dense"].seeds
+
+
+def test_seeds_that_another_study_has_had_are_told_and_others_are_drawn(tmp_path: Path) -> None:
+    drive(study("first"), tmp_path)
+    second, lines = fresh(tmp_path, study("second"))
+    assert lines == ["6 confirmation seeds were had by first: others are drawn instead."]
+    assert not set(seeds_of(second)) & set(seeds_of(study("first")))
+    assert seeds_of(second) == seeds_of(study("first", 12))[6:]
+
+
+def test_a_study_that_was_begun_keeps_its_seeds_and_its_ledger_remembers_what_it_left_out(
+    tmp_path: Path,
+) -> None:
+    drive(study("first"), tmp_path)
+    second, _ = fresh(tmp_path, study("second"))
+    plan = drive(second, tmp_path)
+    assert plan.complete
+    drive(study("third"), tmp_path)
+    again, lines = fresh(tmp_path, study("second"))
+    assert (seeds_of(again), lines) == (seeds_of(second), [])
+    state = ledger(tmp_path, "second").state()
+    assert state.plan.complete
+    assert seeds_of(state.study) == seeds_of(second)
+    assert state.declared["hash"] != ledger(tmp_path, "first").begun()["hash"]
+
+
+def test_a_study_that_grows_draws_only_what_it_grows_by_from_seeds_that_are_fresh(tmp_path: Path) -> None:
+    drive(study("first"), tmp_path)
+    drive(fresh(tmp_path, study("second", 8))[0], tmp_path)
+    grown, lines = fresh(tmp_path, study("first", 8))
+    assert seeds_of(grown)[:6] == seeds_of(study("first"))
+    assert not set(seeds_of(grown)) & set(seeds_of(fresh(tmp_path, study("second", 8))[0]))
+    assert len(lines) == 1
+
+
+def test_a_study_of_other_data_or_without_such_seeds_leaves_a_study_as_it_is(tmp_path: Path) -> None:
+    values = short_values(arms=ARMS, confirm={"seeds": 6})
+    other = Study(
+        "other", Contents.read({**values, "task": {**values["task"], "data": "wine", "train_size": 60}})
+    )
+    drive(other, tmp_path)
+    drive(Study("elsewhere", Contents.read({**values, "seed": 2})), tmp_path)
+    (tmp_path / "no-study").mkdir()
+    it, lines = fresh(tmp_path, study("second"))
+    assert (seeds_of(it), lines) == (seeds_of(study("second")), [])
+
+
+def test_a_seed_that_was_chosen_by_number_is_kept_and_told(tmp_path: Path) -> None:
+    drive(study("first", include=[3407]), tmp_path)
+    it, lines = fresh(tmp_path, study("second", include=[3407]))
+    assert seeds_of(it)[0] == 3407
+    assert lines[0] == "the seeds 3407 were chosen by number, and first has had them: not fresh."
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pilot_says_how_much_pairs_vary_and_is_not_tested(tmp_path: Path) -> None:
+    first = drive(study("first"), tmp_path)
+    it = study("second")
+    planned = Planned.of(it, ledger(tmp_path, "second"), 2, Path("data"), None, ledger(tmp_path, "first"))
+    [row] = planned.pilot
+    own, base = (
+        [results[place].score("test", 1.0) for place in range(6)]
+        for arm in ("additive", "dense")
+        for _, results in first.picked(arm, 1.0)
+    )
+    differences = [100 * (a - b) for a, b in zip(own, base, strict=True)]
+    mean = sum(differences) / 6
+    deviation = (sum((d - mean) ** 2 for d in differences) / 5) ** 0.5
+    assert (row.arm, row.reference_arm, row.pairs) == ("additive", "dense", 6)
+    assert row.deviation == pytest.approx(deviation)
+    assert row.deviation_high > row.deviation
+    assert row.detectable_gain == pytest.approx(planned.detectable_sd * row.deviation_high)
+    assert "others are drawn instead" in " ".join(planned.warnings)
+    assert not (tmp_path / "second").exists()
