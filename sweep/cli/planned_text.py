@@ -66,15 +66,24 @@ def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
     unit = "pairs of searches" if planned.searches > 1 else "pairs"
     yield (
         f"{strictest} comparison finds a true gain of 1 standard deviation with a chance of "
-        f"{planned.power_at_one_sd:.0%}, and a gain of {planned.detectable_sd:.2f} standard deviations "
-        f"with {POWER:.0%}. The standard deviation is that of the differences within {unit}."
+        f"{planned.power_at_one_sd:.0%}, and {_at_power(planned.detectable_sd)}. "
+        f"The standard deviation is that of the differences within {unit}."
     )
-    yield (
-        f"A comparison without a true gain is found to be within {planned.equivalence_sd:.2f} such standard "
-        f"deviations of 0 with a chance of {EQUIVALENCE:.0%}: declare no smaller analysis.margin."
-    )
+    if math.isfinite(planned.equivalence_sd):
+        yield (
+            f"A comparison without a true gain is found to be within {planned.equivalence_sd:.2f} such "
+            f"standard deviations of 0 with a chance of {EQUIVALENCE:.0%}: declare no smaller "
+            "analysis.margin."
+        )
     for pilot in planned.pilot:
         yield _pilot_line(pilot)
+
+
+def _at_power(detectable_sd: float) -> str:
+    """The gain that is found with a chance of 80 %, in words."""
+    if math.isinf(detectable_sd):
+        return f"no gain with {POWER:.0%}"
+    return f"a gain of {detectable_sd:.2f} standard deviations with {POWER:.0%}"
 
 
 def _pilot_line(pilot: Pilot) -> str:

@@ -84,7 +84,14 @@ class Strictest:
 
     def pairs_for(self, effect: float, chance: float) -> int | None:
         """The least number of pairs that finds such a gain with a chance; None where it is too large."""
-        return pairs_for_gain(effect, 1.0, alpha=self.alpha, power=chance, test=self.study.analysis.test)
+        return pairs_for_gain(
+            effect,
+            1.0,
+            alpha=self.alpha,
+            power=chance,
+            test=self.study.analysis.test,
+            overlap=self.overlap,
+        )
 
 
 @dataclass(frozen=True)

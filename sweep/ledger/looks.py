@@ -17,7 +17,7 @@ from sweep.study import Study, from_declared
 ENOUGH_TO_SEE = 2
 """The least pairs of a gain that can be judged by eye, because it has a standard error."""
 
-PICKS = re.compile(r"(?:search|arms\.[^.]+)\.(?:budget|finalists):")
+PICKS = re.compile(r"(?:search|arms\.[^.]+)\.(?:budget|finalists): .* -> ")
 """A line about growth by which finalists are picked anew."""
 _GREW = (
     "the study grew after its gains could be seen. It is now tested, from its first pair on, by a test that "
@@ -48,7 +48,7 @@ def look_before_growth(ledger: Ledger, study: Study) -> Look | None:
 
 
 def grew_after_look(ledger: Ledger, study: Study) -> Growth:
-    """How a study grew, or would grow now, after its gains could be seen."""
+    """How the tests of a study grew, or would grow now, after its gains could be seen."""
     looks, declared = ledger.looks(), ledger.declared()
     if declared is None:
         return ""
@@ -61,9 +61,23 @@ def grew_after_look(ledger: Ledger, study: Study) -> Growth:
     ]
     if declared["identity"] != study.identity and (looks or look_before_growth(ledger, study)):
         lines += changes(declared["identity"], study.identity)
+    lines = [line for line in lines if _concerns_tests(study, line)]
     if any(PICKS.match(line) for line in lines):
         return "picks"
     return "pairs" if lines else ""
+
+
+def _concerns_tests(study: Study, line: str) -> bool:
+    """Whether a line about growth changes what is tested: an arm outside the family that is new does not."""
+    arm = re.match(r"arms\.([^.]+)\..* is new$", line)
+    if not arm:
+        return True
+    against = study.analysis.against
+    return arm[1] in {
+        *study.contents.family,
+        *against,
+        *(other for own in against.values() for other in own),
+    }
 
 
 def _time(text: str) -> datetime:

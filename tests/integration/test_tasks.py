@@ -96,7 +96,7 @@ def test_a_plan_takes_overlapping_splits_into_its_power(
     values = changed("tasks.wine.resample", 0.25)
     values["analysis"]["test"] = "resampled-t"
     found, text = planned(study(values), tmp_path, monkeypatch)
-    independent = minimum_detectable_gain(10, 1.0, alpha=0.05 / 6, power=0.8)
+    independent = minimum_detectable_gain(10, 1.0, alpha=0.05 / 6, power=0.8, test="paired-t")
     assert found.detectable_sd == pytest.approx(independent * math.sqrt(1 + 10 * 44 / 134))
     assert (
         found.power_at_one_sd

@@ -295,6 +295,27 @@ def test_the_progress_of_an_arm_is_that_of_all_its_searches() -> None:
     assert view.done == view.total
 
 
+def test_every_task_has_its_own_searches_and_all_tasks_share_their_seeds_and_values() -> None:
+    values = {**VALUES, "tasks": {"easy": {}, "hard": {"train_size": 100}}}
+    values["search"] = {**VALUES["search"], "replicates": 9}
+    contents, problems = check({**values, "analysis": {**VALUES["analysis"], **ALONE}})
+    assert not problems
+    assert contents
+    plan = played(Study("tasks", contents))
+    assert [row.task for row in comparisons(plan) if row.arm.startswith("additive@")][:4] == [
+        "easy",
+        "easy",
+        "easy",
+        "easy",
+    ]
+    easy, hard = plan.study.arms["additive@easy~3"], plan.study.arms["additive@hard~3"]
+    assert easy.seeds == hard.seeds
+    rate = "task.learning_rate"
+    assert values_of(plan, easy.name, rate) == values_of(plan, hard.name, rate)
+    row = the(comparisons(plan), "additive@hard", "tuned@hard")
+    assert (row.unit, row.pairs, row.p_holm is not None) == ("search", 9, True)
+
+
 # kills and growth
 
 
