@@ -715,18 +715,22 @@ PICKED_ANEW = 0.1
 SLOPES = (0.4, 0.8, 1.6, -0.4, -0.8, -1.6)
 
 
-def bet(differences, gains):
-    """The p-value at each of some gains, by the highest mean wealth so far."""
-    wealth, highest = np.zeros((len(SLOPES), len(gains))), np.zeros(len(gains))
-    squares = np.zeros(len(gains))
-    for i, difference in enumerate(differences):
-        rest = difference - gains
+def bets(columns):
+    """The p-value of each column of differences, by the highest mean wealth so far."""
+    wealth, highest = np.zeros((len(SLOPES), columns.shape[1])), np.zeros(columns.shape[1])
+    squares = np.zeros(columns.shape[1])
+    for i, rest in enumerate(columns):
         unit = np.sqrt(squares / i) if i else np.abs(rest)
         x = np.divide(rest, unit, out=np.zeros_like(rest), where=unit > 0)
         wealth += [math.log(2) - np.logaddexp(0, -2 * slope * x) for slope in SLOPES]
         highest = np.maximum(highest, special.logsumexp(wealth, 0) - math.log(len(SLOPES)))
         squares += rest**2
     return np.exp(-highest)
+
+
+def bet(differences, gains):
+    """The p-value at each of some gains."""
+    return bets(differences[:, None] - gains)
 
 
 def bet_bound(differences, alpha, side):
@@ -754,13 +758,14 @@ def bet_bound(differences, alpha, side):
 # %% [markdown]
 # ## The gain that could be found
 #
-# The detectable gain is the one that the declared test finds with a chance of 80 %, at the strictest step
-# of the correction and at one look. Up to 20 pairs the sign-flip test is simulated: in a made-up study
+# The detectable gain is the one that the test finds with a chance of 80 %, at the strictest step of the
+# correction and at the last look alone. Up to 20 pairs the sign-flip test is simulated: in a made-up study
 # without a gain, whose differences are normal, a gain would be found once it lifts the lower end of the
 # interval above 0; so 80 % of the lower ends lie within the detectable gain. We draw other studies than the
 # report's 20,000, and allow five standard errors of both: with 20 pairs a hundred studies have to do, and
-# the check is a coarse one. Otherwise it is that of a t test, averaged, as in
-# the report, over 20,000 quantiles of the estimated deviation (that is good for five digits).
+# the check is a coarse one. What the bet finds is simulated for any number of pairs. Otherwise the gain is
+# that of a t test, averaged, as in the report, over 20,000 quantiles of the estimated deviation (that is
+# good for five digits).
 
 # %%
 POWER, REPORTS_STUDIES, SUMS, AT_ONCE = 0.8, 20_000, 2**27, 2**21
@@ -779,6 +784,26 @@ def lower_ends(n, rank):
         found.append(np.partition(sums[:, 1:] / sizes[1:], rank - 1, 1)[:, rank - 1])
         left -= size
     return np.concatenate(found)
+
+
+@cache
+def effect_of_bet(n, alpha):
+    """The gain, in standard deviations, that a bet on n pairs detects, and how far it may be off."""
+    if bets(np.ones((n, 1)))[0] > alpha:
+        return math.inf, 0.0
+    rows = np.random.default_rng(1908).standard_normal((n, min(REPORTS_STUDIES, 200_000 // n)))
+    error = 5 * math.sqrt(POWER * (1 - POWER) * (1 / REPORTS_STUDIES + 1 / rows.shape[1]))
+    found, highest = [], 1.0
+    while (bets(rows + highest) <= alpha).mean() < POWER + error:
+        highest *= 2
+    for share in (POWER - error, POWER, POWER + error):
+        low, high = 0.0, highest
+        for _ in range(14):
+            middle = (low + high) / 2
+            low, high = (low, middle) if (bets(rows + middle) <= alpha).mean() >= share else (middle, high)
+        found.append(high)
+    low, effect, high = found
+    return effect, max(high - effect, effect - low) + highest / 2**12
 
 
 @cache
@@ -842,6 +867,7 @@ def deviations(gains):
 def tested(ours, theirs, overlap, looks):
     """The test's numbers of a complete comparison, and how far each may be from the report's."""
     differences, n, paid = ours - theirs, len(ours), 1 if looks == "any" else len(looks)
+    share = PICKED_ANEW if looks == "any" and report["grew_after_look"] == "picks" else 1.0
     gain, deviation = differences.mean(), deviation_of(differences)
     ends = {
         f"{name}_{end}": (alpha / paid, side)
@@ -850,7 +876,6 @@ def tested(ours, theirs, overlap, looks):
     }
     if looks == "any":
         rounded = np.round(differences, 12)
-        share = PICKED_ANEW if report["grew_after_look"] == "picks" else 1.0
         p, p_error, drawn = min(1.0, float(bet(rounded, np.zeros(1))[0]) / share), 0.0, {}
         bounds = {
             name: or_null(bet_bound(rounded, share * alpha, side)) for name, (alpha, side) in ends.items()
@@ -865,7 +890,10 @@ def tested(ours, theirs, overlap, looks):
     if n > 2:
         gammas = special.gammaln((n - 1) / 2) - special.gammaln((n - 2) / 2)
         unbiased = math.exp(gammas) / math.sqrt((n - 1) / 2)
-    effect, uncertain = detectable_effect(n, alphas["family"] / detectable_looks, overlap)
+    if looks == "any":
+        effect, uncertain = effect_of_bet(n, share * alphas["family"])
+    else:
+        effect, uncertain = detectable_effect(n, alphas["family"] / declared_looks, overlap)
     return {
         **bounds,
         "p_value": p,
@@ -889,7 +917,7 @@ def tested(ours, theirs, overlap, looks):
 
 # %%
 alphas = {"ci": declared["alpha"], "family": declared["alpha"] / max(tests, 1)}
-detectable_looks = len(looks)
+declared_looks = len(looks)
 of_test = ["effect_size", "welch_p_value", "wilcoxon_p_value", "correlation", "detectable_gain"]
 of_test += ["two_way_standard_error", "p_value", "p_error", "p_holm", "verdict", "pick_deviation"]
 of_test += ["ci_low", "ci_high", "family_low", "family_high"]
