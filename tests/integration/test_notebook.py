@@ -305,6 +305,7 @@ def test_looks_are_paid_for_and_a_study_may_end_at_one(exported: Exported) -> No
     ]
     assert (first["p_value"], last["p_value"]) == (2 * 2 / 2**7, 2 * 2 / 2**9)
     assert last["p_value"] < anyhow["p_value"] < 0.05
+    assert 1.1 * last["detectable_gain"] < anyhow["detectable_gain"]
     assert first["verdict"] == decided["verdict"] == anyhow["verdict"] == "better"
 
 
