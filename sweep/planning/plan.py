@@ -85,6 +85,11 @@ class Plan:
         """Whether there is no work left: the study is complete, or the rest waits for runs that failed."""
         return not self.queue and not self.queue.running and not self.wanted()
 
+    @property
+    def open_blocks(self) -> int:
+        """The number of blocks whose runs may start: all of them, unless the study may end early."""
+        return self._open
+
     def arms_of(self, run_id: str) -> set[str]:
         """The arms that wait for a run."""
         return {run.arm for run, _, _ in self._waiting.get(run_id, [])}

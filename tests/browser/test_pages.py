@@ -28,9 +28,9 @@ def reading(store: Path) -> Reading:
 
 
 def gains(reading: Reading) -> dict[str, float]:
-    """Return the gain of each candidate at r = 1."""
+    """Return the gain of each candidate at r = 1, in points."""
     return {
-        str(row.candidate): row.gain or 0.0
+        str(row.candidate): 100 * (row.gain or 0.0)
         for row in reading.compare()
         if row.reference_arm == "dense" and row.keep_ratio == 1
     }
@@ -88,7 +88,7 @@ def test_the_report_is_an_artifact_that_is_shown(page: Page, opened: str, readin
     expect(report.get_by_text("<script>document.title = 'taken over'</script>").first).to_be_visible()
     assert report.locator("figure svg").count() >= 6
     shown = report.locator("table.cards").first.inner_text()
-    assert all(points(gain) in shown for gain in gains(reading).values())
+    assert all(points(gain / 100) in shown for gain in gains(reading).values())
     # controls and repeats stand below, and not among the verdicts
     tested = report.locator("table.matrix tbody th").all_inner_texts()
     assert sorted(tested) == ["additive over dense", "sparse over dense"]

@@ -25,7 +25,7 @@ from sweep.views.mlflow.points import (
     cohort_points,
     curves,
     gain_points,
-    prefix_gains,
+    prefix_points,
     run_points,
     shared_epochs,
 )
@@ -273,8 +273,8 @@ def test_the_gain_is_the_mean_of_the_paired_differences_as_far_as_both_go() -> N
     own, base = [run(5, shift=s) for s in (0.3, 0.1)], [run(3, shift=s) for s in (0.1, 0.2)]
     found = by_key(gain_points(curves(own, 5), curves(base, 3), 0))
     assert {step for _, step in found} == {1, 2, 3}
-    assert found["test_accuracy_gain", 3] == pytest.approx(0.05)
-    assert found["test_accuracy_gain_standard_error", 3] == pytest.approx(0.15)
+    assert found["test_accuracy_gain", 3] == pytest.approx(5)
+    assert found["test_accuracy_gain_standard_error", 3] == pytest.approx(15)
     assert set(by_key(gain_points(curves(own, 5), curves(base, 3), 2))) == {
         key for key in found if key[1] == 3
     }
@@ -283,23 +283,41 @@ def test_the_gain_is_the_mean_of_the_paired_differences_as_far_as_both_go() -> N
 def test_overlapping_splits_make_the_error_of_the_gain_the_corrected_one() -> None:
     own, base = [run(3, shift=s) for s in (0.3, 0.1)], [run(3, shift=s) for s in (0.1, 0.2)]
     found = by_key(gain_points(curves(own, 3), curves(base, 3), 0, overlap=0.5))
-    assert found["test_accuracy_gain", 3] == pytest.approx(0.05)
-    assert found["test_accuracy_gain_standard_error", 3] == pytest.approx(0.15 * math.sqrt(2))
+    assert found["test_accuracy_gain", 3] == pytest.approx(5)
+    assert found["test_accuracy_gain_standard_error", 3] == pytest.approx(15 * math.sqrt(2))
 
 
 def test_a_diverged_half_loses_by_all_the_other_has() -> None:
     found = by_key(gain_points(curves([run(2, lost=True, state="diverged")], 4), curves([run(4)], 4), 0))
-    assert found["dense_test_accuracy_gain", 4] == pytest.approx(-4 / 50)
+    assert found["dense_test_accuracy_gain", 4] == pytest.approx(-100 * 4 / 50)
 
 
-def test_the_gain_over_k_pairs_stands_at_step_k_and_stops_at_the_first_that_is_missing() -> None:
-    own, base = [0.9, 0.8, 0.7, 0.6], [0.5, 0.6, 0.7, math.nan]
-    assert by_key(prefix_gains(own, base, "gain")) == {
-        ("gain", 1): pytest.approx(0.4),
-        ("gain", 2): pytest.approx(0.3),
-        ("gain", 3): pytest.approx(0.2),
-    }
-    assert not list(prefix_gains([math.nan, 0.8], [0.5, 0.6], "gain"))
+def test_the_gain_over_k_pairs_stands_at_step_k_in_points() -> None:
+    own, base = [0.9, 0.8, 0.7, 0.6], [0.5, 0.6, 0.7, 0.8]
+    found = by_key(prefix_points(own, base, "_at_r_0.5"))
+    gains = {key: value for key, value in found.items() if key[0] == "gain_at_r_0.5"}
+    better = [found["better_at_r_0.5", k] for k in (1, 2, 3, 4)]
+    assert [gains["gain_at_r_0.5", k] for k in (1, 2, 3, 4)] == pytest.approx([40, 30, 20, 10])
+    assert better == [1, 2, 2, 2], "a difference in the last bits alone is none"
+    assert len(found) == len(gains) + len(better)
+
+
+def test_where_several_runs_are_half_a_pair_the_error_is_that_of_their_means() -> None:
+    own, base = [run(2, shift=s) for s in (0.3, 0.1, 0.6, 0.2)], [run(2) for _ in range(4)]
+    found = by_key(gain_points(curves(own, 2), curves(base, 2), 0, runs_in_a_pair=2))
+    assert found["test_accuracy_gain", 2] == pytest.approx(30)
+    assert found["test_accuracy_gain_standard_error", 2] == pytest.approx(stdev([20, 40]) / math.sqrt(2))
+    averages = by_key(cohort_points(curves(own, 2), 0, 2))
+    assert averages["test_accuracy", 2] == pytest.approx(0.02 + 0.3)
+    assert averages["test_accuracy_standard_error", 2] == pytest.approx(stdev([0.2, 0.4]) / math.sqrt(2))
+
+
+def test_a_half_with_one_lost_run_has_the_mean_of_the_others() -> None:
+    runs = [run(3), run(2, lost=True, state="diverged"), *(run(2, lost=True, state="diverged"),) * 2]
+    found = by_key(cohort_points(curves(runs, 3), 0, 2))
+    assert found["train_loss", 2] == pytest.approx(0.02)
+    assert ("train_loss_standard_error", 2) not in found, "the other half has no loss"
+    assert found["test_accuracy", 3] == pytest.approx(0.03 / 4)
 
 
 # whatever the order

@@ -169,8 +169,20 @@ def test_an_interval_beyond_what_a_gain_can_be_ends_at_100_points() -> None:
 @pytest.mark.parametrize(("replicates", "words"), [(1, "no seed differed"), (10, "no search differed")])
 def test_where_no_pair_differs_the_sentence_says_so(replicates: int, words: str) -> None:
     same = {"gain": 0.0, "better": 0, "equal": 10, "family_low": 0.0, "family_high": 0.0, "p_holm": 1.0}
-    found = answer(told(study({"replicates": replicates}), **same, verdict="inconclusive"))
-    assert all(words in line for line in found)
+    report = told(study({"replicates": replicates}, against={}), **same, verdict="inconclusive")
+    assert answer(report)[0] == (
+        f"additive over tuned at r = 1: no difference is shown; {words}, p = 1 after Holm over 2 "
+        "comparisons, on this test set."
+    )
+    # an interval without width would look like certainty
+    assert "[+0.00" not in markdown(report)
+    assert {cell.interval for _, line in verdicts(report)[1] for cell in line} == {words}
+
+
+def test_where_all_pairs_differ_by_the_same_the_sentence_says_so() -> None:
+    report = told(study(), gain=0.02, better=10, family_low=0.02, family_high=0.02)
+    said = "is better than tuned at r = 1 by 2.00 points, every seed differed by the same, p = "
+    assert said in answer(report)[0]
 
 
 def test_a_loss_counts_the_pairs_that_are_worse() -> None:

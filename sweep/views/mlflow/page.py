@@ -164,12 +164,12 @@ GROUP = "shown_as"
 
 def gains_page(groups: Sequence[str] = (), ratios: Sequence[float] = ()) -> Page:
     """The view that is opened first: the confirmed candidates by gain, each with its seeds below."""
-    first = ("gain", "p_holm", "gain_low", "gain_high", "pairs")
+    first = ("gain", "p_holm", "gain_low", "gain_high", "pairs", "better")
     second = tuple(f"{name}_at_r_{ratio:g}" for ratio in ratios for name in ("gain", "p_holm"))
     columns = tuple(metric(name) for name in (*first, *second, "score"))
     return Page(
         "gains",
-        "Gains, best first",
+        "Gains in points, best first",
         columns,
         metric("gain"),
         "tags.phase = 'confirm'",
@@ -178,13 +178,23 @@ def gains_page(groups: Sequence[str] = (), ratios: Sequence[float] = ()) -> Page
     )
 
 
-SEARCH = Page(
-    "search",
-    "Search, best first",
-    (metric("validation_score"), tag("seeds"), tag("arm"), tag("diverged"), tag("collapsed")),
-    metric("validation_score"),
-    "tags.kind = 'search'",
-)
+def search_page(kind: str = "search", ratios: Sequence[float] = ()) -> Page:
+    """The candidates by validation accuracy. `ratios` are the other endpoints that the search scores.
+
+    `kind` is the kind of run that a candidate is: a parent, or a single run where the ladder has one seed.
+    """
+    scores = tuple(f"validation_score_at_r_{ratio:g}" for ratio in ratios)
+    tags = ("seeds", "arm", "diverged", "collapsed") if kind == "search" else ("arm", "search", "outcome")
+    return Page(
+        "search",
+        "Search, best first",
+        (*(metric(name) for name in ("validation_score", *scores)), *map(tag, tags)),
+        metric("validation_score"),
+        f"tags.phase = 'search' and tags.kind = '{kind}'",
+    )
+
+
+SEARCH = search_page()
 
 
 def curves_page(ratios: bool) -> Page:

@@ -2,19 +2,23 @@
 
 Epoch e of a cohort exists only when all its runs have kept e. A final figure over k pairs is at step k. So
 the points do not depend on the order in which seeds finish, nor on when they are computed.
+
+Gains are in points, and accuracies are shares.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from sweep.gains.comparisons import Stage, comparisons, stage
 from sweep.gains.rows import Compared
-from sweep.planning.values import Cohort
+from sweep.planning.pairing import Pairing, complete_blocks, places
+from sweep.views.mlflow.parents import Parent
 from sweep.views.reading import Reading, RunFiles
 from trainer.rows import WALL, EpochRow, schema
 
@@ -26,6 +30,8 @@ COLUMNS = [
 AVERAGED = [name for name in COLUMNS if name not in ("reset", "cycle", "smoothed_train_accuracy")]
 GAINED = ("dense_test_accuracy", "test_accuracy")
 """The columns whose paired gain is shown epoch by epoch."""
+DIGITS = 12
+"""Accuracies that agree up to this decimal are equal."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +104,36 @@ def shared_epochs(runs: Sequence[RunFiles]) -> int:
     return min(going) if going else max(run.committed for run in runs)
 
 
-def cohort_points(cohort: Curves, after: int) -> Iterator[Point]:
-    """Mean and standard error of each column over the seeds, for the epochs later than `after`."""
+def cohort_points(cohort: Curves, after: int, runs_in_a_pair: int = 1) -> Iterator[Point]:
+    """Mean and standard error of each column for the epochs later than `after`.
+
+    They are over the runs, or over the means of so many runs that make one half of a pair.
+    """
     for column, matrix in cohort.matrices.items():
-        yield from _mean_points(column, matrix, after)
+        yield from _mean_points(column, _means(matrix, runs_in_a_pair), after)
 
 
-def gain_points(cohort: Curves, baseline: Curves, after: int, overlap: float = 0.0) -> Iterator[Point]:
-    """The paired gain over the baseline for the epochs later than `after`.
+def gain_points(
+    cohort: Curves, baseline: Curves, after: int, overlap: float = 0.0, runs_in_a_pair: int = 1
+) -> Iterator[Point]:
+    """The paired gain over the baseline, in points, for the epochs later than `after`.
 
     Its standard error takes overlapping splits into account.
     """
     epochs = min(cohort.epochs, baseline.epochs)
     for column in GAINED:
-        gains = cohort.matrices[column][:, :epochs] - baseline.matrices[column][:, :epochs]
-        yield from _mean_points(f"{column}_gain", gains, after, overlap)
+        gains = 100 * (cohort.matrices[column][:, :epochs] - baseline.matrices[column][:, :epochs])
+        yield from _mean_points(f"{column}_gain", _means(gains, runs_in_a_pair), after, overlap)
+
+
+def _means(matrix: np.ndarray, size: int) -> np.ndarray:
+    """The means of every `size` rows, each over the values that are there; NaN where there is none."""
+    if size == 1:
+        return matrix
+    parts = matrix.reshape(-1, size, matrix.shape[1])
+    there = ~np.isnan(parts)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, parts, 0).sum(axis=1) / there.sum(axis=1)
 
 
 def _mean_points(key: str, matrix: np.ndarray, after: int, overlap: float = 0.0) -> Iterator[Point]:
@@ -130,91 +151,155 @@ def _mean_points(key: str, matrix: np.ndarray, after: int, overlap: float = 0.0)
             yield Point(f"{key}_standard_error", error, epoch)
 
 
-def prefix_gains(candidate: Sequence[float], baseline: Sequence[float], key: str) -> Iterator[Point]:
-    """The gain over the first k pairs, at step k. It ends before the first pair that lacks a run."""
-    differences = np.asarray(candidate, float) - np.asarray(baseline, float)
-    for k in range(1, len(differences) + 1):
-        if not math.isfinite(differences[k - 1]):
-            return
-        yield Point(key, math.fsum(differences[:k]) / k, k)
-
-
-def final_points(reading: Reading, cohort: Cohort, compared: Sequence[Compared]) -> Iterator[Point]:
-    """A cohort's score and gains, each at the step that is its number of seeds.
-
-    Intervals and p-values are there only where the comparison is complete.
-    """
-    seeds = len(cohort.runs)
-    if seeds and not any(map(math.isnan, cohort.scores)):
-        key = "validation_score" if cohort.phase == "search" else "score"
-        yield Point(key, math.fsum(cohort.scores) / seeds, seeds)
-    if cohort.phase == "confirm":
-        own, base = _paired_runs(reading, cohort)
-        for i, ratio in enumerate(reading.study.analysis.endpoints):
-            suffix = f"_at_r_{ratio:g}" if i else ""
-            gains = prefix_gains(
-                _scores(reading, own, ratio), _scores(reading, base, ratio), f"gain{suffix}"
-            )
-            for point in gains:
-                yield point
-                if i == 0:
-                    yield Point("pairs", point.step, point.step)
-            yield from _tests(reading, cohort, compared, ratio, suffix)
-
-
-def _tests(
-    reading: Reading, cohort: Cohort, compared: Sequence[Compared], ratio: float, suffix: str
+def prefix_points(
+    candidate: Sequence[float], baseline: Sequence[float], suffix: str = ""
 ) -> Iterator[Point]:
-    """A candidate's complete comparisons at a keep ratio: over the baseline, then over other arms."""
-    arms, candidate = reading.study.arms, cohort.candidate
-    rows = [row for row in compared if row.candidate == candidate.name and row.keep_ratio == ratio]
-    baseline = arms[candidate.arm].baseline
-    for row in rows:
-        if row.reference_arm == baseline:
-            yield from _tested(row, suffix)
-    for row in rows:
-        if row.reference_arm != baseline and row.role == "family":
-            yield from _tested(row, f"_over_{arms[row.reference_arm].base}{suffix}", gain=True)
+    """The gain over the first k pairs and the number of pairs with one, at step k."""
+    differences = np.subtract(candidate, baseline)
+    better = np.cumsum(np.round(differences, DIGITS) > 0)
+    for k in range(1, len(differences) + 1):
+        yield Point(f"gain{suffix}", 100 * math.fsum(differences[:k]) / k, k)
+        yield Point(f"better{suffix}", float(better[k - 1]), k)
 
 
-def _paired_runs(reading: Reading, cohort: Cohort) -> tuple[Sequence[str], Sequence[str]]:
-    """The runs of a confirmed cohort and those of its baseline."""
-    arm = cohort.candidate.arm
-    finalists = reading.plan.finalists(reading.study.arms[arm].baseline)
-    # the baseline is paired with itself: its gain of 0 gives it a place in the sorted table
-    is_baseline = bool(finalists) and finalists[0].name == cohort.candidate.name
-    return cohort.runs, cohort.runs if is_baseline else baseline_runs(reading, cohort)
+def search_points(reading: Reading, runs: Sequence[RunFiles]) -> Iterator[Point]:
+    """A candidate's validation accuracy, once all its runs have finished, at the step that is their number.
 
-
-def baseline_runs(reading: Reading, cohort: Cohort) -> Sequence[str]:
-    """The baseline's runs that a cohort is paired with.
-
-    There are none for the baseline itself, and none in the search, whose arms share no baseline.
+    It is there for every endpoint that the search scores.
     """
-    finalists = reading.plan.finalists(reading.study.arms[cohort.candidate.arm].baseline)
-    if cohort.phase == "search" or not finalists or finalists[0].name == cohort.candidate.name:
-        return ()
-    return next(
-        other.runs
-        for other in reading.cohorts
-        if other.phase == "confirm" and other.candidate == finalists[0]
-    )
+    results = [run.result for run in runs if run.result]
+    if not runs or len(results) < len(runs):
+        return
+    for ratio in scored(reading):
+        scores = [result.score("validation", ratio) for result in results]
+        yield Point(f"validation_score{suffix_of(reading, ratio)}", math.fsum(scores) / len(runs), len(runs))
 
 
-def _scores(reading: Reading, runs: Iterable[str], ratio: float) -> list[float]:
-    results = [reading.plan.results.get(run_id) for run_id in runs]
-    return [result.score("test", ratio) if result else math.nan for result in results]
+def scored(reading: Reading) -> Sequence[float]:
+    """The endpoints that the search scores."""
+    endpoints = reading.study.analysis.endpoints
+    return endpoints[:1] if reading.study.search.objective == "first" else endpoints
 
 
-def _tested(row: Compared, suffix: str, *, gain: bool = False) -> Iterator[Point]:
+def suffix_of(reading: Reading, ratio: float) -> str:
+    """What follows the name of a metric at an endpoint: nothing at the first one."""
+    return "" if ratio == reading.study.analysis.endpoints[0] else f"_at_r_{ratio:g}"
+
+
+def final_points(parent: Parent, looks: Sequence[Sequence[Compared]]) -> Iterator[Point]:
+    """A parent's scores and gains, each at the step that is its number of pairs.
+
+    `looks` are the comparisons at each look. Intervals and p-values are there only where a comparison is
+    complete.
+    """
+    match parent.stands_for:
+        case "search":
+            yield from _best(parent)
+        case _ if parent.phase == "search":
+            yield from search_points(parent.reading, parent.runs)
+        case _:
+            for ratio, pairing in parent.pairings.items():
+                suffix = suffix_of(parent.reading, ratio)
+                yield from _score(parent, pairing, suffix)
+                yield from _gains(parent, pairing, suffix)
+            for rows in looks:
+                for suffix, row in rows_of(parent, rows):
+                    yield from _tested(row, suffix, gain=suffix.startswith("_over_"))
+
+
+def _best(parent: Parent) -> Iterator[Point]:
+    """The best validation accuracy in a search, once it is complete."""
+    scores = [score for cohort in parent.cohorts for score in cohort.scores]
+    if parent.is_complete and scores:
+        yield Point("best_validation_score", max(scores), len(parent.cohorts))
+
+
+def _score(parent: Parent, pairing: Pairing, suffix: str) -> Iterator[Point]:
+    """The mean test accuracy, once all runs have finished."""
+    blocks = parent.reading.plan.open_blocks
+    results = [pairing.candidate.result(*place) for place in places(parent.arm, blocks)]
+    scores = [result.score("test", pairing.ratio) for result in results if result]
+    if scores and len(scores) == len(results):
+        yield Point(f"score{suffix}", math.fsum(scores) / len(scores), pairing.in_pairs(blocks))
+
+
+def _gains(parent: Parent, pairing: Pairing, suffix: str) -> Iterator[Point]:
+    """The gains over the first pairs, up to the first pair that lacks a run.
+
+    The baseline is paired with itself: its gain of 0 gives it a place in the sorted table.
+    """
+    blocks = 0
+    while blocks < parent.reading.plan.open_blocks and pairing.is_complete(blocks + 1, blocks):
+        blocks += 1
+    own, baseline = pairing.scores(blocks)
+    for point in prefix_points(own, baseline, suffix):
+        yield point
+        if pairing is parent.pairing and point.key.startswith("gain"):
+            yield Point("pairs", point.step, point.step)
+
+
+def rows_of(parent: Parent, compared: Sequence[Compared]) -> Iterator[tuple[str, Compared]]:
+    """The comparisons of a parent's finalists, each with what follows the names of its metrics.
+
+    Those over the baseline come first, then those of the family over other arms.
+    """
+    arms, methods = parent.reading.study.arms, parent.reading.study.methods
+    own = [
+        row
+        for row in compared
+        if row.arm == parent.arm.method
+        and (pairing := parent.pairings.get(row.keep_ratio))
+        and row.rank == pairing.candidate.rank + 1
+    ]
+    baseline = arms[parent.arm.baseline].method
+    for row in own:
+        if row.reference_arm == baseline:
+            yield suffix_of(parent.reading, row.keep_ratio), row
+    for row in own:
+        if row.reference_arm != baseline and row.role == "family":
+            over = f"_over_{methods[row.reference_arm][0].base}"
+            yield f"{over}{suffix_of(parent.reading, row.keep_ratio)}", row
+
+
+def looks_of(reading: Reading, compared: Sequence[Compared]) -> list[Sequence[Compared]]:
+    """The comparisons at every look whose figures are shown, given those of today.
+
+    They are the declared looks that are complete, whenever the view is updated. Looks at any time would be
+    too many: of these only the one at the end of the study is shown.
+    """
+    if not compared:
+        return []
+    plan, contents = reading.plan, reading.study.contents
+    at, done = stage(plan, grew_after_look=reading.grew_after_look), complete_blocks(plan)
+    declared = [] if reading.grew_after_look or contents.analysis.looks == "any" else contents.looks
+    earlier: list[Sequence[Compared]] = [
+        comparisons(plan, at=Stage(blocks, at_any_time=False, look=number))
+        for number, blocks in enumerate(declared, 1)
+        if blocks <= done and (at.at_any_time or number < at.look)
+    ]
+    return [*earlier, compared] if not at.at_any_time or at.blocks == contents.blocks else earlier
+
+
+def _tested(row: Compared, suffix: str, *, gain: bool) -> Iterator[Point]:
     """The figures of a complete comparison, at the step that is its number of pairs.
 
-    `gain` asks for the gain too, for comparisons whose gain nothing else sends.
+    The interval is the family's for a tested comparison. `gain` asks for the gain too, for comparisons whose
+    gain nothing else sends.
     """
     if row.state != "complete":
         return
-    figures = {"gain": row.gain if gain else None, "gain_low": row.ci_low, "gain_high": row.ci_high}
-    figures |= {"gain_standard_error": row.standard_error, "p_holm": row.p_holm}
+    low, high = interval_of(row)
+    figures = {"gain": row.gain if gain else None, "gain_low": low, "gain_high": high}
+    figures["gain_standard_error"] = row.standard_error
     for name, value in figures.items():
         if value is not None:
-            yield Point(f"{name}{suffix}", value, row.pairs)
+            yield Point(f"{name}{suffix}", 100 * value, row.pairs)
+    if gain:
+        yield Point(f"better{suffix}", row.better, row.pairs)
+    if row.p_holm is not None:
+        yield Point(f"p_holm{suffix}", row.p_holm, row.pairs)
+
+
+def interval_of(row: Compared) -> tuple[float | None, float | None]:
+    """The interval of a gain: the family's where it is tested, that of the comparison alone elsewhere."""
+    return (row.family_low, row.family_high) if row.role == "family" else (row.ci_low, row.ci_high)

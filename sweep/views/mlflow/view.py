@@ -1,7 +1,8 @@
-"""An experiment of MLflow that follows a ledger: one parent run for each cohort, and its seeds' runs below.
+"""An experiment of MLflow that follows a ledger: parent runs, and the runs of single seeds below them.
 
 The experiment can be deleted and built again. What is in it depends on the ledger alone, not on when or
-how often this ran. What the tags and notes say is in `labels`, the metric points are in `points`.
+how often this ran. Which parents there are is in `parents`, what the tags and notes say in `labels`, and the
+metric points in `points`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 from sweep.gains.comparisons import keep_ratio_matters
 from sweep.gains.rows import Compared
 from sweep.ledger.ledger import Ledger
-from sweep.planning.values import Cohort
 from sweep.views.mlflow.client import EPOCH_ZERO_MS, Experiment, TrackedRun
 from sweep.views.mlflow.labels import (
     STATUS,
@@ -24,6 +24,7 @@ from sweep.views.mlflow.labels import (
     first_parent_tags,
     parent_key,
     parent_name,
+    parent_settings,
     parent_tags,
     rates_by_site,
     seed_tags,
@@ -31,22 +32,18 @@ from sweep.views.mlflow.labels import (
     shown_as,
     started_ms,
 )
-from sweep.views.mlflow.page import (
-    NOTE_TAG,
-    SEARCH,
-    curves_page,
-    gains_page,
-    link,
-    view_tags,
-)
+from sweep.views.mlflow.page import NOTE_TAG, curves_page, gains_page, link, search_page, view_tags
+from sweep.views.mlflow.parents import Parent, parents
 from sweep.views.mlflow.points import (
     Point,
-    baseline_runs,
     cohort_points,
     curves,
     final_points,
     gain_points,
+    looks_of,
     run_points,
+    scored,
+    search_points,
     shared_epochs,
 )
 from sweep.views.reading import Reading, RunFiles
@@ -81,10 +78,10 @@ class View:
                 compared = reading.compare() if report or _has_scored_cohort(reading) else []
                 if report:
                     self._report(reading, report(reading, compared))
+            looks = looks_of(reading, compared)
             keys = {"report"}
-            for cohort in reading.cohorts:
-                if any(reading.runs[run_id].begun for run_id in cohort.runs):
-                    keys |= self._cohort(reading, cohort, compared, live)
+            for parent in parents(reading):
+                keys |= self._cohort(parent, compared, looks, live)
             # parents of cohorts that have grown since, and runs that are no longer in the ledger
             for key in sorted(self.experiment.runs.keys() - keys):
                 self.experiment.delete(key)
@@ -101,53 +98,50 @@ class View:
             self._reported.add(str(error))
 
     def _cohort(
-        self, reading: Reading, cohort: Cohort, compared: Sequence[Compared], live: bool
+        self, parent: Parent, compared: Sequence[Compared], looks: Sequence[Sequence[Compared]], live: bool
     ) -> set[str]:
-        """Write a cohort's parent and the runs below it; return their keys."""
-        runs = [reading.runs[run_id] for run_id in cohort.runs]
-        own = [run for run in runs if run.begun and run.cohort is cohort]
-        key = parent_key(reading, cohort)
-        parent = self._parent(key, reading, cohort, own)
-        keys = {key, *(self._seed(run, parent, live) for run in own)}
-        figures = list(final_points(reading, cohort, compared))
-        tags = parent_tags(reading, cohort, runs, figures, compared)
-        points = figures if parent.tags.get("figures") != tags["figures"] else []
+        """Write a parent and the runs below it; return their keys."""
+        key, runs = parent_key(parent), parent.runs
+        tracked = self._tracked(key, parent)
+        keys = {key, *(self._seed(run, parent, tracked.id, live) for run in parent.below)}
+        figures = list(final_points(parent, looks))
+        tags = parent_tags(parent, figures, compared)
+        points = figures if tracked.tags.get("figures") != tags["figures"] else []
         with self._readable():
-            curve_points, curve_tags = self._curves(reading, cohort, runs, parent)
+            curve_points, curve_tags = self._curves(parent, tracked)
             points, tags = points + curve_points, tags | curve_tags
         # equal candidates share runs, and a run has one parent
-        if sharing := sorted({run.cohort.candidate.name for run in runs if run.cohort is not cohort}):
+        names = {cohort.candidate.name for cohort in parent.cohorts}
+        if sharing := sorted({run.cohort.candidate.name for run in runs} - names):
             tags["shared_with"] = ", ".join(sharing)
-        params = {} if parent.params else {**settings(runs[0]), "seeds": len(runs)}
-        self._send(parent, points, params, tags)
-        self._parent_status(parent, runs, live)
+        self._send(tracked, points, {} if tracked.params else parent_settings(parent), tags)
+        self._parent_status(parent, tracked, live)
         return keys
 
-    def _parent(self, key: str, reading: Reading, cohort: Cohort, own: Sequence[RunFiles]) -> TrackedRun:
-        """The parent of a cohort, made where there is none. It starts with the first of its own runs."""
+    def _tracked(self, key: str, parent: Parent) -> TrackedRun:
+        """A parent's run in MLflow, made where there is none. It starts with the first run below it."""
         started: int | None = None
         if key not in self.experiment.runs:
-            starts = [started_ms(run) for run in own]
+            starts = [started_ms(run) for run in parent.below]
             started = min((start for start in starts if start), default=None)
-        tags = first_parent_tags(reading, cohort)
-        return self.experiment.ensure(key, parent_name(cohort), started, tags)
+        return self.experiment.ensure(key, parent_name(parent), started, first_parent_tags(parent))
 
-    def _parent_status(self, parent: TrackedRun, runs: Sequence[RunFiles], live: bool) -> None:
-        if all(run.result for run in runs):
-            is_news = parent.status != "FINISHED"
-            ended = max((ended_ms(run) or 0 for run in runs), default=0) if is_news else None
-            self.experiment.status(parent, "FINISHED", ended)
+    def _parent_status(self, parent: Parent, tracked: TrackedRun, live: bool) -> None:
+        if parent.is_complete:
+            is_news = tracked.status != "FINISHED"
+            ended = max((ended_ms(run) or 0 for run in parent.runs), default=0) if is_news else None
+            self.experiment.status(tracked, "FINISHED", ended)
         elif live:
-            self.experiment.status(parent, "RUNNING", None)
+            self.experiment.status(tracked, "RUNNING", None)
         else:
-            failed = any(run.state == "failed" for run in runs)
-            self.experiment.status(parent, "FAILED" if failed else "KILLED", None)
+            failed = any(run.state == "failed" for run in parent.runs)
+            self.experiment.status(tracked, "FAILED" if failed else "KILLED", None)
 
-    def _seed(self, run: RunFiles, parent: TrackedRun, live: bool) -> str:
+    def _seed(self, run: RunFiles, parent: Parent, parent_id: str, live: bool) -> str:
         """Write one seed's run below its parent; return its key."""
         key, name = f"run {run.run_id}", f"{run.cohort.candidate.name} seed {run.seed}"
         # all tags each time: the run moves when an equal candidate appears that stands before this one
-        tags = seed_tags(run, name, parent.id)
+        tags = seed_tags(run, name, parent, parent_id)
         tracked = self.experiment.runs.get(key) or self.experiment.ensure(key, name, started_ms(run), tags)
         tags["outcome"] = run.state
         if run.state == "failed":
@@ -160,6 +154,9 @@ class View:
             tags |= epoch_tags
             if tracked.tags.get("attempts") != str(run.tries):
                 tags |= attempt_tags(run)
+        if parent.stands_for == "search" and (score := list(search_points(run.reading, [run]))):
+            tags["figures"] = content_hash(repr(score))
+            points = points + score if tracked.tags.get("figures") != tags["figures"] else points
         params = {} if tracked.params else {**settings(run), "seed": run.seed}
         self._send(tracked, points, params, tags)
         status = "RUNNING" if live and run.state == "unfinished" else STATUS[run.state]
@@ -203,27 +200,25 @@ class View:
             tags = tags | {"not_sent": "; ".join(f"{key} {left_out[key]}" for key in sorted(left_out))}
         self.experiment.send(run, finite, params, tags)
 
-    def _curves(
-        self, reading: Reading, cohort: Cohort, runs: Sequence[RunFiles], parent: TrackedRun
-    ) -> tuple[list[Point], dict[str, str]]:
+    def _curves(self, parent: Parent, tracked: TrackedRun) -> tuple[list[Point], dict[str, str]]:
         """The seed averages and paired gains that were not sent yet, and the tags that record them.
 
         An epoch has them once all seeds have that epoch.
         """
-        sent = int(parent.tags.get("epochs_sent", 0))
-        gains_sent = int(parent.tags.get("gain_epochs_sent", 0))
-        baseline = [reading.runs[run_id] for run_id in baseline_runs(reading, cohort)]
-        shared = shared_epochs(runs)
-        paired = min(shared, shared_epochs(baseline)) if baseline else 0
+        if not parent.averaged:
+            return [], {}
+        sent = int(tracked.tags.get("epochs_sent", 0))
+        gains_sent = int(tracked.tags.get("gain_epochs_sent", 0))
+        shared = shared_epochs(parent.averaged)
+        paired = min(shared, shared_epochs(parent.paired_with)) if parent.paired_with else 0
         if shared <= sent and paired <= gains_sent:
             return [], {}
-        own = curves(runs, shared)
-        points, tags = list(cohort_points(own, sent)), {"epochs_sent": str(max(sent, own.epochs))}
+        own, size = curves(parent.averaged, shared), parent.runs_in_a_pair
+        points, tags = list(cohort_points(own, sent, size)), {"epochs_sent": str(max(sent, own.epochs))}
         if paired > gains_sent:
             with self._readable():
-                over = curves(baseline, min(paired, own.epochs))
-                overlap = reading.study.arms[cohort.candidate.arm].overlap
-                points += gain_points(own, over, gains_sent, overlap)
+                over = curves(parent.paired_with, min(paired, own.epochs))
+                points += gain_points(own, over, gains_sent, parent.arm.overlap, size)
                 tags["gain_epochs_sent"] = str(max(gains_sent, over.epochs))
         return points, tags
 
@@ -236,11 +231,13 @@ class View:
             about = "The whole study on one page: open report.html under Artifacts."
             self.experiment.send(run, tags={"page": content_hash(page), NOTE_TAG: about})
         self.experiment.status(run, "FINISHED", None)
-        groups = [shown_as(reading, cohort) for cohort in reading.cohorts if cohort.phase == "confirm"]
+        found = parents(reading)
+        groups = dict.fromkeys(shown_as(parent) for parent in found if parent.phase == "confirm")
+        kind = "run" if any(parent.stands_for == "search" for parent in found) else "search"
         pages = {
-            "Gains": gains_page(groups, reading.study.analysis.endpoints[1:]),
+            "Gains": gains_page(list(groups), reading.study.analysis.endpoints[1:]),
             "Curves": curves_page(keep_ratio_matters(reading.study)),
-            "Search": SEARCH,
+            "Search": search_page(kind, scored(reading)[1:]),
         }
         of_report = f"#/experiments/{self.experiment.id}/runs/{run.id}/artifacts/report.html"
         links = {"Report": f"{of_report}?workflowType=machine_learning"}

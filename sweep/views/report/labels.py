@@ -51,9 +51,14 @@ def interval(low: float | None, high: float | None) -> str:
 
 def shown_interval(row: Compared) -> str:
     """The interval that stands beside a gain: the family's for what is tested, else its own."""
-    if row.role == "family":
-        return interval(row.family_low, row.family_high)
-    return interval(row.ci_low, row.ci_high)
+    low, high = (row.family_low, row.family_high) if row.role == "family" else (row.ci_low, row.ci_high)
+    return all_alike(row) if low is not None and low == high else interval(low, high)
+
+
+def all_alike(row: Compared) -> str:
+    """What to say instead of an interval without width: it would look like certainty."""
+    one = "search" if row.unit == "search" else "seed"
+    return f"no {one} differed" if row.equal == row.pairs else f"every {one} differed by the same"
 
 
 def amount(share: float) -> str:

@@ -11,6 +11,7 @@ from sweep.statistics import tasks_needed
 from sweep.study.arms import without_task
 from sweep.views.report.findings import Comparison, Findings
 from sweep.views.report.labels import (
+    all_alike,
     amount,
     at,
     failure_rate,
@@ -18,6 +19,7 @@ from sweep.views.report.labels import (
     interval,
     label,
     short_settings,
+    shown_interval,
     within_margin,
 )
 from sweep.views.report.tables import family_of, sizes_differ
@@ -51,19 +53,22 @@ def _verdict(findings: Findings, row: Comparison) -> str:
     start = f"On {row.task}: " if row.task else ""
     name = without_task(label(row), row.task) + _picked(row.settings)
     reference = without_task(row.reference_arm, row.task) + _picked(row.reference_settings)
-    where, span = at(findings, row.keep_ratio), interval(row.family_low, row.family_high)
+    where, alike = at(findings, row.keep_ratio), row.family_low == row.family_high
+    span = "" if alike else " " + interval(row.family_low, row.family_high)
     if row.verdict == "equivalent":
         assert row.margin is not None
         said = (
             f"{name} is equivalent to {reference}{where}, within the margin of {amount(row.margin)}: the "
-            f"gain is {points(row.gain)} points {span}"
+            f"gain is {points(row.gain)} points{span}"
         )
     elif row.verdict == "inconclusive":
-        said = f"{name} over {reference}{where}: no difference is shown; {_may_be(row)}"
+        said = (
+            f"{name} over {reference}{where}: no difference is shown{'' if alike else '; ' + _may_be(row)}"
+        )
         if row.margin is not None:
             said += f" (the margin is {amount(row.margin)})"
     else:
-        said = f"{name} is {row.verdict} than {reference}{where} by {100 * abs(row.gain):.2f} points {span}"
+        said = f"{name} is {row.verdict} than {reference}{where} by {100 * abs(row.gain):.2f} points{span}"
         if within_margin(row):
             assert row.margin is not None
             said += f", by less than the margin of {amount(row.margin)}"
@@ -94,12 +99,9 @@ def _may_be(row: Comparison) -> str:
 
 def _counted(row: Comparison) -> str:
     """The words for how many pairs differ, and in which direction."""
-    one = "search" if row.unit == "search" else "seed"
     pairs = "searches" if row.unit == "search" else "pairs"
-    if row.equal == row.pairs:
-        return f"no {one} differed"
-    if row.family_low == row.family_high:
-        return f"every {one} differed by the same"
+    if row.equal == row.pairs or row.family_low == row.family_high:
+        return all_alike(row)
     worse = row.pairs - row.better - row.equal
     word, count = ("worse", worse) if row.verdict == "worse" else ("better", row.better)
     return f"{word} in {count} of {row.pairs} {pairs}"
@@ -239,6 +241,5 @@ def _seen_line(findings: Findings, pairs: int, row: Comparison) -> str:
     what = f"{label(row)} over {row.reference_arm}{at(findings, row.keep_ratio)}"
     verdict = "not complete."
     if row.p_value is not None:
-        span = interval(row.family_low, row.family_high)
-        verdict = f"{points(row.gain)} {span}, p = {probability(row.p_holm)}."
+        verdict = f"{points(row.gain)} {shown_interval(row)}, p = {probability(row.p_holm)}."
     return f"{first}: {what}: {verdict}"
