@@ -237,7 +237,7 @@ def _compared(plan: Plan, pairing: Pairing, at: Stage, right_images: RightImages
         p_holm=None,
         margin=study.margin(pairing.ratio),
         verdict=None,
-        detectable_gain=_detectable(study, tested, arm.overlap) if tested else None,
+        detectable_gain=_detectable(study, tested, arm.overlap, at) if tested else None,
         search_deviation=spread and spread.search_sd,
         search_deviation_low=spread and spread.search_low,
         search_deviation_high=spread and spread.search_high,
@@ -322,11 +322,14 @@ def _ended(pairs: Sequence[tuple[Result, Result]], side: int, outcome: str) -> i
     return sum(pair[side].outcome == outcome for pair in pairs)
 
 
-def _detectable(study: Study, found: Comparison, overlap: float) -> float:
+def _detectable(study: Study, found: Comparison, overlap: float, at: Stage) -> float:
     deviation = found.standard_error / math.sqrt(1 / found.pairs + overlap)
-    alpha = study.analysis.alpha / study.comparisons / len(study.contents.looks)
+    alpha, test = at.share * study.analysis.alpha / study.comparisons, study.analysis.test
+    if at.at_any_time:
+        return minimum_detectable_gain(found.pairs, deviation, alpha=alpha, power=POWER, test="any")
+    alpha /= len(study.contents.looks)
     return minimum_detectable_gain(
-        found.pairs, deviation, alpha=alpha, power=POWER, test=study.analysis.test, overlap=overlap
+        found.pairs, deviation, alpha=alpha, power=POWER, test=test, overlap=overlap
     )
 
 

@@ -16,7 +16,7 @@ from sweep.study.contents import Contents
 from sweep.views.export.files import export
 from sweep.views.reading import Reading
 from sweep.views.report.page import Report
-from tests.loops import drive, short_values
+from tests.loops import begin, drive, short_values
 from trainer.store import digest, seal, unseal
 
 WORDS = 'Größe µ → ∞, 稀疏 | NaN <script>alert("x")</script> & `code`'
@@ -95,7 +95,7 @@ TASKS: dict[str, Any] = {
         "small": {**DENSE, "match": {"arm": "set", "at": "end"}},
         "again": {"repeat": "dense"},
     },
-    "search": {"budget": 2, "generation": 2, "lag": 0, "ladder": [1]},
+    "search": {"budget": 2, "generation": 2, "lag": 0, "ladder": [1], "proposer": "random"},
     "confirm": {"seeds": 3},
     "analysis": {"test": "paired-t", "against": {"set": ["static"], "static": ["small"]}},
 }
@@ -113,6 +113,88 @@ RESAMPLED: dict[str, Any] = {
 }
 """Six tasks, just enough to claim something; each seed draws its own test images."""
 
+WINE: dict[str, Any] = {
+    "data": "wine",
+    "model": "mlp-8",
+    "epochs": 2,
+    "batch_size": 16,
+    "train_size": None,
+    "evaluate_every": 1,
+}
+"""A task that is learned in part."""
+RATE: dict[str, Any] = {"task": {"learning_rate": {"low": 0.003, "high": 0.3, "log": True}}}
+FIXED: dict[str, Any] = {"policy": {"name": "fixed", "ratio": {"low": 0.05, "high": 0.5}}}
+
+EACH: dict[str, Any] = {
+    "task": WINE,
+    "arms": {"dense": {**DENSE, **RATE}, "fixed": {**FIXED, **RATE}},
+    "search": {"budget": 3, "generation": 3, "ladder": [1], "replicates": 7, "objective": "each"},
+    "confirm": {"seeds": 1},
+    "analysis": {"endpoints": [1.0, 0.2]},
+}
+"""Seven searches of every arm, each with a finalist for every endpoint and one run of it."""
+
+RANK: dict[str, Any] = {
+    "task": WINE,
+    "arms": {
+        "dense": {**DENSE, **RATE},
+        "fixed": {**FIXED, **RATE},
+        "again": {"repeat": "dense"},
+        "given": {**DENSE, "task": {"learning_rate": 0.05}},
+        "plain": PLAIN,
+    },
+    "search": {
+        "budget": 2,
+        "generation": 2,
+        "ladder": [1],
+        "proposer": "random",
+        "replicates": 7,
+        "objective": "rank",
+    },
+    "confirm": {"seeds": 2},
+    "analysis": {"endpoints": [1.0, 0.2], "curve": [0.5], "family": ["fixed"], "margin": [4, 90]},
+}
+"""Seven searches with two runs of each finalist, and two arms that nothing is searched for."""
+
+LOOKS: dict[str, Any] = {
+    "task": WINE,
+    "arms": {"dense": {**DENSE, "task": {"learning_rate": 0.01}}, "additive": PLAIN},
+    "confirm": {"seeds": 9},
+    "analysis": {"looks": [7, 9]},
+}
+"""Two looks are paid for."""
+
+DECIDED: dict[str, Any] = {
+    **LOOKS,
+    "confirm": {"seeds": 9, "stop": "decided"},
+    "analysis": {"looks": [7, 9], "margin": [90]},
+}
+"""A study that ends at the first look, since its margin is generous."""
+
+ANY: dict[str, Any] = {**LOOKS, "analysis": {"looks": "any"}}
+"""Looks at any time."""
+
+EACH_ANY: dict[str, Any] = {**EACH, "analysis": {**EACH["analysis"], "looks": "any"}}
+"""The same with searches."""
+
+GROWN: tuple[dict[str, Any], dict[str, Any]] = (
+    {**LOOKS, "confirm": {"seeds": 7}, "analysis": {}},
+    {**LOOKS, "analysis": {}},
+)
+"""A study before a look, and as it grows by two seeds after that."""
+
+ANEW: dict[str, Any] = {
+    "task": WINE,
+    "arms": {"dense": {**DENSE, "task": {"learning_rate": 0.01}}, "tuned": {**PLAIN, **RATE}},
+    "search": {"budget": 2, "generation": 2, "ladder": [1], "proposer": "random"},
+    "confirm": {"seeds": 7},
+}
+PICKED_ANEW: tuple[dict[str, Any], dict[str, Any]] = (
+    ANEW,
+    {**ANEW, "search": {**ANEW["search"], "budget": 4}},
+)
+"""A study that picks its finalist among more candidates after a look."""
+
 
 def values_of(parts: dict[str, Any]) -> dict[str, Any]:
     """Return a study's values with the given arms and no others."""
@@ -126,6 +208,14 @@ def study(name: str, parts: dict[str, Any]) -> Study:
 def made(store: Path, name: str, parts: dict[str, Any], most: int | None = None) -> Plan:
     """Play the study into its ledger, to its end or until so many more runs have finished."""
     return drive(study(name, parts), store, most=most)
+
+
+def grown(store: Path, name: str, before: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Play the study as it was before, look at it, and then play it as it has grown."""
+    made(store, name, before)
+    Reading(Ledger(str(store), name, lambda _: None)).compare()
+    begin(study(name, parts), Ledger(str(store), name, lambda _: None), extend=True)
+    made(store, name, parts)
 
 
 def written(store: Path, name: str, to: Path) -> dict[str, int]:

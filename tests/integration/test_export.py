@@ -128,7 +128,9 @@ def test_report_and_study_are_strict_json_with_every_word_as_it_was_written(fold
     assert found["report"]["description"] == found["study"]["contents"]["description"] == WORDS
     endless = found["report"]["comparisons"][-1]
     assert endless | {"arm": WORDS, "ci_low": "-inf", "ci_high": "inf", "gain": None} == endless
-    assert WORDS in (folder / "README.md").read_text(encoding="utf-8")
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    assert WORDS in readme
+    assert "What the notebook prints and draws is in points" in readme
     assert found["study"]["searched"] == {
         "additive": {"task.learning_rate": {"choice": [0.1, 1e18], "whole": False}}
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable
@@ -21,16 +22,26 @@ import pyarrow.parquet as pq
 import pytest
 from nbclient import NotebookClient
 
+from sweep.statistics import minimum_detectable_gain, sequential_p_value
 from sweep.views.export.files import NOTEBOOK, notebook
 from tests.integration.exported import (
+    ANY,
     BY_T,
+    DECIDED,
+    EACH,
+    EACH_ANY,
+    GROWN,
+    LOOKS,
     MANY,
     PAIRED,
+    PICKED_ANEW,
+    RANK,
     RESAMPLED,
     SEARCHED,
     TASKS,
     WILD,
     age,
+    grown,
     made,
     written,
 )
@@ -44,6 +55,16 @@ STAGES = {"begun": 0, "searching": 4, "half": 16, "complete": None}
 """The number of finished runs in the study of one task when it is exported."""
 OF_TASKS = {"tasks-half": 30, "tasks": None}
 """The same for the study of several tasks."""
+OF_LOOKS = {"first-look": 14, "looks": None}
+"""The same for the study with two looks."""
+PLAYED = {"wild": WILD, "many": MANY, "resampled": RESAMPLED, "each": EACH, "rank": RANK}
+COPIED = {
+    "by-t": (BY_T, "many"),
+    "decided": (DECIDED, "looks"),
+    "any": (ANY, "looks"),
+    "each-any": (EACH_ANY, "each"),
+}
+"""Studies whose runs another one has: they are copied, so that nothing is trained again."""
 Exported = Callable[[str], Path]
 
 
@@ -55,25 +76,33 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     def of(name: str) -> Path:
         if (to / name).exists():
             return to / name
-        for study, parts, stages in (("searched", SEARCHED, STAGES), ("several", TASKS, OF_TASKS)):
+        for study, parts, stages in (
+            ("searched", SEARCHED, STAGES),
+            ("several", TASKS, OF_TASKS),
+            ("looked-at", LOOKS, OF_LOOKS),
+        ):
             if name in stages:
                 for stage, most in stages.items():
                     assert made(store, study, parts, most).complete == (most is None)
                     written(store, study, to / stage)
                 return to / name
-        if name == "by-t":
-            of("many")
-            made(store, name, BY_T, 0)
-            # Copied, so that nothing is trained again.
-            shutil.copytree(store / "many" / "runs", store / name / "runs", dirs_exist_ok=True)
-            assert made(store, name, BY_T, 0).complete
+        if name in COPIED:
+            parts, other = COPIED[name]
+            of(other)
+            made(store, name, parts, 0)
+            source = store / ("looked-at" if other == "looks" else other)
+            shutil.copytree(source / "runs", store / name / "runs", dirs_exist_ok=True)
+            assert made(store, name, parts).complete
+            written(store, name, to / name)
+        elif name in ("grown", "picked-anew"):
+            grown(store, name, *(GROWN if name == "grown" else PICKED_ANEW))
             written(store, name, to / name)
         elif name == "aged":
             assert made(store, name, PAIRED).complete
             age(store, name)
             written(store, name, to / name)
         else:
-            assert made(store, name, {"wild": WILD, "many": MANY, "resampled": RESAMPLED}[name]).complete
+            assert made(store, name, PLAYED[name]).complete
             written(store, name, to / name)
         return to / name
 
@@ -119,6 +148,15 @@ def report(folder: Path) -> dict[str, Any]:
         "tasks",
         "resampled",
         "aged",
+        "each",
+        "each-any",
+        "rank",
+        "first-look",
+        "looks",
+        "decided",
+        "any",
+        "grown",
+        "picked-anew",
     ],
 )
 def test_the_notebook_computes_every_number_of_the_report(exported: Exported, stage: str) -> None:
@@ -206,13 +244,95 @@ def test_a_ledger_of_the_first_tables_says_nothing_of_parameters_and_all_else(ex
 
 def test_the_resampled_study_is_tested_by_the_corrected_test_alone(exported: Exported) -> None:
     found = report(exported("resampled"))
-    assert [row["overlap"] for row in found["comparisons"]] == pytest.approx(
-        [449 / size for size in (32, 40, 48, 56, 64, 72)]
-    )
+    assert [row["overlap"] for row in found["comparisons"]] == pytest.approx([449 / 1348] * 6)
     assert all(
         row["two_way_standard_error"] is None and row["p_value"] is not None for row in found["comparisons"]
     )
     assert [(row["tasks"], row["claimable"]) for row in found["across"]] == [(6, True)]
+
+
+def test_searches_that_pick_for_each_endpoint_differ_in_what_they_pick(exported: Exported) -> None:
+    rows = pq.read_table(exported("each") / "candidates.parquet").to_pylist()
+    picked = {(row["arm"], row["search"], *row["endpoints"]) for row in rows if row["phase"] == "confirm"}
+    assert {arm for arm, *_ in picked} == {"dense", "fixed"}
+    assert {search for _, search, *_ in picked} == set(range(1, 8))
+    assert {("dense", 3, 1.0), ("dense", 3, 0.2), ("dense", 4, 1.0, 0.2)} <= picked
+    for row in report(exported("each"))["comparisons"]:
+        assert (row["unit"], row["pairs"], row["seeds"], row["searches"]) == ("search", 7, 7, 7)
+        assert len(row["candidates"]) == len(row["references"]) == 7
+
+
+def test_searches_with_two_seeds_are_pairs_unless_no_search_decides_anything(exported: Exported) -> None:
+    rows = report(exported("rank"))["comparisons"]
+    units = {(row["arm"], row["reference_arm"]): (row["unit"], row["pairs"], row["seeds"]) for row in rows}
+    assert units.pop(("plain", "given")) == ("seed", 14, 14)
+    assert set(units.values()) == {("search", 7, 14)}
+    assert {row["verdict"] for row in rows} == {"equivalent", "inconclusive", None}
+    assert all((row["seed_deviation"] is None) == (row["unit"] == "seed") for row in rows)
+    assert any(
+        row["search_deviation_high"] > row["search_deviation"] > 0 for row in rows if row["better"] < 6
+    )
+
+
+def test_tables_have_the_validation_score_of_every_candidate_at_every_endpoint(exported: Exported) -> None:
+    folder = exported("rank")
+    correct = {
+        (row["run_id"], row["keep_ratio"]): row["accuracy"]
+        for row in pq.read_table(folder / "endpoints.parquet").to_pylist()
+        if row["split"] == "validation"
+    }
+    for row in pq.read_table(folder / "candidates.parquet").to_pylist():
+        in_search = row["phase"] == "search"
+        assert bool(row["endpoints"]) != in_search
+        for ratio in (1.0, 0.2):
+            expected = correct[row["run_ids"][0], ratio] if in_search else None
+            assert row[f"validation_accuracy_at_r_{ratio:g}"] == expected
+    runs = pq.read_table(folder / "runs.parquet", columns=["arm", "search"]).to_pylist()
+    assert {(run["arm"], run["search"]) for run in runs} == {
+        (arm, search) for arm in RANK["arms"] for search in range(1, 8)
+    }
+
+
+def test_looks_are_paid_for_and_a_study_may_end_at_one(exported: Exported) -> None:
+    first, last, decided, anyhow = (
+        report(exported(name))["comparisons"][0] for name in ("first-look", "looks", "decided", "any")
+    )
+    assert [(row["look"], row["looks"], row["pairs"]) for row in (first, last, decided, anyhow)] == [
+        (1, 2, 7),
+        (2, 2, 9),
+        (1, 2, 7),
+        (0, 0, 9),
+    ]
+    assert (first["p_value"], last["p_value"]) == (2 * 2 / 2**7, 2 * 2 / 2**9)
+    assert last["p_value"] < anyhow["p_value"] < 0.05
+    assert 1.1 * last["detectable_gain"] < anyhow["detectable_gain"]
+    assert first["verdict"] == decided["verdict"] == anyhow["verdict"] == "better"
+
+
+def test_a_study_that_grew_after_a_look_shows_that_look_beside_the_test_that_allows_for_any(
+    exported: Exported,
+) -> None:
+    found = report(exported("grown"))
+    assert found["grew_after_look"] == "pairs"
+    assert [(look["pairs"], look["comparisons"][0]["p_value"]) for look in found["earlier"]] == [
+        (7, 2 / 2**7)
+    ]
+    assert found["comparisons"][0]["p_value"] == report(exported("any"))["comparisons"][0]["p_value"]
+
+
+def test_a_finalist_that_was_picked_anew_after_a_look_is_tested_at_a_tenth_of_alpha(
+    exported: Exported,
+) -> None:
+    found = report(exported("picked-anew"))
+    assert found["grew_after_look"] == "picks"
+    scores = {key: [] for key in ("tuned", "dense")}
+    rows = pq.read_table(exported("picked-anew") / "endpoints.parquet").to_pylist()
+    accuracy = {row["run_id"]: row["accuracy"] for row in rows if row["split"] == "test"}
+    for row in pq.read_table(exported("picked-anew") / "candidates.parquet").to_pylist():
+        if row["phase"] == "confirm":
+            scores[row["arm"]] = [accuracy[run] for run in row["run_ids"]]
+    p = sequential_p_value(np.subtract(scores["tuned"], scores["dense"]))
+    assert found["comparisons"][0]["p_value"] == pytest.approx(min(1, 10 * p))
 
 
 def _gain(numbers: dict[str, Any]) -> str:
@@ -249,13 +369,63 @@ def test_a_number_that_was_altered_in_the_report_is_named(exported: Exported, tm
     assert "comparisons > 0 > gain:" not in str(refused.value)
 
 
-def _replace(folder: Path, column: str, change: Callable[[list[Any]], None]) -> None:
-    table = pq.read_table(folder / "endpoints.parquet")
+def test_a_number_that_is_simulated_is_named_where_it_is_not_that_of_the_declared_test(
+    exported: Exported, tmp_path: Path
+) -> None:
+    altered = shutil.copytree(exported("rank"), tmp_path / "altered")
+    numbers = report(altered)
+    row = numbers["comparisons"][0]
+    by_t = minimum_detectable_gain(
+        7, row["standard_error"] * math.sqrt(7), alpha=0.025, power=0.8, test="paired-t"
+    )
+    assert by_t < 0.95 * row["detectable_gain"]
+    row |= {"detectable_gain": by_t, "verdict": "better", "search_deviation_high": 0.5, "better": 2}
+    numbers["tuning"][0]["curves"][0]["mean"][3] += 0.01
+    numbers["arms"][0]["failure_high"] += 1e-6
+    (altered / "report.json").write_text(json.dumps(numbers), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^6 of [0-9]+ numbers do not agree") as refused:
+        run(altered)
+    for name in ("detectable_gain", "verdict", "search_deviation_high", "better"):
+        assert f"\ncomparisons > 0 > {name}:" in str(refused.value)
+    assert "\ntuning > 0 > curves > 0 > mean > 3:" in str(refused.value)
+    assert "\narms > 0 > failure_high:" in str(refused.value)
+
+
+def _replace(
+    folder: Path, column: str, change: Callable[[list[Any]], None], name: str = "endpoints"
+) -> None:
+    table = pq.read_table(folder / f"{name}.parquet")
     values = table[column].to_pylist()
     change(values)
     field = table.schema.field(column)
     made = table.set_column(table.schema.names.index(column), field, pa.array(values, field.type))
-    pq.write_table(made, folder / "endpoints.parquet")
+    pq.write_table(made, folder / f"{name}.parquet")
+
+
+@pytest.mark.parametrize("study", ["each", "rank", "complete"])
+def test_a_finalist_that_the_search_did_not_pick_is_named(
+    exported: Exported, tmp_path: Path, study: str
+) -> None:
+    altered = shutil.copytree(exported(study), tmp_path / "altered")
+
+    def other(values: list[list[float]]) -> None:
+        at = next(i for i, endpoints in enumerate(values) if endpoints)
+        values[at] = values[at][:1]
+
+    _replace(altered, "endpoints", other, "candidates")
+    with pytest.raises(ValueError, match=r"candidates.parquet: search 1 of dense picks {.*1.0, 0.[12]"):
+        run(altered)
+
+
+def test_a_validation_score_that_was_altered_is_named(exported: Exported, tmp_path: Path) -> None:
+    altered = shutil.copytree(exported("rank"), tmp_path / "altered")
+
+    def more(values: list[float]) -> None:
+        values[0] -= 0.01
+
+    _replace(altered, "validation_accuracy_at_r_0.2", more, "candidates")
+    with pytest.raises(ValueError, match=r"the validation accuracy of dense-0\.0 is wrong"):
+        run(altered)
 
 
 def test_one_image_that_was_altered_in_the_tables_is_noticed(exported: Exported, tmp_path: Path) -> None:

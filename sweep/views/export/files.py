@@ -123,7 +123,7 @@ def _json(value: Any) -> str:
 def declared(reading: Reading) -> dict[str, Any]:
     """The contents of study.json: the study as declared, and the values that each arm searches.
 
-    An arm that repeats another one searches the same values.
+    An arm that repeats another one searches the same values, and so does every search of an arm.
     """
     study = reading.study
     searched = {
@@ -131,7 +131,7 @@ def declared(reading: Reading) -> dict[str, Any]:
             setting: {**written(values), "whole": arm.takes_whole_numbers(setting)}
             for setting, values in arm.open_settings.items()
         }
-        for name, arm in study.arms.items()
+        for name, (arm, *_) in study.methods.items()
         if arm.open_settings
     }
     return {
@@ -174,7 +174,8 @@ def _dictionary(reading: Reading, rows: dict[str, int], tables: list[Table]) -> 
         "pool: those of one place are pairs. `significance.ipynb` computes every number of the report anew "
         "from these files (it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the "
         "report's own, `study.json` the study as it was declared. "
-        "Accuracies and gains are shares, not points.",
+        "In the tables, accuracies and gains are shares from 0 to 1, since programs subtract them. What the "
+        "notebook prints and draws is in points, hundredths of a share.",
     ]
     for table in tables:
         name, schema = table.name, table.columns

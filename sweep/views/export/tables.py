@@ -1,12 +1,14 @@
 """The exported tables: their columns with meanings and units, and their rows, made from the ledger.
 
-The columns of runs are declared here, those of epochs and endpoints in `trainer.rows`, of candidates in
-`sweep.views.cohorts` and of comparisons in `sweep.gains.rows`.
+The columns of runs are declared here, those of epochs and endpoints in `trainer.rows`, of comparisons in
+`sweep.gains.rows`, and most of those of candidates in `sweep.views.cohorts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -21,28 +23,14 @@ from sweep.views.report.findings import Findings
 from trainer.data import facts, held_out_of, sizes
 from trainer.rows import EndpointRow, EpochRow, schema
 
-TABLES_VERSION = 2
+TABLES_VERSION = 3
 """The version of the tables' columns."""
 SHARE, COUNT, NATS, SECONDS = "share from 0 to 1", "count", "nats", "s"
 COUNTS = (
-    *("epoch", "epochs", "cycle", "images", "classes", "train_rows", "test_rows", "threads", "attempts"),
-    *(
-        "place",
-        "seeds",
-        "rank",
-        "searches",
-        "look",
-        "looks",
-        "better",
-        "equal",
-        "finished",
-        "pairs",
-        "pairs_without",
-        "tasks",
-        "wins",
-        "ties",
-    ),
-    *("rank", "searches", "look", "looks", "better", "equal"),
+    *("epoch", "epochs", "cycle", "images", "classes", "threads", "attempts"),
+    *("train_rows", "test_rows", "other_rows"),
+    *("place", "search", "seeds", "rank", "searches", "look", "looks", "finished"),
+    *("pairs", "pairs_without", "better", "equal", "tasks", "wins", "ties"),
     *("connections", "active_neurons", "parameters", "reference_parameters"),
     *("diverged", "collapsed", "reference_diverged", "reference_collapsed"),
 )
@@ -57,6 +45,7 @@ SHARES = (
 """Columns that are shares, beside the accuracies."""
 UNITS = {
     "keep_ratio": SHARE,
+    "endpoints": SHARE,
     "nonzero_rate": SHARE,
     "nonzero_rate_by_site": SHARE,
     "train_loss": NATS,
@@ -90,7 +79,8 @@ class RunRow:
     """One run of the study."""
 
     run_id: Annotated[str, "the hash of its spec: the key of epochs and endpoints"]
-    arm: Annotated[str, "of the study"]
+    arm: Annotated[str, "of the study, whatever the search"]
+    search: Annotated[int, "number of the search, from 1; 1 where each arm has one search"]
     task: Annotated[str, "that the arm is run on; empty where the study lists no tasks"]
     candidate: Annotated[str, "the first candidate that it belongs to; candidates.run_ids has them all"]
     phase: Annotated[str, "search or confirm"]
@@ -107,6 +97,7 @@ class RunRow:
     classes: Annotated[int, "of its data set"]
     train_rows: Annotated[int, "images that it is trained on, without those held out"]
     test_rows: Annotated[int, "images that it is tested on"]
+    other_rows: Annotated[int, "images that are no test images, whether or not it is trained on them"]
     attempts: Annotated[int, "tries at it"]
     node: Annotated[str | None, "of the last attempt"]
     device: Annotated[str | None, "that it was trained on: cpu or cuda"]
@@ -118,6 +109,17 @@ class RunRow:
     started_at: Annotated[datetime | None, "first attempt"]
     ended_at: Annotated[datetime | None, "outcome written"]
     spec: Annotated[str, "canonical JSON: everything that decides its numbers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedCandidate(CandidateRow):
+    """One candidate in one phase, with the search that it comes from.
+
+    A column for its validation score at each endpoint follows, and one for each searched setting.
+    """
+
+    search: Annotated[int, "number of the search, from 1; 1 where each arm has one search"]
+    endpoints: Annotated[list[float], "keep ratios that it is a finalist for; empty in the search"]
 
 
 def table_schema(row: type) -> pa.Schema:
@@ -137,12 +139,20 @@ def unit_of(column: str) -> str:
 
 
 def candidate_schema(reading: Reading) -> pa.Schema:
-    """The schema of candidates, with a column for each setting that the study searches."""
-    fields = table_schema(CandidateRow)
+    """The schema of candidates, with columns for the validation scores and for the searched settings."""
+    fields = table_schema(ExportedCandidate)
+    for ratio in reading.study.analysis.endpoints:
+        meaning = f"mean over the seeds in the search at r = {ratio:g}, once all have finished"
+        metadata = {"meaning": meaning, "unit": SHARE}
+        fields = fields.append(pa.field(_validation_column(ratio), pa.float64(), metadata=metadata))
     metadata = {"meaning": "as searched, or as it follows from match; null in other arms"}
     for setting, kind in _searched(reading).items():
         fields = fields.append(pa.field(setting, kind, metadata=metadata))
     return fields
+
+
+def _validation_column(ratio: float) -> str:
+    return f"validation_accuracy_at_r_{ratio:g}"
 
 
 def _searched(reading: Reading) -> dict[str, pa.DataType]:
@@ -194,11 +204,13 @@ def _run_row(run: RunFiles) -> RunRow:
     last = run.attempts[-1] if run.attempts else {}
     failed = run.reading.plan.queue.failed.get(run.run_id)
     started = run.attempts[0]["started_at"] if run.attempts else None
-    task = run.spec.task
+    task, arm = run.spec.task, run.reading.study.arms[run.cohort.candidate.arm]
+    others, tested = sizes(task)
     return RunRow(
         run_id=run.run_id,
-        arm=run.cohort.candidate.arm,
-        task=run.reading.study.arms[run.cohort.candidate.arm].task,
+        arm=arm.method,
+        search=arm.replicate,
+        task=arm.task,
         candidate=run.cohort.candidate.name,
         phase=run.cohort.phase,
         place=run.place,
@@ -208,8 +220,9 @@ def _run_row(run: RunFiles) -> RunRow:
         epochs=run.result.epochs if run.result else None,
         seconds=run.result.seconds if run.result else None,
         classes=facts(task.data).classes,
-        train_rows=task.train_size or sizes(task)[0] - held_out_of(task),
-        test_rows=sizes(task)[1],
+        train_rows=task.train_size or others - held_out_of(task),
+        test_rows=tested,
+        other_rows=others,
         attempts=len(run.attempts),
         **{
             key: last.get(key)
@@ -223,12 +236,49 @@ def _run_row(run: RunFiles) -> RunRow:
 
 def candidate_table(reading: Reading) -> pa.Table:
     """Every candidate in every phase that it reached."""
-    columns = candidate_schema(reading)
+    columns, finalist_for = candidate_schema(reading), _finalist_for(reading)
     records = [
-        {**asdict(candidate_row(reading, cohort)), **_settings(cohort, columns)}
+        asdict(_candidate(reading, cohort, finalist_for))
+        | _validation(reading, cohort)
+        | _settings(cohort, columns)
         for cohort in reading.cohorts
     ]
     return pa.Table.from_pylist(records, schema=columns)
+
+
+def _candidate(
+    reading: Reading, cohort: Cohort, finalist_for: Mapping[str, list[float]]
+) -> ExportedCandidate:
+    arm = reading.study.arms[cohort.candidate.arm]
+    endpoints = finalist_for[cohort.candidate.name] if cohort.phase == "confirm" else []
+    row: dict[str, Any] = {**vars(candidate_row(reading, cohort)), "arm": arm.method}
+    return ExportedCandidate(**row, search=arm.replicate, endpoints=endpoints)
+
+
+def _finalist_for(reading: Reading) -> dict[str, list[float]]:
+    """The endpoints that each candidate is a finalist for, by its name."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for arm in reading.study.arms:
+        for ratio in reading.study.analysis.endpoints:
+            for candidate, _ in reading.plan.picked(arm, ratio):
+                found[candidate.name].append(ratio)
+    return found
+
+
+def _validation(reading: Reading, cohort: Cohort) -> dict[str, float]:
+    """The mean validation accuracy of a candidate of a search at each endpoint where it is measured."""
+    results = [reading.plan.results.get(run_id) for run_id in cohort.runs]
+    finished = [result for result in results if result]
+    if cohort.phase != "search" or not results or len(finished) < len(results):
+        return {}
+    arm = reading.study.arms[cohort.candidate.arm]
+    measured = arm.run(cohort.candidate.values, "search", arm.search_seeds[0]).task.endpoints
+    return {
+        _validation_column(ratio): math.fsum(result.score("validation", ratio) for result in finished)
+        / len(finished)
+        for ratio in reading.study.analysis.endpoints
+        if ratio in measured
+    }
 
 
 def _settings(cohort: Cohort, columns: pa.Schema) -> dict[str, Any]:
