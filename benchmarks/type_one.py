@@ -24,7 +24,7 @@ from rich.table import Table
 from scipy import stats as typed_stats
 
 from benchmarks.machine import RESULTS, describe
-from benchmarks.type_one_self import HARDEST, SEARCHES, rate
+from benchmarks.type_one_self import HARD, SEARCHES, rate
 from sweep.gains.comparisons import comparisons
 from sweep.planning.forecast import play
 from sweep.planning.plan import Plan
@@ -224,7 +224,7 @@ def itself(console: Console, studies: int) -> tuple[dict[str, Any], bool]:
     """Play studies of one arm under two names; return the figures, and whether they are in bounds."""
     table = Table("one arm held against itself, % of studies", f"{SEARCHES} searches", "one search")
     cells: list[dict[str, Any]] = []
-    for cell in HARDEST:
+    for cell in HARD:
         several, one = rate(cell, SEARCHES, studies), rate(cell, 1, studies // BESIDE)
         table.add_row(cell.words, f"{100 * several:.2f}", f"{100 * one:.2f}")
         cells.append({"cell": cell.words, "several_searches": several, "one_search": one})

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.type_one --null self` plays it. Settings matter here, also at an endpoint that the
 search does not score, so that what a search picks is luck. `benchmarks.chances` has many more cells,
-simulated with NumPy; this has the two hardest of them with the tool's own search, pairs and tests.
+simulated with NumPy; this has two of the hardest with the tool's own search, pairs and tests.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Cell:
         return f"{self.surface}, settings {at} seed deviations, {noise}, objective {self.objective}"
 
 
-HARDEST = (
+HARD = (
     Cell("bowl", (0.0, 3.0), False, "first"),
     Cell("two basins", (1.0, 3.0), True, "first"),
 )

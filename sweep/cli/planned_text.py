@@ -77,6 +77,8 @@ def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
         )
     for pilot in planned.pilot:
         yield _pilot_line(pilot)
+    if planned.searches > 1 and any(pilot.unit == "seed" for pilot in planned.pilot):
+        yield "The pilot's pairs are seeds of one search. Pairs of searches vary more than that."
 
 
 def _at_power(detectable_sd: float) -> str:

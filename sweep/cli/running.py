@@ -91,7 +91,7 @@ def run(
     ] = None,
     extend: Annotated[
         bool,
-        typer.Option("--extend", help="accept more seeds, budget, finalists or arms than it was begun with"),
+        typer.Option("--extend", help="accept more searches, seeds, budget, finalists or arms than before"),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="run nothing: the same as `sweep plan`")

@@ -1,7 +1,7 @@
 """The commands `report`, `export`, `ui` and `sync`: they show a study's results, from its ledger alone.
 
-They write one thing into the ledger: that comparisons were seen. Seeds that are added after that are tested
-alone.
+They write one thing into the ledger: that comparisons were seen. A study that grows after that is tested by
+other rules.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Ledger:
             return lines
         begun = f"{study.name} is not the study that {self.store.where('study.json')} was begun with:"
         hint = (
-            "Only growth can be accepted (more seeds, budget, finalists or arms). "
+            "Only growth can be accepted (more searches, seeds, budget, finalists or arms). "
             "Give the changed study another name: copy the file."
         )
         if grows:

@@ -93,7 +93,7 @@ def paired_comparison(
     are tested by sign flips, which give n of them a p-value of 2 / 2^n and, where that is at most alpha, an
     interval without width. With overlap that test is not valid either, and nothing is rejected.
 
-    `overlap` is test rows over training rows, where each pair drew its split anew from the same rows. Such
+    `overlap` is test rows over all other rows, where each pair drew its split anew from the same rows. Such
     pairs are not independent, and only resampled-t accepts them (Nadeau and Bengio, Machine Learning 52,
     2003). Without overlap, resampled-t equals paired-t.
     """
@@ -163,7 +163,7 @@ def _pairs(
 def _wrong_overlap(overlap: float, test: str) -> str:
     """The message for an overlap that is no number of this kind, or that the test does not take."""
     if not 0 <= overlap < math.inf:
-        return f"overlap must be test rows over training rows, 0 or more; it is {overlap}."
+        return f"overlap must be test rows over all other rows, 0 or more; it is {overlap}."
     return (
         f"the pairs' splits were drawn anew from the same rows (overlap {overlap:g}): their gains are not "
         f"independent, and {test} would find gains that are not there. Use resampled-t."

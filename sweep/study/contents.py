@@ -161,7 +161,7 @@ class Analysis:
     against: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """More comparisons of the family: arms, and other arms than the baseline over which they are tested."""
     endpoints: Annotated[list[Share], Filled(1)] = field(default_factory=lambda: [1.0, 0.05])
-    """Keep ratios at which the final weights are tested. The first one is primary: the search scores it."""
+    """Keep ratios at which the final weights are tested. The first is primary; see search.objective."""
     curve: list[Share] = field(default_factory=list[float])
     """More keep ratios at which the final weights are measured in the confirmation, but not tested."""
     test: Literal["sign-flip", "paired-t", "resampled-t"] = "sign-flip"

@@ -163,10 +163,11 @@ def _order(study: Study, scores: dict[float, list[float]], ratio: float) -> list
         return scores[ratio]
     if study.search.objective == "first":
         return scores[study.analysis.endpoints[0]]
-    ranks = [[sum(other > own for other in column) for own in column] for column in scores.values()]
-    ties = [[sum(other == own for other in column) for own in column] for column in scores.values()]
-    doubled = [
-        sum(2 * above[i] + equal[i] for above, equal in zip(ranks, ties, strict=True))
-        for i in range(len(ranks[0]))
+    # doubled, so that the shared rank of equals is whole
+    columns = [
+        [2 * sum(other > own for other in column) + column.count(own) for own in column]
+        for column in scores.values()
     ]
-    return [-float(rank) for rank in doubled]
+    first, most = columns[0], 4 * len(columns[0])
+    # of equal mean ranks the better one at the first endpoint is picked
+    return [-float(most * sum(own) + first[i]) for i, own in enumerate(zip(*columns, strict=True))]
