@@ -50,9 +50,9 @@ class Side:
         """The arm, for everything that does not depend on the search."""
         return self.arms[0]
 
-    def result(self, block: int, place: int) -> Result | None:
+    def result(self, search: int, place: int) -> Result | None:
         """The result of a run, by search and by place in its pool, both counted from 0."""
-        finalist = self.finalists[block]
+        finalist = self.finalists[search]
         return finalist[1].get(place) if finalist else None
 
 

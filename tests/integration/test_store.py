@@ -54,6 +54,13 @@ def test_names_are_those_under_a_folder_and_sorted(store: Store) -> None:
     assert store.names("run") == ["run/a/1", "run/a/2"]
 
 
+def test_the_folders_at_the_top_are_listed_and_files_are_not(store: Store) -> None:
+    assert store.folders() == []
+    for name in ("second/a", "first/b/c", "first/d", "file"):
+        store.write(name, b"x")
+    assert store.folders() == ["first", "second"]
+
+
 def test_a_message_names_the_place(store: Store) -> None:
     assert store.where("run/a").endswith("/run/a")
 
