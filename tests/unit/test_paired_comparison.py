@@ -330,7 +330,7 @@ def test_the_same_scores_are_no_gain_and_nothing_rejects_that(test: str, scores:
             [0.5] * 2,
             [0.5] * 2,
             {"overlap": -1.0, "test": "resampled-t"},
-            r"overlap must be test rows over training rows.* it is -1\.0",
+            r"overlap must be test rows over all other rows.* it is -1\.0",
         ),
         ([0.5] * 2, [0.5] * 2, {"overlap": math.nan, "test": "resampled-t"}, "it is nan"),
         ([0.5] * 5, [0.5] * 5, {"looks": [8, 10]}, "first declared look is at 8 pairs; there are 5"),
