@@ -53,8 +53,8 @@ def work(worker: Worker) -> list[Any]:
 def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
     """Read the ledger and make the plan, as the command does before there is a cluster."""
     ledger.load()
+    ledger.declare(study, extend)
     plan = Plan(study, ledger.results, ledger.proposals())
-    ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
     ledger.failures()
     for run_id, reason in ledger.damaged.items():
         plan.queue.damage(run_id, reason)

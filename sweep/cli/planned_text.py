@@ -33,7 +33,12 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
 def _work_lines(study: Study, planned: Planned) -> Iterator[str]:
     """The lines about runs, slots and time."""
     runs = counted(planned.runs_done + planned.runs_left, "run")
-    yield f"{runs}, {counted(planned.epochs, 'epoch')}. Done so far: {counted(planned.runs_done, 'run')}."
+    # with a finalist for each endpoint, two of them may be one candidate
+    drawn = any(arm.is_drawn for arm in study.arms.values())
+    forecast = study.search.objective == "each" and len(study.analysis.endpoints) > 1 and drawn
+    about = "About " if forecast and planned.runs_left else ""
+    done = counted(planned.runs_done, "run")
+    yield f"{about}{runs}, {counted(planned.epochs, 'epoch')}. Done so far: {done}."
     gpus = ""
     if share := study.resources.gpus:
         number = math.ceil(planned.slots / study.resources.sharing * max(share, 1))
@@ -75,10 +80,14 @@ def _test_lines(study: Study, planned: Planned) -> Iterator[str]:
             f"standard deviations of 0 with a chance of {EQUIVALENCE:.0%}: declare no smaller "
             "analysis.margin."
         )
+    if planned.pilot is None:
+        return
     for pilot in planned.pilot:
         yield _pilot_line(pilot)
+    if not planned.pilot:
+        yield "The pilot has no tested comparison with two pairs yet, so that it says nothing."
     if planned.searches > 1 and any(pilot.unit == "seed" for pilot in planned.pilot):
-        yield "The pilot's pairs are seeds of one search. Pairs of searches vary more than that."
+        yield "Where the pilot's pairs are seeds, pairs of searches may vary more than that."
 
 
 def _at_power(detectable_sd: float) -> str:
@@ -95,7 +104,8 @@ def _pilot_line(pilot: Pilot) -> str:
     return (
         f"Pilot, {where}: {pilot.pairs} pairs ({pilot.unit}) vary by {pilot.deviation:.2f} points, by at "
         f"most {pilot.deviation_high:.2f} with 80 % confidence. Then the planned pairs find a gain of "
-        f"{pilot.detectable_gain:.2f} points with a chance of {POWER:.0%}, and one point takes {pairs}."
+        f"{pilot.detectable_gain:.2f} points with a chance of {POWER:.0%}, and one point takes {pairs}. "
+        f"Declare no margin below {pilot.margin:.2f} points."
     )
 
 

@@ -20,7 +20,6 @@ from sweep.cli.options import (
     MlflowOption,
     StoreOption,
     StudyArgument,
-    ledger_of,
     place_of,
 )
 from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say, this_command
@@ -62,8 +61,8 @@ def plan(
         str | None,
         typer.Option(
             metavar="STUDY",
-            help="say what the gains of this other study of the store, as far as it has been run, mean "
-            "for the pairs that are needed here",
+            help="say what the pairs of this other study of the store, by its name and as far as it has "
+            "been run, mean for the number of pairs here",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -72,7 +71,7 @@ def plan(
     with errors(study, store):
         loaded = load(find(study))
         ledger = Ledger(place_of(store), loaded.name, say)
-        other = None if pilot is None else ledger_of(pilot, store)
+        other = None if pilot is None else Ledger(place_of(store), Path(pilot).stem, say)
         slots = slots or _slots(loaded, ray_address)
         planned = Planned.of(loaded, ledger, slots, data_dir.absolute(), gpu, other)
         if as_json:
@@ -196,8 +195,8 @@ def _begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
         lines.append(GREW[grown])
     if look := look_before_growth(ledger, study):
         ledger.look(look.pairs, look.arms)
+    ledger.declare(study, extend)
     plan = Plan(study, ledger.results, ledger.proposals())
-    ledger.declare(study, extend, sum(n for (phase, _), n in plan.finished.items() if phase == "confirm"))
     # read, so that the ledger can remove a failure when its run finishes
     ledger.failures()
     for run_id, reason in ledger.damaged.items():
@@ -222,9 +221,10 @@ def _ending(driven: Driven, study: str, store: str) -> tuple[int, str]:
     """The exit code, and a message that says what to do next."""
     plan, failed = driven.plan, driven.plan.queue.failed
     if plan.complete:
+        early = " It ended early, at a look at which every comparison was decided." if plan.decided else ""
         report, ui = command_for("report", study, store), command_for("ui", study, store)
         runs, where = counted(plan.finished.total(), "run"), driven.ledger.store.where()
-        return DONE, f"done: {runs}. Results: {where}. Next: {report} and {ui}"
+        return DONE, f"done: {runs}.{early} Results: {where}. Next: {report} and {ui}"
     if driven.received:
         return 128 + driven.received, f"stopped by {driven.received.name}. To continue: {this_command()}"
     assert failed, "the plan is over, and neither complete nor failed"

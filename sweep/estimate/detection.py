@@ -78,7 +78,7 @@ class Strictest:
             self.pairs,
             alpha=self.alpha,
             chance=EQUIVALENCE,
-            test=self.study.analysis.test,
+            test="any" if self.at_any_time else self.study.analysis.test,
             overlap=self.overlap,
         )
 
@@ -109,6 +109,8 @@ class Pilot:
     """Its upper 80 % limit."""
     detectable_gain: float
     """The gain that the planned pairs find with a chance of 80 % if that limit is true, in points."""
+    margin: float
+    """The margin within which they find a gain of 0 to lie with a chance of 75 %, likewise."""
     pairs_for_a_point: int | None
     """The pairs that find a gain of one point; None where there would have to be too many."""
 
@@ -134,6 +136,7 @@ def pilot_of(pilot: Ledger, strictest: Strictest) -> list[Pilot]:
                 deviation=deviation,
                 deviation_high=high,
                 detectable_gain=strictest.detectable_sd * high,
+                margin=strictest.equivalence_sd * high,
                 pairs_for_a_point=strictest.pairs_for(1 / high, POWER) if high else None,
             )
         )

@@ -74,8 +74,8 @@ class Planned:
     equivalence_sd: float
     """The margin, in such standard deviations, within which a comparison without a true gain is found to be
     with a chance of 75 %."""
-    pilot: list[Pilot]
-    """What the confirmation of another study says about the pairs, by comparison; empty without one."""
+    pilot: list[Pilot] | None
+    """What the confirmation of another study says about the pairs, by comparison; None without one."""
     warnings: list[str]
 
     @classmethod
@@ -132,7 +132,7 @@ class Planned:
             detectable_sd=strictest.detectable_sd,
             power_at_one_sd=strictest.power(1.0),
             equivalence_sd=strictest.equivalence_sd,
-            pilot=[] if pilot is None else pilot_of(pilot, strictest),
+            pilot=None if pilot is None else pilot_of(pilot, strictest),
             warnings=[
                 *([f"the study grew ({'; '.join(grown)}); `run --extend` accepts that."] if grown else []),
                 *([GREW[grew]] if grew else []),

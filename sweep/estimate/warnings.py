@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from sweep.study import ResolvedArm, Study
 from trainer.data import facts
 from trainer.models import names
 from trainer.policies.connectivity import NpsetFrozen, StaticSparse, erdos_renyi
+from trainer.settings import SettingError
 from trainer.spec import RunSpec
 
 LOW_RATIO = 0.1
@@ -179,8 +181,10 @@ def steeper_setting(spec: RunSpec) -> str:
     for key, (value, steeper) in rounded.items():
         if settings.get(key):
             policy = replace(spec.policy, settings=MappingProxyType({**settings, key: value}))
-            if lowest_ratio(replace(spec, policy=policy)) <= LOW_RATIO:
-                return f"policy.{key} to {value:g} or {steeper}"
+            # a policy may refuse what is steeper, because its ratio would fall to 0
+            with contextlib.suppress(SettingError):
+                if lowest_ratio(replace(spec, policy=policy)) <= LOW_RATIO:
+                    return f"policy.{key} to {value:g} or {steeper}"
     return ""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sweep.format import counted, points, probability
 from sweep.gains.rows import Compared
 from sweep.planning.pairing import (
     FEWEST,
@@ -143,7 +144,7 @@ def references(study: Study) -> list[ResolvedArm]:
 
 def declared_pairs(study: Study, row: Compared) -> int:
     """How many pairs a comparison has in the end, if the study does not end early."""
-    by_seed = row.searches > 1 and row.unit == "seed"
+    by_seed = study.search.replicates > 1 and row.unit == "seed"
     return study.contents.blocks * (study.confirm.seeds if by_seed else 1)
 
 
@@ -158,7 +159,14 @@ def keep_ratio_matters(study: Study) -> bool:
 def earlier(plan: Plan, looks: Sequence[Look], right_images: RightImages) -> dict[int, list[Compared]]:
     """The tested comparisons at the looks before a study grew, by the number of blocks then."""
     now, declared = plan.study.contents.blocks, plan.study.contents.looks
-    sizes = sorted({look.pairs for look in looks if look.pairs < now and look.pairs not in declared})
+    # a declared look that later ones have paid for is none of before the study grew
+    sizes = sorted(
+        {
+            look.pairs
+            for look in looks
+            if look.pairs < now and (look.pairs not in declared or declared[-1] < now)
+        }
+    )
     rows = {
         size: comparisons(plan, right_images=right_images, at=Stage(size, at_any_time=False, look=1))
         for size in sizes
@@ -172,6 +180,17 @@ def earlier(plan: Plan, looks: Sequence[Look], right_images: RightImages) -> dic
 def seen(rows: Sequence[Compared]) -> list[str]:
     """The arms with a tested comparison among these rows: whoever reads the rows has a look at them."""
     return sorted({row.arm for row in rows if row.p_value is not None})
+
+
+def said(rows: Sequence[Compared]) -> list[str]:
+    """What the tested comparisons of a complete family say, a line each, for the record of a look."""
+    return [
+        f"{row.arm} over {row.reference_arm} at r = {row.keep_ratio:g}: {row.verdict}, {points(row.gain)} "
+        f"points [{points(row.family_low)}, {points(row.family_high)}], p = {probability(row.p_holm)}, "
+        f"{counted(row.pairs, 'pair')}"
+        for row in rows
+        if row.role == "family" and row.verdict
+    ]
 
 
 def _against(plan: Plan, reference: ResolvedArm) -> Iterator[Pairing]:
@@ -209,10 +228,10 @@ def _compared(plan: Plan, pairing: Pairing, at: Stage, right_images: RightImages
         task=arm.task,
         rank=pairing.candidate.rank + 1,
         candidate=_one(pairing.candidate),
-        candidates=_names(pairing.candidate),
+        candidates=_names(pairing.candidate, at.blocks),
         reference_arm=pairing.against.arm.method,
         reference=_one(pairing.against),
-        references=_names(pairing.against),
+        references=_names(pairing.against, at.blocks),
         keep_ratio=pairing.ratio,
         role="family" if pairing.is_tested else "repeat" if arm.is_repeat else "control",
         state="incomplete" if missing else "complete",
@@ -220,7 +239,7 @@ def _compared(plan: Plan, pairing: Pairing, at: Stage, right_images: RightImages
         unit="search" if pairing.by_search else "seed",
         pairs=so_far.pairs,
         seeds=len(pairs),
-        searches=len(pairing.candidate.arms),
+        searches=min(len(pairing.candidate.arms), at.blocks),
         look=at.look,
         looks=0 if at.at_any_time else len(study.contents.looks),
         better=int((differences > 0).sum()),
@@ -260,14 +279,15 @@ def _test(study: Study, pairing: Pairing, at: Stage) -> Comparison:
 
 def _one(side: Side) -> str | None:
     """The name of the only search's finalist; None with several searches, or while it is under way."""
-    names = _names(side)
+    names = _names(side, 1)
     return names[0] if len(side.arms) == 1 and names else None
 
 
-def _names(side: Side) -> list[str]:
-    """The names of the searches' finalists; none while a search is under way."""
-    finalists = [finalist for finalist in side.finalists if finalist]
-    return [candidate.name for candidate, _ in finalists] if len(finalists) == len(side.arms) else []
+def _names(side: Side, blocks: int) -> list[str]:
+    """The names of the finalists of the searches in the first blocks; none while one is under way."""
+    compared = side.finalists[:blocks]
+    finalists = [finalist for finalist in compared if finalist]
+    return [candidate.name for candidate, _ in finalists] if len(finalists) == len(compared) else []
 
 
 def _missing(plan: Plan, side: Side, blocks: int) -> tuple[list[str], bool]:

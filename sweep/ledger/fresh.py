@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sweep.errors import RejectStudy
+from sweep.format import counted
 from sweep.ledger.ledger import Ledger
 from sweep.study import Study, from_declared
 from trainer.store import unseal
@@ -34,9 +35,13 @@ def with_fresh_seeds(
         had = (_seeds(study.without(taken)) - own) & others
         if chosen := sorted(had & set(study.confirm.include)):
             listed = ", ".join(map(str, chosen))
-            lines.append(f"the seeds {listed} were chosen by number, and {name} has had them: not fresh.")
+            lines.append(f"seeds that were chosen by number are not fresh, {name} has had them: {listed}.")
         if drawn := had - set(study.confirm.include):
-            lines.append(f"{len(drawn)} confirmation seeds were had by {name}: others are drawn instead.")
+            lines.append(
+                f"{name} has had {counted(len(drawn), 'confirmation seed')}: others are drawn instead. The "
+                f"searches are not new: where arms are alike they pick what those of {name} picked. Another "
+                "`seed` in the study gives it searches of its own."
+            )
         # all of its seeds: what is drawn instead must not be another one of them
         taken |= others - own - set(study.confirm.include) if drawn else set()
     return study.without(taken), lines
@@ -52,7 +57,11 @@ def _other_studies(ledger: Ledger, study: Study) -> Iterator[tuple[str, set[int]
         if name == study.name:
             continue
         try:
-            other = from_declared(name, unseal(ledger.home.read(f"{name}/study.json")))
+            data = ledger.home.read(f"{name}/study.json")
+            if b'"identity"' not in data:
+                # an export may lie in the store too, and has a study.json of its own
+                continue
+            other = from_declared(name, unseal(data))
             if set(map(str, other.data)) & set(map(str, study.data)):
                 yield name, _seeds(other)
         except FileNotFoundError:

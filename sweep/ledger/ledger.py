@@ -10,10 +10,11 @@ does not fit them. The folder of one run is in `trainer.run_folder`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
@@ -122,13 +123,16 @@ class Ledger:
             "Give the changed study another name: copy the file."
         )
         if grows:
-            hint = "It grew. --extend accepts that and records it."
+            hint = (
+                "It grew. --extend accepts that and records it. After its gains could be seen, a study that "
+                "grew has a stricter test: `sweep plan` says what it finds then."
+            )
         raise ChangedStudy("\n".join([begun, *(f"  {line}" for line in lines), hint]))
 
-    def declare(self, study: Study, extend: bool, results_seen: int) -> None:
-        """Begin the ledger with this study, or record how the study grew.
+    def declare(self, study: Study, extend: bool) -> None:
+        """Begin the ledger with this study, or record how the study grew. Its results have to be loaded.
 
-        Raises ChangedStudy as `check` does. `results_seen` is the number of finished confirmation runs.
+        Raises ChangedStudy as `check` does.
         """
         grown, before = self.check(study, extend), self.declared()
         if before is None:
@@ -137,7 +141,9 @@ class Ledger:
                 raise DamagedLedger(f"{missing} `sweep doctor` can write it anew.")
             self.store.create("study.json", declaration(study, []))
         elif grown:
-            extension = {"at": now(), "changes": grown, "confirmed_before": results_seen}
+            plan = Plan(from_declared(study.name, before), self.results, self.proposals())
+            confirmed = sum(n for (phase, _), n in plan.finished.items() if phase == "confirm")
+            extension = {"at": now(), "changes": grown, "confirmed_before": confirmed}
             self.store.write("study.json", declaration(study, [*before["extensions"], extension]))
             self.say("extended: " + "; ".join(grown))
         elif before.get("description", "") != study.contents.description:
@@ -268,10 +274,20 @@ class Ledger:
 
     # looks
 
-    def look(self, pairs: int, arms: list[str]) -> None:
-        """Record that comparisons of these arms over so many pairs were shown. The first record stays."""
-        body = {"pairs": pairs, "arms": arms, "at": now()}
-        self.store.create(f"looks/{pairs}-{digest(' '.join(arms).encode())[:8]}.json", seal(body))
+    def look(self, pairs: int, arms: list[str], said: Sequence[str] = ()) -> None:
+        """Record that comparisons of these arms over so many pairs were shown, and what they said.
+
+        The first record stays, until the study grows.
+        """
+        grown = [extension["at"] for extension in (self.declared() or {"extensions": []})["extensions"]]
+        since = datetime.fromisoformat(grown[-1]) if grown else None
+        for look in self.looks():
+            is_new = since is None or datetime.fromisoformat(look.at) > since
+            if (look.pairs, look.arms) == (pairs, arms) and is_new:
+                return
+        body = {"pairs": pairs, "arms": arms, "at": now(), **({"said": list(said)} if said else {})}
+        name = digest(" ".join([*arms, *grown[-1:]]).encode())[:8]
+        self.store.create(f"looks/{pairs}-{name}.json", seal(body))
 
     def looks(self) -> list[Look]:
         """Every look that was recorded, in the order of time."""

@@ -24,8 +24,9 @@ _GREW = (
     "allows looks at any time."
 )
 GREW: dict[Growth, str] = {
-    "pairs": f"{_GREW} With the test before, the chance of any false gain is up to twice alpha.",
-    "picks": f"{_GREW} Finalists may have been picked anew, so that the test has a tenth of alpha.",
+    "pairs": f"{_GREW} Counting the test before it too, the chance of any false gain is up to twice alpha.",
+    "picks": f"{_GREW} Finalists may have been picked anew, so that this test has a tenth of alpha: p is "
+    "ten times what it would be, and intervals are wider.",
 }
 """What to say about a study that grew."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sweep.study import Candidate, Phase, Values
@@ -101,3 +101,5 @@ class Look:
     """How many blocks the study had then: seeds, or searches where there are several."""
     arms: list[str]
     """The arms whose comparisons were shown."""
+    said: list[str] = field(default_factory=list[str])
+    """What the tested comparisons said, a line each; empty where gains could be seen without a test."""

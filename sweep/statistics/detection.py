@@ -93,7 +93,7 @@ def pairs_for_gain(
 
 
 def equivalence_margin(
-    pairs: int, *, alpha: float, chance: float = 0.75, test: Test = "sign-flip", overlap: float = 0.0
+    pairs: int, *, alpha: float, chance: float = 0.75, test: Tested = "sign-flip", overlap: float = 0.0
 ) -> float:
     """The margin around 0 that holds the whole interval with this chance when there is no gain.
 
@@ -179,11 +179,13 @@ def _pairs_for_effect(
 
 
 @cache
-def _equivalence_margin(pairs: int, alpha: float, chance: float, test: Test, overlap: float) -> float:
+def _equivalence_margin(pairs: int, alpha: float, chance: float, test: Tested, overlap: float) -> float:
     from scipy import special
 
     if not _can_reject(pairs, alpha, test):
         return math.inf
+    if test == "any":
+        return least_size(_within_at_any_time(alpha), pairs, chance, 1.0)
     thresholds = _thresholds(pairs, alpha)
     margin = _root(lambda size: np.maximum(0, 2 * special.ndtr(size - thresholds) - 1).mean() - chance)
     margin *= math.sqrt(1 / pairs + overlap)
@@ -197,6 +199,15 @@ def _within(alpha: float) -> Callable[[np.ndarray, float], np.ndarray]:
         found = gain_found(rows + margin, alpha)
         found[found] = gain_found(margin - rows[found], alpha)
         return found
+
+    return within
+
+
+def _within_at_any_time(alpha: float) -> Callable[[np.ndarray, float], np.ndarray]:
+    """Whether the test for looks at any time rejects a gain, and a loss, of a margin's size in a study."""
+
+    def within(rows: np.ndarray, margin: float) -> np.ndarray:
+        return (p_values_of(rows + margin) <= alpha) & (p_values_of(margin - rows) <= alpha)
 
     return within
 

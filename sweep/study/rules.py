@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from sweep.format import counted
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import space
 from sweep.study.contents import DECLARED_ELSEWHERE, NAME, Arm, Choice, Contents, Range, Values, is_searched
@@ -149,8 +150,9 @@ def _analysis_problems(contents: Contents) -> Iterator[Problem]:
         )
         yield ("analysis", "family"), reason
     if analysis.margin and len(analysis.margin) != len(analysis.endpoints):
-        counts = f"{len(analysis.margin)} numbers; there are {len(analysis.endpoints)} endpoints"
-        yield ("analysis", "margin"), f"has {counts}, and each needs one."
+        margins = counted(len(analysis.margin), "number")
+        endpoints = counted(len(analysis.endpoints), "endpoint")
+        yield ("analysis", "margin"), f"has {margins} for {endpoints}; each endpoint needs one."
     lists = {"family": analysis.family or [], "endpoints": analysis.endpoints, "curve": analysis.curve}
     for key, values in lists.items():
         if twice := _twice(values):
@@ -253,8 +255,8 @@ def _too_few(contents: Contents) -> Problem:
             "looks",
         ), f"{reason}A first look takes at least {needed} pairs, or fewer looks."
     where: Place = ("search", "replicates") if several else ("confirm", "seeds")
-    what = "searches: one is a pair, however many seeds confirm it" if several else "seeds"
-    return where, f"{reason}It takes at least {needed} {what}, or a smaller family."
+    what = "searches (the seeds within a search do not count)" if several else "seeds"
+    return where, f"{reason}It takes at least {needed} {what}, or fewer comparisons."
 
 
 def _arm_problems(contents: Contents, name: str, arm: Arm) -> Iterator[Problem]:

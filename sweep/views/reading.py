@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from sweep.gains.comparisons import comparisons, seen, stage
+from sweep.gains.comparisons import comparisons, said, seen, stage
 from sweep.gains.rows import Compared
 from sweep.ledger.ledger import READERS, Ledger
 from sweep.ledger.looks import grew_after_look
@@ -98,7 +98,7 @@ class Reading:
         at = stage(self.plan, self.grew_after_look)
         rows = comparisons(self.plan, right_images=self.right_images, at=at)
         if arms := seen(rows):
-            self.ledger.look(at.blocks, arms)
+            self.ledger.look(at.blocks, arms, said(rows))
             self.looks = self.ledger.looks()
         return rows
 

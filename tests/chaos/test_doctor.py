@@ -169,7 +169,7 @@ def test_a_study_file_that_is_missing_is_written_anew_where_the_proposals_prove_
 def begun_with(store: Path, study: Study, *candidates: list[dict[str, Any]], most: int) -> Path:
     """Play a sweep with these recorded candidates; return the file of its last generation."""
     ledger = Ledger(str(store), study.name, print)
-    ledger.declare(study, False, 0)
+    ledger.declare(study, False)
     for number, values in enumerate(candidates):
         body = {
             "study": "x",

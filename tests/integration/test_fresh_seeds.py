@@ -40,7 +40,10 @@ def seeds_of(it: Study) -> list[int]:
 def test_seeds_that_another_study_has_had_are_told_and_others_are_drawn(tmp_path: Path) -> None:
     drive(study("first"), tmp_path)
     second, lines = fresh(tmp_path, study("second"))
-    assert lines == ["6 confirmation seeds were had by first: others are drawn instead."]
+    [line] = lines
+    assert line.startswith(
+        "first has had 6 confirmation seeds: others are drawn instead. The searches are not"
+    )
     assert not set(seeds_of(second)) & set(seeds_of(study("first")))
     assert seeds_of(second) == seeds_of(study("first", 12))[6:]
 
@@ -78,6 +81,8 @@ def test_a_study_of_other_data_or_without_such_seeds_leaves_a_study_as_it_is(tmp
     drive(other, tmp_path)
     drive(Study("elsewhere", Contents.read({**values, "seed": 2})), tmp_path)
     (tmp_path / "no-study").mkdir()
+    (tmp_path / "an-export").mkdir()
+    (tmp_path / "an-export" / "study.json").write_text('{"study": "other", "contents": {}}')
     it, lines = fresh(tmp_path, study("second"))
     assert (seeds_of(it), lines) == (seeds_of(study("second")), [])
 
@@ -86,7 +91,7 @@ def test_a_seed_that_was_chosen_by_number_is_kept_and_told(tmp_path: Path) -> No
     drive(study("first", include=[3407]), tmp_path)
     it, lines = fresh(tmp_path, study("second", include=[3407]))
     assert seeds_of(it)[0] == 3407
-    assert lines[0] == "the seeds 3407 were chosen by number, and first has had them: not fresh."
+    assert lines[0] == "seeds that were chosen by number are not fresh, first has had them: 3407."
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -94,6 +99,7 @@ def test_a_pilot_says_how_much_pairs_vary_and_is_not_tested(tmp_path: Path) -> N
     first = drive(study("first"), tmp_path)
     it = study("second")
     planned = Planned.of(it, ledger(tmp_path, "second"), 2, Path("data"), None, ledger(tmp_path, "first"))
+    assert planned.pilot
     [row] = planned.pilot
     own, base = (
         [results[place].score("test", 1.0) for place in range(6)]

@@ -45,24 +45,24 @@ def budgeted(budget: int) -> dict[str, Any]:
 def test_a_study_is_declared_once_and_the_same_study_is_welcome_again(store_url: str) -> None:
     study = study_of()
     assert ledger_in(store_url).declared() is None
-    ledger_in(store_url).declare(study, False, 0)
+    ledger_in(store_url).declare(study, False)
     first = ledger_in(store_url).store.read("study.json")
-    ledger_in(store_url).declare(study_of(resources={"workers": 3}), False, 0)
+    ledger_in(store_url).declare(study_of(resources={"workers": 3}), False)
     assert ledger_in(store_url).store.read("study.json") == first
     assert unseal(first)["identity"] == study.identity
 
 
 def test_other_words_about_a_study_are_kept_and_change_nothing_else(store_url: str) -> None:
-    ledger_in(store_url).declare(study_of(), False, 0)
+    ledger_in(store_url).declare(study_of(), False)
     before = ledger_in(store_url).declared()
-    ledger_in(store_url).declare(study_of(description="other words"), False, 0)
+    ledger_in(store_url).declare(study_of(description="other words"), False)
     after = ledger_in(store_url).declared()
     assert before is not None
     assert after == {**before, "description": "other words"}
 
 
 def test_a_changed_study_is_refused_with_every_key_that_differs(store_url: str) -> None:
-    ledger_in(store_url).declare(study_of(), False, 0)
+    ledger_in(store_url).declare(study_of(), False)
     before = ledger_in(store_url).store.read("study.json")
     changed = study_of(
         seed=2,
@@ -78,7 +78,7 @@ def test_a_changed_study_is_refused_with_every_key_that_differs(store_url: str) 
     )
     for extend in (False, True):
         with pytest.raises(ChangedStudy) as refused:
-            ledger_in(store_url).declare(changed, extend, 0)
+            ledger_in(store_url).declare(changed, extend)
         told = str(refused.value).splitlines()
         assert ledger_in(store_url).store.where("study.json") in told[0]
         assert {
@@ -118,25 +118,25 @@ GROWTH: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_growth_is_refused_without_extend_and_recorded_with_it(
     tmp_path: Path, before: dict[str, Any], after: dict[str, Any], line: str
 ) -> None:
-    ledger_in(str(tmp_path)).declare(study_of(**before), False, 0)
+    ledger_in(str(tmp_path)).declare(study_of(**before), False)
     with pytest.raises(ChangedStudy, match=r"--extend accepts"):
-        ledger_in(str(tmp_path)).declare(study_of(**after), False, 0)
+        ledger_in(str(tmp_path)).declare(study_of(**after), False)
     said: list[str] = []
-    ledger_in(str(tmp_path), said).declare(study_of(**after), True, 17)
+    ledger_in(str(tmp_path), said).declare(study_of(**after), True)
     assert line in said[0]
     declared = ledger_in(str(tmp_path)).declared()
     assert declared is not None
     assert declared["identity"] == study_of(**after).identity
     (extension,) = declared["extensions"]
-    assert extension["confirmed_before"] == 17
+    assert extension["confirmed_before"] == 0
     assert any(change.startswith(line) for change in extension["changes"])
-    ledger_in(str(tmp_path)).declare(study_of(**after), False, 0)  # from now on it is the study
+    ledger_in(str(tmp_path)).declare(study_of(**after), False)  # from now on it is the study
 
 
 def test_every_extension_stays_recorded(store_url: str) -> None:
-    ledger_in(store_url).declare(study_of(), False, 0)
+    ledger_in(store_url).declare(study_of(), False)
     for seeds in (7, 9):
-        ledger_in(store_url).declare(study_of(confirm={"seeds": seeds}), True, seeds)
+        ledger_in(store_url).declare(study_of(confirm={"seeds": seeds}), True)
     declared = ledger_in(store_url).declared()
     assert declared is not None
     assert [(it["confirmed_before"], it["changes"]) for it in declared["extensions"]] == [
@@ -175,10 +175,10 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def test_what_shrinks_or_changes_is_refused_even_with_extend(
     tmp_path: Path, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    ledger_in(str(tmp_path)).declare(study_of(**before), False, 0)
+    ledger_in(str(tmp_path)).declare(study_of(**before), False)
     kept = ledger_in(str(tmp_path)).store.read("study.json")
     with pytest.raises(ChangedStudy, match="Only growth can be accepted"):
-        ledger_in(str(tmp_path)).declare(study_of(**after), True, 0)
+        ledger_in(str(tmp_path)).declare(study_of(**after), True)
     assert ledger_in(str(tmp_path)).store.read("study.json") == kept
 
 
@@ -189,7 +189,7 @@ def test_a_missing_study_file_where_there_is_work_is_damage_and_no_new_beginning
     ledger = ledger_in(store_url)
     ledger.store.write(work_done, b"{}")
     with pytest.raises(DamagedLedger, match=re.escape(ledger.store.where("study.json"))):
-        ledger.declare(study_of(), True, 0)
+        ledger.declare(study_of(), True)
     assert ledger.store.names() == [work_done]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweep.errors import RejectStudy
-from sweep.gains.comparisons import comparisons, earlier
+from sweep.gains.comparisons import comparisons, earlier, said
 from sweep.gains.progress import overview
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import grew_after_look, look_before_growth
@@ -37,7 +37,7 @@ def extended(folder: Path, study: Study | None = None) -> Reading:
     ledger, study = opened(folder), study or of(12)
     if look := look_before_growth(ledger, study):
         ledger.look(look.pairs, look.arms)
-    ledger.declare(study, True, 12)
+    ledger.declare(study, True)
     assert drive(study, folder).complete
     return Reading(opened(folder))
 
@@ -119,3 +119,26 @@ def test_a_study_whose_test_sets_overlap_cannot_grow_after_a_look_and_may_grow_b
     drive(study(6), tmp_path)
     with pytest.raises(RejectStudy, match=r"its test sets overlap.* Give the grown study another name"):
         grew_after_look(opened(tmp_path), study(8))
+
+
+def test_what_a_look_said_and_how_many_runs_there_were_is_kept_when_finalists_are_picked_anew(
+    tmp_path: Path,
+) -> None:
+    rate = {"learning_rate": {"low": 0.02, "high": 0.2, "log": True}}
+    arms = {"additive": {**ARMS["additive"], "task": rate}}
+
+    def study(budget: int) -> Study:
+        return study_of(
+            arms=arms, confirm={"seeds": 6}, search={"budget": budget, "ladder": [1], "generation": 2}
+        )
+
+    drive(study(2), tmp_path)
+    before = Reading(opened(tmp_path))
+    [row] = [row for row in before.compare() if row.role == "family"]
+    after = extended(tmp_path, study(4))
+    [look] = after.looks
+    assert look.said == said([row])
+    assert f"p = {row.p_holm:.3g}" in look.said[0]
+    assert after.declared["extensions"][0]["confirmed_before"] == 12
+    after.compare()
+    assert [(look.pairs, look.arms) for look in Reading(opened(tmp_path)).looks] == [(6, ["additive"])] * 2

@@ -107,7 +107,7 @@ def test_a_study_that_grows_shows_what_it_shows_afterwards(store: Path, uri: str
     view.update(live=False)  # the comparison was looked at
     assert series(parent_of(uri, "saw"), "pairs") == {k: k for k in range(1, 7)}
     for study in (plain_study(seeds=12), plain_study(GROWN, seeds=12)):
-        view.ledger.declare(study, True, 0)
+        view.ledger.declare(study, True)
         view.update(live=True)
         while not drive(study, store, most=5).complete:
             view.update(live=True)

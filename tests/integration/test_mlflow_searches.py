@@ -277,7 +277,7 @@ def test_a_study_that_grows_by_searches_and_candidates_shows_what_it_shows_after
     view = synced(store, uri)
     for search in ({"replicates": 3}, {"replicates": 3, "budget": 4, "finalists": 2}):
         grown = study_of(search=search, confirm=few, analysis={"test": "paired-t"})
-        view.ledger.declare(grown, True, 0)
+        view.ledger.declare(grown, True)
         while not drive(grown, store, most=40).complete:
             view.update(live=True)
     synced(store, uri)

@@ -94,7 +94,7 @@ def test_a_study_that_was_not_begun_is_said_to_be(command: str, tmp_path: Path) 
 def test_a_study_whose_policy_is_gone_is_said_to_need_it(command: str, tmp_path: Path) -> None:
     """The study's file has changed, and its ledger needs a policy that is not on the command's path."""
     gone = study_of(arms={"gone": {"policy": {"name": "faulty", "how": "never"}}})
-    Ledger(str(tmp_path), "small", print).declare(gone, False, 0)
+    Ledger(str(tmp_path), "small", print).declare(gone, False)
     before = (tmp_path / "small" / "study.json").read_bytes()
     at = ["--mlflow-uri", f"sqlite:///{tmp_path}/m.db"]
     more = {"export": ["--to", tmp_path / "out"], "sync": at, "ui": at}.get(command, [])

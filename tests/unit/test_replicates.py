@@ -410,7 +410,7 @@ def test_a_study_that_may_end_early_ends_at_the_first_look_at_which_all_is_decid
     assert plan.complete
     assert plan.decided
     row = the(comparisons(plan), "additive")
-    assert (row.pairs, row.verdict) == (9, "better")
+    assert (row.pairs, row.searches, len(row.candidates), row.verdict) == (9, 9, 9, "better")
     assert not plan.searched("additive~10")
     # where nothing is decided it goes to its last look
     undecided = played(it)
@@ -445,7 +445,7 @@ def test_margins_make_the_family_s_interval_the_verdict() -> None:
         ({"analysis": {"looks": [8, 9]}}, "analysis.looks", "must end with search.replicates, which is 8"),
         ({"analysis": {"looks": "sometimes"}}, "analysis.looks", "must be one of any"),
         ({"analysis": {"looks": "any", "test": "paired-t"}}, "analysis.looks", "paired-t is declared"),
-        ({"analysis": {"margin": [1.0]}}, "analysis.margin", "has 1 numbers; there are 2 endpoints"),
+        ({"analysis": {"margin": [1.0]}}, "analysis.margin", "has 1 number for 2 endpoints"),
         ({"confirm": {"stop": "decided"}}, "confirm.stop", "only at a look"),
     ],
 )

@@ -23,6 +23,7 @@ from sweep.statistics import (
     pairs_for_gain,
     pairs_needed,
     power,
+    sequential_interval,
     sequential_p_value,
     smallest_p_value,
     two_way_standard_error,
@@ -386,3 +387,12 @@ def test_the_power_of_looks_at_any_time_is_that_of_the_test_on_simulated_studies
     gain = minimum_detectable_gain(12, 2.0, alpha=0.05, power=0.8, test="any")
     assert power(12, gain / 2.0, 0.05, "any") == pytest.approx(0.8, abs=0.005)
     assert minimum_detectable_gain(5, 1.0, alpha=0.01, power=0.8, test="any") == math.inf
+
+
+def test_the_margin_of_looks_at_any_time_is_that_of_their_wider_interval() -> None:
+    margin = equivalence_margin(16, alpha=0.05, test="any")
+    assert margin > 1.2 * equivalence_margin(16, alpha=0.05)
+    rng = np.random.default_rng(3)
+    intervals = [sequential_interval(rng.standard_normal(16), 0.05) for _ in range(300)]
+    inside = [-margin < low and high < margin for low, high in intervals]
+    assert np.mean(inside) == pytest.approx(0.75, abs=0.08)

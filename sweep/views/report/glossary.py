@@ -55,7 +55,7 @@ WORDS = (
     Word(
         "look",
         r"\b[Ll]ooks?\b(?! like| closer)",
-        "Somebody saw the comparisons while the study could still grow.",
+        "The comparisons could be seen while the study could still grow.",
     ),
     Word("margin", r"\bmargins?\b", "The largest difference that was declared not to matter."),
     Word("points", r"\bpoints?\b", "Hundredths of accuracy: from 93 % to 94.5 % is 1.5 points."),

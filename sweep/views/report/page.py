@@ -75,6 +75,7 @@ def page(report: Report) -> str:
         by_ratio=_by_ratio(findings, colors),
         courses=_courses(report, colors),
         searches=[_search(search, colors) for search in findings.search if search.candidates],
+        picks=_table_of(tables.picks(findings)),
         tuning=_tuning(findings, colors),
         no_tuning=sorted({tuning.why_not for tuning in findings.tuning if tuning.why_not}),
         before=sentences.seen_before(findings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from sweep.format import points, probability
 from sweep.gains.rows import Across, Compared
@@ -20,6 +21,7 @@ from sweep.views.report.labels import (
     label,
     short_settings,
     shown_interval,
+    units,
     within_margin,
 )
 from sweep.views.report.tables import family_of, sizes_differ
@@ -99,12 +101,12 @@ def _may_be(row: Comparison) -> str:
 
 def _counted(row: Comparison) -> str:
     """The words for how many pairs differ, and in which direction."""
-    pairs = "searches" if row.unit == "search" else "pairs"
     if row.equal == row.pairs or row.family_low == row.family_high:
         return all_alike(row)
     worse = row.pairs - row.better - row.equal
     word, count = ("worse", worse) if row.verdict == "worse" else ("better", row.better)
-    return f"{word} in {count} of {row.pairs} {pairs}"
+    equal = f" and equal in {row.equal}" if row.equal else ""
+    return f"{word} in {count} of {row.pairs} {units(row)}{equal}"
 
 
 def _look(row: Compared) -> str:
@@ -129,6 +131,11 @@ def _remarks(row: Comparison, alpha: float) -> Iterator[str]:
                 "Holm's correction finds it, and the family's interval, which is wider, holds 0: the sign "
                 "is shown, and no least gain."
             )
+    if row.pairs_without < row.seeds and row.gain_without is not None:
+        yield (
+            f"Without the {row.seeds - row.pairs_without} pairs of runs of which one collapsed or diverged "
+            f"the gain is {points(row.gain_without)} points."
+        )
     if row.pick_deviation is not None:
         yield (
             f"Another search of as many candidates would move this by about ±{_moved(row)} points, "
@@ -189,7 +196,7 @@ def _cautions(findings: Findings) -> Iterator[str]:
         different = ", ".join(findings.mixed)
         yield f"The runs that are compared ran on different things ({different}): see the end of the page."
     if findings.grew_after_look:
-        before = " What was said before stands below as an earlier look." if findings.earlier else ""
+        before = " What was said before stands below." if seen_before(findings) else ""
         grew = GREW[findings.grew_after_look]
         yield f"{grew[0].upper()}{grew[1:]}{before}"
     elif findings.study.analysis.looks == "any":
@@ -213,7 +220,7 @@ def _cautions(findings: Findings) -> Iterator[str]:
         counts = {"diverged": arm.diverged, "collapsed": arm.collapsed}
         if ended := [f"{count} {outcome}" for outcome, count in counts.items() if count]:
             level = f"with exact limits of the true rate at {100 * (1 - alpha):g} %"
-            yield f"{label(arm)}: {' and '.join(ended)}. Runs that failed: {failure_rate(arm)}, {level}."
+            yield f"{label(arm)}: {' and '.join(ended)} of its runs; in all {failure_rate(arm)}, {level}."
 
 
 def _listed(ratios: list[float]) -> str:
@@ -232,8 +239,17 @@ def _unscored(findings: Findings) -> list[float]:
 
 
 def seen_before(findings: Findings) -> list[str]:
-    """The results of earlier looks, a line each."""
-    return [_seen_line(findings, look.pairs, row) for look in findings.earlier for row in look.comparisons]
+    """The results of earlier looks, a line each: as kept, or computed again where only pairs were added."""
+    lines = [_seen_line(findings, look.pairs, row) for look in findings.earlier for row in look.comparisons]
+    grown = [extension["at"] for extension in findings.extensions]
+    if findings.grew_after_look == "picks":
+        lines += [
+            f"{look.at}: {line}"
+            for look in findings.looks
+            for line in look.said
+            if datetime.fromisoformat(look.at) <= datetime.fromisoformat(grown[-1])
+        ]
+    return lines
 
 
 def _seen_line(findings: Findings, pairs: int, row: Comparison) -> str:

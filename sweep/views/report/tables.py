@@ -134,7 +134,10 @@ def cells(findings: Findings, row: Comparison) -> list[str]:
 
 
 def _better(row: Compared) -> str:
-    return f"{row.better} of {row.pairs} {units(row)}" if row.pairs else f"no {units(row)} yet"
+    if not row.pairs:
+        return f"no {units(row)} yet"
+    equal = f", {row.equal} equal" if row.equal else ""
+    return f"{row.better} of {row.pairs} {units(row)}{equal}"
 
 
 def _errors(row: Compared) -> str:
@@ -338,6 +341,21 @@ def _chosen(arm: Confirmed) -> str:
     if len({short_settings(settings) for settings in picked.values()}) > 1:
         return "; ".join(f"r = {ratio}: {short_settings(own)}" for ratio, own in picked.items())
     return short_settings(arm.settings) or "-"
+
+
+def picks(findings: Findings) -> list[list[str]]:
+    """The table of what each of several searches picked: a header, and a line for each arm and search."""
+    lines: list[list[str]] = []
+    for arm in findings.arms:
+        for number, picked in enumerate(arm.settings_by_search, start=1):
+            endpoints: dict[str, list[str]] = {}
+            for ratio, settings in picked.items():
+                endpoints.setdefault(short_settings(settings), []).append(ratio)
+            for settings, ratios in endpoints.items():
+                if settings:
+                    lines.append([label(arm), str(number), " and ".join(ratios), settings])
+    several = findings.study.search.replicates > 1
+    return [["arm", "search", "for r", CHOSEN], *lines] if lines and several else []
 
 
 def margins(findings: Findings) -> str:

@@ -23,7 +23,11 @@ def markdown(findings: Findings) -> str:
     analysis = findings.study.analysis
     any_time = any(row.looks == 0 for row in findings.comparisons)
     test = "a test that allows looks at any time" if any_time else analysis.test
-    spread = "with what overlapping splits add" if findings.resampled else "(in brackets: and images)"
+    spread = (
+        "with what overlapping splits add"
+        if findings.resampled
+        else "(in parentheses: counting the choice of test images too)"
+    )
     lines.append(
         f"\nGains over {analysis.baseline} in points of test accuracy; ± standard error over pairs "
         f"{spread}; p by {test}, corrected over the family of {findings.study.comparisons} (Holm). "

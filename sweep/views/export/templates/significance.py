@@ -1003,7 +1003,8 @@ def compare(row, count, look, at_any_time):
     by_run = np.concatenate([np.empty((0, 2)), *gained.values()]) @ [1, -1]
     sound = [by_run[i] for i, pair in enumerate(zip(*ends, strict=True)) if set(pair) == {"completed"}]
     total, without = spread(ours - theirs), spread(sound)
-    known = [[] if None in side else side for side in names]
+    # of a study that ended early, only so many searches are compared
+    known = [[] if None in side[:count] else side[:count] for side in names]
     share = overlap(known[0][0]) if known[0] else row["overlap"]
     for gains, n in ((total, len(ours)), (without, len(sound))):
         gains["standard_error"] = gains["deviation"] * math.sqrt(1 / n + share) if n > 1 else None
@@ -1018,7 +1019,7 @@ def compare(row, count, look, at_any_time):
         "unit": "search" if by_search else "seed",
         "pairs": len(ours),
         "seeds": len(by_run),
-        "searches": searches,
+        "searches": min(searches, count),
         "look": look,
         "looks": 0 if at_any_time else len(looks),
         "better": int((rounded > 0).sum()),
