@@ -1,4 +1,4 @@
-"""How often is a gain found where there is none? `python -m benchmarks.type_one --null self`; a minute or two.
+"""How often is a gain found where there is none? `python -m benchmarks.type_one --null self`; two minutes.
 
 Whole studies are played under the null by the real plan and the real proposer, and the comparisons are made
 as `sweep report` makes them. With `--null self` one arm stands under two names, and its settings matter.

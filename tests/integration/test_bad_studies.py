@@ -272,13 +272,13 @@ CASES = [
          "confirm.include: names 11 seeds; confirm.seeds is 10."),
     Case("too few seeds", "seeds: 10", "seeds: 6",
          "confirm.seeds: an exact sign-flip test of 6 pairs cannot go below p = 0.031, and 2 "
-         "comparisons under Holm at 0.05 need 0.025. It takes at least 7 seeds, or a smaller family."),
+         "comparisons under Holm at 0.05 need 0.025. It takes at least 7 seeds, or fewer comparisons."),
     Case("one seed", "seeds: 10", "seeds: 1", "confirm.seeds: a paired test needs at least 2; it is 1."),
     Case("alpha beyond what a float holds of 2 ** pairs", "baseline: dense",
          "baseline: dense\n  alpha: 1e-320",
          "confirm.seeds: an exact sign-flip test of 10 pairs cannot go below p = 0.002, and 2 "
-         "comparisons under Holm at 9.99989e-321 need 5e-321. It takes at least 1066 seeds, or a "
-         "smaller family.", 21),
+         "comparisons under Holm at 9.99989e-321 need 5e-321. It takes at least 1066 seeds, or "
+         "fewer comparisons.", 21),
     Case("negative seed", "seed: 1\n", "seed: -1\n",
          "seed: must be at least 0 and below 9.22337e+18; it is -1."),
     Case("one arm only", GOOD[GOOD.index("  additive:") : GOOD.index("search:")], "",

@@ -240,7 +240,7 @@ def test_the_answer_names_the_task_and_what_holds_across_them() -> None:
         f"On {task}: half is better than dense at r = 1" for task in "abcdef"
     ]
     assert all(
-        line.endswith("better in 9 of 9 pairs, p = 0.0234 after Holm over 6 comparisons, on this test set.")
+        line.endswith("better in 9 of 9 seeds, p = 0.0234 after Holm over 6 comparisons, on this test set.")
         for line in found
     )
 
@@ -266,11 +266,12 @@ def test_what_was_not_found_is_never_said_to_be_equal_and_every_sentence_says_ho
     for line, row in zip(found, family, strict=True):
         low, high = (f"{100 * end:+.2f}" for end in (row.family_low or 0, row.family_high or 0))
         name, task = row.arm.split("@")
+        equal = f" and equal in {row.equal}" if row.equal else ""
         said = (
             f"On {task}: {name} over dense at r = 1: no difference is shown; the true gain may be anything"
         )
         assert line.startswith(
-            f"{said} from {low} to {high} points; better in {row.better} of 9 pairs, p = "
+            f"{said} from {low} to {high} points; better in {row.better} of 9 seeds{equal}, p = "
         )
     assert "no difference beyond chance" not in markdown(report)
     assert "The interval of a tested gain is the family's" in markdown(report)

@@ -121,7 +121,7 @@ def test_with_one_search_a_sentence_names_what_it_picked_and_nothing_where_none_
     assert found[0].startswith(
         "additive (learning_rate 0.12, weight_decay 0.0003, picked by one search) is better than "
         "tuned (learning_rate 0.0512, picked by one search) at r = 1 by 12.30 points [+3.10, +20.20], "
-        "better in 9 of 10 pairs, p = "
+        "better in 9 of 10 seeds, p = "
     )
     (over_dense,) = [line for line in found if "than dense at r = 1" in line]
     assert over_dense.count("picked by one search") == 1
@@ -149,7 +149,7 @@ def test_nothing_shown_says_what_the_gain_may_be() -> None:
     found = answer(told(study(against={}), **NOTHING))
     assert found[0] == (
         "additive over tuned at r = 1: no difference is shown; the true gain may be anything from -1.20 to "
-        "+2.30 points; better in 5 of 10 pairs, p = 0.6 after Holm over 2 comparisons, on this test set."
+        "+2.30 points; better in 5 of 10 seeds, p = 0.6 after Holm over 2 comparisons, on this test set."
     )
 
 
@@ -188,7 +188,7 @@ def test_where_all_pairs_differ_by_the_same_the_sentence_says_so() -> None:
 def test_a_loss_counts_the_pairs_that_are_worse() -> None:
     lost = {"gain": -0.123, "better": 1, "equal": 2, "family_low": -0.202, "family_high": -0.031}
     found = answer(told(study(against={}), **lost, verdict="worse"))
-    assert "is worse than tuned at r = 1 by 12.30 points [-20.20, -3.10], worse in 7 of 10 pairs" in found[0]
+    assert "is worse than tuned at r = 1 by 12.30 points [-20.20, -3.10], worse in 7 of 10 seeds" in found[0]
 
 
 def test_holm_s_verdict_against_the_family_s_interval_is_explained() -> None:
@@ -213,7 +213,7 @@ def test_holm_s_verdict_against_the_family_s_interval_is_explained() -> None:
         (
             {**NOTHING, "verdict": "equivalent", "margin": 0.025},
             "is equivalent to tuned at r = 1, within the margin of 2.5 points: the gain is +0.40 points "
-            "[-1.20, +2.30], better in 5 of 10 pairs",
+            "[-1.20, +2.30], better in 5 of 10 seeds",
             "equivalent",
         ),
         (
@@ -251,7 +251,9 @@ def test_a_study_that_grew_after_a_look_says_by_which_rules_it_is_tested_and_wha
     it = study()
     before = Earlier(8, shown(it, [row for row in rows_of(it) if row.role == "family"]))
     report = told(it, parts={"grew_after_look": how, "earlier": [before]}, look=0, looks=0)
-    assert any(GREW[how][1:] in line and "as an earlier look" in line for line in cautions(report))
+    assert any(
+        GREW[how][1:] in line and "What was said before stands below." in line for line in cautions(report)
+    )
     assert seen_before(report)[0] == (
         "The first 8 seeds: additive over tuned at r = 1: +12.30 [+3.10, +20.20], p = 0.0078."
     )
@@ -323,7 +325,9 @@ def test_failures_stand_beside_their_arm_with_exact_limits() -> None:
     sound = replace(arm, arm="dense", collapsed=0)
     report = told(study(), parts={"arms": [arm, sound]})
     rate = "1 of 20: 5.0 % [0.1, 24.9]"
-    said = f"additive: 1 collapsed. Runs that failed: {rate}, with exact limits of the true rate at 95 %."
+    said = (
+        f"additive: 1 collapsed. Diverged or collapsed: {rate}, with exact limits of the true rate at 95 %."
+    )
     assert said in cautions(report)
     assert not any(line.startswith("dense") for line in cautions(report))
     head, *lines = accuracy(report)

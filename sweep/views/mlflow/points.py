@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from sweep.gains.comparisons import Stage, comparisons, stage
+from sweep.gains.compared import Stage
+from sweep.gains.comparisons import comparisons, stage
 from sweep.gains.rows import Compared
 from sweep.planning.pairing import Pairing, complete_blocks, places
 from sweep.views.mlflow.parents import Parent

@@ -219,8 +219,8 @@ def _cautions(findings: Findings) -> Iterator[str]:
     for arm in findings.arms:
         counts = {"diverged": arm.diverged, "collapsed": arm.collapsed}
         if ended := [f"{count} {outcome}" for outcome, count in counts.items() if count]:
-            level = f"with exact limits of the true rate at {100 * (1 - alpha):g} %"
-            yield f"{label(arm)}: {' and '.join(ended)} of its runs; in all {failure_rate(arm)}, {level}."
+            rate = f"{failure_rate(arm)}, with exact limits of the true rate at {100 * (1 - alpha):g} %"
+            yield f"{label(arm)}: {' and '.join(ended)}. Diverged or collapsed: {rate}."
 
 
 def _listed(ratios: list[float]) -> str:
@@ -242,7 +242,7 @@ def seen_before(findings: Findings) -> list[str]:
     """The results of earlier looks, a line each: as kept, or computed again where only pairs were added."""
     lines = [_seen_line(findings, look.pairs, row) for look in findings.earlier for row in look.comparisons]
     grown = [extension["at"] for extension in findings.extensions]
-    if findings.grew_after_look == "picks":
+    if findings.grew_after_look == "picks" and grown:
         lines += [
             f"{look.at}: {line}"
             for look in findings.looks
