@@ -238,7 +238,11 @@ def _value(annotation: Any, value: object, place: Place) -> tuple[Any, list[Prob
         objects = [option for option in options if dataclasses.is_dataclass(option)]
         words = [option for option in options if get_origin(option) is Literal]
         fitting = objects if isinstance(value, Mapping) else words if isinstance(value, str) else []
-        return _value((fitting or options)[0], value, place)
+        typed, problems = _value((fitting or options)[0], value, place)
+        if problems and fitting == words and words and len(options) > 1:
+            legal = ", ".join(map(str, get_args(words[0])))
+            problems = [Problem(place, f"must be a list, or {legal}; it is {_shown(value)}.")]
+        return typed, problems
     if dataclasses.is_dataclass(annotation):
         try:
             return read(cast("type[Any]", annotation), value, place), []

@@ -13,6 +13,7 @@ from sweep.planning.plan import Plan
 from sweep.planning.values import Growth
 from sweep.statistics import (
     POWER,
+    Tested,
     equivalence_margin,
     minimum_detectable_gain,
     pairs_for_gain,
@@ -58,17 +59,20 @@ class Strictest:
         looks = 1 if self.at_any_time else len(self.study.contents.looks)
         return self.share * self.study.analysis.alpha / self.study.comparisons / looks
 
+    @property
+    def test(self) -> Tested:
+        """The test that it has at the end."""
+        return "any" if self.at_any_time else self.study.analysis.test
+
     def power(self, effect: float) -> float:
         """The chance that it finds a gain of so many standard deviations of the pair differences."""
-        test = "any" if self.at_any_time else self.study.analysis.test
-        return power(self.pairs, effect, self.alpha, test, self.overlap)
+        return power(self.pairs, effect, self.alpha, self.test, self.overlap)
 
     @cached_property
     def detectable_sd(self) -> float:
         """The gain that it finds with a chance of 80 %, in those standard deviations."""
-        test = "any" if self.at_any_time else self.study.analysis.test
         return minimum_detectable_gain(
-            self.pairs, 1.0, alpha=self.alpha, power=POWER, test=test, overlap=self.overlap
+            self.pairs, 1.0, alpha=self.alpha, power=POWER, test=self.test, overlap=self.overlap
         )
 
     @cached_property
@@ -78,7 +82,7 @@ class Strictest:
             self.pairs,
             alpha=self.alpha,
             chance=EQUIVALENCE,
-            test="any" if self.at_any_time else self.study.analysis.test,
+            test=self.test,
             overlap=self.overlap,
         )
 
@@ -89,7 +93,7 @@ class Strictest:
             1.0,
             alpha=self.alpha,
             power=chance,
-            test=self.study.analysis.test,
+            test=self.test,
             overlap=self.overlap,
         )
 

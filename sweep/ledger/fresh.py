@@ -30,21 +30,30 @@ def with_fresh_seeds(
         if declared["identity"] == study.identity:
             return study.without(taken), []
         own = _seeds(from_declared(study.name, declared))
-    lines: list[str] = []
-    for name, others in _other_studies(ledger, study):
-        had = (_seeds(study.without(taken)) - own) & others
-        if chosen := sorted(had & set(study.confirm.include)):
-            listed = ", ".join(map(str, chosen))
+    chosen, lines = set(study.confirm.include), list[str]()
+    studies = dict(_other_studies(ledger, study))
+    wanted = _seeds(study.without(taken)) - own
+    for name, others in studies.items():
+        if not_fresh := wanted & others & chosen:
+            listed = ", ".join(map(str, sorted(not_fresh)))
             lines.append(f"seeds that were chosen by number are not fresh, {name} has had them: {listed}.")
-        if drawn := had - set(study.confirm.include):
-            lines.append(
-                f"{name} has had {counted(len(drawn), 'confirmation seed')}: others are drawn instead. The "
-                f"searches are not new: where arms are alike they pick what those of {name} picked. Another "
-                "`seed` in the study gives it searches of its own."
-            )
-        # all of its seeds: what is drawn instead must not be another one of them
-        taken |= others - own - set(study.confirm.include) if drawn else set()
+        if drawn := wanted & others - chosen:
+            lines.append(_had(name, len(drawn), study))
+    if any(wanted & others - chosen for others in studies.values()):
+        # the seeds of all of them: what is drawn instead must be fresh too
+        taken |= set[int]().union(*studies.values()) - own - chosen
     return study.without(taken), lines
+
+
+def _had(name: str, seeds: int, study: Study) -> str:
+    """What to say of another study that has had so many of a study's seeds."""
+    line = f"{name} has had {counted(seeds, 'confirmation seed')}: others are drawn instead."
+    if any(arm.searched for arm in study.arms.values()):
+        line += (
+            f" The searches are not new: where arms are alike they pick what those of {name} picked. "
+            "Another `seed` in the study gives it searches of its own."
+        )
+    return line
 
 
 def _seeds(study: Study) -> set[int]:

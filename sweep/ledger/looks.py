@@ -9,9 +9,10 @@ from sweep.errors import RejectStudy
 from sweep.format import now
 from sweep.ledger.growth import changes
 from sweep.ledger.ledger import Ledger
-from sweep.planning.pairing import Pairing, sides
+from sweep.planning.pairing import PICKED_ANEW, Pairing, sides
 from sweep.planning.plan import Plan
 from sweep.planning.values import Growth, Look
+from sweep.statistics import pairs_needed_at_any_time
 from sweep.study import Study, from_declared
 
 ENOUGH_TO_SEE = 2
@@ -59,13 +60,31 @@ def grew_after_look(ledger: Ledger, study: Study) -> Growth:
     if declared["identity"] != study.identity and (looks or look_before_growth(ledger, study)):
         lines += changes(declared["identity"], study.identity)
     lines = [line for line in lines if _concerns_tests(study, line)]
-    if lines and declared["identity"] != study.identity and study.analysis.test == "resampled-t":
+    growth: Growth = "picks" if any(PICKS.match(line) for line in lines) else "pairs" if lines else ""
+    if growth and declared["identity"] != study.identity:
+        _refuse_what_cannot_reject(study, growth)
+    return growth
+
+
+def _refuse_what_cannot_reject(study: Study, growth: Growth) -> None:
+    """Raise RejectStudy where the tests of a study that grows after a look could not find anything."""
+    analysis, pairs = study.analysis, study.contents.blocks
+    alpha = analysis.alpha * (PICKED_ANEW if growth == "picks" else 1)
+    needed = pairs_needed_at_any_time(study.comparisons, alpha)
+    reason = ""
+    if analysis.test == "resampled-t":
         reason = "its test sets overlap, and no test of such pairs allows looks at any time"
-        advice = "Give the grown study another name: copy the file."
-        raise RejectStudy([f"{study.name}: cannot grow now that gains could be seen: {reason}. {advice}"])
-    if any(PICKS.match(line) for line in lines):
-        return "picks"
-    return "pairs" if lines else ""
+    elif pairs < needed:
+        what = "search.replicates" if study.search.replicates > 1 else "confirm.seeds"
+        reason = (
+            f"the test that allows looks at any time cannot reject anything with {pairs} pairs here. "
+            f"Write at least {needed} for {what}"
+        )
+    if reason:
+        advice = "Or give the grown study another name: copy the file."
+        raise RejectStudy(
+            [f"{study.name}: cannot grow so, now that gains could be seen: {reason}. {advice}"]
+        )
 
 
 def _concerns_tests(study: Study, line: str) -> bool:

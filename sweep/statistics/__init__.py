@@ -1,10 +1,12 @@
 """Statistics of gains over a baseline: pure functions of arrays."""
 
 from sweep.statistics.detection import POWER as POWER
+from sweep.statistics.detection import Tested as Tested
 from sweep.statistics.detection import equivalence_margin as equivalence_margin
 from sweep.statistics.detection import minimum_detectable_gain as minimum_detectable_gain
 from sweep.statistics.detection import pairs_for_gain as pairs_for_gain
 from sweep.statistics.detection import pairs_needed as pairs_needed
+from sweep.statistics.detection import pairs_needed_at_any_time as pairs_needed_at_any_time
 from sweep.statistics.detection import power as power
 from sweep.statistics.detection import smallest_p_value as smallest_p_value
 from sweep.statistics.paired import Comparison as Comparison

@@ -12,6 +12,7 @@ which are given instead. Those of the test for looks at any time are always simu
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
 from typing import Literal, cast
@@ -50,6 +51,17 @@ def pairs_needed(comparisons: int, alpha: float) -> int:
     return pairs
 
 
+def pairs_needed_at_any_time(comparisons: int, alpha: float) -> int:
+    """The least number of pairs with which the test for looks at any time can reject all of a family.
+
+    It is that of differences which are all equal; others take more.
+    """
+    pairs = 2
+    while not _can_reject(pairs, alpha / comparisons, "any"):
+        pairs += 1
+    return pairs
+
+
 def power(
     pairs: int, effect: float, alpha: float, test: Tested = "sign-flip", overlap: float = 0.0
 ) -> float:
@@ -80,7 +92,7 @@ def pairs_for_gain(
     *,
     alpha: float,
     power: float,
-    test: Test = "sign-flip",
+    test: Tested = "sign-flip",
     overlap: float = 0.0,
     most: int = 200,
 ) -> int | None:
@@ -117,7 +129,9 @@ def _is_simulated(pairs: int, test: Tested) -> bool:
 @cache
 def _power_at_any_time(pairs: int, effect: float, alpha: float) -> float:
     """The power of the test for looks at any time after so many pairs, simulated."""
-    return float((p_values_of(studies(pairs) + effect) <= alpha).mean())
+    # in parts, to bound the memory
+    parts = np.array_split(studies(pairs) + effect, 1 + pairs // 10)
+    return float(np.mean(np.concatenate([p_values_of(part) <= alpha for part in parts])))
 
 
 @cache
@@ -166,14 +180,19 @@ def _detectable_effect(pairs: int, alpha: float, power: float, test: Tested, ove
 
 @cache
 def _pairs_for_effect(
-    effect: float, alpha: float, chance: float, test: Test, overlap: float, most: int
+    effect: float, alpha: float, chance: float, test: Tested, overlap: float, most: int
 ) -> int | None:
-    by_t: Test = "paired-t" if test == "sign-flip" else test
+    by_t: Test = "resampled-t" if test == "resampled-t" else "paired-t"
     low, high = 1, most + 1
     while high - low > 1:
         middle = (low + high) // 2
         enough = power(middle, effect, alpha, by_t, overlap) >= chance
         low, high = (low, middle) if enough else (middle, high)
+    if test == "any":
+        # more pairs always find more, so that most of them need not be tried
+        tried = range(high, most + 1)
+        place = bisect_left(tried, True, key=lambda n: power(n, effect, alpha, test) >= chance)
+        return tried[place] if place < len(tried) else None
     # No unbiased test of normal differences has more power than the t test: sign flips need no fewer pairs.
     return next((n for n in range(high, most + 1) if power(n, effect, alpha, test, overlap) >= chance), None)
 

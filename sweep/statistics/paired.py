@@ -41,10 +41,6 @@ class Comparison:
     """The number of declared looks, for which the p-value and the intervals are corrected.
 
     It is 1 without any, and 0 where looks are free at any time."""
-    positive: int
-    """The number of pairs in which the candidate is better."""
-    ties: int
-    """The number of pairs without a difference, or with one in the last bits alone."""
     gain: float
     """The mean difference, candidate less baseline."""
     standard_error: float
@@ -118,8 +114,6 @@ def paired_comparison(
     return Comparison(
         pairs=n,
         looks=declared,
-        positive=int((rounded > 0).sum()),
-        ties=int((rounded == 0).sum()),
         gain=gain,
         standard_error=deviation * math.sqrt(1 / n + overlap),
         ci_low=ci_low,

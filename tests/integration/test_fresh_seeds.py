@@ -40,12 +40,30 @@ def seeds_of(it: Study) -> list[int]:
 def test_seeds_that_another_study_has_had_are_told_and_others_are_drawn(tmp_path: Path) -> None:
     drive(study("first"), tmp_path)
     second, lines = fresh(tmp_path, study("second"))
-    [line] = lines
-    assert line.startswith(
-        "first has had 6 confirmation seeds: others are drawn instead. The searches are not"
-    )
+    assert lines == ["first has had 6 confirmation seeds: others are drawn instead."]
     assert not set(seeds_of(second)) & set(seeds_of(study("first")))
     assert seeds_of(second) == seeds_of(study("first", 12))[6:]
+
+
+def test_what_is_drawn_instead_is_fresh_in_every_other_study_too(tmp_path: Path) -> None:
+    """`a` draws the seeds after those of `b`, which has had the first ones."""
+    drive(study("b"), tmp_path)
+    drive(fresh(tmp_path, study("a"))[0], tmp_path)
+    third, lines = fresh(tmp_path, study("third"))
+    assert lines == ["b has had 6 confirmation seeds: others are drawn instead."]
+    assert seeds_of(third) == seeds_of(study("b", 18))[12:]
+
+
+def test_searches_that_are_those_of_another_study_are_told(tmp_path: Path) -> None:
+    rate = {"learning_rate": {"low": 0.02, "high": 0.2, "log": True}}
+    arms = {"additive": {**ARMS["additive"], "task": rate}}
+    first, second = (
+        Study(name, Contents.read(short_values(arms=arms, confirm={"seeds": 6})))
+        for name in ("first", "second")
+    )
+    drive(first, tmp_path)
+    [line] = fresh(tmp_path, second)[1]
+    assert "they pick what those of first picked. Another `seed`" in line
 
 
 def test_a_study_that_was_begun_keeps_its_seeds_and_its_ledger_remembers_what_it_left_out(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweep.errors import RejectStudy
-from sweep.gains.comparisons import comparisons, earlier, said
+from sweep.gains.comparisons import earlier, said
 from sweep.gains.progress import overview
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import grew_after_look, look_before_growth
@@ -24,6 +24,14 @@ ARMS: dict[str, Any] = {"additive": {"policy": {"name": "additive-reset", "step"
 
 def of(seeds: int) -> Study:
     return study_of(arms=ARMS, confirm={"seeds": seeds})
+
+
+def searched(budget: int, seeds: int = 11) -> Study:
+    """A study whose arm is searched, with so many candidates. A tenth of 5 % takes eleven pairs."""
+    rate = {"learning_rate": {"low": 0.02, "high": 0.2, "log": True}}
+    arms = {"additive": {**ARMS["additive"], "task": rate}}
+    search = {"budget": budget, "ladder": [1], "generation": 2}
+    return study_of(arms=arms, confirm={"seeds": seeds}, search=search)
 
 
 def opened(folder: Path) -> Ledger:
@@ -82,22 +90,11 @@ def test_after_a_look_all_pairs_are_tested_by_the_test_for_looks_at_any_time(tmp
     }
 
 
-def test_finalists_that_were_picked_anew_after_a_look_are_tested_at_a_tenth_of_alpha(tmp_path: Path) -> None:
-    rate = {"learning_rate": {"low": 0.02, "high": 0.2, "log": True}}
-    arms = {"additive": {**ARMS["additive"], "task": rate}}
-
-    def study(budget: int) -> Study:
-        return study_of(
-            arms=arms, confirm={"seeds": 6}, search={"budget": budget, "ladder": [1], "generation": 2}
-        )
-
-    drive(study(2), tmp_path)
-    assert grew_after_look(opened(tmp_path), study(4)) == "picks"
-    after = extended(tmp_path, study(4))
-    assert after.grew_after_look == "picks"
-    row, plain = after.compare()[0], comparisons(after.plan, grew_after_look="pairs")[0]
-    assert plain.p_value is not None
-    assert row.p_value == pytest.approx(min(1, 10 * plain.p_value))
+def test_growth_after_which_nothing_could_be_found_is_refused_with_what_could(tmp_path: Path) -> None:
+    drive(searched(2, 8), tmp_path)
+    with pytest.raises(RejectStudy, match=r"with 8 pairs here\. Write at least 11 for confirm\.seeds"):
+        grew_after_look(opened(tmp_path), searched(4, 8))
+    assert grew_after_look(opened(tmp_path), searched(4, 11)) == "picks"
 
 
 def test_the_gains_of_the_tables_are_those_that_are_tested(tmp_path: Path) -> None:
@@ -117,28 +114,22 @@ def test_a_study_whose_test_sets_overlap_cannot_grow_after_a_look_and_may_grow_b
     drive(study(6), tmp_path, most=2)
     assert grew_after_look(opened(tmp_path), study(8)) == ""
     drive(study(6), tmp_path)
-    with pytest.raises(RejectStudy, match=r"its test sets overlap.* Give the grown study another name"):
+    with pytest.raises(RejectStudy, match=r"its test sets overlap.* give the grown study another name"):
         grew_after_look(opened(tmp_path), study(8))
 
 
 def test_what_a_look_said_and_how_many_runs_there_were_is_kept_when_finalists_are_picked_anew(
     tmp_path: Path,
 ) -> None:
-    rate = {"learning_rate": {"low": 0.02, "high": 0.2, "log": True}}
-    arms = {"additive": {**ARMS["additive"], "task": rate}}
-
-    def study(budget: int) -> Study:
-        return study_of(
-            arms=arms, confirm={"seeds": 6}, search={"budget": budget, "ladder": [1], "generation": 2}
-        )
-
-    drive(study(2), tmp_path)
+    drive(searched(2), tmp_path)
     before = Reading(opened(tmp_path))
     [row] = [row for row in before.compare() if row.role == "family"]
-    after = extended(tmp_path, study(4))
+    assert grew_after_look(opened(tmp_path), searched(4)) == "picks"
+    after = extended(tmp_path, searched(4))
+    assert after.grew_after_look == "picks"
     [look] = after.looks
     assert look.said == said([row])
     assert f"p = {row.p_holm:.3g}" in look.said[0]
-    assert after.declared["extensions"][0]["confirmed_before"] == 12
+    assert after.declared["extensions"][0]["confirmed_before"] == 22
     after.compare()
-    assert [(look.pairs, look.arms) for look in Reading(opened(tmp_path)).looks] == [(6, ["additive"])] * 2
+    assert [(look.pairs, look.arms) for look in Reading(opened(tmp_path)).looks] == [(11, ["additive"])] * 2

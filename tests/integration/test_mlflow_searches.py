@@ -64,19 +64,6 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return root
 
 
-@pytest.fixture(scope="module")
-def once(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The database of a view that was made by one update after the sweep."""
-    uri = database(tmp_path_factory.mktemp("once") / "mlflow.db")
-    synced(finished, uri)
-    return uri
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return database(tmp_path / "view" / "mlflow.db")
-
-
 def reading_of(store: Path) -> Reading:
     return Reading(Ledger(str(store), "small", lambda _: None))
 

@@ -19,7 +19,7 @@ from sweep.study.contents import Contents
 from sweep.views.reading import Reading
 from tests.loops import drive
 from tests.sweeps import Started, study_values
-from tests.views import MLFLOWS_OWN, Filling, Shown, database, points_of, shown, synced, view_of
+from tests.views import MLFLOWS_OWN, Filling, Shown, points_of, shown, synced, view_of
 
 pytestmark = MLFLOWS_OWN
 ADDITIVE = study_values()["arms"]["additive"]
@@ -45,19 +45,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = Study("small", Contents.read(study_values(arms=ARMS, analysis=ANALYSIS, task=TASK)))
     assert drive(study, root).finished.total() == 48
     return root
-
-
-@pytest.fixture(scope="module")
-def once(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The database of a view that was made by one sync after the sweep."""
-    uri = database(tmp_path_factory.mktemp("once") / "mlflow.db")
-    synced(finished, uri)
-    return uri
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return database(tmp_path / "view" / "mlflow.db")
 
 
 def reading_of(store: Path) -> Reading:

@@ -419,6 +419,25 @@ def test_a_study_that_may_end_early_ends_at_the_first_look_at_which_all_is_decid
     assert the(comparisons(undecided), "additive").pairs == 14
 
 
+def test_after_growth_that_picks_finalists_anew_p_is_ten_times_and_intervals_are_at_a_tenth_of_alpha() -> (
+    None
+):
+    plan = plan_of(study(search={"replicates": 14}, analysis=ALONE))
+    propose_all(plan)
+    while runs := take(plan):
+        for run in runs:
+            plan.finish(run.run_id, better(run))
+        propose_all(plan)
+    pairs, picks = (the(comparisons(plan, grew_after_look=how), "additive") for how in ("pairs", "picks"))
+    own, base = (means_of(plan, arm, 14) for arm in ("additive", "tuned"))
+    plain = paired_comparison(own, base, looks="any", comparisons=2)
+    tenth = paired_comparison(own, base, looks="any", comparisons=2, alpha=0.005)
+    assert (pairs.p_value, pairs.family_low) == (plain.p_value, plain.family_low)
+    assert plain.p_value < 0.05
+    assert picks.p_value == pytest.approx(10 * plain.p_value)
+    assert (picks.family_low, picks.family_high) == (tenth.family_low, tenth.family_high)
+
+
 def test_margins_make_the_family_s_interval_the_verdict() -> None:
     it = study(analysis={**ALONE, "margin": [5.0, 0.001]})
     plan = plan_of(it)
@@ -442,8 +461,16 @@ def test_margins_make_the_family_s_interval_the_verdict() -> None:
         ({"search": {"replicates": 6}}, "search.replicates", "at least 8 searches"),
         ({"analysis": {"looks": [7, 8]}}, "analysis.looks", "A first look takes at least 9 pairs"),
         ({"analysis": {"looks": [8, 8]}}, "analysis.looks", "must rise"),
-        ({"analysis": {"looks": [8, 9]}}, "analysis.looks", "must end with search.replicates, which is 8"),
-        ({"analysis": {"looks": "sometimes"}}, "analysis.looks", "must be one of any"),
+        (
+            {"analysis": {"looks": [8, 9]}},
+            "analysis.looks",
+            "must not go beyond search.replicates, which is 8",
+        ),
+        (
+            {"analysis": {"looks": "sometimes"}},
+            "analysis.looks",
+            "must be a list, or any; it is 'sometimes'",
+        ),
         ({"analysis": {"looks": "any", "test": "paired-t"}}, "analysis.looks", "paired-t is declared"),
         ({"analysis": {"margin": [1.0]}}, "analysis.margin", "has 1 number for 2 endpoints"),
         ({"confirm": {"stop": "decided"}}, "confirm.stop", "only at a look"),

@@ -10,7 +10,7 @@ import pytest
 from sweep.gains.comparisons import comparisons
 from sweep.gains.rows import Compared
 from sweep.ledger.looks import GREW
-from sweep.planning.values import Growth
+from sweep.planning.values import Growth, Look
 from sweep.study import Study
 from sweep.study.contents import Contents
 from sweep.views.report.confirmed import Confirmed
@@ -258,6 +258,19 @@ def test_a_study_that_grew_after_a_look_says_by_which_rules_it_is_tested_and_wha
         "The first 8 seeds: additive over tuned at r = 1: +12.30 [+3.10, +20.20], p = 0.0078."
     )
     assert "tested alone" not in markdown(report)
+
+
+def test_what_was_said_before_finalists_were_picked_anew_is_printed_as_it_was_kept() -> None:
+    said = "additive over tuned at r = 1: better, +5.00 points [+1.00, +9.00], p = 0.02, 10 pairs"
+    looks = [
+        Look("2026-01-01T10:00:00+00:00", 10, ["additive"], [said]),
+        Look("2026-01-03T10:00:00+00:00", 10, ["additive"], ["of after that"]),
+    ]
+    extensions = [{"at": "2026-01-02T10:00:00+00:00", "changes": ["search.budget: 2 -> 3"]}]
+    parts = {"grew_after_look": "picks", "looks": looks, "extensions": extensions}
+    report = told(study(), parts=parts)
+    assert f"- 2026-01-01T10:00:00+00:00: {said}" in markdown(report).splitlines()
+    assert "of after that" not in markdown(report)
 
 
 def test_a_gain_of_one_search_says_how_far_another_search_would_move_it() -> None:

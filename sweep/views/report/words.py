@@ -18,8 +18,8 @@ def markdown(findings: Findings) -> str:
         lines += _table(header(findings), gains(findings, baseline))
     if others := over_others(findings):
         lines += ["", "Tested over other arms, in the same family:", "", *_table(others[0], others[1:])]
-    if findings.earlier:
-        lines += ["", "Earlier looks:", "", *(f"- {line}" for line in seen_before(findings))]
+    if before := seen_before(findings):
+        lines += ["", "Earlier looks:", "", *(f"- {line}" for line in before)]
     analysis = findings.study.analysis
     any_time = any(row.looks == 0 for row in findings.comparisons)
     test = "a test that allows looks at any time" if any_time else analysis.test
