@@ -32,7 +32,9 @@ from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, Setting, reason, table
 from trainer import data, process
 from trainer.engine import Images, place
 
-RESULTS = Path(__file__).parents[1] / "sweep" / "gpus"  # where `sweep plan` reads them, installed or not
+RESULTS = (
+    Path(__file__).parents[1] / "sweep" / "estimate" / "gpus"
+)  # where `sweep plan` reads them, installed or not
 PARTS: dict[str, Callable[[Bench], None]] = {
     "ceilings": gpu_sites.ceilings,
     "sites": gpu_sites.sites,

@@ -19,6 +19,7 @@ from trainer import data, ops
 from trainer.engine import EVALUATION_BATCH, Engine
 from trainer.ops import reference
 from trainer.rows import EpochRow
+from trainer.techniques import Techniques
 
 COMPILED = "plain bf16 compiled"
 PLAIN = {"plain fp32": False, "plain bf16": True, COMPILED: True}
@@ -133,7 +134,9 @@ def _each(bench: Bench, count: int, work: Callable[[int], object]) -> float:
 def our_rung(bench: Bench, *, records: bool) -> dict[str, Any]:
     """Time whole epochs of a Training; the first is a warm-up."""
     setting = bench.setting
-    rows, engine = bench.train(bench.spec(setting.ratio), 1 + setting.epochs, "ladder", records=records)
+    rows, engine = bench.train(
+        bench.spec(setting.ratio), 1 + setting.epochs, "ladder", techniques=Techniques(graph=records)
+    )
     return {
         "step_seconds": statistics.median(map(_training_seconds(bench), rows[1:]))
         / math.ceil(setting.train / setting.batch_size),
@@ -271,7 +274,11 @@ def agreement(bench: Bench) -> None:
     def losses(seed: int, *, records: bool) -> list[float]:
         spec = bench.spec(setting.ratio, seed, train_size=setting.agreement_train, evaluate_every=100)
         rows, _ = bench.train(
-            spec, setting.agreement_epochs, part, least=setting.agreement_epochs, records=records
+            spec,
+            setting.agreement_epochs,
+            part,
+            least=setting.agreement_epochs,
+            techniques=Techniques(graph=records),
         )
         return [row.train_loss for row in rows]
 

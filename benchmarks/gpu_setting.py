@@ -23,6 +23,7 @@ from trainer import engine
 from trainer.engine import Engine, Images
 from trainer.rows import EpochRow
 from trainer.spec import RunSpec
+from trainer.techniques import ALL, Techniques
 from trainer.training import Training
 
 SCHEDULE_EPOCHS = 100
@@ -136,7 +137,7 @@ class Bench:
         part: str,
         *,
         least: int = 2,
-        records: bool = True,
+        techniques: Techniques = ALL,
         moments: list[float] | None = None,
     ) -> tuple[list[EpochRow], Engine]:
         """Train the first epochs of a run, fewer where time is short but never under `least`.
@@ -145,7 +146,7 @@ class Bench:
         and when each ended, on a clock that all processes of a machine share.
         """
         rows: list[EpochRow] = []
-        training = Training(spec, device=self.device, images=self.images, records=records)
+        training = Training(spec, device=self.device, images=self.images, techniques=techniques)
         seen = [] if moments is None else moments
         seen.append(time.monotonic())
         for row in training:

@@ -9,6 +9,7 @@ somebody reads a result.
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -27,10 +28,13 @@ from trainer.connections import NetworkConnections
 from trainer.models.sites import Network
 from trainer.sgd import Sgd
 from trainer.spec import Task
+from trainer.techniques import Techniques
 
 EVALUATION_BATCH = 1000
 WARM_UP = 3
 """Number of steps that run before a step is recorded."""
+_recording = threading.Lock()
+"""Held while a step is recorded: a process that trains several runs at once records one step at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,31 +104,42 @@ class Step:
 
     def _record(self) -> torch.cuda.CUDAGraph:
         """Record the step. Recording runs nothing, so every real step is a replay, in every run."""
-        drawn = torch.cuda.get_rng_state(self.engine.device)
-        aside, here = torch.cuda.Stream(self.engine.device), torch.cuda.current_stream(self.engine.device)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            self.rehearse()
-        here.wait_stream(aside)
-        torch.cuda.set_rng_state(drawn, self.engine.device)
+        engine = self.engine
+        aside, here = engine.stream, torch.cuda.current_stream(engine.device)
+        assert aside is not None
+        drawn = engine.generator.get_state()
         graph = torch.cuda.CUDAGraph()
-        # other threads may use the device meanwhile, and their work must not be recorded or refused
-        with torch.cuda.graph(graph, pool=self.engine.pool, capture_error_mode="thread_local"):
-            self.work(self)
+        graph.register_generator_state(engine.generator)
+        with _recording:
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                self.rehearse()
+            here.wait_stream(aside)
+            engine.generator.set_state(drawn)
+            # Other threads may use the device meanwhile, and their work must not be recorded or refused.
+            # A stream of the engine's own, because graphs that are recorded on one stream share cuBLAS's
+            # workspace, and two of them may be replayed at once.
+            with torch.cuda.graph(graph, pool=engine.pool, stream=aside, capture_error_mode="thread_local"):
+                self.work(self)
         # steps run one after the other and leave nothing in the pool, so they can share it
-        self.engine.pool = graph.pool()
+        engine.pool = graph.pool()
         return graph
 
 
 class Engine:
     """Network, optimizer and steps for one run at a time. `acquire` returns one; `begin` starts a run."""
 
-    def __init__(self, task: Task, images: Images, device: torch.device, *, records: bool) -> None:
+    def __init__(self, task: Task, images: Images, device: torch.device, techniques: Techniques) -> None:
         self.device, self.images = device, images
-        self.records = records and device.type == "cuda"
+        self.records = techniques.graph and device.type == "cuda"
+        self.stream = torch.cuda.Stream(device) if self.records else None
+        """Where steps are recorded."""
+        self.generator = torch.Generator(device)
+        """The source of all random numbers in a step. The global one belongs to all runs of a process."""
         self.bfloat16 = task.precision == "bfloat16"
         model = _model(task, 0).to(device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.draw_from(self.generator)
         self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay)
         self.connections = NetworkConnections(self.model, self.optimizer)
         columns = images.images.shape[1:] if data.facts(task.data).standardise else None
@@ -230,7 +245,7 @@ class Engine:
     ) -> Iterator[int]:
         self.model.set_keep(ratio, at_random=survivors is not None)
         if survivors is not None:
-            torch.manual_seed(survivors)  # a recorded step can draw only from the device's own generator
+            self.generator.manual_seed(survivors)
         self.loss.zero_()
         self.correct.zero_()
         for batch, index in enumerate(self._on_device(indices).split(size)):
@@ -280,28 +295,47 @@ def _model(task: Task, seed: int) -> Network:
     )
 
 
-_idle: dict[tuple[Any, ...], Engine] = {}
-"""The engine given back last. Only one is kept: its recordings fill much of a GPU that may be shared."""
+_idle: list[tuple[tuple[Any, ...], Engine]] = []
+"""The engines given back last, with the task that each fits."""
+_idle_lock = threading.RLock()  # a collection of garbage may give an engine back at any point
+_most_idle = 1
+
+
+def keep_idle(count: int) -> None:
+    """Keep so many idle engines: as many as there are runs at once. Their recordings fill much of a GPU."""
+    global _most_idle
+    _most_idle = count
 
 
 def acquire(
-    user: object, task: Task, images: Images, device: torch.device, *, records: bool = True
+    user: object, task: Task, images: Images, device: torch.device, techniques: Techniques
 ) -> Engine:
     """An engine for this task, lent until `user` is garbage-collected.
 
-    The engine given back last is reused with its recordings if it fits the task.
+    An engine that was given back is reused with its recordings if it fits the task.
     """
     network = (task.data, task.model, task.shortcut, task.dropout)
-    key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, records)
-    if key not in _idle:
-        _collect(device)  # a cycle of references may still hold the user of a fitting engine
-    engine = _idle.pop(key, None)
+    key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, techniques)
+    engine = _take(key)
     if engine is None:
-        _idle.clear()  # memory may not suffice for two engines
+        _collect(device)  # a cycle of references may still hold the user of a fitting engine
+        engine = _take(key)
+    if engine is None:
+        with _idle_lock:
+            _idle.clear()  # memory may not suffice for these and the new one
         _collect(device)
-        engine = Engine(task, images, device, records=records)
+        engine = Engine(task, images, device, techniques)
     weakref.finalize(user, _give_back, key, engine).atexit = False
     return engine
+
+
+def _take(key: tuple[Any, ...]) -> Engine | None:
+    with _idle_lock:
+        for i, (fits, engine) in enumerate(_idle):
+            if fits == key:
+                del _idle[i]
+                return engine
+    return None
 
 
 def _collect(device: torch.device) -> None:
@@ -314,5 +348,6 @@ def _collect(device: torch.device) -> None:
 
 
 def _give_back(key: tuple[Any, ...], engine: Engine) -> None:
-    _idle.clear()
-    _idle[key] = engine
+    with _idle_lock:
+        _idle.append((key, engine))
+        del _idle[:-_most_idle]

@@ -8,7 +8,6 @@ saved: a run that continues at epoch 12 draws the same order for it as a run tha
 from __future__ import annotations
 
 import hashlib
-import random
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,12 +43,3 @@ def generator(device: torch.device, seed: int, stream: str, *place: int) -> torc
     made = torch.Generator(device)
     made.manual_seed(derive(seed, stream, *place))
     return made
-
-
-def seed_everything(seed: int, *place: int) -> None:
-    """Seed the global generators of Python, NumPy and torch, for code that draws from them."""
-    import torch
-
-    random.seed(derive(seed, "python", *place))
-    np.random.seed(derive(seed, "numpy", *place) % 2**32)
-    torch.manual_seed(derive(seed, "torch", *place))

@@ -21,6 +21,7 @@ from trainer import data, process, randomness
 from trainer.engine import Images, Scores, acquire, place
 from trainer.rows import EndpointRow, EpochRow, from_plain, plain
 from trainer.spec import RunSpec
+from trainer.techniques import ALL, Techniques
 
 COLLAPSED_SHARE = 0.95
 """Share of ln(classes) from which a finite final training loss counts as that of a network that guesses."""
@@ -36,12 +37,11 @@ class Training:
         device: torch.device | str = "cpu",
         data_dir: Path | None = None,
         images: Images | None = None,
-        records: bool = True,
+        techniques: Techniques = ALL,
     ) -> None:
         """Prepare the run before its first epoch.
 
-        A process that trains many runs passes `images`, so that it loads the data only once. Without
-        `records` no step becomes a CUDA graph.
+        A process that trains many runs passes `images`, so that it loads the data only once.
         """
         process.prepare()
         self.spec, self.task = spec, spec.task
@@ -55,8 +55,7 @@ class Training:
         self.images = images or place(data.load(self.task.data, data_dir), self.device)
         self.split = data.split(self.task, spec.seed)
         self.policy = spec.policy.build(spec.seed)
-        randomness.seed_everything(spec.seed)
-        self.engine = acquire(self, self.task, self.images, self.device, records=records)
+        self.engine = acquire(self, self.task, self.images, self.device, techniques)
         self.engine.begin(self.task, spec.seed, self.split.train)
         self.model, self.optimizer, self.connections = (
             self.engine.model,
@@ -167,7 +166,7 @@ class Training:
     def _train(self, epoch: int, ratio: float, learning_rate: float) -> Iterator[None]:
         """Train one epoch, yielding after each batch."""
         seed = self.spec.seed
-        randomness.seed_everything(seed, epoch)
+        self.engine.generator.manual_seed(randomness.derive(seed, "torch", epoch))
         self.optimizer.set_rate(learning_rate)
         order = self.split.train[randomness.permutation(len(self.split.train), seed, "order", epoch)]
         for batch in self.engine.train(

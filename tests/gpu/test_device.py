@@ -19,6 +19,7 @@ from tests.conftest import run_spec, without_wall
 from tests.survivors import Judged
 from trainer import ops
 from trainer.ops import fused, keep_count, reference
+from trainer.techniques import Techniques
 from trainer.training import Training
 
 pytestmark = [
@@ -121,7 +122,10 @@ def test_a_step_that_is_replayed_computes_what_one_that_is_not_computes(
     precision: str, policy: dict[str, Any]
 ) -> None:
     spec = run_spec(policy, precision=precision, train_size=100)
-    replayed, plain = Training(spec, device="cuda"), Training(spec, device="cuda", records=False)
+    replayed, plain = (
+        Training(spec, device="cuda"),
+        Training(spec, device="cuda", techniques=Techniques(graph=False)),
+    )
     assert without_wall(list(replayed)) == without_wall(list(plain))
     assert not any(step.graph for step in plain.engine.steps.values())
 
@@ -147,7 +151,7 @@ def test_every_site_of_a_training_through_the_kernels_is_the_formula(
     judged = Judged(fused)
     monkeypatch.setattr(ops, "_implementation", lambda _: judged)
     spec = run_spec({"name": "fixed", "ratio": 0.3}, precision=precision, train_size=320)
-    rows = list(Training(spec, device="cuda", records=False))
+    rows = list(Training(spec, device="cuda", techniques=Techniques(graph=False)))
     # An epoch has ten steps and two evaluations, one of them at r = 1; the endpoint adds a pass.
     # Each goes through seven sites.
     assert (judged.forward, judged.backward) == (3 * 7 * (10 + 2) + 7, 3 * 7 * 10)
@@ -173,7 +177,7 @@ def test_connections_move_between_recorded_steps_as_on_a_cpu(
     cpu, cuda, plain = (
         Training(spec),
         Training(spec, device="cuda"),
-        Training(spec, device="cuda", records=False),
+        Training(spec, device="cuda", techniques=Techniques(graph=False)),
     )
     for one, other in zip(cpu.connections.layers, cuda.connections.layers, strict=True):
         assert (one.places == other.places).all()

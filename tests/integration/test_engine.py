@@ -127,10 +127,10 @@ def test_the_steps_before_a_recording_leave_no_trace(policy: dict[str, Any], mom
     for row in rehearsed.steps():
         if row or rehearsed.batch != 1:
             continue
-        drawn = torch.get_rng_state()
+        drawn = rehearsed.engine.generator.get_state()
         for step in list(rehearsed.engine.steps.values()):
             step.rehearse()
-        torch.set_rng_state(drawn)
+        rehearsed.engine.generator.set_state(drawn)
     assert without_wall(rehearsed.rows) == without_wall(undisturbed.rows)
     assert rehearsed.endpoints == undisturbed.endpoints
 

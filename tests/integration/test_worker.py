@@ -274,7 +274,7 @@ def test_the_runs_of_a_process_take_one_engine_over_from_each_other(
         make(self, task, *arguments, **more)
 
     monkeypatch.setattr(engine.Engine, "__init__", count)
-    monkeypatch.setattr(engine, "_idle", {})
+    monkeypatch.setattr(engine, "_idle", [])
     for seed in (1, 2, 3):
         it = worker_on(tmp_path, run_spec(seed=seed, epochs=2, learning_rate=0.01 * seed))
         assert work(it)[-1].state == "ended"

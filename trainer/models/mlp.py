@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, linear
+from torch.nn.functional import linear
 
 from trainer.models.sites import Layer, Network, Site
 from trainer.ops import relu_topk
@@ -90,5 +90,12 @@ class Mlp(Network):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
         for layer, site in zip(self.layers, self.sites, strict=False):
-            x = dropout(site(linear(x, layer.weight, layer.owned[0])), self.dropout, self.training)
+            x = self._drop_out(site(linear(x, layer.weight, layer.owned[0])))
         return linear(x, self.layers[-1].weight, self.layers[-1].owned[0])
+
+    def _drop_out(self, x: Tensor) -> Tensor:
+        """Dropout with the network's own generator, which torch's function cannot take."""
+        if not self.training or not self.dropout:
+            return x
+        kept = 1 - self.dropout
+        return x * torch.empty_like(x).bernoulli_(kept, generator=self.generator).div_(kept)

@@ -22,12 +22,15 @@ class Site(nn.Module):
         # a recorded or compiled step reads a tensor anew, while it would fix a plain number
         self.register_buffer("keep", torch.tensor(size, dtype=torch.int32), persistent=False)
         self.at_random = False
+        self.generator: torch.Generator | None = None
         self.nonzero: Tensor | None = None
 
     def priority(self, x: Tensor) -> Tensor | None:
         """Random numbers that rank the activations, or None if their values rank them."""
-        # a CUDA graph can replay the device's own generator; a priority must be above 0
-        return 1 - torch.rand(x.shape, device=x.device) if self.at_random else None
+        if not self.at_random:
+            return None
+        # a priority must be above 0
+        return 1 - torch.rand(x.shape, device=x.device, generator=self.generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,14 @@ class Network(nn.Module):
 
     sites: list[Site]
     layers: list[Layer]
+    generator: torch.Generator | None = None
+    """The source of random numbers in a pass; None for torch's global one."""
+
+    def draw_from(self, generator: torch.Generator) -> None:
+        """Draw random numbers from this generator: a process may train several networks at once."""
+        self.generator = generator
+        for site in self.sites:
+            site.generator = generator
 
     def set_keep(self, ratio: float, *, at_random: bool = False) -> None:
         """Let this share of every site's activations survive: the largest, or as many drawn at random."""
