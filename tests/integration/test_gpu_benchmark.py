@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,8 +22,8 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_packed
-from benchmarks.gpu import PARTS, begun, load, main, measure, run
 from benchmarks.gpu_children import hand_over
+from benchmarks.gpu_command import begun, load, main, measure, run
 from benchmarks.gpu_packed import NoMps, mps, rate
 from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, write_whole
 from sweep.estimate.measured import Results, read
@@ -80,7 +81,7 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
     assert found["measured"] is False
     assert found["complete"] is True
     assert not found["errors"]
-    assert all(found[part] for part in PARTS)
+    assert all(found[part] for part in gpu.COMMAND.parts)
     assert all(math.isfinite(number) for number in numbers(found))
     assert [line["sites"] for line in found["sites"]["shapes"]] == [
         3,
@@ -100,10 +101,13 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
     # Tiny sizes agree or not by luck; the flag must follow from the figures.
     assert found["agreement"]["agree"] == all(one <= other for one, other in zip(apart, spread, strict=True))
     assert sorted(found["agreement"]["reference"]) == ["1", "2", "3"]
-    assert [(line["runs"], line["mps"], line["rows_equal"]) for line in found["packed"]] == [
+    assert [(line["runs"], line["threads"], line["rows_equal"]) for line in found["packed"]] == [
+        (1, True, True),
+        (2, True, True),
         (1, False, True),
         (2, False, True),
     ]
+    assert not any(line["mps"] for line in found["packed"])
     assert found["mps"]["complete"] is False
     assert len(found["required"]) == 8
     assert all(line["measured"] is not None and line["met"] is None for line in found["required"])
@@ -114,7 +118,7 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
 def test_without_a_device_nothing_is_measured_or_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--out", str(tmp_path / "gpu.json")]) == 3
+    assert main(gpu.COMMAND, ["--out", str(tmp_path / "gpu.json")]) == 3
     said = capsys.readouterr()
     assert "--rehearse" in said.err
     assert (said.out, said.err.count("\n"), list(tmp_path.iterdir())) == ("", 1, [])
@@ -129,7 +133,7 @@ def test_the_figures_take_the_place_of_a_file_or_of_nothing(tmp_path: Path) -> N
         with pytest.raises(OSError, match="is no file"):
             write_whole(path, {})
         with pytest.raises(SystemExit, match="2"):
-            main(["--rehearse", "--out", str(path)])
+            main(gpu.COMMAND, ["--rehearse", "--out", str(path)])
     write_whole(link, {"one": 1})
     assert link.is_symlink()
     assert json.loads((tmp_path / "file.json").read_text()) == {"one": 1}
@@ -140,26 +144,24 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line_before_anything_is_m
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert run(REHEARSAL, torch.device("cpu"), tmp_path / "file" / "gpu.json") == 2
+    assert run(gpu.COMMAND, torch.device("cpu"), tmp_path / "file" / "gpu.json") == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"--out {tmp_path}/file/gpu.json: cannot be written: ")
 
 
-def test_a_disk_that_is_full_for_a_while_costs_no_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_full_for_a_while_costs_no_part(tmp_path: Path) -> None:
     done: list[str] = []
-    monkeypatch.setattr(
-        gpu, "PARTS", {name: lambda _, name=name: done.append(name) for name in ("one", "two")}
-    )
+    parts = {name: lambda _, name=name: done.append(name) for name in ("one", "two")}
+    command = replace(gpu.COMMAND, parts=parts)
 
     def full() -> None:
         if len(done) < 2:
             raise OSError(28, "No space left on device")
 
-    bench = Bench(REHEARSAL, torch.device("cpu"), tmp_path, load(REHEARSAL, torch.device("cpu")), {}, full)
-    bench.found |= begun(REHEARSAL, bench.device) | dict.fromkeys(("ladder", "sites", "ratios", "agreement"))
-    measure(bench)
+    cpu = torch.device("cpu")
+    found = begun(command, REHEARSAL, cpu)
+    bench = Bench(REHEARSAL, cpu, tmp_path, load(REHEARSAL, cpu), found, full)
+    measure(bench, command)
     assert done == ["one", "two"]
     assert bench.found["complete"]
     assert not bench.found["errors"]
@@ -264,6 +266,6 @@ def test_only_what_is_done_while_all_are_busy_counts_as_packed() -> None:
 
 
 def test_the_plan_of_a_measurement_has_every_part_and_fits_its_time() -> None:
-    assert list(GPU.plan) == list(PARTS)
+    assert list(GPU.plan) == list(gpu.COMMAND.parts)
     assert sum(GPU.plan.values()) < GPU.seconds < 480
     assert not REHEARSAL.plan
