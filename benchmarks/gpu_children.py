@@ -26,6 +26,7 @@ import torch
 from benchmarks.gpu_setting import GPU, REHEARSAL, SEED, Bench, figures, reason
 from trainer import process
 from trainer.engine import Images
+from trainer.techniques import Techniques
 
 ROOT = Path(__file__).parents[1]
 PR_SET_PDEATHSIG = 1
@@ -179,6 +180,7 @@ def _do(bench: Bench, rung: Rung, asked: dict[str, Any]) -> dict[str, Any]:
         asked["epochs"],
         "packed",
         least=asked["epochs"],
+        techniques=Techniques(**asked["techniques"]),
         moments=moments,
     )
     return {"moments": moments, "rows": figures(rows), "peak_gib": bench.peak_gib()}

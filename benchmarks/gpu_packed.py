@@ -9,14 +9,16 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_children import Child
 from benchmarks.gpu_setting import Bench, Requirement, reason, table
 from benchmarks.gpu_threads import runs_in_threads
+from trainer.techniques import ALL, Techniques
 
 MPS = "nvidia-cuda-mps-control"
 LIMIT_SECONDS = 100.0
@@ -79,65 +81,59 @@ def _end(shell: subprocess.Popen[bytes], number: Path) -> None:
 def packed(bench: Bench) -> None:
     """Measure several runs at once: as threads of one process, then as processes under MPS."""
     alone: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = bench.found["packed"]
     try:
-        _in_threads(bench, alone)
+        for runs in bench.setting.packings:
+            bench.say(f"{runs} at once in one process")
+            answers = runs_in_threads(bench, runs, _epochs(bench, MODE_SECONDS * 2))
+            keep_line(bench, lines, alone, answers, threads=True)
     except Exception as error:  # what was measured before stands, and MPS may do what threads could not
         bench.found["errors"]["packed"] = reason(error)
-    bench.found["mps"] = under_mps(bench, bench.setting.packings, alone)
-    show(bench)
-
-
-def show(bench: Bench) -> None:
-    """Print the table of all packings, and keep which is the fastest."""
-    lines: list[dict[str, Any]] = bench.found["packed"]
+    bench.found["mps"] = under_mps(bench, lines, bench.setting.packings, alone)
     if lines:
         bench.found["packed_best"] = max(lines, key=lambda line: line["epochs_per_second"])
-        head = (
-            "runs",
-            "threads",
-            "MPS",
-            "epochs/s together",
-            "x one run",
-            "peak each, GiB",
-            "rows as alone",
-        )
-        table(head, *(tuple(line.get(key) for key in _SHOWN) for line in lines))
+    show(lines)
     if not bench.found["mps"]["complete"]:
         print(f"MPS: {bench.found['mps']['why']}\n", flush=True)
+
+
+def show(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table of packings."""
+    head = ("runs", "threads", "MPS", "epochs/s together", "x one run", "peak each, GiB", "rows as alone")
+    table(head, *(tuple(line.get(key) for key in _SHOWN) for line in lines))
 
 
 _SHOWN = ("runs", "threads", "mps", "epochs_per_second", "times_one_run", "peak_gib", "rows_equal")
 
 
-def _in_threads(bench: Bench, alone: list[dict[str, Any]]) -> None:
-    for runs in bench.setting.packings:
-        bench.say(f"{runs} at once in one process")
-        epochs = _epochs(bench, MODE_SECONDS * 2)
-        keep_line(bench, alone, runs_in_threads(bench, runs, epochs), threads=True)
-
-
-def under_mps(bench: Bench, packings: Sequence[int], alone: list[dict[str, Any]]) -> dict[str, Any]:
+def under_mps(
+    bench: Bench,
+    lines: list[dict[str, Any]],
+    packings: Sequence[int],
+    alone: list[dict[str, Any]],
+    techniques: Techniques = ALL,
+) -> dict[str, Any]:
     """Measure runs as processes under MPS; say why where that was not possible."""
-    if bench.rehearsal:
-        _processes(bench, {}, packings, alone)  # without MPS: so that everything else is rehearsed
-        return {"complete": False, "why": "a rehearsal goes without"}
-    try:
-        with mps() as environment:
-            _processes(bench, environment, packings, alone)
-    except Exception as error:  # a machine may have the command and not let anybody use it
-        return {"complete": False, "why": reason(error)}
-    return {"complete": True, "why": ""}
+    with ExitStack() as stack:
+        try:
+            # a rehearsal goes without, so that everything else is rehearsed
+            environment = {} if bench.rehearsal else stack.enter_context(mps())
+            bench.forget()
+            for answers in _processes(bench, environment, packings, techniques):
+                keep_line(bench, lines, alone, answers, mps=not bench.rehearsal)
+        except Exception as error:  # a machine may have the command and not let anybody use it
+            return {"complete": False, "why": reason(error)}
+    return {"complete": not bench.rehearsal, "why": "a rehearsal goes without" if bench.rehearsal else ""}
 
 
 def _processes(
-    bench: Bench, environment: Mapping[str, str], packings: Sequence[int], alone: list[dict[str, Any]]
-) -> None:
-    """Measure runs that are a process each.
+    bench: Bench, environment: Mapping[str, str], packings: Sequence[int], techniques: Techniques
+) -> Iterator[list[dict[str, Any]]]:
+    """Train runs that are a process each; yield what those of each packing answer.
 
     All children start first and import what they need, then join one packing after the other. The device
     sees a child only in its first packing.
     """
-    bench.forget()
     with ExitStack() as stack:
         bench.say(f"{max(packings)} processes start")
         children: list[Child] = []
@@ -146,13 +142,13 @@ def _processes(
                 stack.enter_context(Child(bench.folder, rehearsal=bench.rehearsal, environment=environment))
             )
         together(children, {"do": "load"})
+        order = {"do": "train", "techniques": asdict(techniques)}
         epochs, ready = _epochs(bench, MODE_SECONDS), 0
         for runs in packings:
             bench.say(f"{runs} processes at once")
-            together(children[ready:runs], {"do": "train", "epochs": 1})
+            together(children[ready:runs], {**order, "epochs": 1})
             ready = runs
-            answers = together(children[:runs], {"do": "train", "epochs": epochs})
-            keep_line(bench, alone, answers, mps=bool(environment))
+            yield together(children[:runs], {**order, "epochs": epochs})
 
 
 def _epochs(bench: Bench, seconds: float) -> int:
@@ -162,16 +158,16 @@ def _epochs(bench: Bench, seconds: float) -> int:
 
 def keep_line(
     bench: Bench,
+    lines: list[dict[str, Any]],
     alone: list[dict[str, Any]],
     answers: Sequence[Mapping[str, Any]],
     *,
     threads: bool = False,
     mps: bool = False,
 ) -> None:
-    """Keep what runs did together. `alone` has the rows of a run alone, or gets them of the first one."""
+    """Add what runs did together to `lines`. `alone` has the rows of a run alone, or gets the first ones."""
     if not alone:
         alone += answers[0]["rows"]
-    lines: list[dict[str, Any]] = bench.found["packed"]
     found = rate([answer["moments"] for answer in answers])
     solo = next((line["epochs_per_second"] for line in lines if line["runs"] == 1), None)
     lines.append(

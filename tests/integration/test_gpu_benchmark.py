@@ -196,8 +196,8 @@ def test_a_child_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 import pathlib, sys
 from benchmarks.gpu_children import Child
 child = Child(pathlib.Path({str(tmp_path)!r}), rehearsal=True)
-child.ask({{"do": "train", "epochs": 1}}, 60)
-child.tell({{"do": "train", "epochs": 100}})
+child.ask({{"do": "train", "techniques": {{}}, "epochs": 1}}, 60)
+child.tell({{"do": "train", "techniques": {{}}, "epochs": 100}})
 print(child.process.pid, flush=True)
 sys.stdin.read()
 """
