@@ -34,7 +34,9 @@ class Layer:
 
     def __str__(self) -> str:
         stride = f" / {self.stride}" if self.stride > 1 else ""
-        return f"{self.inside} -> {self.outside}, {self.window}x{self.window}{stride}, {self.side}x{self.side}"
+        return (
+            f"{self.inside} -> {self.outside}, {self.window}x{self.window}{stride}, {self.side}x{self.side}"
+        )
 
     def flops(self, batch: int) -> float:
         """Operations of one pass; a multiplication and an addition are two."""
@@ -82,7 +84,9 @@ def passes(bench: Bench, layer: Layer) -> dict[str, Callable[[], object]]:
     shape = ([stride] * 2, [pad] * 2, [1] * 2, False, [0] * 2, 1)
 
     def backward(*wanted: bool) -> Callable[[], object]:
-        return lambda: torch.ops.aten.convolution_backward(gradient, x, weight, None, *shape, [*wanted, False])
+        return lambda: torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, *shape, [*wanted, False]
+        )
 
     return {
         "forward": lambda: conv2d(x, weight, None, stride, pad),
@@ -127,13 +131,19 @@ def convolutions(bench: Bench) -> None:
 def own_convolution(bench: Bench) -> None:
     """Our own convolution of 64 channels beside cuDNN's, forward and for the gradient of its input."""
     own = import_module("benchmarks.convolution")  # not before the command has said if Triton interprets
-    batch, side, channels = (1, 8, 16) if bench.rehearsal else (bench.setting.batch_size, own.SIDE, own.CHANNELS)
+    batch, side, channels = (
+        (1, 8, 16) if bench.rehearsal else (bench.setting.batch_size, own.SIDE, own.CHANNELS)
+    )
     # the interpreter has no products in bfloat16; the same values in float32 test the same indices
     kind = torch.float32 if bench.rehearsal else torch.bfloat16
     drawn = torch.Generator().manual_seed(1)
     x, weight, gradient = (
         torch.randn(shape, generator=drawn).to(bench.device, torch.bfloat16).to(kind)
-        for shape in ((batch, channels, side, side), (channels, channels, 3, 3), (batch, channels, side, side))
+        for shape in (
+            (batch, channels, side, side),
+            (channels, channels, 3, 3),
+            (batch, channels, side, side),
+        )
     )
     x, gradient = (it.contiguous(memory_format=torch.channels_last) for it in (x, gradient))
     weight = weight / 24

@@ -169,9 +169,7 @@ def evaluation(bench: Bench) -> None:
     for size in (32, 64) if bench.rehearsal else (132, 264, 500, 528, 792, 1000, 1056, 2112, 5000):
         with mock.patch.object(engine, "EVALUATION_BATCH", size):
             accuracy = training.engine.evaluate(test, setting.ratio)().accuracy  # recorded here
-            seconds = [
-                bench.wall(lambda: training.engine.evaluate(test, setting.ratio)()) for _ in range(5)
-            ]
+            seconds = [bench.wall(lambda: training.engine.evaluate(test, setting.ratio)()) for _ in range(5)]
         line = {"batch": size, "seconds": statistics.median(seconds), "accuracy": accuracy}
         found.append(line)
     bench.found["evaluation"] = found
@@ -186,9 +184,7 @@ def losers(found: Mapping[str, Any] | None) -> list[str]:
         return []
     enough = WORTH_KEEPING * found["all"]["epoch_seconds"]
     return [
-        name
-        for name in NAMES
-        if (line := found.get(f"without {name}")) and line["epoch_seconds"] < enough
+        name for name in NAMES if (line := found.get(f"without {name}")) and line["epoch_seconds"] < enough
     ]
 
 

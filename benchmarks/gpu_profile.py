@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_setting import Bench
+from trainer.training import Training
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,24 @@ class Overlap:
 
 def overlap(ordered: Sequence[Kernel]) -> Overlap:
     """How kernels overlap that are ordered by their start."""
-    pairs: Counter[tuple[str, str]] = Counter()
+    pairs: defaultdict[tuple[str, str], float] = defaultdict(float)
     running: list[Kernel] = []
     busy, until = 0.0, float("-inf")
     for kernel in ordered:
         running = [other for other in running if other.end > kernel.start]
         for other in running:
             first, second = sorted((kernel.name, other.name))
-            pairs[first, second] += min(kernel.end, other.end) - kernel.start  # type: ignore[assignment]
+            pairs[first, second] += min(kernel.end, other.end) - kernel.start
         running.append(kernel)
         busy += max(0.0, kernel.end - max(kernel.start, until))
         until = max(until, kernel.end)
     work = sum(kernel.end - kernel.start for kernel in ordered)
-    return Overlap(work, busy, [(*names, shared) for names, shared in pairs.most_common()])
+    longest = sorted(pairs.items(), key=lambda pair: -pair[1])
+    return Overlap(work, busy, [(*names, shared) for names, shared in longest])
 
 
 def steps(bench: Bench, count: int) -> tuple[list[Kernel], float]:
     """The kernels of some training steps of a recorded run, and the seconds that the steps took together."""
-    from trainer.training import Training
-
     training = Training(bench.spec(bench.setting.ratio), device=bench.device, images=bench.images)
     going = training.steps()
 
@@ -82,4 +81,4 @@ def steps(bench: Bench, count: int) -> tuple[list[Kernel], float]:
     some()  # records
     bench.wait()
     found = kernels(bench, some)
-    return found, bench.wall(some) if torch.cuda.is_available() else 0.0
+    return found, bench.wall(some)
