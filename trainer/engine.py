@@ -8,6 +8,7 @@ somebody reads a result.
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainer import data, models, randomness
@@ -139,15 +140,18 @@ class Engine:
         self.bfloat16 = task.precision == "bfloat16"
         model = _model(task, 0).to(device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.draw_from(self.generator)
-        self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay)
+        self.network = _with_copies(self.model) if techniques.copies and self.bfloat16 else self.model
+        """The network that steps go through: the model, or one that has copies of its weights."""
+        self.network.draw_from(self.generator)
+        leaves = self.network.parameters()
+        self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay, leaves)
         self.connections = NetworkConnections(self.model, self.optimizer)
         columns = images.images.shape[1:] if data.facts(task.data).standardise else None
         self.standard = torch.ones(2, *columns, device=device) if columns else None
         """Mean subtracted from each sample and factor applied to it; None if no scaling is needed."""
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.nonzero = torch.zeros(len(self.model.sites), dtype=torch.int64, device=device)
+        self.nonzero = torch.zeros(len(self.network.sites), dtype=torch.int64, device=device)
         self.pool: Any = None
         self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
         """Steps by kind, batch size, whether survivors are drawn at random, and masked layers.
@@ -174,7 +178,8 @@ class Engine:
         buffers = [buffer for buffer in self.optimizer.buffers if buffer is not None]
         return [
             *self.model.parameters(),
-            *self.model.buffers(),
+            *self.network.buffers(),
+            *self.optimizer.copies,
             *buffers,
             self.loss,
             self.correct,
@@ -189,8 +194,8 @@ class Engine:
         Yields each batch's number once its step has been started. The largest activations survive, or where
         `survivors` is a seed, as many drawn at random.
         """
-        self.model.train()
-        self.model.count_nonzero(None)
+        self.network.train()
+        self.network.count_nonzero(None)
         return self._steps("train", self._train_step, order, batch_size, ratio, survivors)
 
     def totals(self) -> tuple[Tensor, Tensor]:
@@ -201,8 +206,8 @@ class Engine:
         self, indices: np.ndarray, ratio: float, survivors: int | None = None
     ) -> Callable[[], Scores]:
         """Evaluate the images with these indices. The returned function waits for the scores."""
-        self.model.eval()
-        self.model.count_nonzero(self.nonzero)
+        self.network.eval()
+        self.network.count_nonzero(self.nonzero)
         self.nonzero.zero_()
         right = torch.empty(len(indices), dtype=torch.bool, device=self.device)
         for batch in self._steps(
@@ -216,7 +221,7 @@ class Engine:
 
         @cache  # at r = 1 one pass serves for both the epoch's ratio and r = 1, and is read twice
         def read() -> Scores:
-            sizes = [site.size * len(indices) for site in self.model.sites]
+            sizes = [site.size * len(indices) for site in self.network.sites]
             rates = [count / size for count, size in zip(nonzero.tolist(), sizes, strict=True)]
             return Scores(loss.item() / len(indices), right.cpu().numpy(), rates)
 
@@ -243,9 +248,10 @@ class Engine:
         ratio: float,
         survivors: int | None,
     ) -> Iterator[int]:
-        self.model.set_keep(ratio, at_random=survivors is not None)
+        self.network.set_keep(ratio, at_random=survivors is not None)
         if survivors is not None:
             self.generator.manual_seed(survivors)
+        self.optimizer.refresh()  # a policy, a checkpoint or a new run may have changed the weights
         self.loss.zero_()
         self.correct.zero_()
         for batch, index in enumerate(self._on_device(indices).split(size)):
@@ -265,6 +271,7 @@ class Engine:
         logits = self._logits(step.index)
         loss = cross_entropy(logits, labels)
         loss.backward()
+        self.connections.mask_gradients()
         self.optimizer.step()
         self.loss += loss.detach() * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
@@ -281,10 +288,10 @@ class Engine:
         if self.standard is not None:
             samples = (samples - self.standard[0]) * self.standard[1]
         with self._precision():
-            return self.model(samples.permute(0, 3, 1, 2)).float()
+            return self.network(samples.permute(0, 3, 1, 2)).float()
 
     def _precision(self) -> AbstractContextManager[Any]:
-        # a step casts each weight once, so a cache is of no use, and a recorded step must not have one
+        # a recorded step must not have a cache of weights that were cast
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
 
 
@@ -293,6 +300,17 @@ def _model(task: Task, seed: int) -> Network:
     return models.build(
         task, facts.image, facts.classes, randomness.generator(torch.device("cpu"), seed, "init")
     )
+
+
+def _with_copies(model: Network) -> Network:
+    """A network that shares everything with a model but the weights that bfloat16 casts, which are copies."""
+    network = copy.deepcopy(model)
+    for name, module in model.named_modules():
+        other = network.get_submodule(name)
+        for key, parameter in module.named_parameters(recurse=False):
+            copied = isinstance(module, (nn.Conv2d, nn.Linear))
+            setattr(other, key, nn.Parameter(parameter.detach().bfloat16()) if copied else parameter)
+    return network
 
 
 _idle: list[tuple[tuple[Any, ...], Engine]] = []

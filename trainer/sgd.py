@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum, by torch's fused step.
+"""SGD with Nesterov momentum, by torch's fused step or by one kernel of ours.
 
 torch's own class is not used, because its first use imports the compiler, which takes seconds.
 """
@@ -14,13 +14,21 @@ from torch.optim.sgd import sgd
 
 
 class Sgd:
-    """An optimizer that changes parameters and momentum only in place.
+    """An optimizer that changes parameters, their copies and momentum only in place.
 
     On a CUDA device the learning rate is a tensor too. So a step can be recorded once and replayed.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        momentum: float,
+        weight_decay: float,
+        leaves: Iterable[Tensor] | None = None,
+    ) -> None:
+        """`leaves` are the tensors that have the gradients: for each parameter itself, or its copy."""
         self.parameters = list(parameters)
+        self.leaves = self.parameters if leaves is None else list(leaves)
         self.momentum, self.weight_decay = momentum, weight_decay
         device = self.parameters[0].device
         self._rate: float | Tensor = 0.0 if device.type == "cpu" else torch.zeros((), device=device)
@@ -29,6 +37,23 @@ class Sgd:
             torch.zeros_like(parameter, requires_grad=False) if momentum else None
             for parameter in self.parameters
         ]
+        pairs = zip(self.parameters, self.leaves, strict=True)
+        self._copied = [(parameter, leaf) for parameter, leaf in pairs if leaf is not parameter]
+
+    @property
+    def copies(self) -> list[Tensor]:
+        """The copies of parameters."""
+        return [copy.detach() for _, copy in self._copied]
+
+    def refresh(self) -> None:
+        """Write the parameters into their copies."""
+        if self._copied:
+            torch._foreach_copy_(self.copies, [parameter.detach() for parameter, _ in self._copied])
+
+    def leaf_of(self, parameter: Tensor) -> Tensor:
+        """The tensor that has the gradient of a parameter."""
+        pairs = zip(self.parameters, self.leaves, strict=True)
+        return next(leaf for other, leaf in pairs if other is parameter)
 
     def momentum_of(self, parameter: Tensor) -> Tensor | None:
         """The momentum of a parameter, or None if it has none."""
@@ -45,11 +70,11 @@ class Sgd:
 
     def step(self) -> None:
         """Apply the gradients and delete them."""
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        gradients = [leaf.grad for leaf in self.leaves if leaf.grad is not None]
         assert len(gradients) == len(self.parameters), "a parameter has no gradient"
         sgd(
             [parameter.detach() for parameter in self.parameters],
-            gradients,
+            [gradient.float() for gradient in gradients],
             self.buffers,
             fused=True,
             weight_decay=self.weight_decay,
@@ -59,8 +84,9 @@ class Sgd:
             nesterov=self.momentum > 0,
             maximize=False,
         )
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.refresh()
+        for leaf in self.leaves:
+            leaf.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """The momentum of every parameter."""
