@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from trainer.ops import has_kernels
+
 
 class Sgd:
     """An optimizer that changes parameters, their copies and momentum only in place.
@@ -47,8 +49,8 @@ class Sgd:
 
     def refresh(self) -> None:
         """Write the parameters into their copies."""
-        if self._copied:
-            torch._foreach_copy_(self.copies, [parameter.detach() for parameter, _ in self._copied])
+        for parameter, copy in self._copied:
+            copy.detach().copy_(parameter.detach())
 
     def leaf_of(self, parameter: Tensor) -> Tensor:
         """The tensor that has the gradient of a parameter."""
@@ -72,6 +74,11 @@ class Sgd:
         """Apply the gradients and delete them."""
         gradients = [leaf.grad for leaf in self.leaves if leaf.grad is not None]
         assert len(gradients) == len(self.parameters), "a parameter has no gradient"
+        (self._by_kernel if self._copied and has_kernels(gradients[0].device) else self._by_torch)(gradients)
+        for leaf in self.leaves:
+            leaf.grad = None
+
+    def _by_torch(self, gradients: list[Tensor]) -> None:
         sgd(
             [parameter.detach() for parameter in self.parameters],
             [gradient.float() for gradient in gradients],
@@ -85,8 +92,20 @@ class Sgd:
             maximize=False,
         )
         self.refresh()
-        for leaf in self.leaves:
-            leaf.grad = None
+
+    def _by_kernel(self, gradients: list[Tensor]) -> None:
+        """One kernel for the parameters with copies, and one for the others."""
+        from trainer.ops.update import update
+
+        rate = self._rate if isinstance(self._rate, Tensor) else torch.tensor(self._rate)
+        whole = list(zip(self.parameters, self.leaves, self.buffers, gradients, strict=True))
+        for copied in (True, False):
+            some = [line for line in whole if (line[0] is not line[1]) == copied]
+            if some:
+                parameters, leaves, momenta, given = zip(*some, strict=True)
+                moving = momenta if self.momentum else ()
+                copies = leaves if copied else ()
+                update(parameters, moving, copies, given, rate, self.momentum, self.weight_decay)
 
     def state_dict(self) -> dict[str, Any]:
         """The momentum of every parameter."""
