@@ -1,18 +1,12 @@
 """The network and optimizer of a task on one device. Runs of the same task reuse them, one after the other.
 
-A training or evaluation step uses fixed memory: the indices of its batch, the learning rate, the numbers of
-survivors, the sums. On a CUDA device each step is recorded once per batch size, as a CUDA graph, and
-replayed for every batch of that size, in all epochs and runs. The host waits for the device only when
-somebody reads a result.
+The host waits for the device only when somebody reads a result.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -30,6 +24,7 @@ from trainer.models.sites import Network
 from trainer.ops.fork import Convolution, Fork
 from trainer.sgd import Sgd
 from trainer.spec import Task
+from trainer.step import Recorder, Step
 from trainer.techniques import Techniques
 
 EVALUATION_BATCH, WAVES = 1000, 528
@@ -37,10 +32,6 @@ EVALUATION_BATCH, WAVES = 1000, 528
 gets four, while 1000 leave most of them idle for the last one."""
 ALIGNED = 8
 """Channels that suit the convolutions of a GPU in bfloat16."""
-WARM_UP = 3
-"""Number of steps that run before a step is recorded."""
-_recording = threading.Lock()
-"""Held while a step is recorded: a process that trains several runs at once records one step at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,66 +71,11 @@ class Scores:
         return int(self.correct.sum()) / len(self.correct)
 
 
-class Step:
-    """A training or evaluation step for one batch size. It reads `index`; an evaluation fills `right`."""
-
-    def __init__(self, engine: Engine, work: Callable[[Step], None], size: int) -> None:
-        self.engine, self.work = engine, work
-        self.index = torch.zeros(size, dtype=torch.int64, device=engine.device)
-        self.right = torch.zeros(size, dtype=torch.bool, device=engine.device)
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, index: Tensor) -> None:
-        self.index.copy_(index)
-        if not self.engine.records:
-            self.work(self)
-            return
-        if self.graph is None:
-            self.graph = self._record()
-        self.graph.replay()
-
-    def rehearse(self) -> None:
-        """Run a few steps and undo their changes, so that libraries start up and kernels are compiled."""
-        changed = self.engine.changed()
-        kept = [tensor.clone() for tensor in changed]
-        for _ in range(WARM_UP):
-            self.work(self)
-        with torch.no_grad():
-            for tensor, before in zip(changed, kept, strict=True):
-                tensor.copy_(before)
-
-    def _record(self) -> torch.cuda.CUDAGraph:
-        """Record the step. Recording runs nothing, so every real step is a replay, in every run."""
-        engine = self.engine
-        aside, here = engine.stream, torch.cuda.current_stream(engine.device)
-        assert aside is not None
-        drawn = engine.generator.get_state()
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(engine.generator)
-        with _recording:
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
-                self.rehearse()
-            here.wait_stream(aside)
-            engine.generator.set_state(drawn)
-            # Other threads may use the device meanwhile, and their work must not be recorded or refused.
-            # A stream of the engine's own, because graphs that are recorded on one stream share cuBLAS's
-            # workspace, and two of them may be replayed at once.
-            with torch.cuda.graph(graph, pool=engine.pool, stream=aside, capture_error_mode="thread_local"):
-                self.work(self)
-        # steps run one after the other and leave nothing in the pool, so they can share it
-        engine.pool = graph.pool()
-        return graph
-
-
 class Engine:
     """Network, optimizer and steps for one run at a time. `acquire` returns one; `begin` starts a run."""
 
     def __init__(self, task: Task, images: Images, device: torch.device, techniques: Techniques) -> None:
         self.device, self.images = device, images
-        self.records = techniques.graph and device.type == "cuda"
-        self.stream = torch.cuda.Stream(device) if self.records else None
-        """Where steps are recorded."""
         self.generator = torch.Generator(device)
         """The source of all random numbers in a step. The global one belongs to all runs of a process."""
         self.bfloat16 = task.precision == "bfloat16"
@@ -167,7 +103,11 @@ class Engine:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.nonzero = torch.zeros(len(self.network.sites), dtype=torch.int64, device=device)
-        self.pool: Any = None
+        records = techniques.graph and device.type == "cuda"
+        buffers = [buffer for buffer in self.optimizer.buffers if buffer is not None]
+        changed = [*self.model.parameters(), *self.network.buffers(), *self.optimizer.copies, *buffers]
+        changed += [self.loss, self.correct, self.nonzero]
+        self.recorder = Recorder(self.generator, changed, records=records)
         self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
         """Steps by kind, batch size, whether survivors are drawn at random, and masked layers.
 
@@ -187,19 +127,6 @@ class Engine:
             seen = self.images.images[torch.from_numpy(train).to(self.device)].double()
             deviation = seen.std(0, correction=0)
             self.standard.copy_(torch.stack([seen.mean(0), 1 / torch.where(deviation > 0, deviation, 1)]))
-
-    def changed(self) -> list[Tensor]:
-        """Every tensor that a step may change."""
-        buffers = [buffer for buffer in self.optimizer.buffers if buffer is not None]
-        return [
-            *self.model.parameters(),
-            *self.network.buffers(),
-            *self.optimizer.copies,
-            *buffers,
-            self.loss,
-            self.correct,
-            self.nonzero,
-        ]
 
     def train(
         self, order: np.ndarray, batch_size: int, ratio: float, survivors: int | None
@@ -272,7 +199,7 @@ class Engine:
         for batch, index in enumerate(self._on_device(indices).split(size)):
             key = kind, len(index), survivors is not None, self.connections.masked
             if key not in self.steps:
-                self.steps[key] = Step(self, work, len(index))
+                self.steps[key] = Step(work, len(index), self.recorder)
             self.steps[key](index)
             yield batch
 
@@ -330,61 +257,3 @@ def _with_copies(model: Network) -> Network:
             copied = isinstance(module, (nn.Conv2d, nn.Linear))
             setattr(other, key, nn.Parameter(parameter.detach().bfloat16()) if copied else parameter)
     return network
-
-
-_idle: list[tuple[tuple[Any, ...], Engine]] = []
-"""The engines given back last, with the task that each fits."""
-_idle_lock = threading.RLock()  # a collection of garbage may give an engine back at any point
-_most_idle = 1
-
-
-def keep_idle(count: int) -> None:
-    """Keep so many idle engines: as many as there are runs at once. Their recordings fill much of a GPU."""
-    global _most_idle
-    _most_idle = count
-
-
-def acquire(
-    user: object, task: Task, images: Images, device: torch.device, techniques: Techniques
-) -> Engine:
-    """An engine for this task, lent until `user` is garbage-collected.
-
-    An engine that was given back is reused with its recordings if it fits the task.
-    """
-    network = (task.data, task.model, task.shortcut, task.dropout)
-    key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, techniques)
-    engine = _take(key)
-    if engine is None:
-        _collect(device)  # a cycle of references may still hold the user of a fitting engine
-        engine = _take(key)
-    if engine is None:
-        with _idle_lock:
-            _idle.clear()  # memory may not suffice for these and the new one
-        _collect(device)
-        engine = Engine(task, images, device, techniques)
-    weakref.finalize(user, _give_back, key, engine).atexit = False
-    return engine
-
-
-def _take(key: tuple[Any, ...]) -> Engine | None:
-    with _idle_lock:
-        for i, (fits, engine) in enumerate(_idle):
-            if fits == key:
-                del _idle[i]
-                return engine
-    return None
-
-
-def _collect(device: torch.device) -> None:
-    """Collect garbage if the device is a GPU, whose memory is scarce.
-
-    A collection takes longer than a small run on a CPU.
-    """
-    if device.type != "cpu":
-        gc.collect()
-
-
-def _give_back(key: tuple[Any, ...], engine: Engine) -> None:
-    with _idle_lock:
-        _idle.append((key, engine))
-        del _idle[:-_most_idle]

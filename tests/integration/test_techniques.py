@@ -1,4 +1,4 @@
-"""What makes a step fast changes no number on a CPU, and the kernels take its steps in Triton's interpreter."""
+"""What makes a step fast changes no number on a CPU, and the kernels take the same steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def plainly(spec: RunSpec, images: Images, order: Tensor) -> list[Tensor]:
     weights = list(model.parameters())
     momenta: list[Tensor | None] = [torch.zeros_like(it) if task.momentum else None for it in weights]
     for index in order.split(task.batch_size):
-        with torch.autocast("cpu", torch.bfloat16, enabled=task.precision == "bfloat16", cache_enabled=False):
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=task.precision == "bfloat16", cache_enabled=False
+        ):
             logits = model(images.images[index].permute(0, 3, 1, 2)).float()
         cross_entropy(logits, images.labels[index]).backward()
         sgd(
