@@ -67,7 +67,7 @@ class Judged:
     """
 
     def __init__(self, implementation: Any) -> None:
-        self.implementation = implementation
+        self.implementation, self.__name__ = implementation, implementation.__name__
         self.forward, self.backward = 0, 0
         """The number of sites that were checked."""
 

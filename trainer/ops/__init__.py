@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.ops import cpu, reference
 from trainer.ops.reference import Keep
 
-__all__ = ["Keep", "counted_norm_relu_topk", "keep_count", "norm_relu_topk", "relu_topk"]
+__all__ = ["Keep", "counted_norm_relu_topk", "has_kernels", "keep_count", "norm_relu_topk", "relu_topk"]
 
 
 def keep_count(ratio: float, size: int) -> int:
@@ -23,6 +23,11 @@ def keep_count(ratio: float, size: int) -> int:
     The product is rounded first, so that 0.07 of 100 is 7. The last bit of a float would make it 8.
     """
     return max(1, math.ceil(round(ratio * size, 9)))
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether Triton kernels run on this device."""
+    return _implementation(device.type).__name__ == "trainer.ops.fused"
 
 
 @cache

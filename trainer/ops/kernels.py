@@ -34,7 +34,7 @@ def _full(bits):
 
 
 @triton.jit
-def _load(pointer, offsets, mask, HALF: tl.constexpr):
+def load(pointer, offsets, mask, HALF: tl.constexpr):
     """Load elements as float32. With `HALF` they are bfloat16, behind a pointer to 16-bit integers."""
     if HALF:
         return _full(
@@ -45,7 +45,7 @@ def _load(pointer, offsets, mask, HALF: tl.constexpr):
 
 
 @triton.jit
-def _store(pointer, offsets, x, mask, HALF: tl.constexpr):
+def store(pointer, offsets, x, mask, HALF: tl.constexpr):
     if HALF:
         tl.store(pointer + offsets, _half(x).to(tl.uint16).to(tl.int16, bitcast=True), mask=mask)
     else:
@@ -175,7 +175,7 @@ def _site(x, scale, bias, inverse, sample, start, eps, P: tl.constexpr, C: tl.co
     place, channel = start + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_C)
     mask = (place[:, None] < P) & (channel[None, :] < C)
     offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
-    y = _load(x, offsets, mask, HALF)
+    y = load(x, offsets, mask, HALF)
     if NORM:
         factor = tl.rsqrt(tl.sum(y * y, axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
@@ -219,7 +219,7 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
             positive += count_above(key, 0, 1)
             greatest = tl.maximum(greatest, greatest_key(key, 1))
             tl.store(scratch + offsets, key, mask=mask)
-            _store(out, offsets, y, mask, HALF)
+            store(out, offsets, y, mask, HALF)
         tl.debug_barrier()  # from here on a thread may read what another has written
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
@@ -228,7 +228,7 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
         )
     channel = tl.arange(0, BLOCK_C)
     if RESIDENT:
-        _store(
+        store(
             out,
             offsets,
             tl.where(survive(tile, tl.arange(0, BLOCK_P), channel, t, at, last), y, 0.0),
@@ -240,8 +240,8 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
             place = start + tl.arange(0, BLOCK_P)
             mask = (place[:, None] < P) & (channel[None, :] < C)
             offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
-            y, key = _load(out, offsets, mask, HALF), tl.load(scratch + offsets, mask=mask, other=0)
-            _store(out, offsets, tl.where(survive(key, place, channel, t, at, last), y, 0.0), mask, HALF)
+            y, key = load(out, offsets, mask, HALF), tl.load(scratch + offsets, mask=mask, other=0)
+            store(out, offsets, tl.where(survive(key, place, channel, t, at, last), y, 0.0), mask, HALF)
     _keep_edge(edge, sample, t, at, last)
     tl.store(nonzero + sample, tl.minimum(positive, wanted))
 
@@ -268,14 +268,14 @@ def backward(grad, x, scale, bias, out, inverse, edge, x_grad, sums,
         place = start + tl.arange(0, BLOCK_P)
         mask = inside(place[:, None], channel[None, :], P, C, P if P % BLOCK_P == 0 else 0, BLOCK_C)
         offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
-        passed, normed = _load(grad, offsets, mask, HALF), _load(x, offsets, mask, HALF)
+        passed, normed = load(grad, offsets, mask, HALF), load(x, offsets, mask, HALF)
         y = normed
         if NORM:
             inverses = tl.load(inverse + sample * P + place, mask=place < P, other=0.0)[:, None]
             normed = normed * inverses
             y = _scaled(normed, scale, bias, channel, real)
         if MASK:
-            survives = _load(out, offsets, mask, HALF) != 0.0
+            survives = load(out, offsets, mask, HALF) != 0.0
         else:
             survives = survive(_key(_relu(y), HALF), place, channel, t, at, last)
         passed = tl.where(survives & mask, passed, 0.0)
@@ -286,7 +286,7 @@ def backward(grad, x, scale, bias, out, inverse, edge, x_grad, sums,
             factors = tl.load(scale + channel, mask=real, other=0.0)[None, :]
             along = tl.sum(product * factors, axis=1)[:, None] / C
             passed = (passed * factors - normed * along) * inverses
-        _store(x_grad, offsets, passed, mask, HALF)
+        store(x_grad, offsets, passed, mask, HALF)
     if NORM:
         row = (sample * tl.num_programs(1) + part) * 2 * C
         tl.store(sums + row + channel, tl.sum(scale_sums, axis=0), mask=real)
