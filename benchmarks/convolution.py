@@ -3,12 +3,6 @@
 Training does not use it. It is meant for the layers of 64 channels, where cuDNN reaches the least of the
 GPU. `python -m benchmarks.convolution` compiles it for a Hopper GPU, which need not be there, and says what
 came of it.
-
-The convolution is nine matrix products, one for each place of the 3x3 window, added up in float32. The
-operand of each is a box of the image, shifted by the place. Hopper's copy unit (TMA) reads such a box from
-memory and fills in zeros outside the image, so nothing is rearranged in memory before. The image is the
-second operand, transposed: in this form Triton leaves both operands in shared memory, and in the other one
-it takes the image through registers.
 """
 
 from __future__ import annotations
@@ -21,10 +15,12 @@ from typing import Any, cast
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
+
+from benchmarks.convolution_kernel import convolve_3x3
+from benchmarks.kernels import Hopper, looked_at
 
 CHANNELS, SIDE = 64, 32
 """The layers that it is meant for."""
@@ -42,21 +38,6 @@ class Variant:
 
 
 VARIANTS = (Variant(4, 4, 3), Variant(4, 4, 5), Variant(8, 4, 3), Variant(8, 8, 3), Variant(8, 8, 4))
-
-
-@triton.jit
-def convolve_3x3(image, taps, out,
-                 SIDE: tl.constexpr, C: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr,
-                 STAGES: tl.constexpr):  # fmt: skip
-    """Compute `ROWS` rows of one image, for C channels in and K out. The arguments are descriptors."""
-    sample = tl.program_id(0) // (SIDE // ROWS)
-    row = tl.program_id(0) % (SIDE // ROWS) * ROWS
-    sums = tl.zeros((K, ROWS * SIDE), tl.float32)
-    for tap in tl.range(9, num_stages=STAGES):
-        # at the edge of the image a box begins at -1 or ends at SIDE
-        box = image.load([sample, row + tap // 3 - 1, tap % 3 - 1, 0]).reshape(ROWS * SIDE, C)
-        sums = tl.dot(taps.load([tap * K, 0]), box.T, sums)
-    out.store([sample, row, 0, 0], sums.T.to(out.dtype).reshape(1, ROWS, SIDE, K))
 
 
 Launch = Callable[..., Any]
@@ -96,8 +77,6 @@ def convolve(x: Tensor, taps: Tensor, variant: Variant, start: Launch = launch) 
 
 def compiled() -> list[dict[str, Any]]:
     """Compile every variant for a Hopper GPU; return what it is made of."""
-    from benchmarks.kernels import Hopper, looked_at
-
     driver.set_active(cast(Any, Hopper()))
     x = torch.zeros(1, CHANNELS, SIDE, SIDE, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     taps = forward_taps(torch.zeros(CHANNELS, CHANNELS, 3, 3, dtype=torch.bfloat16))

@@ -71,7 +71,7 @@ def _beside_a_copy(found: dict[str, Any]) -> float | None:
 
 COMMAND = Command(
     name="benchmarks.gpu",
-    description=__doc__,
+    description=__doc__ or "",
     out=RESULTS,
     prefix="gpu-",
     parts={

@@ -1,4 +1,4 @@
-"""What `benchmarks.gpu` and `benchmarks.gpu_lab` share: their options, their parts and their results file."""
+"""What `benchmarks.gpu` and `benchmarks.gpu_lab` share: options, parts and the results file."""
 
 from __future__ import annotations
 
@@ -213,7 +213,9 @@ def main(command: Command, arguments: list[str] | None = None) -> int:
     if given.child:
         return be_child(given.child, plain_rung, rehearsal=given.rehearse)
     if given.part:
-        command = replace(command, parts={name: command.parts[name] for name in given.part})
+        command = replace(
+            command, parts={name: part for name, part in command.parts.items() if name in given.part}
+        )
     signal.signal(signal.SIGTERM, _stopped)
     signal.signal(signal.SIGINT, _stopped)
     if given.rehearse:

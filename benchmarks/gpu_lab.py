@@ -1,4 +1,4 @@
-"""Measure what each technique for a GPU saves: `python -m benchmarks.gpu_lab [--out FILE] [--part NAME ...]`.
+"""Measure what each technique for a GPU saves: `python -m benchmarks.gpu_lab [--out FILE] [--part NAME]`.
 
 It takes under nine minutes on an H100. It needs torch, Triton, NumPy and pyarrow, and downloads nothing.
 The parts that matter most come first. Tables go to stdout and progress to stderr; the results file is
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gpu_command, gpu_lab_convolutions, gpu_lab_runs, gpu_packed
+from benchmarks import gpu_command, gpu_lab_convolutions, gpu_lab_runs, gpu_lab_sites, gpu_packed
 from benchmarks.gpu_command import Command
 from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, Requirement
 
@@ -44,7 +44,7 @@ def required(bench: Bench) -> list[Requirement]:
 
 COMMAND = Command(
     name="benchmarks.gpu_lab",
-    description=__doc__,
+    description=__doc__ or "",
     out=Path(__file__).parent / "results",
     prefix="gpu-lab-",
     parts={
@@ -55,6 +55,7 @@ COMMAND = Command(
         "fork": gpu_lab_convolutions.fork,
         "convolutions": gpu_lab_convolutions.convolutions,
         "own convolution": gpu_lab_convolutions.own_convolution,
+        "sites": gpu_lab_sites.sites,
         "evaluation": gpu_lab_runs.evaluation,
         "winners": gpu_lab_runs.winners,
     },

@@ -1,4 +1,4 @@
-"""Parts of the lab about convolutions: cuDNN's, our own beside them, and what runs beside their gradients."""
+"""Parts of the lab about convolutions: cuDNN's, our own, and what runs beside their gradients."""
 
 from __future__ import annotations
 
@@ -157,6 +157,7 @@ def own_convolution(bench: Bench) -> None:
         "dgrad": (gradient, own.backward_taps(weight)),
     }
     lines: list[dict[str, Any]] = []
+    bench.found["own convolution"] = lines
     for name, call in theirs.items():
         flops = Layer(channels, channels, side, 3, 1).flops(batch)
         exact = call().float()
@@ -166,7 +167,7 @@ def own_convolution(bench: Bench) -> None:
             for variant in own.VARIANTS
         }
         for how, way in ways.items():
-            line: dict[str, Any] = {"pass": name, "how": how}
+            line: dict[str, Any] = {"pass": name, "how": how, "greatest_value": float(exact.abs().max())}
             lines.append(line)
             try:
                 line["greatest_difference"] = float((way().float() - exact).abs().max())
@@ -175,7 +176,6 @@ def own_convolution(bench: Bench) -> None:
                 line["tflops_flushed"] = flops / seconds / 1e12
             except Exception as error:  # another variant may suit the device
                 line["error"] = reason(error)
-    bench.found["own convolution"] = {"greatest_value": float(exact.abs().max()), "lines": lines}
     keys = ("pass", "how", "flushed_us", "warm_us", "tflops_flushed", "greatest_difference")
     head = ("pass", "how", "flushed, us", "warm, us", "TFLOP/s", "greatest difference")
     table(head, *(tuple(line.get(key) for key in keys) for line in lines))
@@ -189,19 +189,20 @@ def fork(bench: Bench) -> None:
     by_name: Counter[str] = Counter()
     for kernel in found:
         by_name[kernel.name] += round(1000 * (kernel.end - kernel.start))
-    bench.found["fork"] = {
-        "kernels_a_step": len(found) / count,
+    pairs = [(first, second, time / count) for first, second, time in shared.pairs[:20]]
+    a_step = {
         "step_ms": seconds * 1000 / count,
-        "kernel_ms_a_step": shared.work / 1000 / count,
-        "busy_ms_a_step": shared.busy / 1000 / count,
-        "kernels_us_a_step": {name: time / 1000 / count for name, time in by_name.most_common()},
-        "together_us_a_step": [[*names, time / count] for *names, time in shared.pairs[:20]],
+        "kernel_ms": shared.work / 1000 / count,
+        "busy_ms": shared.busy / 1000 / count,
     }
-    table(
-        ("a step", "ms"),
-        *((key, bench.found["fork"][key]) for key in ("step_ms", "kernel_ms_a_step", "busy_ms_a_step")),
-    )
-    table(
-        ("kernel", "at the same time", "us a step"),
-        *(tuple(line) for line in bench.found["fork"]["together_us_a_step"]),
-    ) if shared.pairs else print("No two kernels ran at the same time.\n")
+    bench.found["fork"] = {
+        **a_step,
+        "kernels": len(found) / count,
+        "kernels_us": {name: time / 1000 / count for name, time in by_name.most_common()},
+        "together_us": pairs,
+    }
+    table(("a step", "ms"), *a_step.items())
+    if pairs:
+        table(("kernel", "at the same time", "us a step"), *pairs)
+    else:
+        print("No two kernels ran at the same time.\n", flush=True)

@@ -8,14 +8,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
 from benchmarks import gpu_packed
 from benchmarks.gpu_setting import SEED, Bench, figures, table
 from benchmarks.gpu_threads import at_once, runs_in_threads
-from trainer import engine
+from trainer import lending
 from trainer.engine import Images
 from trainer.rows import EpochRow
 from trainer.techniques import ALL, Techniques
@@ -29,28 +28,23 @@ TOGETHER = (1, 2, 3, 4)
 
 
 def by_turns(bench: Bench, ways: Mapping[str, Techniques], part: str, rounds: int) -> dict[str, Any]:
-    """Train an epoch with each choice of techniques in turn; all begin with the same weights and images."""
+    """Train a run with each choice of techniques, an epoch of each in turn, all on the same images."""
     spec = bench.spec(bench.setting.ratio, SEED)
-    rows: dict[str, list[EpochRow]] = {name: [] for name in ways}
-
-    def train(name: str) -> EpochRow:
-        return bench.train(spec, 1, part, least=1, techniques=ways[name])[0][0]
-
     bench.forget()
-    engine.keep_idle(len(ways))
-    try:
-        for name in ways:  # what is recorded here is not counted
-            bench.say(f"{part}: {name}")
-            train(name)
-        for turn in range(rounds):
-            if turn and bench.room(part) < 0:
-                break
-            for name in ways:
-                rows[name].append(train(name))
-    finally:
-        engine.keep_idle(1)
-        bench.forget()
-    return {name: _line(bench, those) for name, those in rows.items()}
+    trainings = {
+        name: Training(spec, device=bench.device, images=bench.images, techniques=chosen)
+        for name, chosen in ways.items()
+    }
+    going = {name: iter(training) for name, training in trainings.items()}
+    for name in ways:  # the first epoch records its steps, and is not counted
+        bench.say(f"{part}: {name}")
+        next(going[name])
+    for turn in range(rounds):
+        if turn and bench.room(part) < 0:
+            break
+        for name in ways:
+            next(going[name])
+    return {name: _line(bench, training.rows[1:]) for name, training in trainings.items()}
 
 
 def _line(bench: Bench, rows: Sequence[EpochRow]) -> dict[str, Any]:
@@ -61,13 +55,12 @@ def _line(bench: Bench, rows: Sequence[EpochRow]) -> dict[str, Any]:
         "training_seconds": training,
         "step_seconds": training / -(-setting.train // setting.batch_size),
         "epochs_seconds": [row.seconds for row in rows],
-        "train_loss": rows[0].train_loss,
-        "repeats": all(row == figures(rows)[0] for row in figures(rows)),
+        "train_losses": [row.train_loss for row in rows],
     }
 
 
 def _show(found: Mapping[str, Any], beside: str) -> None:
-    head = ("techniques", "step, ms", "epoch, s", f"step beside {beside!r}, us", "train loss", "repeats")
+    head = ("techniques", "step, ms", "epoch, s", f"step beside {beside!r}, us", "train loss")
     first = found[beside]
     lines = [
         (
@@ -75,8 +68,7 @@ def _show(found: Mapping[str, Any], beside: str) -> None:
             line["step_seconds"] * 1000,
             line["epoch_seconds"],
             (line["step_seconds"] - first["step_seconds"]) * 1e6,
-            line["train_loss"],
-            line["repeats"],
+            line["train_losses"][-1],
         )
         for name, line in found.items()
     ]
@@ -95,7 +87,9 @@ def baseline(bench: Bench) -> None:
 
 def techniques(bench: Bench) -> None:
     """All techniques, all but one, and the fork of weight gradients by itself."""
-    ways = {"all": ALL, "graph alone": GRAPH_ALONE, "graph and fork": replace(GRAPH_ALONE, fork=True)}
+    copies = replace(GRAPH_ALONE, copies=True)  # without copies of the weights nothing is forked
+    ways = {"all": ALL, "graph alone": GRAPH_ALONE, "graph and copies": copies}
+    ways |= {"graph, copies and fork": replace(copies, fork=True)}
     # without a graph an epoch takes six times as long, which `benchmarks.gpu` has measured
     ways |= {f"without {name}": replace(ALL, **{name: False}) for name in NAMES if name != "graph"}
     found = by_turns(bench, ways, "techniques", 2)
@@ -145,11 +139,11 @@ def race(bench: Bench) -> None:
         return runs
 
     bench.say(f"race: {len(TOGETHER)} threads record {rounds} times each")
-    engine.keep_idle(len(TOGETHER))
+    lending.keep_idle(len(TOGETHER))
     try:
         together = at_once(bench.device, [work(thread) for thread in range(len(TOGETHER))])
     finally:
-        engine.keep_idle(1)
+        lending.keep_idle(1)
         bench.forget()
     bench.say("race: each of those runs alone")
     differ = [
@@ -165,16 +159,20 @@ def evaluation(bench: Bench) -> None:
     """The test set at the ladder's ratio, in batches of several sizes."""
     setting, found = bench.setting, list[dict[str, Any]]()
     training = Training(bench.spec(setting.ratio), device=bench.device, images=bench.images)
+    usual = training.engine.evaluation_batch
     test = np.arange(setting.train, setting.train + setting.test)
+
+    def evaluate() -> float:
+        return training.engine.evaluate(test, setting.ratio)().accuracy
+
     for size in (32, 64) if bench.rehearsal else (132, 264, 500, 528, 792, 1000, 1056, 2112, 5000):
-        with mock.patch.object(engine, "EVALUATION_BATCH", size):
-            accuracy = training.engine.evaluate(test, setting.ratio)().accuracy  # recorded here
-            seconds = [bench.wall(lambda: training.engine.evaluate(test, setting.ratio)()) for _ in range(5)]
+        training.engine.evaluation_batch = size
+        accuracy = evaluate()  # recorded here
+        seconds = [bench.wall(evaluate) for _ in range(5)]
         line = {"batch": size, "seconds": statistics.median(seconds), "accuracy": accuracy}
         found.append(line)
     bench.found["evaluation"] = found
-    del training
-    bench.forget()
+    training.engine.evaluation_batch = usual
     table(("evaluation batch", "s a pass", "accuracy"), *(tuple(line.values()) for line in found))
 
 

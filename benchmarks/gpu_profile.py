@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_setting import Bench
@@ -25,7 +24,6 @@ class Kernel:
 
 def kernels(bench: Bench, work: Callable[[], object]) -> list[Kernel]:
     """The kernels of some work in the order of their start. On a CPU they are PyTorch's operations."""
-    device = DeviceType.CPU if bench.rehearsal else DeviceType.CUDA
     activity = ProfilerActivity.CPU if bench.rehearsal else ProfilerActivity.CUDA
     with profile(activities=[activity]) as done:
         work()
@@ -34,7 +32,7 @@ def kernels(bench: Bench, work: Callable[[], object]) -> list[Kernel]:
     found = [
         Kernel(event.name, event.time_range.start, event.time_range.end)
         for event in events
-        if event.device_type == device
+        if event.device_type.name == activity.name
     ]
     return sorted(found, key=lambda kernel: kernel.start)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -11,8 +12,8 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.gpu_setting import SEED, Bench, figures
-from trainer import engine
 from trainer.techniques import ALL, Techniques
+from trainer.training import Training
 
 T = TypeVar("T")
 GATE_SECONDS = 120.0
@@ -51,21 +52,21 @@ def runs_in_threads(
 ) -> list[dict[str, Any]]:
     """Train one spec in as many threads at once; return what `gpu_children` answers for a run.
 
-    Each records its steps in a first run. All begin the second, which is measured, at the same time.
+    Each records its steps in the first epoch. All begin the second at the same time, and are measured.
     """
     spec = bench.spec(bench.setting.ratio, SEED)
 
     def work(gate: threading.Barrier) -> dict[str, Any]:
-        bench.train(spec, 1, "threads", least=1, techniques=techniques)
+        training = Training(spec, device=bench.device, images=bench.images, techniques=techniques)
+        going = iter(training)
+        next(going)
         gate.wait()
-        moments: list[float] = []
-        rows, _ = bench.train(spec, epochs, "threads", least=epochs, techniques=techniques, moments=moments)
-        return {"moments": moments, "rows": figures(rows), "peak_gib": bench.peak_gib() / runs}
+        moments = [time.monotonic()]
+        for _ in range(epochs):
+            next(going)
+            moments.append(time.monotonic())
+        return {"moments": moments, "rows": figures(training.rows), "peak_gib": bench.peak_gib() / runs}
 
     bench.forget()
-    engine.keep_idle(runs)
-    try:
-        return at_once(bench.device, [work] * runs)
-    finally:
-        engine.keep_idle(1)
-        bench.forget()
+    bench.wait()
+    return at_once(bench.device, [work] * runs)

@@ -21,7 +21,7 @@ from unittest import mock
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_packed
+from benchmarks import gpu, gpu_lab, gpu_packed
 from benchmarks.gpu_children import hand_over
 from benchmarks.gpu_command import begun, load, main, measure, run
 from benchmarks.gpu_packed import NoMps, mps, rate
@@ -112,6 +112,48 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
     assert len(found["required"]) == 8
     assert all(line["measured"] is not None and line["met"] is None for line in found["required"])
     assert read(tmp_path) == Results([], [])
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_the_lab_goes_through_every_part(tmp_path: Path) -> None:
+    out = tmp_path / "gpu-lab.json"
+    command = [sys.executable, "-m", "benchmarks.gpu_lab", "--rehearse", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# REHEARSAL, not a measurement\n")
+    found = json.loads(out.read_text())
+    assert (found["measured"], found["complete"], found["errors"]) == (False, True, {})
+    assert all(found[part] for part in gpu_lab.COMMAND.parts)
+    assert all(math.isfinite(number) for number in numbers(found))
+    losses = [line["train_losses"] for line in found["techniques"].values()]
+    assert losses == [losses[0]] * len(losses)  # on a CPU a technique changes no bit
+    assert [line["runs"] for line in found["threads"]] == [1, 2, 3, 4]
+    assert all(line["rows_equal"] for line in found["packed"])
+    assert found["race"]["rows_equal"]
+    assert not [line for line in found["own convolution"] if "error" in line]
+    assert not [it for line in found["sites"]["shapes"] for it in line["variants"] if "error" in it]
+    assert len({line["accuracy"] for line in found["evaluation"]}) == 1
+    assert all(line["met"] is None for line in found["required"])
+    assert read(tmp_path) == Results([], [])
+    # had it been measured, a plan could read it
+    out.write_text(json.dumps({**found, "measured": True}))
+    (file,) = read(tmp_path).measured
+    assert file.knows_threads
+    assert file.ratios
+    assert 0 < file.ratios.evaluation < 1
+
+
+def test_parts_that_are_named_are_measured_in_their_own_order(tmp_path: Path) -> None:
+    out = tmp_path / "gpu-lab.json"
+    parts = ["--part", "evaluation", "--part", "baseline"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_lab", "--rehearse", "--out", str(out), *parts],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert list(json.loads(out.read_text())["seconds"]) == ["baseline", "evaluation", "all"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
