@@ -74,6 +74,22 @@ class Judged:
     def norm_relu_topk(self, *given: Any) -> Tensor:
         return self.counted_norm_relu_topk(*given)[0]
 
+    def added_norm_relu_topk(
+        self,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        keep: Keep,
+        eps: float,
+        priority: Tensor | None,
+        counted: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Judge the site on the sum. `test_ops` compares the two in one with the two apart."""
+        total = x + y
+        out, nonzero = self.counted_norm_relu_topk(total, scale, bias, keep, eps, priority)
+        return total, out, nonzero if counted else None
+
     def counted_norm_relu_topk(
         self, x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float, priority: Tensor | None
     ) -> tuple[Tensor, Tensor]:
