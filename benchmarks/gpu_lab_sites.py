@@ -33,7 +33,7 @@ METRICS = (
 )
 CODE = "from benchmarks.gpu_lab_sites import launch_all; launch_all()"
 FORWARD_WARPS = (4, 8, 16, 32)
-BACKWARD_TILES = tuple(itertools.product((1024, 2048, 4096, 8192), (1, 2, 4, 8), (4, 8)))
+BACKWARD_TILES = tuple(itertools.product((1024, 2048, 4096, 8192), (1, 4, 8), (4, 8)))
 """Activations of a tile, tiles of a program, and warps."""
 
 
@@ -74,17 +74,21 @@ class Launch:
 @contextmanager
 def divided(variant: Variant) -> Generator[None]:
     """Let kernels be launched in this way while the context lasts."""
-    fused = import_module("trainer.ops.fused")
+    fused, next_power_of_2 = import_module("trainer.ops.fused"), import_module("triton").next_power_of_2
     usual: Callable[..., None] = fused.launch
 
     def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int, **constants: Any) -> None:
         ours = Launch(kernel, grid, arguments, warps, constants).name == variant.kernel
         usual(kernel, grid, *arguments, warps=variant.warps if ours else warps, **constants)
 
-    tables = {"BACKWARD_TILE": variant.tile, "BACKWARD_TILES": variant.tiles} if variant.tile else {}
+    def tile(places: int, channels: int) -> tuple[int, int]:
+        places_at_once = max(1, min(next_power_of_2(places), variant.tile // next_power_of_2(channels)))
+        return places_at_once, places_at_once * variant.tiles
+
     with ExitStack() as patches:
-        for name, value in {"launch": launch, **tables}.items():
-            patches.enter_context(mock.patch.object(fused, name, value))
+        patches.enter_context(mock.patch.object(fused, "launch", launch))
+        if variant.tile:
+            patches.enter_context(mock.patch.object(fused, "backward_tile", tile))
         yield
 
 
@@ -94,13 +98,16 @@ class Site:
     def __init__(self, shape: tuple[int, ...], batch: int, ratio: float, device: torch.device) -> None:
         drawn = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1))
         self.x = drawn.to(device, torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        self.gradient = torch.randn_like(self.x)
+        self.other, self.gradient = torch.randn_like(self.x), torch.randn_like(self.x)
         self.scale, self.bias = torch.ones(shape[0], device=device), torch.zeros(shape[0], device=device)
         count = ops.keep_count(ratio, torch.Size(shape).numel())
         self.keep = torch.tensor(count, dtype=torch.int32, device=device)
 
-    def launches(self, *, runs: bool) -> dict[str, Launch]:
-        """Its launches in both directions. Without `runs` nothing is computed: they can only be compiled."""
+    def launches(self, *, runs: bool, added: bool = False) -> dict[str, Launch]:
+        """Its launches in both directions; with `added` the site adds two branches before.
+
+        Without `runs` nothing is computed: they can only be compiled.
+        """
         fused = import_module("trainer.ops.fused")
         usual: Callable[..., None] = fused.launch
         found: dict[str, Launch] = {}
@@ -111,9 +118,14 @@ class Site:
             if runs:
                 usual(kernel, grid, *arguments, warps=warps, **constants)
 
-        leaves = [tensor.clone().requires_grad_() for tensor in (self.x, self.scale, self.bias)]
+        inputs = (self.x, self.other, self.scale, self.bias) if added else (self.x, self.scale, self.bias)
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
         with mock.patch.object(fused, "launch", keep):
-            torch.autograd.grad(fused.norm_relu_topk(*leaves, self.keep), leaves, self.gradient)
+            if added:
+                total, out, _ = fused.added_norm_relu_topk(*leaves, self.keep)
+                torch.autograd.grad([total, out], leaves, [self.gradient, self.gradient])
+            else:
+                torch.autograd.grad(fused.norm_relu_topk(*leaves, self.keep), leaves, self.gradient)
         return found
 
 
@@ -136,7 +148,9 @@ def sites(bench: Bench) -> None:
         if not bench.rehearsal:  # the interpreter compiles nothing
             _compile(bench, site)
         now = {name: _seconds(bench, call) for name, call in site.launches(runs=True).items()}
+        adding = site.launches(runs=True, added=True)
         line: dict[str, Any] = {"shape": list(shape), "sites": count, "now_us": now, "variants": []}
+        line["added_us"] = {name: _seconds(bench, call) for name, call in adding.items()}
         found["shapes"].append(line)
         for variant in variants(bench):
             tried: dict[str, Any] = {**asdict(variant)}
@@ -175,7 +189,17 @@ def _compile(bench: Bench, site: Site) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    head = ("site, bf16", "kernel", "now, us", "best, us", "of them", "warps", "tile", "tiles")
+    head = (
+        "site, bf16",
+        "of them",
+        "kernel",
+        "now, us",
+        "with an add",
+        "best, us",
+        "warps",
+        "tile",
+        "tiles",
+    )
     lines: list[tuple[Any, ...]] = []
     found["best"] = []
     for line in found["shapes"]:
@@ -184,8 +208,9 @@ def _show(found: dict[str, Any]) -> None:
             best = min(tried, key=lambda it: it["us"], default=None)
             if best:
                 found["best"].append({"shape": line["shape"], "now_us": now, **best})
-                rest = (best["us"], line["sites"], *(best[key] for key in ("warps", "tile", "tiles")))
-                lines.append(("x".join(map(str, line["shape"])), kernel, now, *rest))
+                of_them = ("x".join(map(str, line["shape"])), line["sites"], kernel)
+                times = (now, line["added_us"][kernel], best["us"])
+                lines.append((*of_them, *times, best["warps"], best["tile"], best["tiles"]))
     table(head, *lines)
     if "why" in found["ncu"]:
         print(f"ncu: {found['ncu']['why']}\n", flush=True)
