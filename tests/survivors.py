@@ -52,7 +52,7 @@ def follow(plain: PlainWideResNet, ours: WideResNet, ratio: float) -> None:
 
     for site in ours.sites:
         site.register_forward_hook(
-            lambda site, _, out: chosen.append(out.detach() != 0) if site.training else None
+            lambda site, _, out: chosen.append(out[1].detach() != 0) if site.training else None
         )
     for module in plain.modules():
         if isinstance(module, SparseReLU):

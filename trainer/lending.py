@@ -32,8 +32,8 @@ def acquire(
 
     An engine that was given back is reused with its recordings if it fits the task.
     """
-    network = (task.data, task.model, task.shortcut, task.dropout)
-    key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, techniques)
+    network = (task.data, task.model, task.shortcut, task.dropout, task.precision, task.batch_size)
+    key = (*network, task.momentum, task.weight_decay, id(images), device, techniques)
     engine = _take(key)
     if engine is None:
         _collect(device)  # a cycle of references may still hold the user of a fitting engine
