@@ -66,8 +66,11 @@ class Judged:
     sums and products. They agree to their rounding, whatever the training does.
     """
 
+    # so that autograd gives all gradients, which are compared, and none goes another way
+    __name__ = "judged"
+
     def __init__(self, implementation: Any) -> None:
-        self.implementation, self.__name__ = implementation, implementation.__name__
+        self.implementation = implementation
         self.forward, self.backward = 0, 0
         """The number of sites that were checked."""
 

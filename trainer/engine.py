@@ -102,6 +102,8 @@ class Engine:
         changed = [*self.model.parameters(), *self.network.buffers(), *self.optimizer.copies, *buffers]
         changed += [self.loss, self.correct, self.nonzero]
         self.recorder = Recorder(self.generator, changed, records=records)
+        self.used_on: torch.cuda.Stream | None = None
+        """The stream of the thread that trained the last run."""
         self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
         """Steps by kind, batch size, whether survivors are drawn at random, and masked layers.
 
@@ -114,6 +116,11 @@ class Engine:
         Weights are drawn on the CPU, so that they are the same on every device. Where the data is
         standardised, mean and deviation are taken over the images with the indices `train`.
         """
+        if self.device.type == "cuda":
+            # a run that was stopped may have left work on the stream of another thread
+            here = torch.cuda.current_stream(self.device)
+            here.wait_stream(self.used_on or here)
+            self.used_on = here
         self.model.load_state_dict(_model(task, seed).state_dict())
         self.optimizer.reset()
         self.connections.reset()

@@ -42,8 +42,6 @@ def acquire(
         forget()  # memory may not suffice for these and the new one
         _collect(device)
         engine = Engine(task, images, device, techniques)
-    elif device.type == "cuda":
-        torch.cuda.synchronize(device)  # a stopped run may have left work on the stream of another thread
     weakref.finalize(user, _give_back, key, engine).atexit = False
     return engine
 
