@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.ops import cpu, reference
-from trainer.ops.reference import Keep
+from trainer.ops.reference import Keep, Reduction
 
 if TYPE_CHECKING:
     from trainer.ops.sums import SiteSums
@@ -24,6 +24,7 @@ __all__ = [
     "added_norm_relu_topk",
     "counted_norm_relu_topk",
     "keep_count",
+    "mean_head_loss",
     "norm_relu_topk",
     "relu_topk",
     "site_sums",
@@ -115,9 +116,24 @@ def site_sums(shapes: Sequence[tuple[int, int]], samples: int, device: torch.dev
 
     None where the device's implementation has no use for them: there autograd gives the gradients.
     """
-    if _implementation(device.type).__name__ != "trainer.ops.fused":
+    if not _by_kernels(device):
         return None
     return import_module("trainer.ops.sums").SiteSums(shapes, samples, device)
+
+
+def mean_head_loss(
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, reduction: Reduction = "mean"
+) -> tuple[Tensor, Tensor]:
+    """Mean over the image, linear head and cross entropy.
+
+    Returns the mean or sum of the loss, and whether each sample's greatest logit is that of its label.
+    """
+    ops = import_module("trainer.ops.tail") if _by_kernels(x.device) else reference
+    return ops.mean_head_loss(x, weight, bias, labels, reduction)
+
+
+def _by_kernels(device: torch.device) -> bool:
+    return _implementation(device.type).__name__ == "trainer.ops.fused"
 
 
 def _given(sums: Tensor | None) -> tuple[Tensor, ...]:
