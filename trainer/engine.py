@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from trainer import data, models, randomness
 from trainer.connections import NetworkConnections
 from trainer.models.sites import Network
-from trainer.ops.fork import Convolution, Fork
+from trainer.ops.reference import Reduction
 from trainer.sgd import Sgd
 from trainer.spec import Task
 from trainer.step import Recorder, Step
@@ -84,12 +84,7 @@ class Engine:
         self.network = _with_copies(self.model) if techniques.copies and self.bfloat16 else self.model
         """The network that steps go through: the model, or one that has copies of its weights."""
         self.network.draw_from(self.generator)
-        self.fork = Fork(device) if techniques.fork else None
-        # a weight that is still to be cast is no leaf
-        if self.fork and (techniques.copies or not self.bfloat16):
-            for module in self.network.modules():
-                if isinstance(module, Convolution):
-                    module.fork = self.fork
+        self.network.speed_up(techniques, task.batch_size)
         leaves = self.network.parameters()
         self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay, leaves)
         self.connections = NetworkConnections(self.model, self.optimizer)
@@ -108,6 +103,8 @@ class Engine:
         changed = [*self.model.parameters(), *self.network.buffers(), *self.optimizer.copies, *buffers]
         changed += [self.loss, self.correct, self.nonzero]
         self.recorder = Recorder(self.generator, changed, records=records)
+        self.used_on: torch.cuda.Stream | None = None
+        """The stream of the thread that trained the last run."""
         self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
         """Steps by kind, batch size, whether survivors are drawn at random, and masked layers.
 
@@ -120,6 +117,11 @@ class Engine:
         Weights are drawn on the CPU, so that they are the same on every device. Where the data is
         standardised, mean and deviation are taken over the images with the indices `train`.
         """
+        if self.device.type == "cuda":
+            # a run that was stopped may have left work on the stream of another thread
+            here = torch.cuda.current_stream(self.device)
+            here.wait_stream(self.used_on or here)
+            self.used_on = here
         self.model.load_state_dict(_model(task, seed).state_dict())
         self.optimizer.reset()
         self.connections.reset()
@@ -209,32 +211,30 @@ class Engine:
         return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
 
     def _train_step(self, step: Step) -> None:
-        labels = self.images.labels.index_select(0, step.index)
-        logits = self._logits(step.index)
-        loss = cross_entropy(logits, labels)
+        loss, right = self._loss(step.index, "mean")
         loss.backward()
-        if self.fork:
-            self.fork.join()
+        self.network.add_gradients(len(right))
         self.connections.mask_gradients()
         self.optimizer.step()
-        self.loss += loss.detach() * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
+        self.loss += loss.detach() * len(right)
+        self.correct += right.sum()
 
     @torch.no_grad()
     def _evaluation_step(self, step: Step) -> None:
-        labels = self.images.labels.index_select(0, step.index)
-        logits = self._logits(step.index)
-        self.loss += cross_entropy(logits, labels, reduction="sum")
-        step.right.copy_(logits.argmax(1) == labels)
+        loss, right = self._loss(step.index, "sum")
+        self.loss += loss
+        step.right.copy_(right)
 
-    def _logits(self, index: Tensor) -> Tensor:
+    def _loss(self, index: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor]:
+        """The loss of some images, and whether each is classified right."""
         samples = self.images.images.index_select(0, index)
         if self.standard is not None:
             samples = (samples - self.standard[0]) * self.standard[1]
         if self.padding:
             samples = pad(samples.bfloat16(), (0, self.padding))
+        labels = self.images.labels.index_select(0, index)
         with self._precision():
-            return self.network(samples.permute(0, 3, 1, 2)).float()
+            return self.network.loss(samples.permute(0, 3, 1, 2), labels, reduction)
 
     def _precision(self) -> AbstractContextManager[Any]:
         # a recorded step must not have a cache of weights that were cast

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from trainer.ops import keep_count
+from trainer.ops.reference import Reduction
+from trainer.techniques import Techniques
 
 
 class Site(nn.Module):
@@ -62,6 +65,20 @@ class Network(nn.Module):
         self.generator = generator
         for site in self.sites:
             site.generator = generator
+
+    def speed_up(self, techniques: Techniques, samples: int) -> None:
+        """Use those techniques that the network can use. A training step has `samples` samples at most.
+
+        From then on `add_gradients` must be called after each backward pass.
+        """
+
+    def add_gradients(self, samples: int) -> None:
+        """Set the gradients that a backward pass of so many samples has left to others than autograd."""
+
+    def loss(self, x: Tensor, labels: Tensor, reduction: Reduction = "mean") -> tuple[Tensor, Tensor]:
+        """The mean or summed loss of some samples, and whether each one's greatest logit is its label's."""
+        logits = self(x).float()
+        return cross_entropy(logits, labels, reduction=reduction), logits.argmax(1) == labels
 
     def set_keep(self, ratio: float, *, at_random: bool = False) -> None:
         """Let this share of every site's activations survive: the largest, or as many drawn at random."""
