@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -12,6 +14,7 @@ from benchmarks.gpu_lab_convolutions import Layer
 from benchmarks.gpu_lab_runs import losers
 from benchmarks.gpu_profile import Kernel, overlap
 from benchmarks.gpu_threads import at_once
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -67,3 +70,16 @@ def test_a_thread_that_fails_keeps_nobody_waiting_and_its_error_is_raised() -> N
 def test_the_plan_of_the_lab_has_every_part_and_fits_its_time() -> None:
     assert list(COMMAND.setting.plan) == list(COMMAND.parts)
     assert sum(COMMAND.setting.plan.values()) <= COMMAND.setting.seconds < 540
+
+
+def test_the_lab_runs_where_only_torch_triton_numpy_and_pyarrow_are_installed() -> None:
+    """A machine that is lent for minutes has nothing else: none of the rest may be imported."""
+    code = """
+import sys
+import benchmarks.convolution, benchmarks.gpu, benchmarks.gpu_lab
+import trainer.models.wide_resnet, trainer.ops.fused
+beside = {"mlflow", "optuna", "pandas", "pydantic", "ray", "rich", "scipy", "sklearn", "sweep", "typer", "yaml"}
+print(*sorted(beside & {name.split(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
