@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.gpu_setting import SEED, Bench, figures
+from trainer import streams
 from trainer.techniques import ALL, Techniques
 from trainer.training import Training
 
@@ -29,7 +30,7 @@ def at_once(device: torch.device, works: Sequence[Callable[[threading.Barrier], 
     gate = threading.Barrier(len(works), timeout=GATE_SECONDS)
 
     def call(work: Callable[[threading.Barrier], T]) -> T:
-        own = torch.cuda.Stream(device) if device.type == "cuda" else None
+        own = streams.lend(threading.current_thread(), device) if device.type == "cuda" else None
         try:
             with nullcontext() if own is None else torch.cuda.stream(own):
                 return work(gate)
