@@ -23,6 +23,9 @@ KERNEL_TYPES = (torch.float32, torch.bfloat16)
 RESIDENT_WORDS = 2**15
 """Most words of a row in registers: 1,024 threads hold 64 words each, half of them for the row."""
 STREAMED_TILE = 2**14
+FORWARD_WARPS = {(64, 1024): 16, (128, 256): 16, (256, 64): 8, (16, 1024): 8}
+"""Warps of a program that keeps a bfloat16 row in registers, by (channels, places). Other rows get a warp for
+every 1,024 words, which leaves no thread without registers. Counted, not measured: `benchmarks.kernels`."""
 BACKWARD_TILE = 2**11
 BACKWARD_TILES = 8
 """Number of tiles per backward program. More tiles make fewer partial sums of the parameters' gradients."""
@@ -34,9 +37,8 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int, **co
     kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=False)
 
 
-def _warps(words: int) -> int:
-    """Number of warps for a row: a thread for every 16 words, or 32 words if there are too few threads."""
-    return min(32, max(LEAST_WARPS, words // 512))
+def _warps(words: int, words_per_warp: int) -> int:
+    return min(32, max(LEAST_WARPS, words // words_per_warp))
 
 
 def _rows(x: Tensor, norm: bool) -> tuple[Tensor, int, int]:
@@ -113,13 +115,13 @@ def _site(
         "ADDED": added,
     }
     half = x.dtype == torch.bfloat16
-    # every thread takes two neighbouring words at a time, so a row must have enough words, and none twice
+    # every thread takes four neighbouring words at a time, so a row must have enough words, and none twice
     if (
         half
         and priority is None
         and channels % 2 == 0
         and block_c >= 8
-        and LEAST_WARPS * 64 <= pairs <= RESIDENT_WORDS
+        and LEAST_WARPS * 128 <= pairs <= RESIDENT_WORDS
     ):
         read, other, sums, written = (
             None if row is None else _flat(row).view(torch.int32) for row in (x, y, total, out)
@@ -129,7 +131,7 @@ def _site(
             kernels.resident_pairs,
             (len(x),),
             *arguments,
-            warps=_warps(pairs),
+            warps=FORWARD_WARPS.get((channels, places), _warps(pairs, 1024)),
             **constants,
             BLOCK_W=block_c // 2,
         )
@@ -142,7 +144,7 @@ def _site(
     inputs = _flat(x), None if y is None else _flat(y), _flat(total), scale, bias, keep, stride, ranked
     arguments = *inputs, _flat(out), scratch, inverse, edge, nonzero, eps
     constants |= {"BLOCK_C": block_c, "HALF": half, "PRIORITY": priority is not None, "RESIDENT": resident}
-    launch(kernels.forward, (len(x),), *arguments, warps=_warps(block_p * block_c), **constants)
+    launch(kernels.forward, (len(x),), *arguments, warps=_warps(block_p * block_c, 512), **constants)
     return results
 
 

@@ -14,7 +14,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from trainer.ops.selection import INTERPRETED, count_above, edge_of, greatest_key, inside, survive
+from trainer.ops.selection import INTERPRETED, edge_of, inside, positive_and_sum, survive
+
+NORMED_PAIR = tl.constexpr(
+    "{ .reg .b32 bits; .reg .f32 low, high; "
+    "shl.b32 bits, $1, 16; mov.b32 low, bits; mul.rn.f32 low, low, $2; fma.rn.f32 low, low, $3, $4; "
+    "and.b32 bits, $1, 0xFFFF0000; mov.b32 high, bits; mul.rn.f32 high, high, $2; "
+    "fma.rn.f32 high, high, $5, $6; cvt.rn.relu.bf16x2.f32 $0, high, low; }"
+)
 
 
 @triton.jit
@@ -127,6 +134,36 @@ def _scaled(normed, scale, bias, channel, real):
 
 
 @triton.jit
+def _normed_pair(words, factor, scale, bias, word, real):
+    """Normalise, scale and shift two activations to a word, and pack their keys into one."""
+    if INTERPRETED:
+        low, high = _full(words & 0xFFFF) * factor[:, None], _full(words >> 16) * factor[:, None]
+        return _pair(
+            _scaled(low, scale, bias, 2 * word, real), _scaled(high, scale, bias, 2 * word + 1, real)
+        )
+    else:  # one block of code, because the compiler would hold all 64 floats of 32 words at once
+        low_scale = tl.load(scale + 2 * word, mask=real, other=0.0)
+        low_bias = tl.load(bias + 2 * word, mask=real, other=0.0)
+        high_scale = tl.load(scale + 2 * word + 1, mask=real, other=0.0)
+        high_bias = tl.load(bias + 2 * word + 1, mask=real, other=0.0)
+        return tl.inline_asm_elementwise(
+            NORMED_PAIR,
+            "=r,r,f,f,f,f,f",
+            [
+                words,
+                factor[:, None],
+                low_scale[None, :],
+                low_bias[None, :],
+                high_scale[None, :],
+                high_bias[None, :],
+            ],
+            dtype=tl.uint32,
+            is_pure=True,
+            pack=1,
+        )
+
+
+@triton.jit
 def _key(y, HALF: tl.constexpr):
     """The key of a value: its bits without the sign bit, which NaN (it ranks first) and -0.0 may have."""
     if HALF:
@@ -148,8 +185,8 @@ def resident_pairs(x, y, total, scale, bias, keep, keep_stride, out, inverse, ed
                    NORM: tl.constexpr, ADDED: tl.constexpr):  # fmt: skip
     """Forward for bfloat16 rows that fit in registers with two keys to a word.
 
-    Pointers to activations point to 32-bit integers, and C is even. Every thread must have two words or
-    more, because `count_above` takes them in pairs. With `ADDED` the input is x + y, which goes to `total`.
+    Pointers to activations point to 32-bit integers, and C is even. Every thread must have four words
+    or more, because they are counted by four. With `ADDED` the input is x + y, which goes to `total`.
     """
     W: tl.constexpr = C // 2
     sample = tl.program_id(0)
@@ -168,24 +205,18 @@ def resident_pairs(x, y, total, scale, bias, keep, keep_stride, out, inverse, ed
         )
         factor = tl.rsqrt(tl.sum(tl.fma(low, low, high * high), axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
-    # always 16, but hidden from the compiler, which would else hold 64 floats in registers for 32 words
-    half = (tl.minimum(wanted, 0) + 16).to(tl.uint32)
-    low, high = (
-        (words << half).to(tl.float32, bitcast=True),
-        (words & (0xFFFFFFFF << half)).to(tl.float32, bitcast=True),
-    )
     if NORM:
-        real = word < W
-        low = _scaled(low * factor[:, None], scale, bias, 2 * word, real)
-        high = _scaled(high * factor[:, None], scale, bias, 2 * word + 1, real)
-    keys = _pair(low, high)
+        keys = _normed_pair(words, factor, scale, bias, word, word < W)
+    else:
+        keys = _pair(_full(words & 0xFFFF), _full(words >> 16))
     if BLOCK_P != P or BLOCK_W != W:
         keys = tl.where(mask, keys, 0)
-    positive, greatest = count_above(keys, tl.zeros((), tl.int32), 2), greatest_key(keys, 2)
+    positive, key_sum = positive_and_sum(keys, 2, True)
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
-        t, at, last = edge_of(keys, x, positive, greatest, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
-        # the addition of count_above, plus one where a tie survives
+        mean = (key_sum // positive.to(tl.uint32)).to(tl.int32)
+        t, at, last = edge_of(keys, x, positive, mean, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
+        # the addition that compares keys with `t`, plus one where a tie survives
         extra = (
             (2 * word < at).to(tl.uint32)
             + ((2 * word + 1 < at).to(tl.uint32) << 16)
@@ -245,10 +276,10 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
             tile = tl.where(
                 tile > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0
             )
-        positive, greatest = count_above(tile, 0, 1), greatest_key(tile, 1)
+        positive, key_sum = positive_and_sum(tile, 1, BITS16)
     else:
         tile = 0
-        positive, greatest = 0, 0
+        positive, key_sum = 0, tl.zeros((), tl.int64)
         for start in range(0, P, BLOCK_P):
             value, offsets, mask = _site(
                 x, y, total, scale, bias, inverse, sample, start, eps, P, C, BLOCK_P, BLOCK_C,
@@ -259,15 +290,16 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
                 key = tl.where(
                     key > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0
                 )
-            positive += count_above(key, 0, 1)
-            greatest = tl.maximum(greatest, greatest_key(key, 1))
+            more, more_sum = positive_and_sum(key, 1, BITS16)
+            positive, key_sum = positive + more, key_sum + more_sum
             tl.store(scratch + offsets, key, mask=mask)
             _store(out, offsets, value, mask, HALF)
         tl.debug_barrier()  # from here on a thread may read what another has written
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
+        mean = (key_sum // positive).to(tl.int32)
         t, at, last = edge_of(
-            tile, keys, positive, greatest, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT
+            tile, keys, positive, mean, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT
         )
     channel = tl.arange(0, BLOCK_C)
     if RESIDENT:
