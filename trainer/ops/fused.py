@@ -10,7 +10,7 @@ The reference handles float16 and float64.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import triton
@@ -24,11 +24,31 @@ RESIDENT_WORDS = 2**15
 """Most words of a row in registers: 1,024 threads hold 64 words each, half of them for the row."""
 STREAMED_TILE = 2**14
 FORWARD_WARPS = {(64, 1024): 16, (128, 256): 16, (256, 64): 8, (16, 1024): 8}
-"""Warps of a program that keeps a bfloat16 row in registers, by (channels, places). Other rows get a warp for
-every 1,024 words, which leaves no thread without registers. Counted, not measured: `benchmarks.kernels`."""
-BACKWARD_TILE = 2**11
-BACKWARD_TILES = 8
-"""Number of tiles per backward program. More tiles make fewer partial sums of the parameters' gradients."""
+"""Warps of a program that keeps a bfloat16 row in registers, by (channels, places). Other rows get a warp
+for every 1,024 words. Chosen by counting instructions and spills (`benchmarks.kernels`), not measured."""
+
+
+class Tiling(NamedTuple):
+    """How a program of the backward kernel goes through its places. More tiles make fewer partial sums."""
+
+    places: int
+    """Number of places that are worked on at once; a power of two."""
+    tiles: int
+    warps: int = 8
+    stages: int = 1
+    """With 2, the next tile is loaded ahead, at the cost of a third of the programs that run at once."""
+
+
+BACKWARD_ELEMENTS = 2**11
+"""Most activations of a tile that is not in the table."""
+BACKWARD_TILINGS = {
+    (64, 1024): Tiling(32, 8),
+    (128, 256): Tiling(16, 4),
+    (256, 64): Tiling(8, 2),
+    (16, 1024): Tiling(128, 2),
+}
+"""By (channels, places). Four programs a sample, so that a batch of 128 gives each multiprocessor of an H100
+four of them, about as many as fit. Counted, not measured."""
 LEAST_WARPS = 4
 
 
@@ -60,15 +80,17 @@ def _flat(x: Tensor) -> Tensor:
     return row.view(torch.int16) if x.dtype == torch.bfloat16 else row
 
 
-def backward_tile(places: int, channels: int) -> tuple[int, int]:
-    """Number of places of one sample that a backward program takes at once, and in all."""
-    block = max(1, min(triton.next_power_of_2(places), BACKWARD_TILE // triton.next_power_of_2(channels)))
-    return block, block * BACKWARD_TILES
+def backward_tiling(places: int, channels: int) -> Tiling:
+    """The table's tiling, or one with tiles of at most `BACKWARD_ELEMENTS`."""
+    most = max(1, BACKWARD_ELEMENTS // triton.next_power_of_2(channels))
+    default = Tiling(min(triton.next_power_of_2(places), most), 8)
+    return BACKWARD_TILINGS.get((channels, places), default)
 
 
 def partial_sums(places: int, channels: int) -> int:
     """Number of rows of partial sums that backward writes for one sample."""
-    return triton.cdiv(places, backward_tile(places, channels)[1])
+    tiling = backward_tiling(places, channels)
+    return triton.cdiv(places, tiling.places * tiling.tiles)
 
 
 def _empty(x: Tensor, places: int, norm: bool, added: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -169,15 +191,22 @@ def _site_backward(
     x, places, channels = _rows(x, norm)
     grad, x_grad = _like(grad.to(x.dtype), x), torch.empty_like(x)
     other = None if total_grad is None else _flat(_like(total_grad.to(x.dtype), x))
-    block_p, stretch = backward_tile(places, channels)
-    grid = (len(x), triton.cdiv(places, stretch))
+    tiling = backward_tiling(places, channels)
+    grid = (len(x), partial_sums(places, channels))
     # one row of partial sums per program, so that they are added in one order, whichever finishes first
     rows = grid[0] * grid[1] if norm else 0
     partial = x.new_empty((rows, 2, channels), dtype=torch.float32) if sums is None else sums
     assert len(partial) >= rows, "the batch is larger than the buffer of partial sums is made for"
     mask = None if out is None else _flat(_like(out, x))
     block_c = triton.next_power_of_2(channels)
-    constants = {"P": places, "C": channels, "PLACES": stretch, "BLOCK_P": block_p, "BLOCK_C": block_c}
+    constants = {
+        "P": places,
+        "C": channels,
+        "PLACES": tiling.places * tiling.tiles,
+        "BLOCK_P": tiling.places,
+        "BLOCK_C": block_c,
+        "STAGES": tiling.stages,
+    }
     flags = {
         "NORM": norm,
         "HALF": x.dtype == torch.bfloat16,
@@ -199,7 +228,7 @@ def _site_backward(
         partial,
         **constants,
         **flags,
-        warps=8,
+        warps=tiling.warps,
     )
     return x_grad, partial.sum(0) if sums is None else partial.new_empty((0, channels))
 

@@ -121,11 +121,7 @@ def _lanes(sums):
 
 
 @triton.jit
-def _scaled(normed, scale, bias, channel, real):
-    scales, shifts = (
-        tl.load(scale + channel, mask=real, other=0.0),
-        tl.load(bias + channel, mask=real, other=0.0),
-    )
+def _scaled(normed, scales, shifts):
     return tl.fma(
         normed,
         tl.broadcast_to(scales[None, :], normed.shape),
@@ -136,16 +132,14 @@ def _scaled(normed, scale, bias, channel, real):
 @triton.jit
 def _normed_pair(words, factor, scale, bias, word, real):
     """Normalise, scale and shift two activations to a word, and pack their keys into one."""
+    low_scale = tl.load(scale + 2 * word, mask=real, other=0.0)
+    low_bias = tl.load(bias + 2 * word, mask=real, other=0.0)
+    high_scale = tl.load(scale + 2 * word + 1, mask=real, other=0.0)
+    high_bias = tl.load(bias + 2 * word + 1, mask=real, other=0.0)
     if INTERPRETED:
         low, high = _full(words & 0xFFFF) * factor[:, None], _full(words >> 16) * factor[:, None]
-        return _pair(
-            _scaled(low, scale, bias, 2 * word, real), _scaled(high, scale, bias, 2 * word + 1, real)
-        )
+        return _pair(_scaled(low, low_scale, low_bias), _scaled(high, high_scale, high_bias))
     else:  # one block of code, because the compiler would hold all 64 floats of 32 words at once
-        low_scale = tl.load(scale + 2 * word, mask=real, other=0.0)
-        low_bias = tl.load(bias + 2 * word, mask=real, other=0.0)
-        high_scale = tl.load(scale + 2 * word + 1, mask=real, other=0.0)
-        high_bias = tl.load(bias + 2 * word + 1, mask=real, other=0.0)
         return tl.inline_asm_elementwise(
             NORMED_PAIR,
             "=r,r,f,f,f,f,f",
@@ -249,7 +243,9 @@ def _site(x, y, total, scale, bias, inverse, sample, start, eps, P: tl.constexpr
     if NORM:
         factor = tl.rsqrt(tl.sum(value * value, axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
-        value = _scaled(value * factor[:, None], scale, bias, channel, channel < C)
+        scales = tl.load(scale + channel, mask=channel < C, other=0.0)
+        shifts = tl.load(bias + channel, mask=channel < C, other=0.0)
+        value = _scaled(value * factor[:, None], scales, shifts)
     return tl.where(mask, _relu(value), 0.0), offsets, mask
 
 
@@ -324,13 +320,14 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
 @triton.jit
 def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
              P: tl.constexpr, C: tl.constexpr, PLACES: tl.constexpr,
-             BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+             BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, STAGES: tl.constexpr,
              NORM: tl.constexpr, HALF: tl.constexpr, ADDED: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
     """Gradients of a stretch of `PLACES` places of one sample.
 
     With `ADDED` the input has another gradient, `total_grad`, from where else it is used.
     `sums` has a row per program: its part of the gradients of scale and bias. The survivors are found again
     from the edge that forward stored. With `MASK` they are the elements where `out` is not zero.
+    `STAGES - 1` tiles are loaded ahead.
     """
     sample, part = tl.program_id(0), tl.program_id(1)
     channel = tl.arange(0, BLOCK_C)
@@ -340,7 +337,7 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
         tl.zeros((BLOCK_P, BLOCK_C), tl.float32),
         tl.zeros((BLOCK_P, BLOCK_C), tl.float32),
     )
-    for start in range(part * PLACES, tl.minimum((part + 1) * PLACES, P), BLOCK_P):
+    for start in tl.range(part * PLACES, tl.minimum((part + 1) * PLACES, P), BLOCK_P, num_stages=STAGES):
         place = start + tl.arange(0, BLOCK_P)
         mask = inside(place[:, None], channel[None, :], P, C, P if P % BLOCK_P == 0 else 0, BLOCK_C)
         offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
@@ -349,7 +346,8 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
         if NORM:
             inverses = tl.load(inverse + sample * P + place, mask=place < P, other=0.0)[:, None]
             normed = normed * inverses
-            y = _scaled(normed, scale, bias, channel, real)
+            scales = tl.load(scale + channel, mask=real, other=0.0)
+            y = _scaled(normed, scales, tl.load(bias + channel, mask=real, other=0.0))
         if MASK:
             survives = _load(out, offsets, mask, HALF) != 0.0
         else:
@@ -359,7 +357,7 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
             product = passed * normed
             scale_sums += product
             bias_sums += passed
-            factors = tl.load(scale + channel, mask=real, other=0.0)[None, :]
+            factors = scales[None, :]
             along = tl.sum(product * factors, axis=1)[:, None] / C
             passed = (passed * factors - normed * along) * inverses
         if ADDED:  # the site's own gradient is rounded first, as where autograd adds the two

@@ -108,7 +108,8 @@ def _words(keys, start, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr,
 
 
 @triton.jit
-def _count(tile, keys, a, b, mean, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
+def _count(tile, keys, a, b, mean, P: tl.constexpr, W: tl.constexpr,
+           BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
            LANES: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
     """Numbers of keys of the whole row that are greater than `a` and than `b`."""
     if RESIDENT:
@@ -248,6 +249,6 @@ def edge_of(tile, keys, positive, mean, keep, P: tl.constexpr, W: tl.constexpr,
 
 @triton.jit
 def survive(key, place, channel, t, at, last):
-    return key > t - ((channel < at)[None, :] | ((channel == at)[None, :] & (place <= last)[:, None])).to(
-        tl.int32
-    )
+    """Which keys of a tile survive, given its row's edge."""
+    first_without = at + (place <= last).to(tl.int32)  # the first channel of a place whose ties are dropped
+    return key > t - (channel[None, :] < first_without[:, None]).to(tl.int32)
