@@ -87,10 +87,15 @@ def backward_tiling(places: int, channels: int) -> Tiling:
     return BACKWARD_TILINGS.get((channels, places), default)
 
 
+def backward_tile(places: int, channels: int) -> tuple[int, int]:
+    """Number of places of one sample that a backward program takes at once, and in all."""
+    tiling = backward_tiling(places, channels)
+    return tiling.places, tiling.places * tiling.tiles
+
+
 def partial_sums(places: int, channels: int) -> int:
     """Number of rows of partial sums that backward writes for one sample."""
-    tiling = backward_tiling(places, channels)
-    return triton.cdiv(places, tiling.places * tiling.tiles)
+    return triton.cdiv(places, backward_tile(places, channels)[1])
 
 
 def _empty(x: Tensor, places: int, norm: bool, added: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -191,7 +196,7 @@ def _site_backward(
     x, places, channels = _rows(x, norm)
     grad, x_grad = _like(grad.to(x.dtype), x), torch.empty_like(x)
     other = None if total_grad is None else _flat(_like(total_grad.to(x.dtype), x))
-    tiling = backward_tiling(places, channels)
+    tiling, (block_p, stretch) = backward_tiling(places, channels), backward_tile(places, channels)
     grid = (len(x), partial_sums(places, channels))
     # one row of partial sums per program, so that they are added in one order, whichever finishes first
     rows = grid[0] * grid[1] if norm else 0
@@ -202,8 +207,8 @@ def _site_backward(
     constants = {
         "P": places,
         "C": channels,
-        "PLACES": tiling.places * tiling.tiles,
-        "BLOCK_P": tiling.places,
+        "PLACES": stretch,
+        "BLOCK_P": block_p,
         "BLOCK_C": block_c,
         "STAGES": tiling.stages,
     }
