@@ -3,6 +3,10 @@
 No GPU is needed: Triton compiles for one that is not there. The kernels are launched for the sites of
 the paper's network, as training launches them. Instructions are not seconds; they say where a search for
 seconds would begin, and that every kernel compiles. `--ptx` adds the code itself to the JSON.
+
+Training may run under another Triton than the locked one. With that one's folder in PYTHONPATH the same
+command compiles with it. What is kept has a block per name and Triton: `--name before` in a checkout of
+older kernels, with `--into` this one's file, puts both beside each other.
 """
 
 from __future__ import annotations
@@ -25,6 +29,15 @@ from trainer.models.wide_resnet import WideResNet
 from trainer.ops import fused
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+FIGURES = (
+    "warps",
+    "registers",
+    "spilled_bytes",
+    "shared_bytes",
+    "instructions",
+    "barriers",
+    "instructions_a_pass",
+)
 RESULTS = Path(__file__).parent / "results" / "kernels-sm90.json"
 
 
@@ -89,7 +102,7 @@ def compiled(precision: str, *, at_random: bool) -> list[dict[str, Any]]:
 
 
 def looked_at(cubin: bytes) -> dict[str, Any]:
-    """Return a kernel's registers, spilled bytes and instructions.
+    """Return a kernel's registers, spilled bytes, instructions and barriers.
 
     The threshold search's instructions for one pass are counted apart.
     """
@@ -120,6 +133,7 @@ def looked_at(cubin: bytes) -> dict[str, Any]:
         "registers": int(found[1]),
         "spilled_bytes": int(found[2]),
         "instructions": len(lines) - len(labels),
+        "barriers": sum("BAR.SYNC" in line for line in lines),
         "instructions_a_pass": min(passes, default=None),
     }
 
@@ -136,6 +150,8 @@ def main() -> None:
         action="store_true",
         help="print JSON with the code of every kernel instead, and keep nothing",
     )
+    parser.add_argument("--name", default="now", help="what to call these kernels in what is kept")
+    parser.add_argument("--into", type=Path, default=RESULTS, help="the file that is added to")
     given = parser.parse_args()
     print("compiling 24 kernels; under a minute", file=sys.stderr, flush=True)
     driver.set_active(cast(Any, Hopper()))
@@ -150,40 +166,20 @@ def main() -> None:
     for kernels in cases.values():
         for kernel in kernels:
             del kernel["ptx"]
-    RESULTS.write_text(
-        json.dumps({"target": "sm_90", "triton": triton.__version__, "cases": cases}, indent=1) + "\n"
-    )
-    print(
-        "| case | kernel | channels x places | warps | registers | spilled bytes | shared bytes"
-        " | instructions | of which a pass |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    keep(given.into, f"{given.name}, Triton {triton.__version__}", cases)
+    print("| case | kernel | channels x places |", " | ".join(it.replace("_", " ") for it in FIGURES), "|")
+    print("| --- | --- | --- |" + " --- |" * len(FIGURES))
     for case, kernels in cases.items():
         for kernel in kernels:
             name = kernel["kernel"] + ("" if kernel["resident"] else ", streamed")
-            figures = [
-                kernel[key]
-                for key in (
-                    "warps",
-                    "registers",
-                    "spilled_bytes",
-                    "shared_bytes",
-                    "instructions",
-                    "instructions_a_pass",
-                )
-            ]
-            print(
-                "|",
-                " | ".join(
-                    [
-                        case,
-                        name,
-                        f"{kernel['channels']} x {kernel['places']}",
-                        *(str(it or "-") for it in figures),
-                    ]
-                ),
-                "|",
-            )
+            figures = [str(kernel[figure] or "-") for figure in FIGURES]
+            print("|", " | ".join([case, name, f"{kernel['channels']} x {kernel['places']}", *figures]), "|")
+
+
+def keep(results: Path, name: str, cases: dict[str, Any]) -> None:
+    """Add a block to the results file, or renew the block of that name."""
+    kept = json.loads(results.read_text()) if results.exists() else {"target": "sm_90"}
+    results.write_text(json.dumps(kept | {name: cases}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,13 @@ def test_a_row_that_does_not_fit_is_streamed_without_a_trace(
     assert same(whole[0][1], reference.relu_topk(x, 100, priority))
 
 
+@pytest.mark.parametrize("keep", [1, 30_000, 65_535])
+def test_a_row_of_65536_positive_keys_is_cut_where_the_reference_cuts_it(keep: int) -> None:
+    """Counts of such a row can be 65,536, which has one bit more than a count gets in a pass."""
+    x = draw(torch.bfloat16, torch.channels_last, (1, 64, 32, 32)).abs() + 1
+    assert same(IMPLEMENTATIONS["fused"].relu_topk(x, keep), reference.relu_topk(x, keep))
+
+
 @pytest.mark.parametrize("implementation", [reference, fused])
 def test_a_changing_count_never_recompiles(implementation: Any) -> None:
     graphs: list[torch.fx.GraphModule] = []

@@ -49,6 +49,18 @@ def test_in_bfloat16_every_row_fits_and_goes_through_the_kernel_that_takes_keys_
         assert kernel["instructions_a_pass"] < kernel["instructions"] / 4
 
 
+def test_activations_are_read_and_written_16_bytes_at_a_time_and_only_the_longest_row_spills(
+    compiled: dict[str, Any],
+) -> None:
+    for kernel in compiled["cases"]["bfloat16"]:
+        assert "ld.global.v4.b32" in kernel["ptx"]
+        assert "st.global.v4.b32" in kernel["ptx"]
+        assert not kernel["spilled_bytes"] or (kernel["kernel"], kernel["channels"]) == (
+            "resident_pairs",
+            64,
+        )
+
+
 @pytest.mark.parametrize("case", ["float32", "bfloat16, random survivors"])
 def test_elsewhere_the_longest_rows_are_streamed(compiled: dict[str, Any], case: str) -> None:
     resident = {

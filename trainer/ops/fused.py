@@ -10,7 +10,7 @@ The reference handles float16 and float64.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import triton
@@ -23,9 +23,32 @@ KERNEL_TYPES = (torch.float32, torch.bfloat16)
 RESIDENT_WORDS = 2**15
 """Most words of a row in registers: 1,024 threads hold 64 words each, half of them for the row."""
 STREAMED_TILE = 2**14
-BACKWARD_TILE = 2**11
-BACKWARD_TILES = 8
-"""Number of tiles per backward program. More tiles make fewer partial sums of the parameters' gradients."""
+FORWARD_WARPS = {(64, 1024): 16, (128, 256): 16, (256, 64): 8, (16, 1024): 8}
+"""Warps of a program that keeps a bfloat16 row in registers, by (channels, places). Other rows get a warp
+for every 1,024 words. Chosen by counting instructions and spills (`benchmarks.kernels`), not measured."""
+
+
+class Tiling(NamedTuple):
+    """How a program of the backward kernel goes through its places. More tiles make fewer partial sums."""
+
+    places: int
+    """Number of places that are worked on at once; a power of two."""
+    tiles: int
+    warps: int = 8
+    stages: int = 1
+    """With 2, the next tile is loaded ahead, at the cost of a third of the programs that run at once."""
+
+
+BACKWARD_ELEMENTS = 2**11
+"""Most activations of a tile that is not in the table."""
+BACKWARD_TILINGS = {
+    (64, 1024): Tiling(32, 8),
+    (128, 256): Tiling(16, 4),
+    (256, 64): Tiling(8, 2),
+    (16, 1024): Tiling(128, 2),
+}
+"""By (channels, places). Four programs a sample, so that a batch of 128 gives each multiprocessor of an H100
+four of them, about as many as fit. Counted, not measured."""
 LEAST_WARPS = 4
 
 
@@ -34,9 +57,8 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int, **co
     kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=False)
 
 
-def _warps(words: int) -> int:
-    """Number of warps for a row: a thread for every 16 words, or 32 words if there are too few threads."""
-    return min(32, max(LEAST_WARPS, words // 512))
+def _warps(words: int, words_per_warp: int) -> int:
+    return min(32, max(LEAST_WARPS, words // words_per_warp))
 
 
 def _rows(x: Tensor, norm: bool) -> tuple[Tensor, int, int]:
@@ -58,10 +80,17 @@ def _flat(x: Tensor) -> Tensor:
     return row.view(torch.int16) if x.dtype == torch.bfloat16 else row
 
 
+def backward_tiling(places: int, channels: int) -> Tiling:
+    """The table's tiling, or one with tiles of at most `BACKWARD_ELEMENTS`."""
+    most = max(1, BACKWARD_ELEMENTS // triton.next_power_of_2(channels))
+    default = Tiling(min(triton.next_power_of_2(places), most), 8)
+    return BACKWARD_TILINGS.get((channels, places), default)
+
+
 def backward_tile(places: int, channels: int) -> tuple[int, int]:
     """Number of places of one sample that a backward program takes at once, and in all."""
-    block = max(1, min(triton.next_power_of_2(places), BACKWARD_TILE // triton.next_power_of_2(channels)))
-    return block, block * BACKWARD_TILES
+    tiling = backward_tiling(places, channels)
+    return tiling.places, tiling.places * tiling.tiles
 
 
 def partial_sums(places: int, channels: int) -> int:
@@ -113,13 +142,13 @@ def _site(
         "ADDED": added,
     }
     half = x.dtype == torch.bfloat16
-    # every thread takes two neighbouring words at a time, so a row must have enough words, and none twice
+    # every thread takes four neighbouring words at a time, so a row must have enough words, and none twice
     if (
         half
         and priority is None
         and channels % 2 == 0
         and block_c >= 8
-        and LEAST_WARPS * 64 <= pairs <= RESIDENT_WORDS
+        and LEAST_WARPS * 128 <= pairs <= RESIDENT_WORDS
     ):
         read, other, sums, written = (
             None if row is None else _flat(row).view(torch.int32) for row in (x, y, total, out)
@@ -129,7 +158,7 @@ def _site(
             kernels.resident_pairs,
             (len(x),),
             *arguments,
-            warps=_warps(pairs),
+            warps=FORWARD_WARPS.get((channels, places), _warps(pairs, 1024)),
             **constants,
             BLOCK_W=block_c // 2,
         )
@@ -142,7 +171,7 @@ def _site(
     inputs = _flat(x), None if y is None else _flat(y), _flat(total), scale, bias, keep, stride, ranked
     arguments = *inputs, _flat(out), scratch, inverse, edge, nonzero, eps
     constants |= {"BLOCK_C": block_c, "HALF": half, "PRIORITY": priority is not None, "RESIDENT": resident}
-    launch(kernels.forward, (len(x),), *arguments, warps=_warps(block_p * block_c), **constants)
+    launch(kernels.forward, (len(x),), *arguments, warps=_warps(block_p * block_c, 512), **constants)
     return results
 
 
@@ -167,15 +196,22 @@ def _site_backward(
     x, places, channels = _rows(x, norm)
     grad, x_grad = _like(grad.to(x.dtype), x), torch.empty_like(x)
     other = None if total_grad is None else _flat(_like(total_grad.to(x.dtype), x))
-    block_p, stretch = backward_tile(places, channels)
-    grid = (len(x), triton.cdiv(places, stretch))
+    tiling, (block_p, stretch) = backward_tiling(places, channels), backward_tile(places, channels)
+    grid = (len(x), partial_sums(places, channels))
     # one row of partial sums per program, so that they are added in one order, whichever finishes first
     rows = grid[0] * grid[1] if norm else 0
     partial = x.new_empty((rows, 2, channels), dtype=torch.float32) if sums is None else sums
     assert len(partial) >= rows, "the batch is larger than the buffer of partial sums is made for"
     mask = None if out is None else _flat(_like(out, x))
     block_c = triton.next_power_of_2(channels)
-    constants = {"P": places, "C": channels, "PLACES": stretch, "BLOCK_P": block_p, "BLOCK_C": block_c}
+    constants = {
+        "P": places,
+        "C": channels,
+        "PLACES": stretch,
+        "BLOCK_P": block_p,
+        "BLOCK_C": block_c,
+        "STAGES": tiling.stages,
+    }
     flags = {
         "NORM": norm,
         "HALF": x.dtype == torch.bfloat16,
@@ -197,7 +233,7 @@ def _site_backward(
         partial,
         **constants,
         **flags,
-        warps=8,
+        warps=tiling.warps,
     )
     return x_grad, partial.sum(0) if sums is None else partial.new_empty((0, channels))
 

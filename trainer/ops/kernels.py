@@ -14,7 +14,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from trainer.ops.selection import INTERPRETED, count_above, edge_of, greatest_key, inside, survive
+from trainer.ops.selection import INTERPRETED, edge_of, inside, positive_and_sum, survive
+
+NORMED_PAIR = tl.constexpr(
+    "{ .reg .b32 bits; .reg .f32 low, high; "
+    "shl.b32 bits, $1, 16; mov.b32 low, bits; mul.rn.f32 low, low, $2; fma.rn.f32 low, low, $3, $4; "
+    "and.b32 bits, $1, 0xFFFF0000; mov.b32 high, bits; mul.rn.f32 high, high, $2; "
+    "fma.rn.f32 high, high, $5, $6; cvt.rn.relu.bf16x2.f32 $0, high, low; }"
+)
 
 
 @triton.jit
@@ -114,16 +121,40 @@ def _lanes(sums):
 
 
 @triton.jit
-def _scaled(normed, scale, bias, channel, real):
-    scales, shifts = (
-        tl.load(scale + channel, mask=real, other=0.0),
-        tl.load(bias + channel, mask=real, other=0.0),
-    )
+def _scaled(normed, scales, shifts):
     return tl.fma(
         normed,
         tl.broadcast_to(scales[None, :], normed.shape),
         tl.broadcast_to(shifts[None, :], normed.shape),
     )
+
+
+@triton.jit
+def _normed_pair(words, factor, scale, bias, word, real):
+    """Normalise, scale and shift two activations to a word, and pack their keys into one."""
+    low_scale = tl.load(scale + 2 * word, mask=real, other=0.0)
+    low_bias = tl.load(bias + 2 * word, mask=real, other=0.0)
+    high_scale = tl.load(scale + 2 * word + 1, mask=real, other=0.0)
+    high_bias = tl.load(bias + 2 * word + 1, mask=real, other=0.0)
+    if INTERPRETED:
+        low, high = _full(words & 0xFFFF) * factor[:, None], _full(words >> 16) * factor[:, None]
+        return _pair(_scaled(low, low_scale, low_bias), _scaled(high, high_scale, high_bias))
+    else:  # one block of code, because the compiler would hold all 64 floats of 32 words at once
+        return tl.inline_asm_elementwise(
+            NORMED_PAIR,
+            "=r,r,f,f,f,f,f",
+            [
+                words,
+                factor[:, None],
+                low_scale[None, :],
+                low_bias[None, :],
+                high_scale[None, :],
+                high_bias[None, :],
+            ],
+            dtype=tl.uint32,
+            is_pure=True,
+            pack=1,
+        )
 
 
 @triton.jit
@@ -148,8 +179,8 @@ def resident_pairs(x, y, total, scale, bias, keep, keep_stride, out, inverse, ed
                    NORM: tl.constexpr, ADDED: tl.constexpr):  # fmt: skip
     """Forward for bfloat16 rows that fit in registers with two keys to a word.
 
-    Pointers to activations point to 32-bit integers, and C is even. Every thread must have two words or
-    more, because `count_above` takes them in pairs. With `ADDED` the input is x + y, which goes to `total`.
+    Pointers to activations point to 32-bit integers, and C is even. Every thread must have four words
+    or more, because they are counted by four. With `ADDED` the input is x + y, which goes to `total`.
     """
     W: tl.constexpr = C // 2
     sample = tl.program_id(0)
@@ -168,24 +199,18 @@ def resident_pairs(x, y, total, scale, bias, keep, keep_stride, out, inverse, ed
         )
         factor = tl.rsqrt(tl.sum(tl.fma(low, low, high * high), axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
-    # always 16, but hidden from the compiler, which would else hold 64 floats in registers for 32 words
-    half = (tl.minimum(wanted, 0) + 16).to(tl.uint32)
-    low, high = (
-        (words << half).to(tl.float32, bitcast=True),
-        (words & (0xFFFFFFFF << half)).to(tl.float32, bitcast=True),
-    )
     if NORM:
-        real = word < W
-        low = _scaled(low * factor[:, None], scale, bias, 2 * word, real)
-        high = _scaled(high * factor[:, None], scale, bias, 2 * word + 1, real)
-    keys = _pair(low, high)
+        keys = _normed_pair(words, factor, scale, bias, word, word < W)
+    else:
+        keys = _pair(_full(words & 0xFFFF), _full(words >> 16))
     if BLOCK_P != P or BLOCK_W != W:
         keys = tl.where(mask, keys, 0)
-    positive, greatest = count_above(keys, tl.zeros((), tl.int32), 2), greatest_key(keys, 2)
+    positive, key_sum = positive_and_sum(keys, 2, True)
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
-        t, at, last = edge_of(keys, x, positive, greatest, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
-        # the addition of count_above, plus one where a tie survives
+        mean = (key_sum // positive.to(tl.uint32)).to(tl.int32)
+        t, at, last = edge_of(keys, x, positive, mean, wanted, P, W, BLOCK_P, BLOCK_W, 2, True, True)
+        # the addition that compares keys with `t`, plus one where a tie survives
         extra = (
             (2 * word < at).to(tl.uint32)
             + ((2 * word + 1 < at).to(tl.uint32) << 16)
@@ -218,7 +243,9 @@ def _site(x, y, total, scale, bias, inverse, sample, start, eps, P: tl.constexpr
     if NORM:
         factor = tl.rsqrt(tl.sum(value * value, axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
-        value = _scaled(value * factor[:, None], scale, bias, channel, channel < C)
+        scales = tl.load(scale + channel, mask=channel < C, other=0.0)
+        shifts = tl.load(bias + channel, mask=channel < C, other=0.0)
+        value = _scaled(value * factor[:, None], scales, shifts)
     return tl.where(mask, _relu(value), 0.0), offsets, mask
 
 
@@ -245,10 +272,10 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
             tile = tl.where(
                 tile > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0
             )
-        positive, greatest = count_above(tile, 0, 1), greatest_key(tile, 1)
+        positive, key_sum = positive_and_sum(tile, 1, BITS16)
     else:
         tile = 0
-        positive, greatest = 0, 0
+        positive, key_sum = 0, tl.zeros((), tl.int64)
         for start in range(0, P, BLOCK_P):
             value, offsets, mask = _site(
                 x, y, total, scale, bias, inverse, sample, start, eps, P, C, BLOCK_P, BLOCK_C,
@@ -259,15 +286,16 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
                 key = tl.where(
                     key > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0
                 )
-            positive += count_above(key, 0, 1)
-            greatest = tl.maximum(greatest, greatest_key(key, 1))
+            more, more_sum = positive_and_sum(key, 1, BITS16)
+            positive, key_sum = positive + more, key_sum + more_sum
             tl.store(scratch + offsets, key, mask=mask)
             _store(out, offsets, value, mask, HALF)
         tl.debug_barrier()  # from here on a thread may read what another has written
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
+        mean = (key_sum // positive).to(tl.int32)
         t, at, last = edge_of(
-            tile, keys, positive, greatest, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT
+            tile, keys, positive, mean, wanted, P, C, BLOCK_P, BLOCK_C, 1, BITS16, RESIDENT
         )
     channel = tl.arange(0, BLOCK_C)
     if RESIDENT:
@@ -292,13 +320,14 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
 @triton.jit
 def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
              P: tl.constexpr, C: tl.constexpr, PLACES: tl.constexpr,
-             BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+             BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, STAGES: tl.constexpr,
              NORM: tl.constexpr, HALF: tl.constexpr, ADDED: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
     """Gradients of a stretch of `PLACES` places of one sample.
 
     With `ADDED` the input has another gradient, `total_grad`, from where else it is used.
     `sums` has a row per program: its part of the gradients of scale and bias. The survivors are found again
     from the edge that forward stored. With `MASK` they are the elements where `out` is not zero.
+    `STAGES - 1` tiles are loaded ahead.
     """
     sample, part = tl.program_id(0), tl.program_id(1)
     channel = tl.arange(0, BLOCK_C)
@@ -308,7 +337,7 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
         tl.zeros((BLOCK_P, BLOCK_C), tl.float32),
         tl.zeros((BLOCK_P, BLOCK_C), tl.float32),
     )
-    for start in range(part * PLACES, tl.minimum((part + 1) * PLACES, P), BLOCK_P):
+    for start in tl.range(part * PLACES, tl.minimum((part + 1) * PLACES, P), BLOCK_P, num_stages=STAGES):
         place = start + tl.arange(0, BLOCK_P)
         mask = inside(place[:, None], channel[None, :], P, C, P if P % BLOCK_P == 0 else 0, BLOCK_C)
         offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
@@ -317,7 +346,8 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
         if NORM:
             inverses = tl.load(inverse + sample * P + place, mask=place < P, other=0.0)[:, None]
             normed = normed * inverses
-            y = _scaled(normed, scale, bias, channel, real)
+            scales = tl.load(scale + channel, mask=real, other=0.0)
+            y = _scaled(normed, scales, tl.load(bias + channel, mask=real, other=0.0))
         if MASK:
             survives = _load(out, offsets, mask, HALF) != 0.0
         else:
@@ -327,7 +357,7 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
             product = passed * normed
             scale_sums += product
             bias_sums += passed
-            factors = tl.load(scale + channel, mask=real, other=0.0)[None, :]
+            factors = scales[None, :]
             along = tl.sum(product * factors, axis=1)[:, None] / C
             passed = (passed * factors - normed * along) * inverses
         if ADDED:  # the site's own gradient is rounded first, as where autograd adds the two

@@ -13,36 +13,73 @@ import triton
 import triton.language as tl
 
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
-COUNT_FOUR = tl.constexpr(
-    "{ .reg .b32 bytes; prmt.b32 bytes, $2, $3, 0xFDB9; "
-    "dp4a.s32.s32 $0, bytes, 0x01010101, 0; mov.b32 $1, 0; }"
+COUNT_EIGHT = tl.constexpr(
+    "{ .reg .b32 x, y; prmt.b32 x, $4, $5, 0xFDB9; prmt.b32 y, $6, $7, 0xFDB9; "
+    "dp4a.s32.s32 x, x, 0xFFFFFFFF, 0; dp4a.s32.s32 $0, y, 0xFFFFFFFF, x; "
+    "mov.b32 $1, 0; mov.b32 $2, 0; mov.b32 $3, 0; }"
+)
+SUM_EIGHT = tl.constexpr(
+    "dp2a.lo.u32.u32 $0, $4, 0x0101, 0; dp2a.lo.u32.u32 $0, $5, 0x0101, $0; "
+    "dp2a.lo.u32.u32 $0, $6, 0x0101, $0; dp2a.lo.u32.u32 $0, $7, 0x0101, $0; "
+    "mov.b32 $1, 0; mov.b32 $2, 0; mov.b32 $3, 0;"
 )
 
 
 @triton.jit
-def count_above(words, t, LANES: tl.constexpr):
-    """Number of keys of a tile that are greater than `t`, as an int32."""
+def _above(words, t, LANES: tl.constexpr):
+    """A tile whose sum is the number of keys that are greater than `t`."""
     if LANES == 2:
         # bits 15 and 31 are set where a key is greater
         sums = words + (0x7FFF - t).to(tl.uint32) * 0x00010001
         if INTERPRETED:
-            return tl.sum(((sums >> 15) & 1) + (sums >> 31)).to(tl.int32)
-        else:  # the four bits of two words become bytes of -1, which one instruction adds up
-            return -tl.sum(
-                tl.inline_asm_elementwise(
-                    COUNT_FOUR, "=r,=r,r,r", [sums], dtype=tl.int32, is_pure=True, pack=2
-                )
+            return (((sums >> 15) & 1) + (sums >> 31)).to(tl.int32)
+        else:  # the eight bits of four words become bytes of -1, which two instructions add up
+            return tl.inline_asm_elementwise(
+                COUNT_EIGHT, "=r,=r,=r,=r,r,r,r,r", [sums], dtype=tl.int32, is_pure=True, pack=4
             )
     else:
-        return tl.sum((words > t).to(tl.int32))
+        return (words > t).to(tl.int32)
 
 
 @triton.jit
-def greatest_key(words, LANES: tl.constexpr):
+def positive_and_sum(words, LANES: tl.constexpr, HALF: tl.constexpr):
+    """Number of keys of a tile that are greater than 0, and the sum of the upper 16 bits of all keys."""
+    positive = _above(words, tl.zeros((), tl.int32), LANES)
     if LANES == 2:
-        return tl.maximum(tl.max(words << 16) >> 16, tl.max(words) >> 16).to(tl.int32)
+        if INTERPRETED:
+            key_sum = (words & 0xFFFF) + (words >> 16)
+        else:
+            key_sum = tl.inline_asm_elementwise(
+                SUM_EIGHT, "=&r,=r,=r,=r,r,r,r,r", [words], dtype=tl.uint32, is_pure=True, pack=4
+            )
+        both = tl.sum(positive.to(tl.int64) + (key_sum.to(tl.int64) << 32))
+        return both.to(tl.int32), (both >> 32).to(tl.uint32)
     else:
-        return tl.max(words)
+        return tl.sum(positive), tl.sum((words if HALF else words >> 16).to(tl.int64))
+
+
+@triton.jit
+def _restored(half, t, mean):
+    """A count of up to 65,536 from its lower 16 bits.
+
+    Where they are 0, it is 0 or 65,536. Below the mean it cannot be 0, and from the mean on not 65,536.
+    """
+    return tl.where((half == 0) & (t < mean), 0x10000, half.to(tl.int32))
+
+
+@triton.jit
+def _count_above(words, a, b, mean, LANES: tl.constexpr):
+    """Numbers of keys of a tile that are greater than `a` and than `b`, as int32.
+
+    One word takes both, because each sum over all threads makes them wait for each other.
+    """
+    if LANES == 2:
+        both = tl.sum(_above(words, a, 2).to(tl.uint32) + (_above(words, b, 2).to(tl.uint32) << 16))
+        above_a = _restored(both & 0xFFFF, a, mean)
+        return above_a, _restored((both - above_a.to(tl.uint32)) >> 16, b, mean)
+    else:
+        both = tl.sum((words > a).to(tl.int64) + ((words > b).to(tl.int64) << 32))
+        return both.to(tl.int32), (both >> 32).to(tl.int32)
 
 
 @triton.jit
@@ -71,64 +108,73 @@ def _words(keys, start, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr,
 
 
 @triton.jit
-def _count(tile, keys, t, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
+def _count(tile, keys, a, b, mean, P: tl.constexpr, W: tl.constexpr,
+           BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
            LANES: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
-    """Number of keys of the whole row that are greater than `t`."""
+    """Numbers of keys of the whole row that are greater than `a` and than `b`."""
     if RESIDENT:
-        return count_above(tile, t, LANES)
+        return _count_above(tile, a, b, mean, LANES)
     else:
-        total = tl.zeros((), tl.int32)
+        above_a, above_b = tl.zeros((), tl.int32), tl.zeros((), tl.int32)
         for start in range(0, P, BLOCK_P):
-            total += count_above(_words(keys, start, P, W, BLOCK_P, BLOCK_W), t, LANES)
-        return total
+            more_a, more_b = _count_above(_words(keys, start, P, W, BLOCK_P, BLOCK_W), a, b, mean, LANES)
+            above_a, above_b = above_a + more_a, above_b + more_b
+        return above_a, above_b
 
 
 @triton.jit
-def _tail(count, size: tl.constexpr):
+def _log(count):
+    """A measure of the logarithm of a count: the bits of a float grow nearly like its logarithm."""
+    return (count + 0.5).to(tl.float32).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _depth(count, size: tl.constexpr):
     """About how many standard deviations the `count` largest of `size` normal values are away from the mean.
 
-    This is the root of the logarithm of their share. The bits of a float approximate it.
+    This is 1.6 times the root of the logarithm of their share, less a constant.
     """
-    share = (count + 0.5) / size
-    return tl.sqrt((0x40000000 - share.to(tl.float32).to(tl.int32, bitcast=True)).to(tl.float32) * 2.0**-23)
+    return 1.6 * tl.sqrt((_log(count * 0 + size) - _log(count)).to(tl.float32) * 2.0**-23)
 
 
 @triton.jit
-def _threshold(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constexpr,
+def _threshold(tile, keys, positive, mean, keep, P: tl.constexpr, W: tl.constexpr,
                BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
                LANES: tl.constexpr, HALF: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
     """A `t` with at most `keep` keys above it, and their number.
 
     Either exactly `keep` keys are above `t`, or `t` is the least such number and only some of the ties at it
-    survive. Activations are nearly normal. So the next guess is the point where a normal tail through both
-    ends of the bracket would have `keep` keys, which takes five passes instead of fifteen. Every fourth
-    guess is the middle, so that no data can make the search slow.
+    survive. Each pass counts the keys above two numbers, `a` and `b`, around a guess. The first guess takes
+    activations for normal. The next ones follow the line through both counts' logarithms. Now and then
+    a pass cuts the bracket into thirds instead, so that no data can make the search slow.
     """
-    low, above_low, high, above_high, step = positive * 0, positive, greatest, positive * 0, 0
     size: tl.constexpr = P * W * LANES
     SHIFT: tl.constexpr = 16 if HALF else 0
-    FINITE: tl.constexpr = 0x7F7F if HALF else 0x7F7FFFFF
-    wanted_tail, low_tail, high_tail = _tail(keep, size), _tail(above_low, size), _tail(above_high, size)
+    TOP: tl.constexpr = 0x7FFF if HALF else 0x7FFFFFFF
+    LARGE: tl.constexpr = 0x7B7F if HALF else 0x7B7FFFFF  # far from infinity, so that guesses are finite
+    low, high, above_high, step = positive * 0, positive * 0 + TOP, positive * 0, 0
+    # the mean key of the upper half of normal values is that of 0.53 standard deviations
+    deviation = (tl.minimum(mean, 0x7B7F) << 16).to(tl.float32, bitcast=True) / 0.53
+    value = deviation * (_depth(keep, size) - _depth(positive, size))
+    spread, thirds = positive * 0 + (9 << (16 - SHIFT)), step > 0
     while (high - low > 1) & (above_high != keep):
-        least = (tl.minimum(low, FINITE) << SHIFT).to(tl.float32, bitcast=True)
-        most = (tl.minimum(high, FINITE) << SHIFT).to(tl.float32, bitcast=True)
-        share = (wanted_tail - low_tail) / (high_tail - low_tail)
-        guess = (least + (most - least) * share).to(tl.int32, bitcast=True) >> SHIFT
-        middle = low + (high - low) // 2
-        t = tl.minimum(tl.maximum(tl.where(step % 4 == 3, middle, guess), low + 1), high - 1)
-        above = _count(tile, keys, t, P, W, BLOCK_P, BLOCK_W, LANES, RESIDENT)
-        few, tail = above <= keep, _tail(above, size)
-        low, above_low, low_tail = (
-            tl.where(few, low, t),
-            tl.where(few, above_low, above),
-            tl.where(few, low_tail, tail),
-        )
-        high, above_high, high_tail = (
-            tl.where(few, t, high),
-            tl.where(few, above, above_high),
-            tl.where(few, tail, high_tail),
-        )
+        guess = tl.minimum(tl.maximum(value.to(tl.int32, bitcast=True) >> SHIFT, low + 1), high - 1)
+        third = (high - low) // 3
+        a = tl.maximum(tl.where(thirds, low + third, guess - spread), low + 1)
+        b = tl.where(thirds, high - tl.maximum(third, 1), guess + tl.minimum(spread + 1, high - 1 - guess))
+        above_a, above_b = _count(tile, keys, a, b, mean, P, W, BLOCK_P, BLOCK_W, LANES, RESIDENT)
+        few_a, few_b = above_a <= keep, above_b <= keep
+        low = tl.where(few_a, low, tl.where(few_b, a, b))
+        high = tl.where(few_a, a, tl.where(few_b, b, high))
+        above_high = tl.where(few_a, above_a, tl.where(few_b, above_b, above_high))
+        least = (tl.minimum(a, LARGE) << SHIFT).to(tl.float32, bitcast=True)
+        most = (tl.minimum(b, LARGE) << SHIFT).to(tl.float32, bitcast=True)
+        fall = _log(above_a) - _log(above_b)
+        share = (_log(above_a) - _log(keep)).to(tl.float32) / tl.maximum(fall, 1).to(tl.float32)
+        value = least + (most - least) * tl.minimum(tl.maximum(share, -8.0), 8.0)
+        spread = (b - a) >> tl.where(few_a == few_b, 3, 5)
         step += 1
+        thirds = (step % 8 == 5) | (fall == 0)
     return high, above_high
 
 
@@ -139,6 +185,12 @@ def _here(words, word, channel, t, LANES: tl.constexpr):
     if LANES == 2:
         column = (column >> ((channel & 1) * 16)) & 0xFFFF
     return (column == t).to(tl.int32)
+
+
+@triton.jit
+def _before(ties, number):
+    """How many places come before the one that has tie `number` of a column, counted from 1."""
+    return tl.sum((tl.cumsum(ties, 0) < number).to(tl.int32), axis=0)
 
 
 @triton.jit
@@ -160,28 +212,27 @@ def _cut(tile, keys, t, need, P: tl.constexpr, W: tl.constexpr, BLOCK_P: tl.cons
     else:
         even, odd = columns.to(tl.int32), tl.zeros((BLOCK_W,), tl.int32)
     through = tl.cumsum(even + odd, 0)
-    before = through - even - odd
-    in_even, in_odd = (before < need) & (need <= before + even), (before + even < need) & (need <= through)
-    channel = tl.sum(tl.where(in_even, word * LANES, 0) + tl.where(in_odd, word * LANES + 1, 0))
-    rest = tl.sum(tl.where(in_even, need - before, 0) + tl.where(in_odd, need - before - even, 0))
+    between = through - odd
+    before = between - even
+    # the edge's channel, and how many of its ties survive, as one number; every other channel has 0
+    code = tl.where((before < need) & (need <= between), LANES * word * P + need - before - 1, 0)
+    if LANES == 2:
+        code += tl.where((between < need) & (need <= through), (2 * word + 1) * P + need - between - 1, 0)
+    code = tl.sum(code, axis=0)
+    channel, rest = code // P, code % P + 1
     if RESIDENT:
-        here = _here(tile, word, channel, t, LANES)
-        last = tl.sum(tl.where((here > 0) & (tl.cumsum(here, 0) == rest), tl.arange(0, BLOCK_P), 0))
+        last = _before(_here(tile, word, channel, t, LANES), rest)
     else:
         last, passed = tl.zeros((), tl.int32), tl.zeros((), tl.int32)
         for start in range(0, P, BLOCK_P):
             here = _here(_words(keys, start, P, W, BLOCK_P, BLOCK_W), word, channel, t, LANES)
-            last += tl.sum(
-                tl.where(
-                    (here > 0) & (tl.cumsum(here, 0) == rest - passed), start + tl.arange(0, BLOCK_P), 0
-                )
-            )
+            last += _before(here, rest - passed)
             passed += tl.sum(here)
     return channel, last
 
 
 @triton.jit
-def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constexpr,
+def edge_of(tile, keys, positive, mean, keep, P: tl.constexpr, W: tl.constexpr,
             BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
             LANES: tl.constexpr, HALF: tl.constexpr, RESIDENT: tl.constexpr):  # fmt: skip
     """The edge (t, channel, place) of a row with more than `keep` keys above 0.
@@ -189,9 +240,7 @@ def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constex
     A key survives if it is above `t`. A key equal to `t` survives in a lower channel, or in the edge's
     channel up to and with the edge's place. In other rows the edge is (0, -1, 0): all positive keys survive.
     """
-    t, above = _threshold(
-        tile, keys, positive, greatest, keep, P, W, BLOCK_P, BLOCK_W, LANES, HALF, RESIDENT
-    )
+    t, above = _threshold(tile, keys, positive, mean, keep, P, W, BLOCK_P, BLOCK_W, LANES, HALF, RESIDENT)
     channel, last = positive * 0 - 1, positive * 0
     if above < keep:
         channel, last = _cut(tile, keys, t, keep - above, P, W, BLOCK_P, BLOCK_W, LANES, RESIDENT)
@@ -200,6 +249,6 @@ def edge_of(tile, keys, positive, greatest, keep, P: tl.constexpr, W: tl.constex
 
 @triton.jit
 def survive(key, place, channel, t, at, last):
-    return key > t - ((channel < at)[None, :] | ((channel == at)[None, :] & (place <= last)[:, None])).to(
-        tl.int32
-    )
+    """Which keys of a tile survive, given its row's edge."""
+    first_without = at + (place <= last).to(tl.int32)  # the first channel of a place whose ties are dropped
+    return key > t - (channel[None, :] < first_without[:, None]).to(tl.int32)
