@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -33,8 +33,8 @@ METRICS = (
 )
 CODE = "from benchmarks.gpu_lab_sites import launch_all; launch_all()"
 FORWARD_WARPS = (4, 8, 16, 32)
-BACKWARD_TILES = tuple(itertools.product((1024, 2048, 4096, 8192), (1, 4, 8), (4, 8)))
-"""Activations of a tile, tiles of a program, and warps."""
+BACKWARD_TILES = tuple(itertools.product((1024, 2048, 4096, 8192), (1, 2, 4, 8), (4, 8), (1, 2)))
+"""Activations of a tile, tiles of a program, warps, and stages."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Variant:
     """Activations of a tile of the backward kernel; the forward one has a whole row."""
     tiles: int = 0
     """Tiles of a program of the backward kernel."""
+    stages: int = 1
+    """Stages of the backward kernel: with 2 it loads the next tile ahead."""
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,17 @@ class Launch:
 
 
 @contextmanager
-def divided(variant: Variant) -> Generator[None]:
-    """Let kernels be launched in this way while the context lasts."""
-    fused, next_power_of_2 = import_module("trainer.ops.fused"), import_module("triton").next_power_of_2
-    usual: Callable[..., None] = fused.launch
-
-    def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int, **constants: Any) -> None:
-        ours = Launch(kernel, grid, arguments, warps, constants).name == variant.kernel
-        usual(kernel, grid, *arguments, warps=variant.warps if ours else warps, **constants)
-
-    def tile(places: int, channels: int) -> tuple[int, int]:
-        places_at_once = max(1, min(next_power_of_2(places), variant.tile // next_power_of_2(channels)))
-        return places_at_once, places_at_once * variant.tiles
-
-    with ExitStack() as patches:
-        patches.enter_context(mock.patch.object(fused, "launch", launch))
-        if variant.tile:
-            patches.enter_context(mock.patch.object(fused, "backward_tile", tile))
+def divided(variant: Variant, shape: tuple[int, ...]) -> Generator[None]:
+    """Let the kernels of a shape be launched in this way while the context lasts."""
+    tilings, next_power_of_2 = import_module("trainer.ops.tilings"), import_module("triton").next_power_of_2
+    channels, places = shape[0], torch.Size(shape[1:]).numel()
+    if variant.kernel == "forward":
+        kept, entry = tilings.FORWARD_WARPS, variant.warps
+    else:
+        at_once = max(1, min(next_power_of_2(places), variant.tile // next_power_of_2(channels)))
+        kept = tilings.BACKWARD_TILINGS
+        entry = tilings.Tiling(at_once, variant.tiles, variant.warps, variant.stages)
+    with mock.patch.dict(kept, {(channels, places): entry}):
         yield
 
 
@@ -134,8 +130,8 @@ def variants(bench: Bench) -> Iterator[Variant]:
     few = slice(0, 2 if bench.rehearsal else None)
     for warps in FORWARD_WARPS[few]:
         yield Variant("forward", warps)
-    for tile, tiles, warps in BACKWARD_TILES[few]:
-        yield Variant("backward", warps, tile, tiles)
+    for tile, tiles, warps, stages in BACKWARD_TILES[few]:
+        yield Variant("backward", warps, tile, tiles, stages)
 
 
 def sites(bench: Bench) -> None:
@@ -146,7 +142,7 @@ def sites(bench: Bench) -> None:
         bench.say(f"sites: {shape}")
         site = Site(shape, bench.setting.site_batch, bench.setting.ratio, bench.device)
         if not bench.rehearsal:  # the interpreter compiles nothing
-            _compile(bench, site)
+            _compile(bench, site, shape)
         now = {name: _seconds(bench, call) for name, call in site.launches(runs=True).items()}
         adding = site.launches(runs=True, added=True)
         line: dict[str, Any] = {"shape": list(shape), "sites": count, "now_us": now, "variants": []}
@@ -156,9 +152,9 @@ def sites(bench: Bench) -> None:
             tried: dict[str, Any] = {**asdict(variant)}
             line["variants"].append(tried)
             try:
-                with divided(variant):
+                with divided(variant, shape):
                     call = site.launches(runs=True)[variant.kernel]
-                    tried["us"] = _seconds(bench, call, variant.warps)
+                    tried["us"] = _seconds(bench, call)
                 tried["programs"] = torch.Size(call.grid).numel()
             except Exception as error:  # too many registers, or too little shared memory
                 tried["error"] = reason(error)
@@ -166,23 +162,23 @@ def sites(bench: Bench) -> None:
     _show(found)
 
 
-def _seconds(bench: Bench, call: Launch, warps: int | None = None) -> float:
+def _seconds(bench: Bench, call: Launch) -> float:
     """Microseconds of a launch, with the cache flushed before."""
     launch = import_module("trainer.ops.fused").launch
 
     def again() -> None:
-        launch(call.kernel, call.grid, *call.arguments, warps=warps or call.warps, **call.constants)
+        launch(call.kernel, call.grid, *call.arguments, warps=call.warps, **call.constants)
 
     return bench.timed({"launch": again})["launch"] * 1e6
 
 
-def _compile(bench: Bench, site: Site) -> None:
+def _compile(bench: Bench, site: Site, shape: tuple[int, ...]) -> None:
     """Compile all variants at once, so that no time is spent on it between measurements."""
     calls: list[Launch] = []
     for variant in variants(bench):
-        with divided(variant):
+        with divided(variant, shape):
             call = site.launches(runs=False)[variant.kernel]
-        calls.append(Launch(call.kernel, call.grid, call.arguments, variant.warps, call.constants))
+        calls.append(call)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done in [pool.submit(call.compile) for call in calls]:
             done.exception()  # a variant that does not compile fails again where it is measured

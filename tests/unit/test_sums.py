@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.unit.test_ops import draw
 from trainer import ops
-from trainer.ops import cpu, fused
+from trainer.ops import cpu, fused, tilings
 from trainer.ops.sums import SiteSums
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -23,7 +23,7 @@ def filled(samples: int, most: int, *, unused: float = 0.0) -> SiteSums:
     sums = SiteSums(SHAPES, most, DEVICE)
     generator = torch.Generator().manual_seed(6)
     for buffer, (channels, places) in zip(sums.buffers, SHAPES, strict=True):
-        used = buffer[: samples * fused.partial_sums(places, channels)]
+        used = buffer[: samples * tilings.partial_sums(channels, places)]
         buffer.fill_(unused)
         used.copy_(torch.randn(used.shape, generator=generator))
     return sums
@@ -41,10 +41,10 @@ def test_all_rows_of_a_batch_are_added_up(samples: int) -> None:
         scale.fill_(math.nan)
         bias.fill_(math.nan)
         assert (scale.shape, bias.shape) == ((channels,), (channels,))
-        assert len(buffer) == 80 * fused.partial_sums(places, channels)
+        assert len(buffer) == 80 * tilings.partial_sums(channels, places)
     sums.add_up(samples)
     for pair, buffer, (channels, places) in zip(sums.gradients, sums.buffers, SHAPES, strict=True):
-        used = buffer[: samples * fused.partial_sums(places, channels)].double()
+        used = buffer[: samples * tilings.partial_sums(channels, places)].double()
         bound = len(used) * 2.0**-24 * used.abs().sum(0)
         assert bool(((torch.stack(pair).double() - used.sum(0)).abs() <= bound).all())
 

@@ -10,55 +10,24 @@ The reference handles float16 and float64.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import triton
 from torch import Tensor, library
 
-from trainer.ops import kernels, reference
+from trainer.ops import kernels, reference, tilings
 from trainer.ops.reference import Keep
 
 KERNEL_TYPES = (torch.float32, torch.bfloat16)
 RESIDENT_WORDS = 2**15
 """Most words of a row in registers: 1,024 threads hold 64 words each, half of them for the row."""
 STREAMED_TILE = 2**14
-FORWARD_WARPS = {(64, 1024): 16, (128, 256): 16, (256, 64): 8, (16, 1024): 8}
-"""Warps of a program that keeps a bfloat16 row in registers, by (channels, places). Other rows get a warp
-for every 1,024 words. Chosen by counting instructions and spills (`benchmarks.kernels`), not measured."""
-
-
-class Tiling(NamedTuple):
-    """How a program of the backward kernel goes through its places. More tiles make fewer partial sums."""
-
-    places: int
-    """Number of places that are worked on at once; a power of two."""
-    tiles: int
-    warps: int = 8
-    stages: int = 1
-    """With 2, the next tile is loaded ahead, at the cost of a third of the programs that run at once."""
-
-
-BACKWARD_ELEMENTS = 2**11
-"""Most activations of a tile that is not in the table."""
-BACKWARD_TILINGS = {
-    (64, 1024): Tiling(32, 8),
-    (128, 256): Tiling(16, 4),
-    (256, 64): Tiling(8, 2),
-    (16, 1024): Tiling(128, 2),
-}
-"""By (channels, places). Four programs a sample, so that a batch of 128 gives each multiprocessor of an H100
-four of them, about as many as fit. Counted, not measured."""
-LEAST_WARPS = 4
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int, **constants: Any) -> None:
     """Start a kernel. Products and sums are not fused, because backward must repeat forward bit for bit."""
     kernel[grid](*arguments, **constants, num_warps=warps, enable_fp_fusion=False)
-
-
-def _warps(words: int, words_per_warp: int) -> int:
-    return min(32, max(LEAST_WARPS, words // words_per_warp))
 
 
 def _rows(x: Tensor, norm: bool) -> tuple[Tensor, int, int]:
@@ -78,24 +47,6 @@ def _flat(x: Tensor) -> Tensor:
     """The memory of a tensor without gaps as one row. bfloat16 becomes the 16-bit integers of its bits."""
     row = torch.as_strided(x, (x.numel(),), (1,))
     return row.view(torch.int16) if x.dtype == torch.bfloat16 else row
-
-
-def backward_tiling(places: int, channels: int) -> Tiling:
-    """The table's tiling, or one with tiles of at most `BACKWARD_ELEMENTS`."""
-    most = max(1, BACKWARD_ELEMENTS // triton.next_power_of_2(channels))
-    default = Tiling(min(triton.next_power_of_2(places), most), 8)
-    return BACKWARD_TILINGS.get((channels, places), default)
-
-
-def backward_tile(places: int, channels: int) -> tuple[int, int]:
-    """Number of places of one sample that a backward program takes at once, and in all."""
-    tiling = backward_tiling(places, channels)
-    return tiling.places, tiling.places * tiling.tiles
-
-
-def partial_sums(places: int, channels: int) -> int:
-    """Number of rows of partial sums that backward writes for one sample."""
-    return triton.cdiv(places, backward_tile(places, channels)[1])
 
 
 def _empty(x: Tensor, places: int, norm: bool, added: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -148,7 +99,7 @@ def _site(
         and priority is None
         and channels % 2 == 0
         and block_c >= 8
-        and LEAST_WARPS * 128 <= pairs <= RESIDENT_WORDS
+        and tilings.LEAST_WARPS * 128 <= pairs <= RESIDENT_WORDS
     ):
         read, other, sums, written = (
             None if row is None else _flat(row).view(torch.int32) for row in (x, y, total, out)
@@ -158,7 +109,7 @@ def _site(
             kernels.resident_pairs,
             (len(x),),
             *arguments,
-            warps=FORWARD_WARPS.get((channels, places), _warps(pairs, 1024)),
+            warps=tilings.forward_warps(channels, places, pairs),
             **constants,
             BLOCK_W=block_c // 2,
         )
@@ -171,7 +122,7 @@ def _site(
     inputs = _flat(x), None if y is None else _flat(y), _flat(total), scale, bias, keep, stride, ranked
     arguments = *inputs, _flat(out), scratch, inverse, edge, nonzero, eps
     constants |= {"BLOCK_C": block_c, "HALF": half, "PRIORITY": priority is not None, "RESIDENT": resident}
-    launch(kernels.forward, (len(x),), *arguments, warps=_warps(block_p * block_c, 512), **constants)
+    launch(kernels.forward, (len(x),), *arguments, warps=tilings.warps(block_p * block_c, 512), **constants)
     return results
 
 
@@ -196,8 +147,9 @@ def _site_backward(
     x, places, channels = _rows(x, norm)
     grad, x_grad = _like(grad.to(x.dtype), x), torch.empty_like(x)
     other = None if total_grad is None else _flat(_like(total_grad.to(x.dtype), x))
-    tiling, (block_p, stretch) = backward_tiling(places, channels), backward_tile(places, channels)
-    grid = (len(x), partial_sums(places, channels))
+    tiling = tilings.backward(channels, places)
+    block_p, stretch = tiling.places, tiling.stretch
+    grid = (len(x), tilings.partial_sums(channels, places))
     # one row of partial sums per program, so that they are added in one order, whichever finishes first
     rows = grid[0] * grid[1] if norm else 0
     partial = x.new_empty((rows, 2, channels), dtype=torch.float32) if sums is None else sums

@@ -14,6 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from trainer.ops.element_kernels import added_pairs, full, half, lanes, load, pair, relu, rounded, store
 from trainer.ops.selection import INTERPRETED, edge_of, inside, positive_and_sum, survive
 
 NORMED_PAIR = tl.constexpr(
@@ -22,102 +23,6 @@ NORMED_PAIR = tl.constexpr(
     "and.b32 bits, $1, 0xFFFF0000; mov.b32 high, bits; mul.rn.f32 high, high, $2; "
     "fma.rn.f32 high, high, $5, $6; cvt.rn.relu.bf16x2.f32 $0, high, low; }"
 )
-
-
-@triton.jit
-def _half(x):
-    """Round float32 to bits of bfloat16, to nearest even. Triton's interpreter would only cut bits off."""
-    if INTERPRETED:
-        bits = x.to(tl.uint32, bitcast=True)
-        return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    else:
-        return x.to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.uint32)
-
-
-@triton.jit
-def _full(bits):
-    """Convert the bits of bfloat16 to float32."""
-    return (bits << 16).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _load(pointer, offsets, mask, HALF: tl.constexpr):
-    """Load elements as float32. With `HALF` they are bfloat16, behind a pointer to 16-bit integers."""
-    if HALF:
-        return _full(
-            tl.load(pointer + offsets, mask=mask, other=0).to(tl.uint16, bitcast=True).to(tl.uint32)
-        )
-    else:
-        return tl.load(pointer + offsets, mask=mask, other=0.0)
-
-
-@triton.jit
-def _store(pointer, offsets, x, mask, HALF: tl.constexpr):
-    if HALF:
-        tl.store(pointer + offsets, _half(x).to(tl.uint16).to(tl.int16, bitcast=True), mask=mask)
-    else:
-        tl.store(pointer + offsets, x, mask=mask)
-
-
-@triton.jit
-def _rounded(x, HALF: tl.constexpr):
-    """The float32 values as they are after a store and a load."""
-    if HALF:
-        return _full(_half(x))
-    else:
-        return x
-
-
-@triton.jit
-def _added(a, b):
-    """Add bfloat16 pairs as torch does: in float32, then rounded."""
-    if INTERPRETED:
-        low = _half((a << 16).to(tl.float32, bitcast=True) + (b << 16).to(tl.float32, bitcast=True))
-        high = _half(
-            (a & 0xFFFF0000).to(tl.float32, bitcast=True) + (b & 0xFFFF0000).to(tl.float32, bitcast=True)
-        )
-        return low | (high << 16)
-    else:  # one rounding gives the same bits as two, because float32 has more than twice as many digits
-        return tl.inline_asm_elementwise(
-            "{ .reg .b32 ones; mov.b32 ones, 0x3F803F80; fma.rn.bf16x2 $0, $1, ones, $2; }",
-            "=r,r,r",
-            [a, b],
-            dtype=tl.uint32,
-            is_pure=True,
-            pack=1,
-        )
-
-
-@triton.jit
-def _relu(x):
-    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def _pair(low, high):
-    """Pack two keys into one word."""
-    if INTERPRETED:
-        return (_half(_relu(low)) | (_half(_relu(high)) << 16)) & 0x7FFF7FFF
-    else:  # ReLU, rounding and packing are one instruction; NaN comes out without its sign
-        return tl.inline_asm_elementwise(
-            "cvt.rn.relu.bf16x2.f32 $0, $1, $2;",
-            "=r,f,f",
-            [high, low],
-            dtype=tl.uint32,
-            is_pure=True,
-            pack=1,
-        )
-
-
-@triton.jit
-def _lanes(sums):
-    """A word with all ones in each half whose highest bit is set, and zeros in the others."""
-    if INTERPRETED:
-        return ((sums >> 15) & 0x00010001) * 0xFFFF
-    else:
-        return tl.inline_asm_elementwise(
-            "prmt.b32 $0, $1, $1, 0xBB99;", "=r,r", [sums], dtype=tl.uint32, is_pure=True, pack=1
-        )
 
 
 @triton.jit
@@ -137,8 +42,8 @@ def _normed_pair(words, factor, scale, bias, word, real):
     high_scale = tl.load(scale + 2 * word + 1, mask=real, other=0.0)
     high_bias = tl.load(bias + 2 * word + 1, mask=real, other=0.0)
     if INTERPRETED:
-        low, high = _full(words & 0xFFFF) * factor[:, None], _full(words >> 16) * factor[:, None]
-        return _pair(_scaled(low, low_scale, low_bias), _scaled(high, high_scale, high_bias))
+        low, high = full(words & 0xFFFF) * factor[:, None], full(words >> 16) * factor[:, None]
+        return pair(_scaled(low, low_scale, low_bias), _scaled(high, high_scale, high_bias))
     else:  # one block of code, because the compiler would hold all 64 floats of 32 words at once
         return tl.inline_asm_elementwise(
             NORMED_PAIR,
@@ -161,7 +66,7 @@ def _normed_pair(words, factor, scale, bias, word, real):
 def _key(y, HALF: tl.constexpr):
     """The key of a value: its bits without the sign bit, which NaN (it ranks first) and -0.0 may have."""
     if HALF:
-        return (_half(y) & 0x7FFF).to(tl.int32)
+        return (half(y) & 0x7FFF).to(tl.int32)
     else:
         return y.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
@@ -189,7 +94,8 @@ def resident_pairs(x, y, total, scale, bias, keep, keep_stride, out, inverse, ed
     mask = inside(place[:, None], word[None, :], P, W, BLOCK_P, BLOCK_W)
     words = tl.load(x + row + offsets, mask=mask, other=0).to(tl.uint32, bitcast=True)
     if ADDED:
-        words = _added(words, tl.load(y + row + offsets, mask=mask, other=0).to(tl.uint32, bitcast=True))
+        others = tl.load(y + row + offsets, mask=mask, other=0).to(tl.uint32, bitcast=True)
+        words = added_pairs(words, others)
         tl.store(total + row + offsets, words.to(tl.int32, bitcast=True), mask=mask)
     wanted = tl.load(keep + sample * keep_stride)
     if NORM:
@@ -202,7 +108,7 @@ def resident_pairs(x, y, total, scale, bias, keep, keep_stride, out, inverse, ed
     if NORM:
         keys = _normed_pair(words, factor, scale, bias, word, word < W)
     else:
-        keys = _pair(_full(words & 0xFFFF), _full(words >> 16))
+        keys = pair(full(words & 0xFFFF), full(words >> 16))
     if BLOCK_P != P or BLOCK_W != W:
         keys = tl.where(mask, keys, 0)
     positive, key_sum = positive_and_sum(keys, 2, True)
@@ -219,7 +125,7 @@ def resident_pairs(x, y, total, scale, bias, keep, keep_stride, out, inverse, ed
         # a shift, because languages differ in the division of -1
         tie = tl.where(word == at >> 1, tl.where((at & 1) == 0, 1, 0x00010000), 0).to(tl.uint32)
         row_of_tie = tl.where(place <= last, 0xFFFFFFFF, 0).to(tl.uint32)
-        keys &= _lanes(keys + extra[None, :] + (tie[None, :] & row_of_tie[:, None]))
+        keys &= lanes(keys + extra[None, :] + (tie[None, :] & row_of_tie[:, None]))
     tl.store(out + row + offsets, keys.to(tl.int32, bitcast=True), mask=mask)
     _keep_edge(edge, sample, t, at, last)
     tl.store(nonzero + sample, tl.minimum(positive, wanted))
@@ -236,17 +142,17 @@ def _site(x, y, total, scale, bias, inverse, sample, start, eps, P: tl.constexpr
     place, channel = start + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_C)
     mask = (place[:, None] < P) & (channel[None, :] < C)
     offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
-    value = _load(x, offsets, mask, HALF)
+    value = load(x, offsets, mask, HALF)
     if ADDED:
-        value = _rounded(value + _load(y, offsets, mask, HALF), HALF)
-        _store(total, offsets, value, mask, HALF)
+        value = rounded(value + load(y, offsets, mask, HALF), HALF)
+        store(total, offsets, value, mask, HALF)
     if NORM:
         factor = tl.rsqrt(tl.sum(value * value, axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
         scales = tl.load(scale + channel, mask=channel < C, other=0.0)
         shifts = tl.load(bias + channel, mask=channel < C, other=0.0)
         value = _scaled(value * factor[:, None], scales, shifts)
-    return tl.where(mask, _relu(value), 0.0), offsets, mask
+    return tl.where(mask, relu(value), 0.0), offsets, mask
 
 
 @triton.jit
@@ -289,7 +195,7 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
             more, more_sum = positive_and_sum(key, 1, BITS16)
             positive, key_sum = positive + more, key_sum + more_sum
             tl.store(scratch + offsets, key, mask=mask)
-            _store(out, offsets, value, mask, HALF)
+            store(out, offsets, value, mask, HALF)
         tl.debug_barrier()  # from here on a thread may read what another has written
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
@@ -299,7 +205,7 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
         )
     channel = tl.arange(0, BLOCK_C)
     if RESIDENT:
-        _store(
+        store(
             out,
             offsets,
             tl.where(survive(tile, tl.arange(0, BLOCK_P), channel, t, at, last), value, 0.0),
@@ -311,8 +217,8 @@ def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch,
             place = start + tl.arange(0, BLOCK_P)
             mask = (place[:, None] < P) & (channel[None, :] < C)
             offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
-            value, key = _load(out, offsets, mask, HALF), tl.load(scratch + offsets, mask=mask, other=0)
-            _store(out, offsets, tl.where(survive(key, place, channel, t, at, last), value, 0.0), mask, HALF)
+            value, key = load(out, offsets, mask, HALF), tl.load(scratch + offsets, mask=mask, other=0)
+            store(out, offsets, tl.where(survive(key, place, channel, t, at, last), value, 0.0), mask, HALF)
     _keep_edge(edge, sample, t, at, last)
     tl.store(nonzero + sample, tl.minimum(positive, wanted))
 
@@ -341,7 +247,7 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
         place = start + tl.arange(0, BLOCK_P)
         mask = inside(place[:, None], channel[None, :], P, C, P if P % BLOCK_P == 0 else 0, BLOCK_C)
         offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
-        passed, normed = _load(grad, offsets, mask, HALF), _load(x, offsets, mask, HALF)
+        passed, normed = load(grad, offsets, mask, HALF), load(x, offsets, mask, HALF)
         y = normed
         if NORM:
             inverses = tl.load(inverse + sample * P + place, mask=place < P, other=0.0)[:, None]
@@ -349,9 +255,9 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
             scales = tl.load(scale + channel, mask=real, other=0.0)
             y = _scaled(normed, scales, tl.load(bias + channel, mask=real, other=0.0))
         if MASK:
-            survives = _load(out, offsets, mask, HALF) != 0.0
+            survives = load(out, offsets, mask, HALF) != 0.0
         else:
-            survives = survive(_key(_relu(y), HALF), place, channel, t, at, last)
+            survives = survive(_key(relu(y), HALF), place, channel, t, at, last)
         passed = tl.where(survives & mask, passed, 0.0)
         if NORM:
             product = passed * normed
@@ -361,8 +267,8 @@ def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
             along = tl.sum(product * factors, axis=1)[:, None] / C
             passed = (passed * factors - normed * along) * inverses
         if ADDED:  # the site's own gradient is rounded first, as where autograd adds the two
-            passed = _rounded(passed, HALF) + _load(total_grad, offsets, mask, HALF)
-        _store(x_grad, offsets, passed, mask, HALF)
+            passed = rounded(passed, HALF) + load(total_grad, offsets, mask, HALF)
+        store(x_grad, offsets, passed, mask, HALF)
     if NORM:
         row = (sample * tl.num_programs(1) + part) * 2 * C
         tl.store(sums + row + channel, tl.sum(scale_sums, axis=0), mask=real)

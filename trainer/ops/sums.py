@@ -11,7 +11,7 @@ from itertools import accumulate
 
 import torch
 
-from trainer.ops import fused, sum_kernels
+from trainer.ops import fused, sum_kernels, tilings
 
 COLUMNS = 32
 """Number of columns of a program: 128 bytes of each row, the unit in which a GPU reads memory.
@@ -32,7 +32,7 @@ class SiteSums:
 
     def __init__(self, shapes: Sequence[tuple[int, int]], samples: int, device: torch.device) -> None:
         lengths = [2 * channels for channels, _ in shapes]
-        per_sample = [fused.partial_sums(places, channels) for channels, places in shapes]
+        per_sample = [tilings.partial_sums(channels, places) for channels, places in shapes]
         sizes = [samples * rows * length for rows, length in zip(per_sample, lengths, strict=True)]
         sources, targets = (list(accumulate(some, initial=0)) for some in (sizes, lengths))
         self.samples = samples

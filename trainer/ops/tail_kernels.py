@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from trainer.ops.kernels import _load, _store
+from trainer.ops.element_kernels import load, store
 
 
 @triton.jit
@@ -22,14 +22,14 @@ def forward(x, weight, bias, labels, means, slopes, losses, right,
     label = tl.load(labels + sample)
     kind = tl.arange(0, BLOCK_CLASSES)
     real, chosen = kind < CLASSES, kind == label
-    logits = _load(bias, kind, real, HALF_HEAD)
+    logits = load(bias, kind, real, HALF_HEAD)
     for start in range(0, C, BLOCK_C):
         channel = start + tl.arange(0, BLOCK_C)
         sums = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
         for first in range(0, P, BLOCK_P):
             place = first + tl.arange(0, BLOCK_P)
             offsets = (sample.to(tl.int64) * P + place[:, None]) * C + channel[None, :]
-            sums += _load(x, offsets, (place[:, None] < P) & (channel[None, :] < C), HALF)
+            sums += load(x, offsets, (place[:, None] < P) & (channel[None, :] < C), HALF)
         mean = tl.sum(sums, axis=0) / P
         tl.store(means + sample * C + channel, mean, mask=channel < C)
         weights = _weights(weight, kind, channel, C, CLASSES, HALF_HEAD)
@@ -83,7 +83,7 @@ def _x_gradient(weight, slopes, x_grad, sample, factor,
             place = first + tl.arange(0, BLOCK_P)
             offsets = (sample.to(tl.int64) * P + place[:, None]) * C + channel[None, :]
             mask = (place[:, None] < P) & (channel[None, :] < C)
-            _store(x_grad, offsets, tl.broadcast_to(along[None, :], (BLOCK_P, BLOCK_C)), mask, HALF)
+            store(x_grad, offsets, tl.broadcast_to(along[None, :], (BLOCK_P, BLOCK_C)), mask, HALF)
 
 
 @triton.jit
@@ -100,13 +100,13 @@ def _head_gradients(means, slopes, weight_grad, bias_grad, part, samples, factor
         mask = (row[:, None] < samples) & (channel[None, :] < C)
         sums += slope[:, None] * tl.load(means + row[:, None] * C + channel[None, :], mask=mask, other=0.0)
         bias_sums += slope
-    _store(weight_grad, kind * C + channel, tl.sum(sums, axis=0) * factor, channel < C, HALF_HEAD)
+    store(weight_grad, kind * C + channel, tl.sum(sums, axis=0) * factor, channel < C, HALF_HEAD)
     if block == 0:
-        _store(bias_grad, kind, tl.sum(bias_sums) * factor, None, HALF_HEAD)
+        store(bias_grad, kind, tl.sum(bias_sums) * factor, None, HALF_HEAD)
 
 
 @triton.jit
 def _weights(weight, kind, channel, C: tl.constexpr, CLASSES: tl.constexpr, HALF_HEAD: tl.constexpr):
     """A tile of the head's weights, (classes, channels) in memory."""
     mask = (kind[:, None] < CLASSES) & (channel[None, :] < C)
-    return _load(weight, kind[:, None] * C + channel[None, :], mask, HALF_HEAD)
+    return load(weight, kind[:, None] * C + channel[None, :], mask, HALF_HEAD)

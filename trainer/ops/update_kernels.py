@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from trainer.ops.kernels import _load, _store
+from trainer.ops.element_kernels import load, store
 
 
 @triton.jit
@@ -19,7 +19,7 @@ def step(parameters, momenta, copies, gradients, rate, FIRST: tl.constexpr, SIZE
             place = (program - FIRST[i]) * BLOCK + tl.arange(0, BLOCK)
             mask = place < SIZES[i]
             weight = tl.load(parameters[i] + place, mask=mask)
-            change = _load(gradients[i], place, mask, COPIES)
+            change = load(gradients[i], place, mask, COPIES)
             if DECAY != 0.0:
                 change = _times_plus(DECAY, weight, change)
             if MOMENTUM != 0.0:
@@ -29,7 +29,7 @@ def step(parameters, momenta, copies, gradients, rate, FIRST: tl.constexpr, SIZE
             weight = _times_plus(-size, change, weight)
             tl.store(parameters[i] + place, weight, mask=mask)
             if COPIES:
-                _store(copies[i], place, weight, mask, True)
+                store(copies[i], place, weight, mask, True)
 
 
 @triton.jit
