@@ -17,16 +17,22 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 import torch
 import triton
+from torch import nn
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from trainer.models.wide_resnet import WideResNet
-from trainer.ops import fused
+from trainer.ops import fused, tail
+from trainer.ops.sums import SiteSums
+from trainer.ops.update import update
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 FIGURES = (
@@ -65,40 +71,66 @@ def site_shapes() -> list[tuple[int, ...]]:
     return found
 
 
-def compiled(precision: str, *, at_random: bool) -> list[dict[str, Any]]:
-    """Compile each kernel that training on these sites launches, once."""
-    kernels: dict[str, dict[str, Any]] = {}
+@contextmanager
+def compiling() -> Generator[list[dict[str, Any]]]:
+    """Compile each kernel that is launched while the context lasts, once, instead of running it."""
+    kernels: list[dict[str, Any]] = []
+    seen: set[str] = set()
 
     def compile_only(kernel: Any, grid: Any, *arguments: Any, warps: int, **constants: Any) -> None:
+        if (key := f"{kernel.__name__} {constants}") in seen:
+            return
+        seen.add(key)
         done = kernel.warmup(*arguments, grid=grid, **constants, num_warps=warps, enable_fp_fusion=False)
-        kernels[f"{kernel.__name__} {constants}"] = {
-            "kernel": kernel.__name__,
-            "places": constants["P"],
-            "channels": constants["C"],
-            "resident": constants.get("RESIDENT", True),
-            "warps": warps,
-            "shared_bytes": done.metadata.shared,
-            "ptx": done.asm["ptx"],
-            **looked_at(done.asm["cubin"]),
-        }
+        kernels.append(
+            {
+                "kernel": kernel.__name__,
+                "places": constants.get("P"),
+                "channels": constants.get("C"),
+                "resident": constants.get("RESIDENT", True),
+                "warps": warps,
+                "shared_bytes": done.metadata.shared,
+                "ptx": done.asm["ptx"],
+                **looked_at(done.asm["cubin"]),
+            }
+        )
 
-    fused.launch = compile_only
-    for shape in sorted(set(site_shapes()), reverse=True):
-        x = (
-            torch.zeros((2, *shape), dtype=getattr(torch, precision))
-            .contiguous(memory_format=torch.channels_last)
-            .requires_grad_()
-        )
-        ones = torch.ones(shape[0], requires_grad=True)
-        out = fused.norm_relu_topk(
-            x,
-            ones,
-            ones,
-            torch.tensor(5, dtype=torch.int32),
-            priority=torch.ones(x.shape) if at_random else None,
-        )
-        out.sum().backward()
-    return list(kernels.values())
+    with mock.patch.object(fused, "launch", compile_only):
+        yield kernels
+
+
+def sites(precision: str, *, at_random: bool = False, added: bool = False) -> list[dict[str, Any]]:
+    """The kernels of all sites. With `added` a site adds two branches, as all but the first do."""
+    with compiling() as kernels:
+        for shape in sorted(set(site_shapes()), reverse=True):
+            zeros = torch.zeros((2, *shape), dtype=getattr(torch, precision))
+            x = zeros.contiguous(memory_format=torch.channels_last).requires_grad_()
+            ones, keep = torch.ones(shape[0], requires_grad=True), torch.tensor(5, dtype=torch.int32)
+            priority = torch.ones(x.shape) if at_random else None
+            if added:
+                total, out, _ = fused.added_norm_relu_topk(x, x, ones, ones, keep, priority=priority)
+                (total.sum() + out.sum()).backward()
+            else:
+                fused.norm_relu_topk(x, ones, ones, keep, priority=priority).sum().backward()
+    return kernels
+
+
+def once_a_step() -> list[dict[str, Any]]:
+    """The kernels that a bfloat16 step launches once: the loss, the sums of gradients and the update."""
+    model = WideResNet(28, 4, 10)
+    whole = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    weights = [parameter.detach() for module in whole for parameter in module.parameters()]
+    shapes = [(shape[0], shape[1] * shape[2]) for shape in site_shapes()]
+    others = [torch.zeros(channels) for channels, _ in shapes for _ in range(2)]
+    with compiling() as kernels:
+        x = torch.zeros((2, 256, 8, 8), dtype=torch.bfloat16, requires_grad=True)
+        head = model.head.weight.bfloat16(), model.head.bias.bfloat16()
+        tail.mean_head_loss(x, *head, torch.zeros(2, dtype=torch.int64))[0].backward()
+        SiteSums(shapes, 128, torch.device("cpu")).add_up(128)
+        copies, rate = [weight.bfloat16() for weight in weights], torch.tensor(0.1)
+        update(weights, weights, copies, copies, rate, 0.9, 0.0)
+        update(others, others, [], others, rate, 0.9, 0.0)
+    return kernels
 
 
 def looked_at(cubin: bytes) -> dict[str, Any]:
@@ -153,12 +185,14 @@ def main() -> None:
     parser.add_argument("--name", default="now", help="what to call these kernels in what is kept")
     parser.add_argument("--into", type=Path, default=RESULTS, help="the file that is added to")
     given = parser.parse_args()
-    print("compiling 24 kernels; under a minute", file=sys.stderr, flush=True)
+    print("compiling 37 kernels; about a minute", file=sys.stderr, flush=True)
     driver.set_active(cast(Any, Hopper()))
     cases = {
-        "bfloat16": compiled("bfloat16", at_random=False),
-        "float32": compiled("float32", at_random=False),
-        "bfloat16, random survivors": compiled("bfloat16", at_random=True),
+        "bfloat16": sites("bfloat16"),
+        "bfloat16, added": sites("bfloat16", added=True),
+        "float32": sites("float32"),
+        "bfloat16, random survivors": sites("bfloat16", at_random=True),
+        "bfloat16, once a step": once_a_step(),
     }
     if given.ptx:
         print(json.dumps({"sites": len(site_shapes()), "cases": cases}))
@@ -172,8 +206,9 @@ def main() -> None:
     for case, kernels in cases.items():
         for kernel in kernels:
             name = kernel["kernel"] + ("" if kernel["resident"] else ", streamed")
+            shape = f"{kernel['channels']} x {kernel['places']}" if kernel["places"] else "-"
             figures = [str(kernel[figure] or "-") for figure in FIGURES]
-            print("|", " | ".join([case, name, f"{kernel['channels']} x {kernel['places']}", *figures]), "|")
+            print("|", " | ".join([case, name, shape, *figures]), "|")
 
 
 def keep(results: Path, name: str, cases: dict[str, Any]) -> None:

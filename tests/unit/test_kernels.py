@@ -32,16 +32,19 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_site_of_the_papers_network_compiles_for_a_hopper_gpu(compiled: dict[str, Any]) -> None:
     assert compiled["sites"] == 25
-    for kernels in compiled["cases"].values():
-        assert len(kernels) == 8  # four shapes, forward and backward
+    for case, kernels in compiled["cases"].items():
+        once = case == "bfloat16, once a step"
+        # four shapes, forward and backward; once a step the loss and its gradients, sums, and two updates
+        assert len(kernels) == (5 if once else 8)
         assert all(kernel["shared_bytes"] <= 227 * 1024 for kernel in kernels)
         assert all(kernel["registers"] * kernel["warps"] * 32 <= 65_536 for kernel in kernels)
 
 
+@pytest.mark.parametrize("case", ["bfloat16", "bfloat16, added"])
 def test_in_bfloat16_every_row_fits_and_goes_through_the_kernel_that_takes_keys_in_pairs(
-    compiled: dict[str, Any],
+    compiled: dict[str, Any], case: str
 ) -> None:
-    forward = [kernel for kernel in compiled["cases"]["bfloat16"] if kernel["kernel"] != "backward"]
+    forward = [kernel for kernel in compiled["cases"][case] if kernel["kernel"] != "backward"]
     assert {kernel["kernel"] for kernel in forward} == {"resident_pairs"}
     for kernel in forward:
         assert "cvt.rn.relu.bf16x2" in kernel["ptx"]
@@ -52,7 +55,7 @@ def test_in_bfloat16_every_row_fits_and_goes_through_the_kernel_that_takes_keys_
 def test_activations_are_read_and_written_16_bytes_at_a_time_and_only_the_longest_row_spills(
     compiled: dict[str, Any],
 ) -> None:
-    for kernel in compiled["cases"]["bfloat16"]:
+    for kernel in [*compiled["cases"]["bfloat16"], *compiled["cases"]["bfloat16, added"]]:
         assert "ld.global.v4.b32" in kernel["ptx"]
         assert "st.global.v4.b32" in kernel["ptx"]
         assert not kernel["spilled_bytes"] or (kernel["kernel"], kernel["channels"]) == (
@@ -70,3 +73,9 @@ def test_elsewhere_the_longest_rows_are_streamed(compiled: dict[str, Any], case:
     }
     assert resident[64, 1024] is False
     assert resident[16, 1024] is resident[256, 64] is True
+
+
+def test_what_a_step_launches_once_keeps_everything_in_registers(compiled: dict[str, Any]) -> None:
+    kernels = compiled["cases"]["bfloat16, once a step"]
+    assert {it["kernel"] for it in kernels} == {"loss_forward", "loss_backward", "add_up", "step"}
+    assert not any(it["spilled_bytes"] for it in kernels)

@@ -46,7 +46,7 @@ class _MeanHeadLoss(torch.autograd.Function):
         right = torch.empty(samples, dtype=torch.int8, device=x.device)
         read = _bits(x.permute(0, 2, 3, 1).contiguous()), _bits(weight), _bits(bias), labels
         fused.launch(
-            tail_kernels.forward,
+            tail_kernels.loss_forward,
             (samples,),
             *read,
             means,
@@ -72,7 +72,7 @@ class _MeanHeadLoss(torch.autograd.Function):
         written = _bits(x_grad), _bits(weight_grad), _bits(bias_grad)
         programs = samples + len(bias) * triton.cdiv(channels, COLUMNS)
         fused.launch(
-            tail_kernels.backward,
+            tail_kernels.loss_backward,
             (programs,),
             grads[0],
             _bits(weight),

@@ -13,7 +13,7 @@ from trainer.ops.element_kernels import load, store
 
 
 @triton.jit
-def forward(x, weight, bias, labels, means, slopes, losses, right,
+def loss_forward(x, weight, bias, labels, means, slopes, losses, right,
             P: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr,
             BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CLASSES: tl.constexpr,
             HALF: tl.constexpr, HALF_HEAD: tl.constexpr):  # fmt: skip
@@ -49,7 +49,7 @@ def forward(x, weight, bias, labels, means, slopes, losses, right,
 
 
 @triton.jit
-def backward(grad, weight, means, slopes, x_grad, weight_grad, bias_grad, samples, share,
+def loss_backward(grad, weight, means, slopes, x_grad, weight_grad, bias_grad, samples, share,
              P: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr,
              BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CLASSES: tl.constexpr,
              ROWS: tl.constexpr, COLUMNS: tl.constexpr,
