@@ -86,3 +86,14 @@ if folder := os.environ.get("DIE_ONCE"):
     # a plain assignment is an error to the type checker
     setattr(Worker, "__init__", die_in_reset)  # noqa: B010
     Worker.step = die_when_idle
+
+if os.environ.get("PRETENDED_GPUS"):
+    # Ray was told of GPUs that are not there, so runs that ask for one are trained on the CPU
+    from sweep.cluster.worker import Job
+
+    make = Job.__init__
+
+    def on_the_cpu(self: Job, **values: Any) -> None:
+        make(self, **{**values, "device": "cpu"})
+
+    setattr(Job, "__init__", on_the_cpu)  # noqa: B010
