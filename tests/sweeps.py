@@ -192,13 +192,22 @@ def descendants(pid: int) -> list[int]:
 
 def actors(pid: int) -> list[int]:
     """Return the processes under a driver that make attempts."""
+    return _under(pid, works_on_attempts)
+
+
+def hosts(pid: int) -> list[int]:
+    """Return the processes under a driver that each train several runs."""
+    return _under(pid, lambda command_line: command_line.startswith(b"ray::HostProcess"))
+
+
+def _under(pid: int, wanted: Callable[[bytes], bool]) -> list[int]:
     found: list[int] = []
     for child in descendants(pid):
         try:
-            name = Path(f"/proc/{child}/cmdline").read_bytes()
+            command_line = Path(f"/proc/{child}/cmdline").read_bytes()
         except OSError:
             continue
-        if works_on_attempts(name):
+        if wanted(command_line):
             found.append(child)
     return found
 

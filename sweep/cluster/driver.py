@@ -186,8 +186,7 @@ class Driver:
                 self.hosts.ended(trial, failed=True)
                 failure = Failure(report.reason, self.cluster.name(report.node), damaged=report.damaged)
                 node = report.node if report.machine else ""
-                shared = report.fatal and self.resources.sharing > 1
-                self._lose(attempt, failure, node, report.log, blame=report.blame, shared=shared)
+                self._lose(attempt, failure, node, report.log, blame=report.blame, process=report.fatal)
 
     def lost(self, trial: str, reason: str) -> None:
         """Note that an attempt's process is gone."""
@@ -195,7 +194,7 @@ class Driver:
         attempt = self._attempts.pop(trial, None)
         if attempt and not attempt.ended:
             failure = Failure(attempt.reason or reason, self.cluster.name(attempt.node))
-            self._lose(attempt, failure, attempt.node, [])
+            self._lose(attempt, failure, attempt.node, [], process=True)
 
     def tend(self) -> None:
         """Write the index, end overdue attempts, show progress. Tune calls it several times a second."""
@@ -237,8 +236,6 @@ class Driver:
         attempt.reason = f"no progress for {self.resources.deadline:g} s; the process was ended."
         # the next deadline starts here, in case the process does not end
         self.plan.queue.progress(attempt.run_id, now)
-        # a host that hangs is ended, so the next try must not take other runs with it
-        self.plan.queue.apart.add(attempt.run_id)
         if attempt.trial and (actor := attempt.trial.temporary_state.ray_actor):
             ray.kill(actor, no_restart=True)
 
@@ -250,9 +247,11 @@ class Driver:
         log: list[str],
         *,
         blame: bool = True,
-        shared: bool = False,
+        process: bool = False,
     ) -> None:
+        """Tell plan and ledger that an attempt ended without an outcome. `process`: its process was lost."""
         attempt.ended, run_id = True, attempt.run_id
+        shared = process and self.resources.sharing > 1
         again = self.plan.queue.lose(run_id, failure, node, blame=blame, shared=shared)
         where = f" on {failure.node}" if failure.node else ""
         what_next = "It is tried again." if again else "It is given up for now."

@@ -21,7 +21,7 @@ MPS_FOLDER = "/tmp/nvidia-mps"  # noqa: S108  (NVIDIA's own choice)
 
 
 class Guest:
-    """The work on one attempt, with the methods of a `Worker`. The driver sets `host` after the first report."""
+    """The work on one attempt, with the methods of a `Worker`. The driver gives it `host` after a report."""
 
     def __init__(self, job: Job, attempt: str) -> None:
         self.job, self.attempt = job, attempt

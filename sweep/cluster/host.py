@@ -66,7 +66,7 @@ class Host:
 
 
 def _leave_default_stream(device: str) -> None:
-    """Give the calling thread a CUDA stream of its own, unless it has one. The default one serves one run."""
+    """Give the calling thread a CUDA stream of its own. On the default one, runs wait for each other."""
     if device == "cuda":
         import torch
 

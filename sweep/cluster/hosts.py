@@ -1,6 +1,7 @@
-"""The hosts of a cluster: processes that each train several runs on one GPU. The driver starts and ends them.
+"""The hosts of a cluster: processes that each train several runs on one GPU.
 
-A host is an actor without a share of CPUs and GPUs, because the attempts of its runs hold those.
+The driver starts and ends them, so that no host ends with an attempt. A host is an actor that holds no CPUs
+and no part of a GPU, because the attempts of its runs hold those.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweep.cluster.host import Host
 
 LEAVE_SECONDS = 30.0
-"""The time in which a host must stop a run whose attempt is gone. A step takes two seconds, then it commits."""
+"""The time in which a host must stop a run whose attempt is gone: it ends its step, then it commits."""
 
 
 class HostProcess(Host):

@@ -91,7 +91,7 @@ if os.environ.get("PRETENDED_GPUS"):
     # Ray was told of GPUs that are not there, so runs that ask for one are trained on the CPU
     from sweep.cluster.worker import Job
 
-    make = Job.__init__
+    make: Any = Job.__init__
 
     def on_the_cpu(self: Job, **values: Any) -> None:
         make(self, **{**values, "device": "cpu"})
