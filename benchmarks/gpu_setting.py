@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import engine
+from trainer import lending
 from trainer.engine import Engine, Images
 from trainer.rows import EpochRow
 from trainer.spec import RunSpec
@@ -200,7 +200,7 @@ class Bench:
 
     def forget(self) -> None:
         """Free the memory of earlier measurements and start the peak anew."""
-        engine._idle.clear()  # pyright: ignore[reportPrivateUsage]
+        lending.forget()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

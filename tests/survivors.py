@@ -67,12 +67,28 @@ class Judged:
     """
 
     def __init__(self, implementation: Any) -> None:
-        self.implementation = implementation
+        self.implementation, self.__name__ = implementation, implementation.__name__
         self.forward, self.backward = 0, 0
         """The number of sites that were checked."""
 
     def norm_relu_topk(self, *given: Any) -> Tensor:
         return self.counted_norm_relu_topk(*given)[0]
+
+    def added_norm_relu_topk(
+        self,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        keep: Keep,
+        eps: float,
+        priority: Tensor | None,
+        counted: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Judge the site on the sum. `test_ops` compares the two in one with the two apart."""
+        total = x + y
+        out, nonzero = self.counted_norm_relu_topk(total, scale, bias, keep, eps, priority)
+        return total, out, nonzero if counted else None
 
     def counted_norm_relu_topk(
         self, x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float, priority: Tensor | None

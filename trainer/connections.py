@@ -36,6 +36,7 @@ class LayerConnections:
         )
         """The input that each column belongs to. A convolution has one column for each tap of an input."""
         self._momentum = [optimizer.momentum_of(tensor) for tensor in (layer.weight, *layer.owned)]
+        self._leaf = optimizer.leaf_of(layer.weight)
         self._memory: Tensor | None = None
         """Memory of the mask. It is never replaced, because recorded steps read it."""
         self.reset()
@@ -104,15 +105,16 @@ class LayerConnections:
     def _mask(self) -> Tensor:
         if self._memory is None:
             self._memory = torch.ones_like(self.weight, requires_grad=False)
-            self.weight.register_post_accumulate_grad_hook(self._mask_gradient)
         if not self.masked:
             self._memory.fill_(1)
             self.masked = True
         return self._memory
 
-    def _mask_gradient(self, weight: Tensor) -> None:
-        if self.masked and weight.grad is not None:
-            weight.grad.mul_(self._mask)
+    def mask_gradient(self) -> None:
+        """Set the gradient of missing connections to zero."""
+        if self.masked:
+            assert self._leaf.grad is not None
+            self._leaf.grad.mul_(self._mask)
 
     def _trained(self) -> list[Tensor]:
         """The weight, and its momentum if it has one."""
@@ -154,6 +156,11 @@ class NetworkConnections:
     def masked(self) -> tuple[int, ...]:
         """Indices of the layers whose gradients are masked, because connections were removed."""
         return tuple(i for i, layer in enumerate(self.layers) if layer.masked)
+
+    def mask_gradients(self) -> None:
+        """Set the gradients of missing connections to zero, between the backward pass and the step."""
+        for layer in self.layers:
+            layer.mask_gradient()
 
     @property
     def connections(self) -> int:

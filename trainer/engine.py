@@ -1,17 +1,12 @@
 """The network and optimizer of a task on one device. Runs of the same task reuse them, one after the other.
 
-A training or evaluation step uses fixed memory: the indices of its batch, the learning rate, the numbers of
-survivors, the sums. On a CUDA device each step is recorded once per batch size, as a CUDA graph, and
-replayed for every batch of that size, in all epochs and runs. The host waits for the device only when
-somebody reads a result.
+The host waits for the device only when somebody reads a result.
 """
 
 from __future__ import annotations
 
-import gc
-import threading
+import copy
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,21 +15,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
 
 from trainer import data, models, randomness
 from trainer.connections import NetworkConnections
 from trainer.models.sites import Network
+from trainer.ops.fork import Convolution, Fork
 from trainer.sgd import Sgd
 from trainer.spec import Task
+from trainer.step import Recorder, Step
 from trainer.techniques import Techniques
 
-EVALUATION_BATCH = 1000
-WARM_UP = 3
-"""Number of steps that run before a step is recorded."""
-_recording = threading.Lock()
-"""Held while a step is recorded: a process that trains several runs at once records one step at a time."""
+EVALUATION_BATCH, WAVES = 1000, 528
+"""Images in a batch of an evaluation: on a CPU, and on a GPU. Of 528 each of an H100's 132 multiprocessors
+gets four, while 1000 leave most of them idle for the last one."""
+ALIGNED = 8
+"""Channels that suit the convolutions of a GPU in bfloat16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,81 +71,43 @@ class Scores:
         return int(self.correct.sum()) / len(self.correct)
 
 
-class Step:
-    """A training or evaluation step for one batch size. It reads `index`; an evaluation fills `right`."""
-
-    def __init__(self, engine: Engine, work: Callable[[Step], None], size: int) -> None:
-        self.engine, self.work = engine, work
-        self.index = torch.zeros(size, dtype=torch.int64, device=engine.device)
-        self.right = torch.zeros(size, dtype=torch.bool, device=engine.device)
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, index: Tensor) -> None:
-        self.index.copy_(index)
-        if not self.engine.records:
-            self.work(self)
-            return
-        if self.graph is None:
-            self.graph = self._record()
-        self.graph.replay()
-
-    def rehearse(self) -> None:
-        """Run a few steps and undo their changes, so that libraries start up and kernels are compiled."""
-        changed = self.engine.changed()
-        kept = [tensor.clone() for tensor in changed]
-        for _ in range(WARM_UP):
-            self.work(self)
-        with torch.no_grad():
-            for tensor, before in zip(changed, kept, strict=True):
-                tensor.copy_(before)
-
-    def _record(self) -> torch.cuda.CUDAGraph:
-        """Record the step. Recording runs nothing, so every real step is a replay, in every run."""
-        engine = self.engine
-        aside, here = engine.stream, torch.cuda.current_stream(engine.device)
-        assert aside is not None
-        drawn = engine.generator.get_state()
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(engine.generator)
-        with _recording:
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
-                self.rehearse()
-            here.wait_stream(aside)
-            engine.generator.set_state(drawn)
-            # Other threads may use the device meanwhile, and their work must not be recorded or refused.
-            # A stream of the engine's own, because graphs that are recorded on one stream share cuBLAS's
-            # workspace, and two of them may be replayed at once.
-            with torch.cuda.graph(graph, pool=engine.pool, stream=aside, capture_error_mode="thread_local"):
-                self.work(self)
-        # steps run one after the other and leave nothing in the pool, so they can share it
-        engine.pool = graph.pool()
-        return graph
-
-
 class Engine:
     """Network, optimizer and steps for one run at a time. `acquire` returns one; `begin` starts a run."""
 
     def __init__(self, task: Task, images: Images, device: torch.device, techniques: Techniques) -> None:
         self.device, self.images = device, images
-        self.records = techniques.graph and device.type == "cuda"
-        self.stream = torch.cuda.Stream(device) if self.records else None
-        """Where steps are recorded."""
         self.generator = torch.Generator(device)
         """The source of all random numbers in a step. The global one belongs to all runs of a process."""
         self.bfloat16 = task.precision == "bfloat16"
         model = _model(task, 0).to(device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.draw_from(self.generator)
-        self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay)
+        self.network = _with_copies(self.model) if techniques.copies and self.bfloat16 else self.model
+        """The network that steps go through: the model, or one that has copies of its weights."""
+        self.network.draw_from(self.generator)
+        self.fork = Fork(device) if techniques.fork else None
+        # a weight that is still to be cast is no leaf
+        if self.fork and (techniques.copies or not self.bfloat16):
+            for module in self.network.modules():
+                if isinstance(module, Convolution):
+                    module.fork = self.fork
+        leaves = self.network.parameters()
+        self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay, leaves)
         self.connections = NetworkConnections(self.model, self.optimizer)
         columns = images.images.shape[1:] if data.facts(task.data).standardise else None
         self.standard = torch.ones(2, *columns, device=device) if columns else None
         """Mean subtracted from each sample and factor applied to it; None if no scaling is needed."""
+        self.evaluation_batch = WAVES if techniques.waves and device.type == "cuda" else EVALUATION_BATCH
+        padded = techniques.padded and self.network.takes_padding and self.bfloat16
+        self.padding = max(0, ALIGNED - images.images.shape[-1]) if padded and device.type == "cuda" else 0
+        """Channels of zeros that images get."""
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.nonzero = torch.zeros(len(self.model.sites), dtype=torch.int64, device=device)
-        self.pool: Any = None
+        self.nonzero = torch.zeros(len(self.network.sites), dtype=torch.int64, device=device)
+        records = techniques.graph and device.type == "cuda"
+        buffers = [buffer for buffer in self.optimizer.buffers if buffer is not None]
+        changed = [*self.model.parameters(), *self.network.buffers(), *self.optimizer.copies, *buffers]
+        changed += [self.loss, self.correct, self.nonzero]
+        self.recorder = Recorder(self.generator, changed, records=records)
         self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
         """Steps by kind, batch size, whether survivors are drawn at random, and masked layers.
 
@@ -169,18 +128,6 @@ class Engine:
             deviation = seen.std(0, correction=0)
             self.standard.copy_(torch.stack([seen.mean(0), 1 / torch.where(deviation > 0, deviation, 1)]))
 
-    def changed(self) -> list[Tensor]:
-        """Every tensor that a step may change."""
-        buffers = [buffer for buffer in self.optimizer.buffers if buffer is not None]
-        return [
-            *self.model.parameters(),
-            *self.model.buffers(),
-            *buffers,
-            self.loss,
-            self.correct,
-            self.nonzero,
-        ]
-
     def train(
         self, order: np.ndarray, batch_size: int, ratio: float, survivors: int | None
     ) -> Iterator[int]:
@@ -189,8 +136,8 @@ class Engine:
         Yields each batch's number once its step has been started. The largest activations survive, or where
         `survivors` is a seed, as many drawn at random.
         """
-        self.model.train()
-        self.model.count_nonzero(None)
+        self.network.train()
+        self.network.count_nonzero(None)
         return self._steps("train", self._train_step, order, batch_size, ratio, survivors)
 
     def totals(self) -> tuple[Tensor, Tensor]:
@@ -201,14 +148,14 @@ class Engine:
         self, indices: np.ndarray, ratio: float, survivors: int | None = None
     ) -> Callable[[], Scores]:
         """Evaluate the images with these indices. The returned function waits for the scores."""
-        self.model.eval()
-        self.model.count_nonzero(self.nonzero)
+        self.network.eval()
+        self.network.count_nonzero(self.nonzero)
         self.nonzero.zero_()
         right = torch.empty(len(indices), dtype=torch.bool, device=self.device)
         for batch in self._steps(
-            "evaluate", self._evaluation_step, indices, EVALUATION_BATCH, ratio, survivors
+            "evaluate", self._evaluation_step, indices, self.evaluation_batch, ratio, survivors
         ):
-            some = right[batch * EVALUATION_BATCH : (batch + 1) * EVALUATION_BATCH]
+            some = right[batch * self.evaluation_batch : (batch + 1) * self.evaluation_batch]
             some.copy_(
                 self.steps["evaluate", len(some), survivors is not None, self.connections.masked].right
             )
@@ -216,7 +163,7 @@ class Engine:
 
         @cache  # at r = 1 one pass serves for both the epoch's ratio and r = 1, and is read twice
         def read() -> Scores:
-            sizes = [site.size * len(indices) for site in self.model.sites]
+            sizes = [site.size * len(indices) for site in self.network.sites]
             rates = [count / size for count, size in zip(nonzero.tolist(), sizes, strict=True)]
             return Scores(loss.item() / len(indices), right.cpu().numpy(), rates)
 
@@ -243,15 +190,16 @@ class Engine:
         ratio: float,
         survivors: int | None,
     ) -> Iterator[int]:
-        self.model.set_keep(ratio, at_random=survivors is not None)
+        self.network.set_keep(ratio, at_random=survivors is not None)
         if survivors is not None:
             self.generator.manual_seed(survivors)
+        self.optimizer.refresh()  # a policy, a checkpoint or a new run may have changed the weights
         self.loss.zero_()
         self.correct.zero_()
         for batch, index in enumerate(self._on_device(indices).split(size)):
             key = kind, len(index), survivors is not None, self.connections.masked
             if key not in self.steps:
-                self.steps[key] = Step(self, work, len(index))
+                self.steps[key] = Step(work, len(index), self.recorder)
             self.steps[key](index)
             yield batch
 
@@ -265,6 +213,9 @@ class Engine:
         logits = self._logits(step.index)
         loss = cross_entropy(logits, labels)
         loss.backward()
+        if self.fork:
+            self.fork.join()
+        self.connections.mask_gradients()
         self.optimizer.step()
         self.loss += loss.detach() * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
@@ -280,11 +231,13 @@ class Engine:
         samples = self.images.images.index_select(0, index)
         if self.standard is not None:
             samples = (samples - self.standard[0]) * self.standard[1]
+        if self.padding:
+            samples = pad(samples.bfloat16(), (0, self.padding))
         with self._precision():
-            return self.model(samples.permute(0, 3, 1, 2)).float()
+            return self.network(samples.permute(0, 3, 1, 2)).float()
 
     def _precision(self) -> AbstractContextManager[Any]:
-        # a step casts each weight once, so a cache is of no use, and a recorded step must not have one
+        # a recorded step must not have a cache of weights that were cast
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
 
 
@@ -295,59 +248,12 @@ def _model(task: Task, seed: int) -> Network:
     )
 
 
-_idle: list[tuple[tuple[Any, ...], Engine]] = []
-"""The engines given back last, with the task that each fits."""
-_idle_lock = threading.RLock()  # a collection of garbage may give an engine back at any point
-_most_idle = 1
-
-
-def keep_idle(count: int) -> None:
-    """Keep so many idle engines: as many as there are runs at once. Their recordings fill much of a GPU."""
-    global _most_idle
-    _most_idle = count
-
-
-def acquire(
-    user: object, task: Task, images: Images, device: torch.device, techniques: Techniques
-) -> Engine:
-    """An engine for this task, lent until `user` is garbage-collected.
-
-    An engine that was given back is reused with its recordings if it fits the task.
-    """
-    network = (task.data, task.model, task.shortcut, task.dropout)
-    key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, techniques)
-    engine = _take(key)
-    if engine is None:
-        _collect(device)  # a cycle of references may still hold the user of a fitting engine
-        engine = _take(key)
-    if engine is None:
-        with _idle_lock:
-            _idle.clear()  # memory may not suffice for these and the new one
-        _collect(device)
-        engine = Engine(task, images, device, techniques)
-    weakref.finalize(user, _give_back, key, engine).atexit = False
-    return engine
-
-
-def _take(key: tuple[Any, ...]) -> Engine | None:
-    with _idle_lock:
-        for i, (fits, engine) in enumerate(_idle):
-            if fits == key:
-                del _idle[i]
-                return engine
-    return None
-
-
-def _collect(device: torch.device) -> None:
-    """Collect garbage if the device is a GPU, whose memory is scarce.
-
-    A collection takes longer than a small run on a CPU.
-    """
-    if device.type != "cpu":
-        gc.collect()
-
-
-def _give_back(key: tuple[Any, ...], engine: Engine) -> None:
-    with _idle_lock:
-        _idle.append((key, engine))
-        del _idle[:-_most_idle]
+def _with_copies(model: Network) -> Network:
+    """A network that shares a model's parameters, but has copies of the weights that bfloat16 casts."""
+    network = copy.deepcopy(model)
+    for name, module in model.named_modules():
+        other = network.get_submodule(name)
+        for key, parameter in module.named_parameters(recurse=False):
+            copied = isinstance(module, (nn.Conv2d, nn.Linear))
+            setattr(other, key, nn.Parameter(parameter.detach().bfloat16()) if copied else parameter)
+    return network

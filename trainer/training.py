@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from trainer import data, process, randomness
-from trainer.engine import Images, Scores, acquire, place
+from trainer.engine import Images, Scores, place
+from trainer.lending import acquire
 from trainer.rows import EndpointRow, EpochRow, from_plain, plain
 from trainer.spec import RunSpec
 from trainer.techniques import ALL, Techniques

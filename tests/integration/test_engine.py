@@ -14,9 +14,10 @@ import torch
 
 from tests.conftest import run_spec, without_wall
 from tests.survivors import Judged
-from trainer import engine, ops
+from trainer import lending, ops
 from trainer.engine import Images
 from trainer.ops import cpu, fused
+from trainer.step import WARM_UP
 from trainer.training import Training
 
 pytestmark = pytest.mark.numeric
@@ -28,7 +29,7 @@ RANDOM = {**SAWTOOTH, "survivors": "random"}
 @pytest.fixture(autouse=True)
 def no_engine_of_another_test() -> None:
     gc.collect()
-    engine._idle.clear()  # pyright: ignore[reportPrivateUsage]
+    lending.forget()
 
 
 def rows_and_weights(training: Training) -> tuple[list[dict[str, Any]], list[torch.Tensor]]:
@@ -146,7 +147,7 @@ def test_the_steps_before_a_recording_do_change_something_meanwhile() -> None:
     step.work = lambda it: (work(it), note(training.engine.loss.item()))  # type: ignore[func-returns-value]
     before = training.engine.loss.item()
     step.rehearse()
-    assert len(seen) == engine.WARM_UP
+    assert len(seen) == WARM_UP
     assert before not in seen
     assert training.engine.loss.item() == before
 

@@ -15,7 +15,7 @@ from sweep.cluster.worker import LOG_LINES, Worker
 from tests.conftest import run_spec, without_wall
 from tests.integration.attempts import attempt, checkpoints, take
 from tests.loops import job_of, work
-from trainer import data, engine
+from trainer import data, engine, lending
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import KeepRatioPolicy
 from trainer.rows import EpochRow, from_parquet
@@ -274,7 +274,7 @@ def test_the_runs_of_a_process_take_one_engine_over_from_each_other(
         make(self, task, *arguments, **more)
 
     monkeypatch.setattr(engine.Engine, "__init__", count)
-    monkeypatch.setattr(engine, "_idle", [])
+    monkeypatch.setattr(lending, "_idle", [])
     for seed in (1, 2, 3):
         it = worker_on(tmp_path, run_spec(seed=seed, epochs=2, learning_rate=0.01 * seed))
         assert work(it)[-1].state == "ended"

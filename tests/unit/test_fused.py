@@ -33,6 +33,9 @@ def test_a_row_that_does_not_fit_is_streamed_without_a_trace(
                 *outs,
                 mine.grad,
                 *ops.counted_norm_relu_topk(x, torch.ones(24), torch.zeros(24), 300, 1e-10, priority),
+                *ops.added_norm_relu_topk(
+                    x, x.flip(0), torch.ones(24), torch.zeros(24), 300, 1e-10, priority, True
+                ),
             ]
         )
         monkeypatch.setattr(fused, "RESIDENT_WORDS", 0)
@@ -80,18 +83,27 @@ def test_the_compiler_keeps_the_site_forward_and_backward_and_trains_the_same() 
 
 
 def test_what_the_compiler_is_told_of_the_site_is_what_it_does() -> None:
-    """Torch's own check covers the fake results' shapes, layouts and types, and the whole registration."""
+    """Torch's own check covers the fake results' shapes, layouts and types, and the whole registration.
+
+    It also finds an argument that is written to without being declared so.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     keep = torch.tensor([50], dtype=torch.int32, device=device)
     for x in (draw(), draw(torch.bfloat16, torch.channels_last, WIDE)):
         scale, bias = (
             torch.full((x.shape[1],), value, device=device, requires_grad=True) for value in (1.0, 0.1)
         )
-        library.opcheck(
-            torch.ops.trainer.site.default,
-            (x.to(device).requires_grad_(), scale, bias, keep, 1e-10, None),
-            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-        )
+        x, checks = x.to(device), ("test_schema", "test_autograd_registration", "test_faketensor")
+        sums = torch.zeros(9, 2, x.shape[1], device=device)
+        for y, buffer in ((None, None), (x.flip(0).requires_grad_(), None), (x.flip(0), sums)):
+            inputs = x.clone(memory_format=torch.preserve_format).requires_grad_(), y, scale, bias
+            library.opcheck(
+                torch.ops.trainer.site.default, (*inputs, keep, 1e-10, None, buffer), test_utils=checks
+            )
+            with torch.no_grad():
+                *_, inverse, edge = torch.ops.trainer.site(*inputs, keep, 1e-10, None, buffer)
+                arguments = x, y, x.flip(1), scale, bias, None, inverse, edge, buffer
+            library.opcheck(torch.ops.trainer.site_backward.default, arguments, test_utils=checks)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ class OnDevice:
             out = getattr(fused, name)(
                 *(value.cuda() if isinstance(value, Tensor) else value for value in values)
             )
-            return tuple(one.cpu() for one in out) if isinstance(out, tuple) else out.cpu()
+            if isinstance(out, tuple):
+                return tuple(None if one is None else one.cpu() for one in out)
+            return out.cpu()
 
         return run
 
@@ -304,6 +306,53 @@ def test_a_site_in_bfloat16_has_the_formulas_gradients(ops: Any, random: bool, k
     judged = Judged(ops)
     judged.norm_relu_topk(*inputs, keep, 1e-10, priority).backward(upstream)
     assert (judged.forward, judged.backward) == (1, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [SHAPE, WIDE])
+@pytest.mark.parametrize("random", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_site_on_a_sum_is_the_sum_and_the_site_to_the_last_bit(
+    ops: Any, dtype: torch.dtype, shape: tuple[int, ...], random: bool, elsewhere: bool
+) -> None:
+    """The gradients too, whether or not the sum is also used `elsewhere`."""
+    generator = torch.Generator().manual_seed(8)
+    x, y, upstream, aside = (torch.randn(shape, generator=generator).to(dtype) for _ in range(4))
+    x = x.contiguous(memory_format=torch.channels_last)
+    scale, bias = (start + torch.randn(shape[1], generator=generator) / 5 for start in (1, 0))
+    priority = torch.rand(shape, generator=generator) + 0.01 if random else None
+    for keep in (40, x[0].numel()):
+        found: list[list[Tensor]] = []
+        for separate in (True, False):
+            leaves = [
+                value.clone(memory_format=torch.preserve_format).requires_grad_()
+                for value in (x, y, scale, bias)
+            ]
+            if separate:
+                total = leaves[0] + leaves[1]
+                out, nonzero = ops.counted_norm_relu_topk(total, *leaves[2:], keep, 1e-10, priority)
+            else:
+                total, out, nonzero = ops.added_norm_relu_topk(*leaves, keep, 1e-10, priority, True)
+            assert out.dtype == total.dtype == dtype
+            (out * upstream + (total * aside if elsewhere else 0)).sum().backward()
+            gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+            assert len(gradients) == 4
+            found.append([total, out, nonzero, *gradients])
+        for mine, theirs in zip(*found, strict=True):
+            assert same(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_whose_site_is_not_used_hands_on_its_gradient(ops: Any, dtype: torch.dtype) -> None:
+    ones, upstream = torch.ones(8), draw(dtype).flip(0)
+    x, y = draw(dtype).requires_grad_(), draw(dtype).flip(1).requires_grad_()
+    total, _, nonzero = ops.added_norm_relu_topk(x, y, ones, ones, 40)
+    assert nonzero is None
+    total.backward(upstream)
+    assert x.grad is not None
+    assert y.grad is not None
+    assert same(x.grad, upstream)
+    assert same(y.grad, upstream)
 
 
 def test_large_batches_are_cut_up_among_threads_without_a_trace() -> None:

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from trainer.models.sites import Layer, Network, Site
 from trainer.ops import relu_topk
@@ -89,9 +88,9 @@ class Mlp(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
-        for layer, site in zip(self.layers, self.sites, strict=False):
-            x = self._drop_out(site(linear(x, layer.weight, layer.owned[0])))
-        return linear(x, self.layers[-1].weight, self.layers[-1].owned[0])
+        for layer, site in zip(self.linears, self.activations, strict=False):
+            x = self._drop_out(site(layer(x)))
+        return self.linears[-1](x)
 
     def _drop_out(self, x: Tensor) -> Tensor:
         """Dropout with the network's own generator, which torch's function cannot take."""

@@ -54,6 +54,8 @@ class Network(nn.Module):
     layers: list[Layer]
     generator: torch.Generator | None = None
     """The source of random numbers in a pass; None for torch's global one."""
+    takes_padding = False
+    """Whether the network takes images with more channels than it was built for, all of them zeros."""
 
     def draw_from(self, generator: torch.Generator) -> None:
         """Draw random numbers from this generator: a process may train several networks at once."""

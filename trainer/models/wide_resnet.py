@@ -7,9 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
 
 from trainer.models.sites import Layer, Network, Site
 from trainer.ops import counted_norm_relu_topk, norm_relu_topk
+from trainer.ops.fork import Convolution
 
 
 class NormSite(Site):
@@ -37,11 +39,11 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.site1 = NormSite(inside, side)
-        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.conv1 = Convolution(inside, outside, 3, stride, 1, bias=False)
         self.site2 = NormSite(outside, -(-side // stride))
-        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.conv2 = Convolution(outside, outside, 3, 1, 1, bias=False)
         self.shortcut = (
-            nn.Conv2d(inside, outside, 1, stride, bias=False) if inside != outside or stride != 1 else None
+            Convolution(inside, outside, 1, stride, bias=False) if inside != outside or stride != 1 else None
         )
         self.raw = shortcut == "raw"
 
@@ -58,6 +60,8 @@ class WideResNet(Network):
     site, a mean over the image and a linear head.
     """
 
+    takes_padding = True
+
     def __init__(
         self,
         depth: int,
@@ -72,7 +76,7 @@ class WideResNet(Network):
         """Build the network. `generator`, or torch's global one, draws the weights."""
         super().__init__()
         channels, side, _ = image
-        self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.stem = Convolution(channels, 16, 3, padding=1, bias=False)
         blocks: list[Block] = []
         inside = 16
         for group, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
@@ -106,11 +110,15 @@ class WideResNet(Network):
         The head's weights are within 1 / sqrt(inputs), and its bias is 0.
         """
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, Convolution):
                 nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)
         bound = 1 / math.sqrt(self.head.in_features)
         nn.init.uniform_(self.head.weight, -bound, bound, generator=generator)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.site(self.blocks(self.stem(x))).mean((2, 3)))
+        return self.head(self.site(self.blocks(self._stem(x))).mean((2, 3)))
+
+    def _stem(self, x: Tensor) -> Tensor:
+        more = x.shape[1] - self.stem.in_channels
+        return conv2d(x, pad(self.stem.weight, (0, 0, 0, 0, 0, more)), padding=1) if more else self.stem(x)

@@ -153,3 +153,19 @@ def counted_norm_relu_topk(
     """See the reference."""
     out = norm_relu_topk(x, scale, bias, keep, eps, priority)
     return out, out.detach().count_nonzero()
+
+
+def added_norm_relu_topk(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    keep: Keep,
+    eps: float = 1e-10,
+    priority: Tensor | None = None,
+    counted: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """See the reference."""
+    total = x + y
+    out = norm_relu_topk(total, scale, bias, keep, eps, priority)
+    return total, out, out.detach().count_nonzero() if counted else None

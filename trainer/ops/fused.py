@@ -58,11 +58,23 @@ def _flat(x: Tensor) -> Tensor:
     return row.view(torch.int16) if x.dtype == torch.bfloat16 else row
 
 
-def _empty(x: Tensor, places: int, norm: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def backward_tile(places: int, channels: int) -> tuple[int, int]:
+    """Number of places of one sample that a backward program takes at once, and in all."""
+    block = max(1, min(triton.next_power_of_2(places), BACKWARD_TILE // triton.next_power_of_2(channels)))
+    return block, block * BACKWARD_TILES
+
+
+def partial_sums(places: int, channels: int) -> int:
+    """Number of rows of partial sums that backward writes for one sample."""
+    return triton.cdiv(places, backward_tile(places, channels)[1])
+
+
+def _empty(x: Tensor, places: int, norm: bool, added: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Empty tensors for the results of a site."""
     samples = x.shape[0]
     nonzero, edge = (x.new_empty((samples, *more), dtype=torch.int32) for more in ((), (3,)))
     return (
+        torch.empty_like(x) if added else x.new_empty(0),
         torch.empty_like(x),
         nonzero,
         x.new_empty((samples, places if norm else 0), dtype=torch.float32),
@@ -72,19 +84,34 @@ def _empty(x: Tensor, places: int, norm: bool) -> tuple[Tensor, Tensor, Tensor, 
 
 @library.custom_op("trainer::site", mutates_args=())
 def _site(
-    x: Tensor, scale: Tensor | None, bias: Tensor | None, keep: Tensor, eps: float, priority: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Forward pass of a site.
+    x: Tensor,
+    y: Tensor | None,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    keep: Tensor,
+    eps: float,
+    priority: Tensor | None,
+    _sums: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Forward pass of a site on x + y. Backward writes its partial sums to `_sums`.
 
-    Returns the output, the nonzero count per sample, the norm's factor per place (empty without a norm) and
-    the edge per sample: its threshold and the channel and place of the last surviving tie.
+    Returns x + y (empty without a `y`), the output, the nonzero count per sample, the norm's factor per
+    place (empty without a norm) and the edge per sample: its threshold and the channel and place of the last
+    surviving tie.
     """
-    norm = scale is not None
+    norm, added = scale is not None, y is not None
     x, places, channels = _rows(x, norm)
-    out, nonzero, inverse, edge = _empty(x, places, norm)
+    y = None if y is None else _like(y, x)
+    total, out, nonzero, inverse, edge = results = _empty(x, places, norm, added)
     block_p, block_c = triton.next_power_of_2(places), triton.next_power_of_2(channels)
     pairs, stride = block_p * block_c // 2, int(keep.numel() > 1)
-    constants: dict[str, Any] = {"P": places, "C": channels, "BLOCK_P": block_p, "NORM": norm}
+    constants: dict[str, Any] = {
+        "P": places,
+        "C": channels,
+        "BLOCK_P": block_p,
+        "NORM": norm,
+        "ADDED": added,
+    }
     half = x.dtype == torch.bfloat16
     # every thread takes two neighbouring words at a time, so a row must have enough words, and none twice
     if (
@@ -94,8 +121,10 @@ def _site(
         and block_c >= 8
         and LEAST_WARPS * 64 <= pairs <= RESIDENT_WORDS
     ):
-        read, written = _flat(x).view(torch.int32), _flat(out).view(torch.int32)
-        arguments = read, scale, bias, keep, stride, written, inverse, edge, nonzero, eps
+        read, other, sums, written = (
+            None if row is None else _flat(row).view(torch.int32) for row in (x, y, total, out)
+        )
+        arguments = read, other, sums, scale, bias, keep, stride, written, inverse, edge, nonzero, eps
         launch(
             kernels.resident_pairs,
             (len(x),),
@@ -104,45 +133,60 @@ def _site(
             **constants,
             BLOCK_W=block_c // 2,
         )
-        return out, nonzero, inverse, edge
+        return results
     resident = 2 * pairs <= (RESIDENT_WORDS if priority is None else RESIDENT_WORDS // 2)
     if not resident:
         constants["BLOCK_P"] = block_p = max(1, STREAMED_TILE // block_c)
     scratch = x.new_empty(0 if resident else x.numel(), dtype=torch.int32)
     ranked = None if priority is None else _flat(_like(priority.to(torch.float32), x))
-    arguments = _flat(x), scale, bias, keep, stride, ranked, _flat(out), scratch, inverse, edge, nonzero, eps
+    inputs = _flat(x), None if y is None else _flat(y), _flat(total), scale, bias, keep, stride, ranked
+    arguments = *inputs, _flat(out), scratch, inverse, edge, nonzero, eps
     constants |= {"BLOCK_C": block_c, "HALF": half, "PRIORITY": priority is not None, "RESIDENT": resident}
     launch(kernels.forward, (len(x),), *arguments, warps=_warps(block_p * block_c), **constants)
-    return out, nonzero, inverse, edge
+    return results
 
 
-@library.custom_op("trainer::site_backward", mutates_args=())
+@library.custom_op("trainer::site_backward", mutates_args=("sums",))
 def _site_backward(
     grad: Tensor,
+    total_grad: Tensor | None,
     x: Tensor,
     scale: Tensor | None,
     bias: Tensor | None,
     out: Tensor | None,
     inverse: Tensor,
     edge: Tensor,
+    sums: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `x`, and of scale and bias as two rows in float32. `out`, where given, is the mask."""
+    """Gradients of `x`, and of scale and bias as two rows in float32. `out`, where given, is the mask.
+
+    `total_grad` is added to the gradient of `x`. With `sums` the partial sums of scale and bias are written
+    there, one row after the other, and nobody adds them up: the second result has no rows.
+    """
     norm = scale is not None
     x, places, channels = _rows(x, norm)
     grad, x_grad = _like(grad.to(x.dtype), x), torch.empty_like(x)
-    block_c = triton.next_power_of_2(channels)
-    block_p = max(1, min(triton.next_power_of_2(places), BACKWARD_TILE // block_c))
-    stretch = block_p * BACKWARD_TILES
+    other = None if total_grad is None else _flat(_like(total_grad.to(x.dtype), x))
+    block_p, stretch = backward_tile(places, channels)
     grid = (len(x), triton.cdiv(places, stretch))
     # one row of partial sums per program, so that they are added in one order, whichever finishes first
-    sums = x.new_empty((grid[0] * grid[1] if norm else 0, 2, channels), dtype=torch.float32)
+    rows = grid[0] * grid[1] if norm else 0
+    partial = x.new_empty((rows, 2, channels), dtype=torch.float32) if sums is None else sums
+    assert len(partial) >= rows, "the batch is larger than the buffer of partial sums is made for"
     mask = None if out is None else _flat(_like(out, x))
+    block_c = triton.next_power_of_2(channels)
     constants = {"P": places, "C": channels, "PLACES": stretch, "BLOCK_P": block_p, "BLOCK_C": block_c}
-    flags = {"NORM": norm, "HALF": x.dtype == torch.bfloat16, "MASK": out is not None}
+    flags = {
+        "NORM": norm,
+        "HALF": x.dtype == torch.bfloat16,
+        "ADDED": other is not None,
+        "MASK": out is not None,
+    }
     launch(
         kernels.backward,
         grid,
         _flat(grad),
+        other,
         _flat(x),
         scale,
         bias,
@@ -150,78 +194,129 @@ def _site_backward(
         inverse,
         edge,
         _flat(x_grad),
-        sums,
+        partial,
         **constants,
         **flags,
         warps=8,
     )
-    return x_grad, sums.sum(0)
+    return x_grad, partial.sum(0) if sums is None else partial.new_empty((0, channels))
 
 
 @_site.register_fake
 def _(
-    x: Tensor, scale: Any, _bias: Any, _keep: Any, _eps: Any, _priority: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x: Tensor, y: Any, scale: Any, _bias: Any, _keep: Any, _eps: Any, _priority: Any, _sums: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shaped, places, _ = _rows(x, scale is not None)
-    return _empty(shaped, places, scale is not None)
+    return _empty(shaped, places, scale is not None, y is not None)
 
 
 @_site_backward.register_fake
 def _(
-    _grad: Any, x: Tensor, scale: Any, _bias: Any, _out: Any, _inverse: Any, _edge: Any
+    _grad: Any,
+    _total_grad: Any,
+    x: Tensor,
+    scale: Any,
+    _bias: Any,
+    _out: Any,
+    _inverse: Any,
+    _edge: Any,
+    sums: Any,
 ) -> tuple[Tensor, Tensor]:
     shaped, _, channels = _rows(x, scale is not None)
-    return torch.empty_like(shaped), x.new_empty((2, channels), dtype=torch.float32)
+    return torch.empty_like(shaped), x.new_empty((2 if sums is None else 0, channels), dtype=torch.float32)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, scale, bias, _, _, priority = inputs
-    out, nonzero, inverse, edge = output
+    x, y, scale, bias, _, _, priority, sums = inputs
+    total, out, nonzero, inverse, edge = output
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(nonzero, inverse, edge)
-    ctx.save_for_backward(x, scale, bias, None if priority is None else out, inverse, edge)
+    ctx.mark_non_differentiable(nonzero, inverse, edge, *(() if y is not None else (total,)))
+    read = x if y is None else total
+    ctx.save_for_backward(read, scale, bias, None if priority is None else out, inverse, edge)
+    # not a saved tensor: the other sites' sums are views of the same buffer, and autograd would take what
+    # their backward passes write there for a change of this one
+    ctx.added, ctx.sums = y is not None, sums
 
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grads[0] is None:
-        return (None,) * 6
-    x_grad, sums = _site_backward(grads[0], *ctx.saved_tensors)
-    scale_grad, bias_grad = (None, None) if ctx.saved_tensors[1] is None else (sums[0], sums[1])
-    return x_grad, scale_grad, bias_grad, None, None, None
+    total_grad, out_grad = grads[:2]
+    if out_grad is None:
+        return total_grad, total_grad, *(None,) * 6
+    x_grad, sums = _site_backward(out_grad, total_grad, *ctx.saved_tensors, ctx.sums)
+    scale_grad, bias_grad = sums if len(sums) and ctx.saved_tensors[1] is not None else (None, None)
+    return x_grad, x_grad if ctx.added else None, scale_grad, bias_grad, *(None,) * 4
 
 
 _site.register_autograd(_differentiate, setup_context=_remember)
 
 
 def _run(
-    x: Tensor, scale: Tensor | None, bias: Tensor | None, keep: Keep, eps: float, priority: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    x: Tensor,
+    y: Tensor | None,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    keep: Keep,
+    eps: float,
+    priority: Tensor | None,
+    sums: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of `x` and `y`, the site's output, and the nonzero activations of each sample."""
     counts = keep if isinstance(keep, Tensor) else torch.full((1,), keep, device=x.device)
-    out, nonzero, _, _ = cast(Any, _site)(x, scale, bias, counts.to(torch.int32).contiguous(), eps, priority)
-    return out, nonzero
+    counts = counts.to(torch.int32).contiguous()
+    return cast(Any, _site)(x, y, scale, bias, counts, eps, priority, sums)[:3]
 
 
 def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
     """See the reference."""
     if x.dtype not in KERNEL_TYPES:
         return reference.relu_topk(x, keep, priority)
-    return _run(x, None, None, keep, 0.0, priority)[0]
+    return _run(x, None, None, None, keep, 0.0, priority, None)[1]
 
 
 def norm_relu_topk(
-    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    keep: Keep,
+    eps: float = 1e-10,
+    priority: Tensor | None = None,
+    sums: Tensor | None = None,
 ) -> Tensor:
-    """See the reference."""
+    """See the reference. With `sums`, backward writes there what `SiteSums` adds up."""
     if x.dtype not in KERNEL_TYPES:
         return reference.norm_relu_topk(x, scale, bias, keep, eps, priority)
-    return _run(x, scale, bias, keep, eps, priority)[0]
+    return _run(x, None, scale, bias, keep, eps, priority, sums)[1]
 
 
 def counted_norm_relu_topk(
-    x: Tensor, scale: Tensor, bias: Tensor, keep: Keep, eps: float = 1e-10, priority: Tensor | None = None
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    keep: Keep,
+    eps: float = 1e-10,
+    priority: Tensor | None = None,
+    sums: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """See the reference."""
+    """See the reference. With `sums`, backward writes there what `SiteSums` adds up."""
     if x.dtype not in KERNEL_TYPES:
         return reference.counted_norm_relu_topk(x, scale, bias, keep, eps, priority)
-    out, nonzero = _run(x, scale, bias, keep, eps, priority)
+    _, out, nonzero = _run(x, None, scale, bias, keep, eps, priority, sums)
     return out, nonzero.sum()
+
+
+def added_norm_relu_topk(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    keep: Keep,
+    eps: float = 1e-10,
+    priority: Tensor | None = None,
+    counted: bool = False,
+    sums: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """See the reference. With `sums`, backward writes there what `SiteSums` adds up."""
+    if x.dtype not in KERNEL_TYPES or y.dtype != x.dtype:
+        return reference.added_norm_relu_topk(x, y, scale, bias, keep, eps, priority, counted)
+    total, out, nonzero = _run(x, y, scale, bias, keep, eps, priority, sums)
+    return total, out, nonzero.sum() if counted else None

@@ -53,6 +53,35 @@ def _store(pointer, offsets, x, mask, HALF: tl.constexpr):
 
 
 @triton.jit
+def _rounded(x, HALF: tl.constexpr):
+    """The float32 values as they are after a store and a load."""
+    if HALF:
+        return _full(_half(x))
+    else:
+        return x
+
+
+@triton.jit
+def _added(a, b):
+    """Add bfloat16 pairs as torch does: in float32, then rounded."""
+    if INTERPRETED:
+        low = _half((a << 16).to(tl.float32, bitcast=True) + (b << 16).to(tl.float32, bitcast=True))
+        high = _half(
+            (a & 0xFFFF0000).to(tl.float32, bitcast=True) + (b & 0xFFFF0000).to(tl.float32, bitcast=True)
+        )
+        return low | (high << 16)
+    else:  # one rounding gives the same bits as two, because float32 has more than twice as many digits
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 ones; mov.b32 ones, 0x3F803F80; fma.rn.bf16x2 $0, $1, ones, $2; }",
+            "=r,r,r",
+            [a, b],
+            dtype=tl.uint32,
+            is_pure=True,
+            pack=1,
+        )
+
+
+@triton.jit
 def _relu(x):
     return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
@@ -114,13 +143,13 @@ def _keep_edge(edge, sample, t, channel, last):
 
 
 @triton.jit
-def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzero, eps,
+def resident_pairs(x, y, total, scale, bias, keep, keep_stride, out, inverse, edge, nonzero, eps,
                    P: tl.constexpr, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr,
-                   NORM: tl.constexpr):  # fmt: skip
+                   NORM: tl.constexpr, ADDED: tl.constexpr):  # fmt: skip
     """Forward for bfloat16 rows that fit in registers with two keys to a word.
 
-    `x` and `out` point to 32-bit integers, and C is even. Every thread must have two words or more, because
-    `count_above` takes them in pairs.
+    Pointers to activations point to 32-bit integers, and C is even. Every thread must have two words or
+    more, because `count_above` takes them in pairs. With `ADDED` the input is x + y, which goes to `total`.
     """
     W: tl.constexpr = C // 2
     sample = tl.program_id(0)
@@ -128,6 +157,9 @@ def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzer
     row, offsets = sample.to(tl.int64) * (P * W), place[:, None] * W + word[None, :]
     mask = inside(place[:, None], word[None, :], P, W, BLOCK_P, BLOCK_W)
     words = tl.load(x + row + offsets, mask=mask, other=0).to(tl.uint32, bitcast=True)
+    if ADDED:
+        words = _added(words, tl.load(y + row + offsets, mask=mask, other=0).to(tl.uint32, bitcast=True))
+        tl.store(total + row + offsets, words.to(tl.int32, bitcast=True), mask=mask)
     wanted = tl.load(keep + sample * keep_stride)
     if NORM:
         low, high = (
@@ -169,36 +201,46 @@ def resident_pairs(x, scale, bias, keep, keep_stride, out, inverse, edge, nonzer
 
 
 @triton.jit
-def _site(x, scale, bias, inverse, sample, start, eps, P: tl.constexpr, C: tl.constexpr,
-          BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, NORM: tl.constexpr, HALF: tl.constexpr):  # fmt: skip
-    """A tile of the site before its top-k, its offsets in memory and its mask. Stores the norm's factors."""
+def _site(x, y, total, scale, bias, inverse, sample, start, eps, P: tl.constexpr, C: tl.constexpr,
+          BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+          NORM: tl.constexpr, HALF: tl.constexpr, ADDED: tl.constexpr):  # fmt: skip
+    """A tile of the site before its top-k, its offsets in memory and its mask.
+
+    Stores the norm's factors, and x + y.
+    """
     place, channel = start + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_C)
     mask = (place[:, None] < P) & (channel[None, :] < C)
     offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
-    y = _load(x, offsets, mask, HALF)
+    value = _load(x, offsets, mask, HALF)
+    if ADDED:
+        value = _rounded(value + _load(y, offsets, mask, HALF), HALF)
+        _store(total, offsets, value, mask, HALF)
     if NORM:
-        factor = tl.rsqrt(tl.sum(y * y, axis=1) / C + eps)
+        factor = tl.rsqrt(tl.sum(value * value, axis=1) / C + eps)
         tl.store(inverse + sample * P + place, factor, mask=place < P)
-        y = _scaled(y * factor[:, None], scale, bias, channel, channel < C)
-    return tl.where(mask, _relu(y), 0.0), offsets, mask
+        value = _scaled(value * factor[:, None], scale, bias, channel, channel < C)
+    return tl.where(mask, _relu(value), 0.0), offsets, mask
 
 
 @triton.jit
-def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, edge, nonzero, eps,
+def forward(x, y, total, scale, bias, keep, keep_stride, priority, out, scratch, inverse, edge, nonzero, eps,
             P: tl.constexpr, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-            NORM: tl.constexpr, HALF: tl.constexpr, PRIORITY: tl.constexpr,
+            NORM: tl.constexpr, HALF: tl.constexpr, ADDED: tl.constexpr, PRIORITY: tl.constexpr,
             RESIDENT: tl.constexpr):  # fmt: skip
     """Forward for all other rows, with one key to a word.
 
-    With `PRIORITY` the numbers in `priority` rank the positive activations instead of their values.
+    With `ADDED` the input is x + y, which goes to `total`. With `PRIORITY` the numbers in `priority` rank
+    the positive activations instead of their values.
     """
     sample = tl.program_id(0)
     keys = scratch + sample.to(tl.int64) * P * C
     BITS16: tl.constexpr = HALF and not PRIORITY
     wanted = tl.load(keep + sample * keep_stride)
     if RESIDENT:
-        y, offsets, mask = _site(x, scale, bias, inverse, sample, 0, eps, P, C, BLOCK_P, BLOCK_C, NORM, HALF)
-        tile = _key(y, BITS16)
+        value, offsets, mask = _site(
+            x, y, total, scale, bias, inverse, sample, 0, eps, P, C, BLOCK_P, BLOCK_C, NORM, HALF, ADDED
+        )
+        tile = _key(value, BITS16)
         if PRIORITY:
             tile = tl.where(
                 tile > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0
@@ -208,10 +250,11 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
         tile = 0
         positive, greatest = 0, 0
         for start in range(0, P, BLOCK_P):
-            y, offsets, mask = _site(
-                x, scale, bias, inverse, sample, start, eps, P, C, BLOCK_P, BLOCK_C, NORM, HALF
-            )
-            key = _key(y, BITS16)
+            value, offsets, mask = _site(
+                x, y, total, scale, bias, inverse, sample, start, eps, P, C, BLOCK_P, BLOCK_C,
+                NORM, HALF, ADDED
+            )  # fmt: skip
+            key = _key(value, BITS16)
             if PRIORITY:
                 key = tl.where(
                     key > 0, tl.load(priority + offsets, mask=mask, other=0.0).to(tl.int32, bitcast=True), 0
@@ -219,7 +262,7 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
             positive += count_above(key, 0, 1)
             greatest = tl.maximum(greatest, greatest_key(key, 1))
             tl.store(scratch + offsets, key, mask=mask)
-            _store(out, offsets, y, mask, HALF)
+            _store(out, offsets, value, mask, HALF)
         tl.debug_barrier()  # from here on a thread may read what another has written
     t, at, last = positive * 0, positive * 0 - 1, positive * 0
     if positive > wanted:
@@ -231,7 +274,7 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
         _store(
             out,
             offsets,
-            tl.where(survive(tile, tl.arange(0, BLOCK_P), channel, t, at, last), y, 0.0),
+            tl.where(survive(tile, tl.arange(0, BLOCK_P), channel, t, at, last), value, 0.0),
             mask,
             HALF,
         )
@@ -240,19 +283,20 @@ def forward(x, scale, bias, keep, keep_stride, priority, out, scratch, inverse, 
             place = start + tl.arange(0, BLOCK_P)
             mask = (place[:, None] < P) & (channel[None, :] < C)
             offsets = sample.to(tl.int64) * P * C + place[:, None] * C + channel[None, :]
-            y, key = _load(out, offsets, mask, HALF), tl.load(scratch + offsets, mask=mask, other=0)
-            _store(out, offsets, tl.where(survive(key, place, channel, t, at, last), y, 0.0), mask, HALF)
+            value, key = _load(out, offsets, mask, HALF), tl.load(scratch + offsets, mask=mask, other=0)
+            _store(out, offsets, tl.where(survive(key, place, channel, t, at, last), value, 0.0), mask, HALF)
     _keep_edge(edge, sample, t, at, last)
     tl.store(nonzero + sample, tl.minimum(positive, wanted))
 
 
 @triton.jit
-def backward(grad, x, scale, bias, out, inverse, edge, x_grad, sums,
+def backward(grad, total_grad, x, scale, bias, out, inverse, edge, x_grad, sums,
              P: tl.constexpr, C: tl.constexpr, PLACES: tl.constexpr,
              BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-             NORM: tl.constexpr, HALF: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
+             NORM: tl.constexpr, HALF: tl.constexpr, ADDED: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
     """Gradients of a stretch of `PLACES` places of one sample.
 
+    With `ADDED` the input has another gradient, `total_grad`, from where else it is used.
     `sums` has a row per program: its part of the gradients of scale and bias. The survivors are found again
     from the edge that forward stored. With `MASK` they are the elements where `out` is not zero.
     """
@@ -286,6 +330,8 @@ def backward(grad, x, scale, bias, out, inverse, edge, x_grad, sums,
             factors = tl.load(scale + channel, mask=real, other=0.0)[None, :]
             along = tl.sum(product * factors, axis=1)[:, None] / C
             passed = (passed * factors - normed * along) * inverses
+        if ADDED:  # the site's own gradient is rounded first, as where autograd adds the two
+            passed = _rounded(passed, HALF) + _load(total_grad, offsets, mask, HALF)
         _store(x_grad, offsets, passed, mask, HALF)
     if NORM:
         row = (sample * tl.num_programs(1) + part) * 2 * C

@@ -52,3 +52,22 @@ def counted_norm_relu_topk(
     """One activation site, and the number of nonzero activations in the batch."""
     out = norm_relu_topk(x, scale, bias, keep, eps, priority)
     return out, out.detach().count_nonzero()
+
+
+def added_norm_relu_topk(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    keep: Keep,
+    eps: float = 1e-10,
+    priority: Tensor | None = None,
+    counted: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One activation site on x + y.
+
+    Returns x + y, the site's output, and with `counted` the number of nonzero activations in the batch.
+    """
+    total = x + y
+    out = norm_relu_topk(total, scale, bias, keep, eps, priority)
+    return total, out, out.detach().count_nonzero() if counted else None
