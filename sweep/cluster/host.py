@@ -31,7 +31,7 @@ class Host:
         # before there are threads: torch cannot be imported by several at once
         for module in IMPORTS:
             import_module(module)
-        from trainer.engine import keep_idle
+        from trainer.lending import keep_idle
 
         keep_idle(runs)
         self._free = [ThreadPoolExecutor(1, f"run-{i}") for i in range(runs)]

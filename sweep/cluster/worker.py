@@ -107,7 +107,7 @@ class Worker:
                     _placed[data, job.data_dir] = place(load(data, Path(job.data_dir)), device)
                     if device.type == "cuda":
                         # the streams of other runs do not wait for the copy
-                        torch.cuda.synchronize(device)
+                        torch.cuda.current_stream(device).synchronize()
             return Training(spec, device=device, images=_placed[data, job.data_dir])
 
         attempt = self.attempt = Attempt(
@@ -177,7 +177,8 @@ def _gpu_is_lost(device: str) -> bool:
     import torch
 
     try:
-        torch.cuda.synchronize()
+        # not the whole device: another run may be recording a step
+        torch.cuda.current_stream().synchronize()
     except Exception:
         return True
     return False

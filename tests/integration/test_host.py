@@ -18,7 +18,7 @@ from sweep.cluster.reports import Failed
 from tests.conftest import THREADS, run_spec, without_wall
 from tests.integration.attempts import checkpoints
 from tests.loops import job_of
-from trainer import data, engine
+from trainer import data, engine, lending
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import KeepRatioPolicy
 from trainer.rows import EpochRow, from_parquet
@@ -33,6 +33,7 @@ class NoLuck(KeepRatioPolicy):
         raise RuntimeError("no such luck")
 
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL: dict[str, Any] = {"epochs": 2, "model": "mlp-16", "validation": 0.1}
 RUNS: dict[str, RunSpec] = {
     "keep ratio that moves": run_spec(epochs=2),
@@ -47,7 +48,7 @@ RUNS: dict[str, RunSpec] = {
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, str]:
-    return {name: shown(list(Training(spec))) for name, spec in RUNS.items()}
+    return {name: shown(list(Training(spec, device=DEVICE))) for name, spec in RUNS.items()}
 
 
 def shown(rows: list[EpochRow]) -> str:
@@ -64,8 +65,8 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> RunSpec:
 @pytest.fixture(autouse=True)
 def engines_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host changes how many engines are kept; the process goes on with other tests."""
-    monkeypatch.setattr(engine, "_idle", [])
-    monkeypatch.setattr(engine, "_most_idle", 1)
+    monkeypatch.setattr(lending, "_idle", [])
+    monkeypatch.setattr(lending, "_most_idle", 1)
 
 
 class Driven:
@@ -79,7 +80,7 @@ class Driven:
 
     def _begin(self, state: dict[str, Any] | None) -> Training:
         torch.set_num_threads(THREADS)
-        training = Training(self.spec)
+        training = Training(self.spec, device=DEVICE)
         if state:
             training.load(state)
         return training
@@ -127,7 +128,7 @@ class Working:
 
     def __init__(self, host: Host, name: str, root: Path, spec: RunSpec, until: float = 1e6) -> None:
         self.host, self.name, self.until = host, name, until
-        self.job = job_of(str(root), spec, threads=THREADS)
+        self.job = job_of(str(root), spec, threads=THREADS, device=DEVICE)
         self.last: Any = None
         self.thread = threading.Thread(target=self._work)
         self.thread.start()
@@ -243,9 +244,6 @@ def test_the_runs_of_a_host_share_one_copy_of_the_data_and_take_engines_over(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU would have to be broken")
 def test_a_gpu_that_refuses_all_work_is_fatal_to_the_process(tmp_path: Path) -> None:
-    host = Host(1)
-    host.begin("first", job_of(str(tmp_path), RUNS["dropout"], device="cpu"))
-    host.leave("first")
     it = worker.Worker(job_of(str(tmp_path), RUNS["dropout"], device="cuda"))
     it.step()
     report = it.step()
