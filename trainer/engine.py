@@ -21,7 +21,6 @@ from torch.nn.functional import cross_entropy, pad
 from trainer import data, models, randomness
 from trainer.connections import NetworkConnections
 from trainer.models.sites import Network
-from trainer.ops.fork import Convolution, Fork
 from trainer.sgd import Sgd
 from trainer.spec import Task
 from trainer.step import Recorder, Step
@@ -84,12 +83,7 @@ class Engine:
         self.network = _with_copies(self.model) if techniques.copies and self.bfloat16 else self.model
         """The network that steps go through: the model, or one that has copies of its weights."""
         self.network.draw_from(self.generator)
-        self.fork = Fork(device) if techniques.fork else None
-        # a weight that is still to be cast is no leaf
-        if self.fork and (techniques.copies or not self.bfloat16):
-            for module in self.network.modules():
-                if isinstance(module, Convolution):
-                    module.fork = self.fork
+        self.network.speed_up(techniques, task.batch_size)
         leaves = self.network.parameters()
         self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay, leaves)
         self.connections = NetworkConnections(self.model, self.optimizer)
@@ -108,6 +102,8 @@ class Engine:
         changed = [*self.model.parameters(), *self.network.buffers(), *self.optimizer.copies, *buffers]
         changed += [self.loss, self.correct, self.nonzero]
         self.recorder = Recorder(self.generator, changed, records=records)
+        self.used_on: torch.cuda.Stream | None = None
+        """The stream of the thread that trained the last run."""
         self.steps: dict[tuple[str, int, bool, tuple[int, ...]], Step] = {}
         """Steps by kind, batch size, whether survivors are drawn at random, and masked layers.
 
@@ -120,6 +116,11 @@ class Engine:
         Weights are drawn on the CPU, so that they are the same on every device. Where the data is
         standardised, mean and deviation are taken over the images with the indices `train`.
         """
+        if self.device.type == "cuda":
+            # a run that was stopped may have left work on the stream of another thread
+            here = torch.cuda.current_stream(self.device)
+            here.wait_stream(self.used_on or here)
+            self.used_on = here
         self.model.load_state_dict(_model(task, seed).state_dict())
         self.optimizer.reset()
         self.connections.reset()
@@ -213,8 +214,7 @@ class Engine:
         logits = self._logits(step.index)
         loss = cross_entropy(logits, labels)
         loss.backward()
-        if self.fork:
-            self.fork.join()
+        self.network.add_gradients(len(labels))
         self.connections.mask_gradients()
         self.optimizer.step()
         self.loss += loss.detach() * len(labels)

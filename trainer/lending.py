@@ -32,8 +32,8 @@ def acquire(
 
     An engine that was given back is reused with its recordings if it fits the task.
     """
-    network = (task.data, task.model, task.shortcut, task.dropout)
-    key = (*network, task.precision, task.momentum, task.weight_decay, id(images), device, techniques)
+    network = (task.data, task.model, task.shortcut, task.dropout, task.precision, task.batch_size)
+    key = (*network, task.momentum, task.weight_decay, id(images), device, techniques)
     engine = _take(key)
     if engine is None:
         _collect(device)  # a cycle of references may still hold the user of a fitting engine
@@ -42,8 +42,6 @@ def acquire(
         forget()  # memory may not suffice for these and the new one
         _collect(device)
         engine = Engine(task, images, device, techniques)
-    elif device.type == "cuda":
-        torch.cuda.synchronize(device)  # a stopped run may have left work on the stream of another thread
     weakref.finalize(user, _give_back, key, engine).atexit = False
     return engine
 

@@ -90,7 +90,7 @@ def test_counting_counts_what_is_not_zero() -> None:
     model.set_keep(0.1)
     seen: list[int] = []
     for site in model.sites:
-        site.register_forward_hook(lambda _, __, out: seen.append(int((out != 0).sum())))
+        site.register_forward_hook(lambda _, __, out: seen.append(int((out[1] != 0).sum())))
     counts = torch.zeros(7, dtype=torch.int64)
     model.count_nonzero(counts)
     for _ in range(2):

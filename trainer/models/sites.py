@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.ops import keep_count
+from trainer.techniques import Techniques
 
 
 class Site(nn.Module):
@@ -62,6 +63,15 @@ class Network(nn.Module):
         self.generator = generator
         for site in self.sites:
             site.generator = generator
+
+    def speed_up(self, techniques: Techniques, samples: int) -> None:
+        """Use those techniques that the network can use. A training step has `samples` samples at most.
+
+        From then on `add_gradients` must be called after each backward pass.
+        """
+
+    def add_gradients(self, samples: int) -> None:
+        """Set the gradients that a backward pass of so many samples has left to others than autograd."""
 
     def set_keep(self, ratio: float, *, at_random: bool = False) -> None:
         """Let this share of every site's activations survive: the largest, or as many drawn at random."""

@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from trainer.models.sites import Layer, Network, Site
-from trainer.ops import counted_norm_relu_topk, norm_relu_topk
-from trainer.ops.fork import Convolution
+from trainer.ops import added_norm_relu_topk, counted_norm_relu_topk, norm_relu_topk, site_sums
+from trainer.ops.fork import Convolution, Fork
+from trainer.techniques import Techniques
+
+if TYPE_CHECKING:
+    from trainer.ops.sums import SiteSums
 
 
 class NormSite(Site):
     """A site that applies RMSNorm over the channels, ReLU and top-k."""
+
+    sums: Tensor | None = None
+    """Where the partial sums of the parameters' gradients go; None where autograd has the gradients."""
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__(channels * side * side)
         self.scale = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        priority = self.priority(x)
-        if self.nonzero is None:
-            return norm_relu_topk(x, self.scale, self.bias, self.keep, priority=priority)
-        out, nonzero = counted_norm_relu_topk(x, self.scale, self.bias, self.keep, priority=priority)
-        self.nonzero += nonzero
-        return out
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The site's input x + y, and its output."""
+        given, priority, sums = (self.scale, self.bias, self.keep), self.priority(x), self.sums
+        if y is None and self.nonzero is None:
+            return x, norm_relu_topk(x, *given, priority=priority, sums=sums)
+        if y is None:
+            out, nonzero = counted_norm_relu_topk(x, *given, priority=priority, sums=sums)
+        else:
+            counted = self.nonzero is not None
+            x, out, nonzero = added_norm_relu_topk(
+                x, y, *given, priority=priority, counted=counted, sums=sums
+            )
+        if self.nonzero is not None and nonzero is not None:
+            self.nonzero += nonzero
+        return x, out
 
 
 class Block(nn.Module):
-    """Two activated convolutions added to a shortcut, which is a 1x1 convolution where shapes differ."""
+    """Two activated convolutions beside a shortcut, which is a 1x1 convolution where shapes differ.
+
+    Input and output are two branches that the next site adds.
+    """
 
     def __init__(
         self, inside: int, outside: int, side: int, stride: int, shortcut: Literal["activated", "raw"]
@@ -47,10 +65,10 @@ class Block(nn.Module):
         )
         self.raw = shortcut == "raw"
 
-    def forward(self, x: Tensor) -> Tensor:
-        active = self.site1(x)
+    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, active = self.site1(x, y)
         aside = x if self.shortcut is None else self.shortcut(x if self.raw else active)
-        return aside + self.conv2(self.site2(self.conv1(active)))
+        return aside, self.conv2(self.site2(self.conv1(active))[1])
 
 
 class WideResNet(Network):
@@ -61,6 +79,10 @@ class WideResNet(Network):
     """
 
     takes_padding = True
+    adds = True
+    """Whether a site adds the two branches of the block before it, and not the block itself."""
+    fork: Fork | None = None
+    sums: SiteSums | None = None
 
     def __init__(
         self,
@@ -117,7 +139,38 @@ class WideResNet(Network):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.site(self.blocks(self._stem(x))).mean((2, 3)))
+        x, y = self._stem(x), None
+        for block in self.blocks:
+            x, y = block(x, y)
+            if not self.adds:
+                x, y = x + y, None
+        return self.head(self.site(x, y)[1].mean((2, 3)))
+
+    def speed_up(self, techniques: Techniques, samples: int) -> None:
+        weight, sites = self.stem.weight, self._norm_sites
+        self.adds = techniques.added
+        if techniques.fork:
+            self.fork = Fork(weight.device)
+            for module in self.modules():
+                if isinstance(module, Convolution):
+                    module.fork = self.fork
+        if techniques.sums:
+            shapes = [(len(site.scale), site.size // len(site.scale)) for site in sites]
+            self.sums = site_sums(shapes, samples, weight.device)
+        for i, site in enumerate(sites):
+            site.sums = self.sums and self.sums.buffers[i]
+
+    def add_gradients(self, samples: int) -> None:
+        if self.fork:
+            self.fork.join()
+        if self.sums:
+            self.sums.add_up(samples)
+            for site, gradients in zip(self._norm_sites, self.sums.gradients, strict=True):
+                site.scale.grad, site.bias.grad = gradients
+
+    @property
+    def _norm_sites(self) -> list[NormSite]:
+        return [site for site in self.sites if isinstance(site, NormSite)]
 
     def _stem(self, x: Tensor) -> Tensor:
         more = x.shape[1] - self.stem.in_channels

@@ -49,12 +49,15 @@ class Fork:
 
 
 class Convolution(nn.Conv2d):
-    """A convolution without a bias. With a fork its weight must be a leaf of the graph."""
+    """A convolution without a bias, which uses a fork where it has one and need not cast its weight."""
 
     fork: Fork | None = None
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
-        if self.fork is None:
+        # autocast casts a weight in float32, and the gradient is that of the weight itself
+        if self.fork is None or (
+            torch.is_autocast_enabled(input.device.type) and self.weight.dtype == torch.float32
+        ):
             return super().forward(input)
         geometry = list(self.stride), list(cast("tuple[int, int]", self.padding))
         return cast(Tensor, _Forked.apply(input.to(self.weight.dtype), self.weight, self.fork, geometry))
