@@ -192,23 +192,23 @@ def descendants(pid: int) -> list[int]:
 
 def actors(pid: int) -> list[int]:
     """Return the processes under a driver that make attempts."""
-    return _under(pid, works_on_attempts)
+    return _those(descendants(pid), works_on_attempts)
 
 
-def hosts(pid: int) -> list[int]:
-    """Return the processes under a driver that each train several runs."""
-    return _under(pid, lambda command_line: command_line.startswith(b"ray::HostProcess"))
+def hosts(pids: list[int]) -> list[int]:
+    """Return those processes that each train several runs."""
+    return _those(pids, lambda command_line: command_line.startswith(b"ray::HostProcess"))
 
 
-def _under(pid: int, wanted: Callable[[bytes], bool]) -> list[int]:
+def _those(pids: list[int], wanted: Callable[[bytes], bool]) -> list[int]:
     found: list[int] = []
-    for child in descendants(pid):
+    for pid in pids:
         try:
-            command_line = Path(f"/proc/{child}/cmdline").read_bytes()
+            command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
         if wanted(command_line):
-            found.append(child)
+            found.append(pid)
     return found
 
 

@@ -26,6 +26,7 @@ from tests.sweeps import (
     Started,
     actors,
     committed,
+    descendants,
     final,
     generations,
     hosts,
@@ -53,6 +54,10 @@ def commits(store: Path) -> list[Path]:
     return list((store / "small" / "runs").glob("*/attempt-*/checkpoint-*"))
 
 
+def hosts_of(started: Started) -> list[int]:
+    return hosts(descendants(started.process.pid))
+
+
 def loads_torch(pid: int) -> bool:
     return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
@@ -68,8 +73,8 @@ def test_the_runs_of_a_gpu_are_trained_in_one_process_and_give_what_they_give_on
 ) -> None:
     with Started(tmp_path, "run", shared(tmp_path), "--store", tmp_path, env=gpus(1)) as started:
         started.until(lambda: commits(tmp_path))
-        assert len(hosts(started.process.pid)) == 1
-        assert loads_torch(hosts(started.process.pid)[0])
+        assert len(hosts_of(started)) == 1
+        assert loads_torch(hosts_of(started)[0])
         working = started.until(lambda: len(found := actors(started.process.pid)) > 1 and found)
         assert not any(loads_torch(pid) for pid in working)
         assert started.wait() == 0, started.log.read_text()
@@ -83,7 +88,7 @@ def test_under_mps_runs_are_processes(tmp_path: Path, undisturbed: Path) -> None
     env = {**gpus(1), "CUDA_MPS_PIPE_DIRECTORY": str(tmp_path / "mps")}
     with Started(tmp_path, "run", shared(tmp_path), "--store", tmp_path, env=env) as started:
         started.until(lambda: commits(tmp_path))
-        assert not hosts(started.process.pid)
+        assert not hosts_of(started)
         assert started.wait() == 0, started.log.read_text()
     assert_equal(tmp_path, undisturbed)
 
@@ -95,7 +100,7 @@ def test_a_host_that_dies_costs_none_of_its_runs_a_try(
 ) -> None:
     with Started(tmp_path, "run", shared(tmp_path), "--store", tmp_path, env=gpus(1)) as started:
         started.until(lambda: commits(tmp_path))
-        os.kill(hosts(started.process.pid)[0], number)
+        os.kill(hosts_of(started)[0], number)
         assert started.wait() == 0, started.log.read_text()
     assert "It is tried again." in started.log.read_text()
     assert_equal(tmp_path, undisturbed)
@@ -108,9 +113,9 @@ def test_a_host_that_freezes_is_ended_and_costs_none_of_its_runs_a_try(
     study = shared(tmp_path, deadline=45)
     with Started(tmp_path, "run", study, "--store", tmp_path, env=gpus(1)) as started:
         started.until(lambda: commits(tmp_path))
-        host = hosts(started.process.pid)[0]
+        host = hosts_of(started)[0]
         os.kill(host, signal.SIGSTOP)
-        started.until(lambda: host not in hosts(started.process.pid))
+        started.until(lambda: host not in hosts_of(started))
         assert started.wait() == 0, started.log.read_text()
     assert "no progress for 45 s" in started.log.read_text()
     assert_equal(tmp_path, undisturbed)
@@ -123,12 +128,12 @@ def test_an_attempt_that_is_killed_leaves_its_host_and_the_others_go_on(
     study = shared(tmp_path, attempts=20)
     with Started(tmp_path, "run", study, "--store", tmp_path, env=gpus(2)) as started:
         started.until(lambda: commits(tmp_path))
-        before = hosts(started.process.pid)
+        before = hosts_of(started)
         for _ in range(3):
             with suppress(ProcessLookupError):
                 os.kill(actors(started.process.pid)[0], signal.SIGKILL)
             time.sleep(1)
-        assert started.over or set(before) <= set(hosts(started.process.pid))
+        assert started.over or set(before) <= set(hosts_of(started))
         assert started.wait() == 0, started.log.read_text()
     assert_equal(tmp_path, undisturbed)
 

@@ -88,7 +88,8 @@ if folder := os.environ.get("DIE_ONCE"):
     Worker.step = die_when_idle
 
 if os.environ.get("PRETENDED_GPUS"):
-    # Ray was told of GPUs that are not there, so runs that ask for one are trained on the CPU
+    # Ray was told of GPUs that are not there: nobody looks for them, and runs are trained on the CPU
+    from sweep.cluster import preflight
     from sweep.cluster.worker import Job
 
     make: Any = Job.__init__
@@ -97,3 +98,10 @@ if os.environ.get("PRETENDED_GPUS"):
         make(self, **{**values, "device": "cpu"})
 
     setattr(Job, "__init__", on_the_cpu)  # noqa: B010
+    ask = preflight.probe
+
+    def ask_for_no_gpu(*question: Any) -> dict[str, Any]:
+        store, data, data_dir, _, note = question
+        return ask(store, data, data_dir, 0.0, note)
+
+    preflight.probe = ask_for_no_gpu
