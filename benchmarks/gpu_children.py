@@ -23,16 +23,14 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, reason
+from benchmarks.gpu_setting import GPU, REHEARSAL, SEED, Bench, figures, reason
 from trainer import process
 from trainer.engine import Images
-from trainer.rows import WALL, json_ready
+from trainer.techniques import Techniques
 
 ROOT = Path(__file__).parents[1]
 PR_SET_PDEATHSIG = 1
 FAREWELL_SECONDS = 10.0
-SEED = 1
-"""The seed of every child's runs: all must give the same rows, whoever shares a GPU."""
 
 
 class ChildFailed(RuntimeError):
@@ -182,7 +180,7 @@ def _do(bench: Bench, rung: Rung, asked: dict[str, Any]) -> dict[str, Any]:
         asked["epochs"],
         "packed",
         least=asked["epochs"],
+        techniques=Techniques(**asked["techniques"]),
         moments=moments,
     )
-    values = [{name: value for name, value in json_ready(row).items() if name not in WALL} for row in rows]
-    return {"moments": moments, "rows": values, "peak_gib": bench.peak_gib()}
+    return {"moments": moments, "rows": figures(rows), "peak_gib": bench.peak_gib()}

@@ -1,4 +1,4 @@
-"""Several runs at once on one GPU, each a process, without and with NVIDIA's Multi-Process Service."""
+"""Several runs at once on one GPU: threads of one process, or processes under NVIDIA's MPS."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_children import Child
-from benchmarks.gpu_setting import Bench, reason, table
+from benchmarks.gpu_setting import Bench, Requirement, reason, table
+from benchmarks.gpu_threads import runs_in_threads
+from trainer.techniques import ALL, Techniques
 
 MPS = "nvidia-cuda-mps-control"
 LIMIT_SECONDS = 100.0
 """The most that one answer of a child may take."""
 MODE_SECONDS = 70.0
-"""The most for all packings of one mode, with MPS or without; with less time, each has fewer epochs."""
+"""The most for all packings of one mode, threads or processes; with less time, each has fewer epochs."""
 # The shell quits the daemon once nobody holds its input: it was closed, or its holder was killed.
 _MPS_SCRIPT = (
     f'{MPS} -d >"$1" 2>&1 </dev/null && echo started && cat >/dev/null; echo quit | {MPS} >/dev/null 2>&1'
@@ -76,85 +79,125 @@ def _end(shell: subprocess.Popen[bytes], number: Path) -> None:
 
 
 def packed(bench: Bench) -> None:
-    """Measure every packing without MPS, then with MPS where it is available."""
-    bench.forget()
+    """Measure several runs at once: as threads of one process, then as processes under MPS."""
     alone: list[dict[str, Any]] = []
-    try:
-        _packings(bench, {}, alone, mps=False)
-    except (
-        Exception
-    ) as error:  # what was measured before stands, and MPS may do what could not be done without
-        bench.found["errors"]["packed"] = reason(error)
-    bench.found["mps"] = _under_mps(bench, alone)
     lines: list[dict[str, Any]] = bench.found["packed"]
-    if not lines:
-        return
-    bench.found["packed_best"] = max(lines, key=lambda line: line["epochs_per_second"])
-    head = ("runs", "MPS", "epochs/s together", "x one run", "peak each, GiB", "rows as alone")
-    table(head, *(tuple(line.get(key) for key in _SHOWN) for line in lines))
+    try:
+        for runs in bench.setting.packings:
+            bench.say(f"{runs} at once in one process")
+            answers = runs_in_threads(bench, runs, _epochs(bench, MODE_SECONDS * 2))
+            keep_line(bench, lines, alone, answers, threads=True)
+    except Exception as error:  # what was measured before stands, and MPS may do what threads could not
+        bench.found["errors"]["packed"] = reason(error)
+    bench.found["mps"] = under_mps(bench, lines, bench.setting.packings, alone)
+    if lines:
+        bench.found["packed_best"] = max(lines, key=lambda line: line["epochs_per_second"])
+    show(lines)
     if not bench.found["mps"]["complete"]:
         print(f"MPS: {bench.found['mps']['why']}\n", flush=True)
 
 
-_SHOWN = ("runs", "mps", "epochs_per_second", "times_one_run", "peak_gib", "rows_equal")
+def show(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table of packings."""
+    head = ("runs", "threads", "MPS", "epochs/s together", "x one run", "peak each, GiB", "rows as alone")
+    table(head, *(tuple(line.get(key) for key in _SHOWN) for line in lines))
 
 
-def _under_mps(bench: Bench, alone: list[dict[str, Any]]) -> dict[str, Any]:
-    if bench.rehearsal:
-        return {"complete": False, "why": "a rehearsal goes without"}
-    try:
-        with mps() as environment:
-            _packings(bench, environment, alone, mps=True)
-    except Exception as error:  # a machine may have the command and not let anybody use it
-        return {"complete": False, "why": reason(error)}
-    return {"complete": True, "why": ""}
+_SHOWN = ("runs", "threads", "mps", "epochs_per_second", "times_one_run", "peak_gib", "rows_equal")
 
 
-def _packings(
-    bench: Bench, environment: Mapping[str, str], alone: list[dict[str, Any]], *, mps: bool
-) -> None:
-    """Measure the packings of one mode.
+def under_mps(
+    bench: Bench,
+    lines: list[dict[str, Any]],
+    packings: Sequence[int],
+    alone: list[dict[str, Any]],
+    techniques: Techniques = ALL,
+) -> dict[str, Any]:
+    """Measure runs as processes under MPS; say why where that was not possible."""
+    with ExitStack() as stack:
+        try:
+            # a rehearsal goes without, so that everything else is rehearsed
+            environment = {} if bench.rehearsal else stack.enter_context(mps())
+            bench.forget()
+            for answers in _processes(bench, environment, packings, techniques):
+                keep_line(bench, lines, alone, answers, mps=not bench.rehearsal)
+        except Exception as error:  # a machine may have the command and not let anybody use it
+            return {"complete": False, "why": reason(error)}
+    return {"complete": not bench.rehearsal, "why": "a rehearsal goes without" if bench.rehearsal else ""}
+
+
+def _processes(
+    bench: Bench, environment: Mapping[str, str], packings: Sequence[int], techniques: Techniques
+) -> Iterator[list[dict[str, Any]]]:
+    """Train runs that are a process each; yield what those of each packing answer.
 
     All children start first and import what they need, then join one packing after the other. The device
     sees a child only in its first packing.
     """
     with ExitStack() as stack:
-        bench.say(f"packed{' under MPS' if mps else ''}: {max(bench.setting.packings)} processes start")
+        bench.say(f"{max(packings)} processes start")
         children: list[Child] = []
-        for _ in range(max(bench.setting.packings)):
+        for _ in range(max(packings)):
             children.append(
                 stack.enter_context(Child(bench.folder, rehearsal=bench.rehearsal, environment=environment))
             )
         together(children, {"do": "load"})
-        enough = bench.room("packed") > MODE_SECONDS * (1 if mps else 2)
-        epochs = bench.setting.packed_epochs if enough else 2
-        ready = 0
-        for runs in bench.setting.packings:
-            bench.say(f"packed{' under MPS' if mps else ''}: {runs} at once")
-            together(children[ready:runs], {"do": "train", "epochs": 1})
+        order = {"do": "train", "techniques": asdict(techniques)}
+        epochs, ready = _epochs(bench, MODE_SECONDS), 0
+        for runs in packings:
+            bench.say(f"{runs} processes at once")
+            together(children[ready:runs], {**order, "epochs": 1})
             ready = runs
-            answers = together(children[:runs], {"do": "train", "epochs": epochs})
-            if not alone:
-                alone += answers[0]["rows"]
-            lines: list[dict[str, Any]] = bench.found["packed"]
-            together_rate = rate([answer["moments"] for answer in answers])
-            solo = next(
-                (it["epochs_per_second"] for it in lines if it["runs"] == 1),
-                together_rate if runs == 1 else None,
-            )
-            line = {
-                "runs": runs,
-                "mps": mps,
-                "epochs_per_second": together_rate,
-                "times_one_run": solo and together_rate / solo,
-                "peak_gib": max(answer["peak_gib"] for answer in answers),
-                "rows_equal": all(
-                    a == b for answer in answers for a, b in zip(alone, answer["rows"], strict=False)
-                ),
-                "epochs_each": epochs,
-            }
-            lines.append(line)
-            bench.keep()
+            yield together(children[:runs], {**order, "epochs": epochs})
+
+
+def _epochs(bench: Bench, seconds: float) -> int:
+    """Epochs of each run that are measured: fewer where less than so much time is left."""
+    return bench.setting.packed_epochs if bench.room("packed") > seconds else 2
+
+
+def keep_line(
+    bench: Bench,
+    lines: list[dict[str, Any]],
+    alone: list[dict[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
+    *,
+    threads: bool = False,
+    mps: bool = False,
+) -> None:
+    """Add what runs did together to `lines`. `alone` has the rows of a run alone, or gets the first ones."""
+    if not alone:
+        alone += answers[0]["rows"]
+    found = rate([answer["moments"] for answer in answers])
+    solo = next((line["epochs_per_second"] for line in lines if line["runs"] == 1), None)
+    lines.append(
+        {
+            "runs": len(answers),
+            "threads": threads,
+            "mps": mps,
+            "epochs_per_second": found,
+            "times_one_run": found / solo if solo else 1.0 if len(answers) == 1 else None,
+            "peak_gib": max(answer["peak_gib"] for answer in answers),
+            "rows_equal": all(
+                a == b for answer in answers for a, b in zip(alone, answer["rows"], strict=False)
+            ),
+            "epochs_each": len(answers[0]["rows"]),
+        }
+    )
+    bench.keep()
+
+
+def in_threads(packed: Sequence[Mapping[str, Any]]) -> Requirement:
+    """What several runs in one process must reach together."""
+    rates = [line["epochs_per_second"] for line in packed if line["threads"] and line["runs"] > 1]
+    what = "several runs in one process, epochs a second together"
+    return Requirement(what, "at least 0.95", max(rates, default=None), lambda it: it >= 0.95)
+
+
+def as_alone(packed: Sequence[Mapping[str, Any]]) -> Requirement:
+    """Whether runs that shared a GPU have the rows of a run alone."""
+    equal = all(line["rows_equal"] for line in packed) if packed else None
+    return Requirement("rows packed are the rows alone", "yes", equal, bool)
 
 
 def together(children: list[Child], what: Mapping[str, Any]) -> list[dict[str, Any]]:

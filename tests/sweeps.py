@@ -66,8 +66,13 @@ def write_study(folder: Path, name: str = "small", **parts: Any) -> Path:
     return path
 
 
-def write_gpu_results(folder: Path, device: str = "NVIDIA H100 80GB HBM3", **parts: Any) -> Path:
-    """Write a results file as `python -m benchmarks.gpu` does, with made-up figures that a plan reads."""
+def write_gpu_results(
+    folder: Path, device: str = "NVIDIA H100 80GB HBM3", *, prefix: str = "gpu", **parts: Any
+) -> Path:
+    """Write a results file as `python -m benchmarks.gpu` does, with made-up figures that a plan reads.
+
+    With another prefix it is another kind of file of the same form.
+    """
     values: dict[str, Any] = {
         "measured": True,
         "device": device,
@@ -81,17 +86,19 @@ def write_gpu_results(folder: Path, device: str = "NVIDIA H100 80GB HBM3", **par
             "train": 50_000,
             "test": 10_000,
         },
-        "packed": [packed(1, 0.8), packed(4, 1.25), packed(4, 1.6, mps=True)],
+        "packed": [packed(1, 0.8), packed(4, 1.25, threads=True), packed(4, 1.6, mps=True)],
     }
     for name, part in parts.items():
-        values[name] = {**values[name], **part} if isinstance(part, dict) else part
-    path = folder / f"gpu-{re.sub('[^a-z0-9]+', '-', device.lower())}.json"
+        values[name] = {**values.get(name, {}), **part} if isinstance(part, dict) else part
+    path = folder / f"{prefix}-{re.sub('[^a-z0-9]+', '-', device.lower())}.json"
     path.write_text(json.dumps(values))
     return path
 
 
-def packed(runs: int, epochs_per_second: float, *, mps: bool = False) -> dict[str, Any]:
-    return {"runs": runs, "mps": mps, "epochs_per_second": epochs_per_second}
+def packed(
+    runs: int, epochs_per_second: float, *, mps: bool = False, threads: bool = False
+) -> dict[str, Any]:
+    return {"runs": runs, "mps": mps, "threads": threads, "epochs_per_second": epochs_per_second}
 
 
 def sweep_command(*arguments: str | Path) -> list[str]:

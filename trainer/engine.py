@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from trainer import data, models, randomness
 from trainer.connections import NetworkConnections
 from trainer.models.sites import Network
+from trainer.ops.reference import Reduction
 from trainer.sgd import Sgd
 from trainer.spec import Task
 from trainer.step import Recorder, Step
@@ -210,31 +211,30 @@ class Engine:
         return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
 
     def _train_step(self, step: Step) -> None:
-        labels = self.images.labels.index_select(0, step.index)
-        logits = self._logits(step.index)
-        loss = cross_entropy(logits, labels)
+        loss, right = self._loss(step.index, "mean")
         loss.backward()
-        self.network.add_gradients(len(labels))
+        self.network.add_gradients(len(right))
         self.connections.mask_gradients()
         self.optimizer.step()
-        self.loss += loss.detach() * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
+        self.loss += loss.detach() * len(right)
+        self.correct += right.sum()
 
     @torch.no_grad()
     def _evaluation_step(self, step: Step) -> None:
-        labels = self.images.labels.index_select(0, step.index)
-        logits = self._logits(step.index)
-        self.loss += cross_entropy(logits, labels, reduction="sum")
-        step.right.copy_(logits.argmax(1) == labels)
+        loss, right = self._loss(step.index, "sum")
+        self.loss += loss
+        step.right.copy_(right)
 
-    def _logits(self, index: Tensor) -> Tensor:
+    def _loss(self, index: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor]:
+        """The loss of some images, and whether each is classified right."""
         samples = self.images.images.index_select(0, index)
         if self.standard is not None:
             samples = (samples - self.standard[0]) * self.standard[1]
         if self.padding:
             samples = pad(samples.bfloat16(), (0, self.padding))
+        labels = self.images.labels.index_select(0, index)
         with self._precision():
-            return self.network(samples.permute(0, 3, 1, 2)).float()
+            return self.network.loss(samples.permute(0, 3, 1, 2), labels, reduction)
 
     def _precision(self) -> AbstractContextManager[Any]:
         # a recorded step must not have a cache of weights that were cast

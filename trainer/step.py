@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer import streams
+
 WARM_UP = 3
 """Number of steps that run before a step is recorded."""
 _recording = threading.Lock()
@@ -28,7 +30,7 @@ class Recorder:
         self.device = generator.device
         # A stream of the engine's own, because graphs that are recorded on one stream share cuBLAS's
         # workspace, and the graphs of two engines may be replayed at once.
-        self.stream = torch.cuda.Stream(self.device) if records else None
+        self.stream = streams.lend(self, self.device) if records else None
         self.pool: Any = None
 
     def record(self, work: Callable[[], None], rehearse: Callable[[], None]) -> torch.cuda.CUDAGraph:

@@ -54,6 +54,8 @@ def _work_lines(study: Study, planned: Planned) -> Iterator[str]:
         yield f"Assumed: {planned.assumed}."
     for line in planned.faster:
         yield f"Faster by the same measurement: {line}."
+    for line in planned.predicted:
+        yield f"Predicted for this code, not measured: {line}."
 
 
 def _test_lines(study: Study, planned: Planned) -> Iterator[str]:

@@ -55,7 +55,7 @@ def probe(store_url: str, data: list[Data], data_dir: str, gpus: float, note: st
 
         if torch.cuda.is_available():
             facts["device"] = torch.cuda.get_device_name(0)
-            facts["problems"] += site_problems("cuda")
+            facts["problems"] += site_problems("cuda") or step_problems("cuda")
         else:
             facts["device"] = "none"
             facts["problems"].append("its torch sees no GPU.")
@@ -85,6 +85,54 @@ def site_problems(device: str) -> list[str]:
         if not torch.equal(out, reference.relu_topk(x, 100)):
             return [
                 f"its GPU keeps other activations than the reference does ({precision}); do not trust it."
+            ]
+    return []
+
+
+def step_problems(device: str) -> list[str]:
+    """The reason why a device does not train as a CPU does; empty where it does.
+
+    A small network takes four steps there, recorded and with every kernel.
+    """
+    import torch
+
+    from trainer import process, randomness
+    from trainer.engine import Engine, Images
+    from trainer.spec import RunSpec
+    from trainer.techniques import ALL
+
+    process.prepare()
+    order = randomness.permutation(32, 1, "preflight")
+    images = torch.randn(32, 8, 8, 1, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(32) % 10
+
+    def changes(device: str, precision: str) -> list[torch.Tensor]:
+        given = {"data": "digits", "model": "wrn-10-1", "epochs": 1, "precision": precision}
+        task = RunSpec.read({"task": given, "policy": {"name": "dense"}, "seed": 1}).task
+        where = torch.device(device)
+        engine = Engine(task, Images(images.to(where), labels.to(where), 32), where, ALL)
+        engine.begin(task, 1, order)
+        before = [weight.detach().clone() for weight in engine.model.parameters()]
+        engine.optimizer.set_rate(0.02)
+        for _ in engine.train(order, 8, 1.0, None):
+            pass
+        after = engine.model.parameters()
+        return [(new.detach() - old).cpu() for new, old in zip(after, before, strict=True)]
+
+    # the images are noise, so that in bfloat16 a gradient is mostly rounding; a fault is larger still
+    for precision, tolerance in (("float32", 0.001), ("bfloat16", 0.6)):
+        right = changes("cpu", precision)
+        try:
+            found = changes(device, precision)
+        except Exception as error:
+            first = (str(error).strip().splitlines() or ["no message"])[0]
+            return [f"its GPU cannot train our network ({precision}): {type(error).__name__}: {first}"]
+        pairs = zip(found, right, strict=True)
+        apart = max(float((mine - theirs).norm() / theirs.norm()) for mine, theirs in pairs)
+        if not apart < tolerance:
+            return [
+                f"its GPU trains otherwise than a CPU ({precision}): after four steps a weight's change"
+                f" differs by {apart:.1%}, and may differ by {tolerance:.1%}."
             ]
     return []
 

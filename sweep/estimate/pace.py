@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sweep.errors import RejectStudy
 from sweep.estimate import measured
 from sweep.estimate.measured import Pace, Results
 from sweep.ledger.ledger import Ledger
-from sweep.study import Study
+from sweep.study import Candidate, Phase, Study
 from trainer.data import DataError
 from trainer.spec import RunSpec
 
@@ -21,8 +22,15 @@ CALIBRATION_SECONDS = 6.0
 """The least time for which a run is tried; two epochs, or a few batches, may take longer."""
 
 
-def pace_of(study: Study, ledger: Ledger, benchmarks: Results, gpu: str | None, data_dir: Path) -> Pace:
-    """The pace of a study's runs.
+def pace_of(
+    study: Study,
+    ledger: Ledger,
+    runs: Mapping[Phase, int],
+    benchmarks: Results,
+    gpu: str | None,
+    data_dir: Path,
+) -> Pace:
+    """The pace of a study's runs. `runs` has the number of them in each phase.
 
     It comes from all finished runs. Where there are none it comes from one run of the first tested arm on
     each task, as if the runs of every other arm took as long.
@@ -40,55 +48,78 @@ def pace_of(study: Study, ledger: Ledger, benchmarks: Results, gpu: str | None, 
     arms = [arm for arm in study.family if study.arms[arm].base == first.base]
     if first.is_repeat:
         arms = study.baselines
-    specs = [study.run(study.arms[arm].ends[0], "confirm", 0) for arm in arms]
+    candidates = [study.arms[arm].ends[0] for arm in arms]
+    specs = [study.run(candidate, "confirm", 0) for candidate in candidates]
     if study.resources.gpus:
-        return _mean_pace([_gpu_pace(study, spec, benchmarks, device, data_dir) for spec in specs], specs)
-    return _mean_pace([_tried(study, spec, data_dir) for spec in specs], specs)
+        on_gpu = _OnGpu(study, runs, benchmarks, device, data_dir)
+        paces = [on_gpu.pace(candidate) for candidate in candidates]
+    else:
+        paces = [_tried(study, spec, data_dir) for spec in specs]
+    return _mean_pace(paces, [spec.task.epochs for spec in specs])
 
 
-def _mean_pace(paces: list[Pace], specs: list[RunSpec]) -> Pace:
-    """The mean pace of all tasks, weighted by epochs: every task has equally many runs.
+def _mean_pace(paces: list[Pace], epochs: list[int]) -> Pace:
+    """The mean pace of all tasks or phases, weighted by their epochs.
 
-    Where one task's pace is unknown, so is the mean.
+    Where one's pace is unknown, so is the mean.
     """
     if unknown := [pace for pace in paces if pace.seconds is None]:
         return unknown[0]
 
     def mean(seconds: Iterable[float]) -> float:
-        epochs = [spec.task.epochs for spec in specs]
         return math.fsum(map(operator.mul, seconds, epochs)) / sum(epochs)
 
-    everywhere = [how for how in paces[0].packings if all(how in pace.packings for pace in paces)]
+    def means(packings: list[Mapping[str, float]]) -> dict[str, float]:
+        everywhere = [how for how in packings[0] if all(how in there for there in packings)]
+        return {how: mean(there[how] for there in packings) for how in everywhere}
+
     return Pace(
         mean(pace.seconds or 0.0 for pace in paces),
-        _joined(pace.source for pace in paces),
-        _joined(pace.assumed for pace in paces),
-        {how: mean(pace.packings[how] for pace in paces) for how in everywhere},
+        "; ".join(dict.fromkeys(pace.source for pace in paces)),
+        tuple(dict.fromkeys(phrase for pace in paces for phrase in pace.assumed)),
+        means([pace.packings for pace in paces]),
+        means([pace.predicted for pace in paces]),
     )
 
 
-def _joined(phrases: Iterable[str]) -> str:
-    """The phrases in their order, each once and without empty ones."""
-    return "; ".join(dict.fromkeys(filter(None, phrases)))
+@dataclass(frozen=True)
+class _OnGpu:
+    """What is known about the pace of a study's runs on a GPU."""
 
+    study: Study
+    runs: Mapping[Phase, int]
+    benchmarks: Results
+    asked: str | None
+    """The measured GPU that was asked for; None: the GPU of this machine."""
+    data_dir: Path
 
-def _gpu_pace(study: Study, spec: RunSpec, benchmarks: Results, device: str | None, data_dir: Path) -> Pace:
-    """The pace of a run on a GPU: on `device`, or on the GPU of this machine where that is None."""
-    sharing = study.resources.sharing
-    if device and (pace := benchmarks.pace(device, spec.task, sharing)):
-        return pace
-    here = device_here()
-    # a try on this GPU says nothing about another one
-    if here and device in (None, here):
-        return benchmarks.pace(here, spec.task, sharing) or _tried(study, spec, data_dir)
-    if device:
-        advice = "run `sweep plan` on a machine that has one"
-        return Pace(None, f"what was measured on {device} does not fit this study: {advice}")
-    fitting = sorted({file.device for file in benchmarks.measured if file.pace(spec.task, sharing)})
-    what = "no run to measure by, and no GPU here to try one on"
-    ways = f"run `{measured.COMMAND}` in a checkout on such a GPU, or `sweep plan` on a machine that has one"
-    named = f", or give --gpu one that was measured: {', '.join(fitting)}" if fitting else ""
-    return Pace(None, f"{what}: {ways}{named}")
+    def pace(self, candidate: Candidate) -> Pace:
+        """The pace of a candidate's runs."""
+        if self.asked and (pace := self._measured(self.asked, candidate)):
+            return pace
+        here, spec = device_here(), self.study.run(candidate, "confirm", 0)
+        # a try on this GPU says nothing about another one
+        if here and self.asked in (None, here):
+            return self._measured(here, candidate) or _tried(self.study, spec, self.data_dir)
+        if self.asked:
+            advice = "run `sweep plan` on a machine that has one"
+            return Pace(None, f"what was measured on {self.asked} does not fit this study: {advice}")
+        devices = sorted({file.device for file in self.benchmarks.measured})
+        fitting = [device for device in devices if self._measured(device, candidate)]
+        what = "no run to measure by, and no GPU here to try one on"
+        machine = "or `sweep plan` on a machine that has one"
+        ways = f"run `{measured.COMMAND}` in a checkout on such a GPU, {machine}"
+        named = f", or give --gpu one that was measured: {', '.join(fitting)}" if fitting else ""
+        return Pace(None, f"{what}: {ways}{named}")
+
+    def _measured(self, device: str, candidate: Candidate) -> Pace | None:
+        """The mean pace of both phases: a run of the search trains on fewer images, and evaluates more."""
+        phases: list[Phase] = [phase for phase, runs in self.runs.items() if runs]
+        tasks = [self.study.run(candidate, phase, 0).task for phase in phases]
+        paces = [self.benchmarks.pace(device, task, self.study.resources.sharing) for task in tasks]
+        known = [pace for pace in paces if pace]
+        epochs = [self.runs[phase] * task.epochs for phase, task in zip(phases, tasks, strict=True)]
+        return _mean_pace(known, epochs) if len(known) == len(paces) else None
 
 
 def device_here() -> str | None:
@@ -106,10 +137,8 @@ def _tried(study: Study, spec: RunSpec, data_dir: Path) -> Pace:
     except DataError:
         more = f": fetch it, or run `{measured.COMMAND}` in a checkout, which needs none" if gpus else ""
         return Pace(None, f"no run to measure by, and no data here to try one on{more}")
-    assumed = ""
-    if sharing > 1:
-        each = f"{sharing} runs that share a GPU are each as fast as the one that was tried"
-        assumed = f"{each}, which had it to itself"
+    each = f"{sharing} runs that share a GPU are each as fast as the one that was tried"
+    assumed = (f"{each}, which had it to itself",) if sharing > 1 else ()
     return Pace(seconds, "estimated by a few seconds of training here", assumed)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.estimate import measured
 from sweep.estimate.detection import Pilot, Strictest, pilot_of
-from sweep.estimate.measured import Pace, Results
+from sweep.estimate.measured import Results
 from sweep.estimate.pace import pace_of
 from sweep.estimate.warnings import warnings
 from sweep.format import rounded_hours
@@ -58,6 +58,8 @@ class Planned:
     """The assumptions about time beyond the measurement, for people."""
     faster: list[str]
     """The packings of runs that were measured to take fewer GPU-hours than the study's own, for people."""
+    predicted: list[str]
+    """The packings of runs that are predicted to take fewer GPU-hours, and not measured yet, for people."""
     searches: int
     """The number of searches of each arm."""
     pairs: int
@@ -103,7 +105,10 @@ class Planned:
         runs_done = plan.finished.total()
         all_runs = forecast(Plan(study, {}, {}), slots)
         benchmarks = measured.read(measured.RESULTS) if study.resources.gpus else Results([], [])
-        pace = pace_of(study, ledger, benchmarks, gpu, data_dir)
+        by_phase: dict[Phase, int] = dict.fromkeys(PHASES, 0)
+        for (phase, _), runs in all_runs.runs.items():
+            by_phase[phase] += runs
+        pace = pace_of(study, ledger, by_phase, benchmarks, gpu, data_dir)
         rest = _rest(plan, slots, pace.seconds)
         gpu_hours = _gpu_hours(study, rest, pace.seconds)
         strictest = Strictest.of(study, grew)
@@ -122,8 +127,9 @@ class Planned:
             seconds_from=pace.source,
             seconds_left=_seconds_left(rest, pace.seconds),
             gpu_hours_left=gpu_hours,
-            assumed=pace.assumed,
-            faster=list(_faster(gpu_hours, pace, rest.epochs)),
+            assumed="; ".join(pace.assumed),
+            faster=list(_faster(gpu_hours, pace.packings, rest.epochs)),
+            predicted=list(_faster(gpu_hours, pace.predicted, rest.epochs)),
             searches=study.search.replicates,
             pairs=strictest.pairs,
             looks=0 if strictest.at_any_time else len(study.contents.looks),
@@ -173,9 +179,9 @@ def _gpu_hours(study: Study, rest: Played, per_epoch: float | None) -> float | N
     return rest.epochs * per_epoch * held / 3600
 
 
-def _faster(hours: float | None, pace: Pace, epochs: int) -> Iterator[str]:
+def _faster(hours: float | None, packings: Mapping[str, float], epochs: int) -> Iterator[str]:
     """A line about each packing that saves hours worth speaking of."""
-    for how, seconds in pace.packings.items():
+    for how, seconds in packings.items():
         if hours and (others := epochs * seconds / 3600) < WORTH_SAYING * hours:
             yield f"{how}: about {rounded_hours(others)} GPU-hours"
 

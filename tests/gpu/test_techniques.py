@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import run_spec, without_wall
-from trainer import lending
+from trainer import lending, streams
 from trainer.engine import Images
 from trainer.spec import RunSpec
 from trainer.techniques import ALL, Techniques
@@ -60,7 +60,7 @@ def test_runs_at_once_have_the_rows_that_they_have_alone() -> None:
     barrier = threading.Barrier(4)
 
     def begin() -> None:
-        torch.cuda.set_stream(torch.cuda.Stream())
+        torch.cuda.set_stream(streams.lend(threading.current_thread(), torch.device("cuda")))
 
     def run(number: int) -> Any:
         if number < 4:

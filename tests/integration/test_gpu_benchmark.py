@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,9 +21,9 @@ from unittest import mock
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_packed
-from benchmarks.gpu import PARTS, begun, load, main, measure, run
+from benchmarks import gpu, gpu_lab, gpu_packed
 from benchmarks.gpu_children import hand_over
+from benchmarks.gpu_command import begun, load, main, measure, run
 from benchmarks.gpu_packed import NoMps, mps, rate
 from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, write_whole
 from sweep.estimate.measured import Results, read
@@ -80,7 +81,7 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
     assert found["measured"] is False
     assert found["complete"] is True
     assert not found["errors"]
-    assert all(found[part] for part in PARTS)
+    assert all(found[part] for part in gpu.COMMAND.parts)
     assert all(math.isfinite(number) for number in numbers(found))
     assert [line["sites"] for line in found["sites"]["shapes"]] == [
         3,
@@ -100,21 +101,66 @@ def test_a_rehearsal_goes_through_every_part_and_is_no_measurement(tmp_path: Pat
     # Tiny sizes agree or not by luck; the flag must follow from the figures.
     assert found["agreement"]["agree"] == all(one <= other for one, other in zip(apart, spread, strict=True))
     assert sorted(found["agreement"]["reference"]) == ["1", "2", "3"]
-    assert [(line["runs"], line["mps"], line["rows_equal"]) for line in found["packed"]] == [
+    assert [(line["runs"], line["threads"], line["rows_equal"]) for line in found["packed"]] == [
+        (1, True, True),
+        (2, True, True),
         (1, False, True),
         (2, False, True),
     ]
+    assert not any(line["mps"] for line in found["packed"])
     assert found["mps"]["complete"] is False
     assert len(found["required"]) == 8
     assert all(line["measured"] is not None and line["met"] is None for line in found["required"])
     assert read(tmp_path) == Results([], [])
 
 
+@pytest.mark.slow
+def test_a_rehearsal_of_the_lab_goes_through_every_part(tmp_path: Path) -> None:
+    out = tmp_path / "gpu-lab.json"
+    command = [sys.executable, "-m", "benchmarks.gpu_lab", "--rehearse", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# REHEARSAL, not a measurement\n")
+    found = json.loads(out.read_text())
+    assert (found["measured"], found["complete"], found["errors"]) == (False, True, {})
+    assert all(found[part] for part in gpu_lab.COMMAND.parts)
+    assert all(math.isfinite(number) for number in numbers(found))
+    losses = [line["train_losses"] for line in found["techniques"].values()]
+    assert losses == [losses[0]] * len(losses)  # on a CPU a technique changes no bit
+    assert [line["runs"] for line in found["threads"]] == [1, 2, 3, 4]
+    assert all(line["rows_equal"] for line in found["packed"])
+    assert found["race"]["rows_equal"]
+    assert not [line for line in found["own convolution"] if "error" in line]
+    assert not [it for line in found["sites"]["shapes"] for it in line["variants"] if "error" in it]
+    assert len({line["accuracy"] for line in found["evaluation"]}) == 1
+    assert all(line["met"] is None for line in found["required"])
+    assert read(tmp_path) == Results([], [])
+    # had it been measured, a plan could read it
+    out.write_text(json.dumps({**found, "measured": True}))
+    (file,) = read(tmp_path).measured
+    assert file.knows_threads
+    assert file.ratios
+    assert 0 < file.ratios.evaluation < 1
+
+
+def test_parts_that_are_named_are_measured_in_their_own_order(tmp_path: Path) -> None:
+    out = tmp_path / "gpu-lab.json"
+    parts = ["--part", "evaluation", "--part", "baseline"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_lab", "--rehearse", "--out", str(out), *parts],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert list(json.loads(out.read_text())["seconds"]) == ["baseline", "evaluation", "all"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_without_a_device_nothing_is_measured_or_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--out", str(tmp_path / "gpu.json")]) == 3
+    assert main(gpu.COMMAND, ["--out", str(tmp_path / "gpu.json")]) == 3
     said = capsys.readouterr()
     assert "--rehearse" in said.err
     assert (said.out, said.err.count("\n"), list(tmp_path.iterdir())) == ("", 1, [])
@@ -129,7 +175,7 @@ def test_the_figures_take_the_place_of_a_file_or_of_nothing(tmp_path: Path) -> N
         with pytest.raises(OSError, match="is no file"):
             write_whole(path, {})
         with pytest.raises(SystemExit, match="2"):
-            main(["--rehearse", "--out", str(path)])
+            main(gpu.COMMAND, ["--rehearse", "--out", str(path)])
     write_whole(link, {"one": 1})
     assert link.is_symlink()
     assert json.loads((tmp_path / "file.json").read_text()) == {"one": 1}
@@ -140,26 +186,24 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line_before_anything_is_m
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert run(REHEARSAL, torch.device("cpu"), tmp_path / "file" / "gpu.json") == 2
+    assert run(gpu.COMMAND, torch.device("cpu"), tmp_path / "file" / "gpu.json") == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"--out {tmp_path}/file/gpu.json: cannot be written: ")
 
 
-def test_a_disk_that_is_full_for_a_while_costs_no_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_full_for_a_while_costs_no_part(tmp_path: Path) -> None:
     done: list[str] = []
-    monkeypatch.setattr(
-        gpu, "PARTS", {name: lambda _, name=name: done.append(name) for name in ("one", "two")}
-    )
+    parts = {name: lambda _, name=name: done.append(name) for name in ("one", "two")}
+    command = replace(gpu.COMMAND, parts=parts)
 
     def full() -> None:
         if len(done) < 2:
             raise OSError(28, "No space left on device")
 
-    bench = Bench(REHEARSAL, torch.device("cpu"), tmp_path, load(REHEARSAL, torch.device("cpu")), {}, full)
-    bench.found |= begun(REHEARSAL, bench.device) | dict.fromkeys(("ladder", "sites", "ratios", "agreement"))
-    measure(bench)
+    cpu = torch.device("cpu")
+    found = begun(command, REHEARSAL, cpu)
+    bench = Bench(REHEARSAL, cpu, tmp_path, load(REHEARSAL, cpu), found, full)
+    measure(bench, command)
     assert done == ["one", "two"]
     assert bench.found["complete"]
     assert not bench.found["errors"]
@@ -194,8 +238,8 @@ def test_a_child_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 import pathlib, sys
 from benchmarks.gpu_children import Child
 child = Child(pathlib.Path({str(tmp_path)!r}), rehearsal=True)
-child.ask({{"do": "train", "epochs": 1}}, 60)
-child.tell({{"do": "train", "epochs": 100}})
+child.ask({{"do": "train", "techniques": {{}}, "epochs": 1}}, 60)
+child.tell({{"do": "train", "techniques": {{}}, "epochs": 100}})
 print(child.process.pid, flush=True)
 sys.stdin.read()
 """
@@ -264,6 +308,6 @@ def test_only_what_is_done_while_all_are_busy_counts_as_packed() -> None:
 
 
 def test_the_plan_of_a_measurement_has_every_part_and_fits_its_time() -> None:
-    assert list(GPU.plan) == list(PARTS)
+    assert list(GPU.plan) == list(gpu.COMMAND.parts)
     assert sum(GPU.plan.values()) < GPU.seconds < 480
     assert not REHEARSAL.plan

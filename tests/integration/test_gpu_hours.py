@@ -16,12 +16,14 @@ from typer.testing import CliRunner, Result
 from sweep.cli.app import app
 from sweep.estimate.planned import FIXED_SECONDS, RUN_SECONDS
 from tests.conftest import ROOT
-from tests.sweeps import sweep, write_gpu_results, write_study
+from tests.sweeps import packed, sweep, write_gpu_results, write_study
 from trainer.data import DataError
 
 H100 = "NVIDIA H100 80GB HBM3"
 EPOCHS = 231_500
-"""The epochs of search_spaces/cifar10.yaml: 470 runs of 500."""
+"""The epochs of search_spaces/cifar10.yaml: 463 runs of 500."""
+AS_MEASURED = 500 * (143 + 320 * 0.9)
+"""The epochs of 50,000 images that train as many images: 320 runs of the search train on 45,000."""
 MPS = "`nvidia-cuda-mps-control -d` on every node before Ray starts"
 UNDER_MPS = f"4 runs on each GPU under MPS (`gpus: 0.25`, and {MPS})"
 
@@ -73,26 +75,31 @@ def test_the_hours_of_the_papers_study_follow_from_a_results_file(results: Path)
     study = changed(results.parent, gpus=0.25)
     told = plan(results, "--gpu", "h100", study=study)
     assert told["epochs"] == EPOCHS
-    assert told["seconds_per_epoch"] == pytest.approx(3.2)
-    assert told["gpu_hours_left"] == pytest.approx(EPOCHS / 1.25 / 3600)  # 52.2
-    busy = EPOCHS * 3.2 + told["runs_left"] * RUN_SECONDS
+    assert told["seconds_per_epoch"] == pytest.approx(3.2 * AS_MEASURED / EPOCHS)
+    assert told["gpu_hours_left"] == pytest.approx(AS_MEASURED / 1.25 / 3600)  # 47.9
+    busy = AS_MEASURED * 3.2 + told["runs_left"] * RUN_SECONDS
     assert (told["seconds_left"] - FIXED_SECONDS) * told["utilisation"] == pytest.approx(busy / 32)
     assert told["seconds_from"] == f"measured by benchmarks.gpu on {H100}"
-    assert "every epoch trains wrn-28-4 on 50,000 images" in told["assumed"]
+    assert (
+        "an epoch trains wrn-28-4 on 50,000 images in batches of 128 and evaluates 10,000" in told["assumed"]
+    )
+    assert (
+        "an epoch trains wrn-28-4 on 45,000 images in batches of 128 and evaluates 15,000" in told["assumed"]
+    )
     assert "4 runs share a GPU" in told["assumed"]
     assert sorted(results.rglob("*")) == [results / "gpu-nvidia-h100-80gb-hbm3.json"]
     shown = invoke(results, "--gpu", "h100", study=study).stdout
-    assert f"about 51 GPU-hours (measured by benchmarks.gpu on {H100})." in shown
+    assert f"about 48 GPU-hours (measured by benchmarks.gpu on {H100})." in shown
     assert f"Assumed: {told['assumed']}." in shown
 
 
 @pytest.mark.parametrize(
     ("gpus", "hours"),
     [
-        (1.0, EPOCHS * 1.25 / 3600),
-        (2.0, EPOCHS * 1.25 * 2 / 3600),
-        (0.75, EPOCHS * 1.25 / 3600),  # no other run fits beside it
-        (0.5, EPOCHS * 2.5 * 0.5 / 3600),
+        (1.0, AS_MEASURED * 1.25 / 3600),
+        (2.0, AS_MEASURED * 1.25 * 2 / 3600),
+        (0.75, AS_MEASURED * 1.25 / 3600),  # no other run fits beside it
+        (0.5, AS_MEASURED * 2.5 * 0.5 / 3600),
     ],
 )
 def test_hours_count_what_a_run_holds_of_a_gpu(
@@ -108,8 +115,8 @@ def test_hours_count_what_a_run_holds_of_a_gpu(
 @pytest.mark.parametrize(
     ("gpus", "faster"),
     [
-        (1, ["4 runs on each GPU (`gpus: 0.25`): about 51 GPU-hours", f"{UNDER_MPS}: about 40 GPU-hours"]),
-        (0.25, [f"{UNDER_MPS}: about 40 GPU-hours"]),
+        (1, ["4 runs on each GPU (`gpus: 0.25`): about 48 GPU-hours", f"{UNDER_MPS}: about 37 GPU-hours"]),
+        (0.25, [f"{UNDER_MPS}: about 37 GPU-hours"]),
     ],
 )
 def test_a_packing_that_was_measured_to_take_fewer_hours_is_told_and_not_assumed(
@@ -124,13 +131,37 @@ def test_a_packing_that_was_measured_to_take_fewer_hours_is_told_and_not_assumed
 
 
 def test_the_papers_study_follows_the_measurement_that_travels_with_the_package(tmp_path: Path) -> None:
-    """An H100's epochs a second: one run 0.602, four 0.5595, four under MPS 0.783."""
+    """An H100's epochs a second: one run 0.602, four under MPS 0.783; 8.9 % of an epoch is evaluation.
+
+    A run of the search trains on 0.9 times the images, and evaluates 1.5 times as many.
+    """
+    epochs = 500 * (143 + 320 * (0.9 * (1 - 0.0894) + 1.5 * 0.0894))
     alone = plan(tmp_path, "--gpu", "h100")
-    assert alone["gpu_hours_left"] == pytest.approx(EPOCHS / 0.602 / 3600, rel=1e-3)  # 108
-    assert alone["faster"] == [f"{UNDER_MPS}: about 82 GPU-hours"]
+    assert alone["gpu_hours_left"] == pytest.approx(epochs / 0.602 / 3600, rel=1e-3)  # 103.4
+    assert alone["faster"] == [f"{UNDER_MPS}: about 80 GPU-hours"]
+    # Runs in threads were not measured, so four together count as no faster than one.
     four = plan(tmp_path, "--gpu", "h100", study=changed(tmp_path, gpus=0.25))
-    assert four["gpu_hours_left"] == pytest.approx(EPOCHS / 0.5595 / 3600, rel=1e-3)  # 117
-    assert four["faster"] == ["one run on each GPU (`gpus: 1`): about 107 GPU-hours", *alone["faster"]]
+    assert four["gpu_hours_left"] == pytest.approx(alone["gpu_hours_left"])
+    assert four["faster"] == alone["faster"]
+
+
+def test_what_is_predicted_is_shown_beside_the_measurement_and_says_so(results: Path) -> None:
+    """One run was measured at half an epoch a second; the prediction is 0.6 for one and 0.9 for four."""
+    write_gpu_results(results, packed=[packed(1, 0.5)])
+    predicted = [packed(1, 0.6, threads=True), packed(4, 0.9, threads=True)]
+    write_gpu_results(results, prefix="predicted", measured=False, packed=predicted)
+    told = plan(results, "--gpu", "h100")
+    assert told["gpu_hours_left"] == pytest.approx(AS_MEASURED / 0.5 / 3600)
+    assert told["faster"] == []
+    assert told["predicted"] == [
+        "one run on each GPU (`gpus: 1`): about 100 GPU-hours",
+        "4 runs on each GPU (`gpus: 0.25`): about 67 GPU-hours",
+    ]
+    shown = invoke(results, "--gpu", "h100").stdout.splitlines()
+    start = "Predicted for this code, not measured: "
+    assert [line for line in shown if line.startswith(start)] == [
+        f"{start}{line}." for line in told["predicted"]
+    ]
 
 
 def test_the_gpu_of_this_machine_is_meant_where_none_is_named(
@@ -139,8 +170,8 @@ def test_the_gpu_of_this_machine_is_meant_where_none_is_named(
     write_gpu_results(results, "NVIDIA A100-SXM4-80GB")
     write_gpu_results(results, packed=[{"runs": 1, "mps": False, "epochs_per_second": 2.0}])
     monkeypatch.setattr("sweep.estimate.pace.device_here", lambda: H100)
-    assert plan(results)["gpu_hours_left"] == pytest.approx(EPOCHS / 2 / 3600)
-    assert plan(results, "--gpu", "A100")["gpu_hours_left"] == pytest.approx(EPOCHS / 0.8 / 3600)
+    assert plan(results)["gpu_hours_left"] == pytest.approx(AS_MEASURED / 2 / 3600)
+    assert plan(results, "--gpu", "A100")["gpu_hours_left"] == pytest.approx(AS_MEASURED / 0.8 / 3600)
 
 
 def test_a_gpu_here_that_was_not_measured_is_tried(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +244,7 @@ def test_a_damaged_file_is_named_in_a_warning_and_the_others_are_used(results: P
     write_gpu_results(results)
     (results / "gpu-broken.json").write_text("{")
     told = plan(results, "--gpu", "H100")
-    assert told["gpu_hours_left"] == pytest.approx(EPOCHS / 0.8 / 3600)
+    assert told["gpu_hours_left"] == pytest.approx(AS_MEASURED / 0.8 / 3600)
     assert [line.split()[0] for line in told["warnings"] if "damaged" in line] == [
         str(results / "gpu-broken.json")
     ]

@@ -5,12 +5,17 @@ Those to every node are tested on real clusters, in `chaos`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from sweep.cluster.preflight import site_problems
+from sweep.cluster.preflight import site_problems, step_problems
 from trainer import ops
+from trainer.engine import Engine
+from trainer.sgd import Sgd
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -43,3 +48,42 @@ def test_one_that_computes_otherwise_in_one_precision_is_told(monkeypatch: pytes
     monkeypatch.setattr(ops, "relu_topk", wrong)
     (problem,) = site_problems(DEVICE)
     assert problem.startswith("its GPU keeps other activations than the reference does (torch.bfloat16)")
+
+
+def test_a_device_that_trains_as_a_cpu_does_is_taken() -> None:
+    assert step_problems(DEVICE) == []
+
+
+def test_one_that_cannot_train_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Engine] = []
+    train = Engine.train
+
+    def fail_second(self: Engine, *given: Any) -> Iterator[int]:
+        calls.append(self)
+        if len(calls) == 2:  # the first is the CPU that it is compared with
+            raise RuntimeError("CUDA error: misaligned address\nmore")
+        return train(self, *given)
+
+    monkeypatch.setattr(Engine, "train", fail_second)
+    assert step_problems(DEVICE) == [
+        "its GPU cannot train our network (float32): RuntimeError: CUDA error: misaligned address"
+    ]
+
+
+def test_one_whose_steps_are_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of fifty gradients is three times as large as it should be, and only in bfloat16."""
+    calls: list[Sgd] = []
+    step = Sgd.step
+
+    def step_too_far(self: Sgd) -> None:
+        if self not in calls:
+            calls.append(self)
+        grad = self.leaves[1].grad
+        assert grad is not None
+        if len(calls) == 4:
+            grad.mul_(3)
+        step(self)
+
+    monkeypatch.setattr(Sgd, "step", step_too_far)
+    (problem,) = step_problems(DEVICE)
+    assert problem.startswith("its GPU trains otherwise than a CPU (bfloat16): ")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import predicted
 from sweep.errors import RejectStudy
 from sweep.estimate.measured import Pace, Results, read
 from sweep.study.contents import Resources
@@ -56,21 +57,39 @@ def test_a_run_among_four_takes_as_long_as_four_epochs_of_them_all(tmp_path: Pat
 
 
 def test_mps_is_taken_for_granted_only_where_nothing_else_was_measured(tmp_path: Path) -> None:
-    write_gpu_results(tmp_path, packed=[packed(4, 1.6, mps=True), packed(4, 1.25)])
-    plain = pace(tmp_path, 4)
+    """Nothing starts MPS, so a study's runs are threads, or what they are beside no others."""
+    write_gpu_results(tmp_path, packed=[packed(4, 1.6, mps=True), packed(4, 1.25, threads=True)])
+    threads = pace(tmp_path, 4)
     write_gpu_results(tmp_path, packed=[packed(1, 0.8), packed(4, 1.6, mps=True)])
+    alone = pace(tmp_path, 4)
+    write_gpu_results(tmp_path, packed=[packed(4, 1.6, mps=True)])
     under_mps = pace(tmp_path, 4)
-    assert plain
+    assert threads
+    assert alone
     assert under_mps
-    assert (plain.seconds, "MPS" in plain.assumed) == (pytest.approx(3.2), False)
-    # four epochs at 1.6 a second
-    assert (under_mps.seconds, "MPS" in under_mps.assumed) == (pytest.approx(2.5), True)
+    # four epochs at 1.25, 0.8 and 1.6 a second
+    assert [it.seconds for it in (threads, alone, under_mps)] == pytest.approx([3.2, 5.0, 2.5])
+    assert [any("MPS" in line for line in it.assumed) for it in (threads, alone, under_mps)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_processes_that_share_a_gpu_without_mps_count_for_nothing(tmp_path: Path) -> None:
+    """A study's runs are threads. Files from before that have such processes, and no word of threads."""
+    old = [{"runs": runs, "mps": False, "epochs_per_second": rate} for runs, rate in ((1, 0.8), (4, 9.0))]
+    write_gpu_results(tmp_path, packed=[*old, packed(4, 1.0, mps=True)])
+    found = pace(tmp_path, 4)
+    assert found
+    assert found.seconds == pytest.approx(5.0)
+    assert list(found.packings.values()) == pytest.approx([1.25, 1.0])
 
 
 def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Path) -> None:
-    plain = [packed(1, 0.8), packed(2, 1.25), packed(4, 1.0)]
+    threads = [packed(1, 0.8), packed(2, 1.25, threads=True), packed(4, 1.0, threads=True)]
     under_mps = [packed(2, 1.1, mps=True), packed(4, 1.6, mps=True)]
-    write_gpu_results(tmp_path, packed=[*plain, *under_mps])
+    write_gpu_results(tmp_path, packed=[*threads, *under_mps])
     for sharing in (1, 4):
         found = pace(tmp_path, sharing)
         assert found
@@ -91,25 +110,74 @@ def test_a_number_that_was_not_measured_gets_together_what_the_nearest_below_it_
     found = pace(tmp_path, sharing)
     assert found
     assert found.seconds == pytest.approx(expected)
-    assert f"as fast as the {nearest} that were measured" in found.assumed
+    assert found.assumed[-1] == f"together they are as fast as the {nearest} that were measured"
 
 
 @pytest.mark.parametrize(
-    ("task", "images", "expected"),
+    ("task", "trained", "evaluated", "expected"),
     [
-        ({}, "50,000", 1.25),
-        ({"validation": 0.1}, "45,000", 1.125),
-        ({"train_size": 10_000, "validation": 0.1}, "10,000", 0.25),
+        ({}, "50,000", "10,000", 1.25),
+        ({"validation": 0.1}, "45,000", "15,000", 1.0 * 0.9 + 0.25 * 1.5),
+        ({"train_size": 10_000, "validation": 0.1}, "10,000", "15,000", 1.0 * 0.2 + 0.25 * 1.5),
+        ({"evaluate_every": 5}, "50,000", "10,000", 1.0 + 0.25 / 5),
     ],
 )
-def test_an_epoch_costs_by_the_images_it_trains_on(
-    tmp_path: Path, task: dict[str, Any], images: str, expected: float
+def test_an_epoch_costs_by_the_images_it_trains_on_and_evaluates(
+    tmp_path: Path, task: dict[str, Any], trained: str, evaluated: str, expected: float
 ) -> None:
-    write_gpu_results(tmp_path)
+    """A measured epoch takes 1.25 s: 1 s for 50,000 training images, and 0.25 s for 10,000 test images."""
+    epochs = [
+        {"ratio": 1.0, "epoch_seconds": 1.1, "training_seconds": 1.0},  # evaluated once: tells nothing
+        {"ratio": 0.3, "epoch_seconds": 2.5, "training_seconds": 2.0},
+    ]
+    write_gpu_results(tmp_path, ratios={"epochs": epochs, "greatest_over_least": 1.2})
     found = pace(tmp_path, 1, **task)
     assert found
     assert found.seconds == pytest.approx(expected)
-    assert f"trains wrn-28-4 on {images} images in batches of 128" in found.assumed
+    assert found.assumed[0] == (
+        f"an epoch trains wrn-28-4 on {trained} images in batches of 128 and evaluates {evaluated}"
+    )
+
+
+def test_where_the_time_of_evaluation_is_not_known_training_images_alone_count(tmp_path: Path) -> None:
+    for ratios in (None, {"epochs": []}):
+        write_gpu_results(tmp_path, ratios=ratios)
+        assert seconds(tmp_path, 1, validation=0.1) == pytest.approx(1.25 * 0.9)
+
+
+def test_a_prediction_is_told_until_the_same_was_measured(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path, packed=[packed(1, 0.5)])
+    four = [packed(4, 1.0, threads=True)]
+    write_gpu_results(tmp_path, prefix="predicted", measured=False, packed=four)
+    found = pace(tmp_path, 4, validation=0.1)
+    assert found
+    assert found.seconds == pytest.approx(4 * 0.9 / 0.5)  # as measured, and not as predicted
+    assert found.predicted == {"4 runs on each GPU (`gpus: 0.25`)": pytest.approx(0.9)}
+    assert pace(tmp_path, 1, model="wrn-16-8") is None
+    write_gpu_results(tmp_path, packed=[packed(1, 0.5), packed(4, 0.8, threads=True)])
+    measured = pace(tmp_path, 4)
+    assert measured
+    assert not measured.predicted
+
+
+@pytest.mark.parametrize("other", [{"device": A100}, {"task": {"precision": "float32"}}])
+def test_a_prediction_of_something_else_is_not_told(tmp_path: Path, other: dict[str, Any]) -> None:
+    write_gpu_results(tmp_path, packed=[packed(1, 0.5)])
+    write_gpu_results(tmp_path, prefix="predicted", measured=False, **other)
+    found = pace(tmp_path, 1)
+    assert found
+    assert not found.predicted
+
+
+def test_a_prediction_by_itself_measures_nothing(tmp_path: Path) -> None:
+    write_gpu_results(tmp_path, prefix="predicted", measured=False)
+    assert read(tmp_path).measured == []
+    assert pace(tmp_path, 1) is None
+
+
+def test_the_prediction_that_travels_with_the_package_is_what_its_command_makes_of_its_ground() -> None:
+    made = predicted.predicted(json.loads(predicted.GROUND.read_text()))
+    assert json.loads(predicted.OUT.read_text()) == json.loads(json.dumps(made))
 
 
 @pytest.mark.parametrize("task", [{"model": "wrn-10-1"}, {"precision": "float32"}, {"data": "digits"}])
@@ -123,7 +191,7 @@ def test_what_another_network_precision_or_size_of_image_takes_is_not_told(
 def test_what_is_not_known_of_data_or_of_so_few_runs_is_not_told(tmp_path: Path) -> None:
     write_gpu_results(tmp_path, task={"data": "from-another-release"})
     assert pace(tmp_path, 1) is None
-    write_gpu_results(tmp_path, packed=[packed(4, 1.25)])
+    write_gpu_results(tmp_path, packed=[packed(4, 1.25, threads=True)])
     assert pace(tmp_path, 1) is None
     assert seconds(tmp_path, 4) == pytest.approx(3.2)
 
@@ -166,6 +234,7 @@ def test_only_a_gpus_results_are_read_and_a_folder_that_is_not_there_has_none(tm
                     "precision": "bfloat16",
                     "batch_size": 128,
                     "train": 0,
+                    "test": 1,
                 }
             },
             "task.train  must be at least 1; it is 0.",

@@ -13,8 +13,6 @@ from trainer import ops
 from trainer.ops import cpu, fused
 from trainer.ops.sums import SiteSums
 
-pytestmark = pytest.mark.numeric
-
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPES = [(16, 1024), (64, 1024), (3, 5), (24, 700), (256, 64)]
 """Sites as (channels, places). Some have several rows for a sample; one has few columns."""

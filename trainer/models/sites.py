@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from trainer.ops import keep_count
+from trainer.ops.reference import Reduction
 from trainer.techniques import Techniques
 
 
@@ -72,6 +74,11 @@ class Network(nn.Module):
 
     def add_gradients(self, samples: int) -> None:
         """Set the gradients that a backward pass of so many samples has left to others than autograd."""
+
+    def loss(self, x: Tensor, labels: Tensor, reduction: Reduction = "mean") -> tuple[Tensor, Tensor]:
+        """The mean or summed loss of some samples, and whether each one's greatest logit is its label's."""
+        logits = self(x).float()
+        return cross_entropy(logits, labels, reduction=reduction), logits.argmax(1) == labels
 
     def set_keep(self, ratio: float, *, at_random: bool = False) -> None:
         """Let this share of every site's activations survive: the largest, or as many drawn at random."""

@@ -10,8 +10,15 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from trainer.models.sites import Layer, Network, Site
-from trainer.ops import added_norm_relu_topk, counted_norm_relu_topk, norm_relu_topk, site_sums
+from trainer.ops import (
+    added_norm_relu_topk,
+    counted_norm_relu_topk,
+    mean_head_loss,
+    norm_relu_topk,
+    site_sums,
+)
 from trainer.ops.fork import Convolution, Fork
+from trainer.ops.reference import Reduction
 from trainer.techniques import Techniques
 
 if TYPE_CHECKING:
@@ -81,6 +88,8 @@ class WideResNet(Network):
     takes_padding = True
     adds = True
     """Whether a site adds the two branches of the block before it, and not the block itself."""
+    tail = True
+    """Whether the mean, the head and the loss are one operation."""
     fork: Fork | None = None
     sums: SiteSums | None = None
 
@@ -139,16 +148,25 @@ class WideResNet(Network):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.head(self._features(x).mean((2, 3)))
+
+    def loss(self, x: Tensor, labels: Tensor, reduction: Reduction = "mean") -> tuple[Tensor, Tensor]:
+        if not self.tail:
+            return super().loss(x, labels, reduction)
+        return mean_head_loss(self._features(x), self.head.weight, self.head.bias, labels, reduction)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """The output of the last site."""
         x, y = self._stem(x), None
         for block in self.blocks:
             x, y = block(x, y)
             if not self.adds:
                 x, y = x + y, None
-        return self.head(self.site(x, y)[1].mean((2, 3)))
+        return self.site(x, y)[1]
 
     def speed_up(self, techniques: Techniques, samples: int) -> None:
         weight, sites = self.stem.weight, self._norm_sites
-        self.adds = techniques.added
+        self.adds, self.tail = techniques.added, techniques.tail
         if techniques.fork:
             self.fork = Fork(weight.device)
             for module in self.modules():

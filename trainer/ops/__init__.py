@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.ops import cpu, reference
-from trainer.ops.reference import Keep
+from trainer.ops.reference import Keep, Reduction
 
 if TYPE_CHECKING:
     from trainer.ops.sums import SiteSums
@@ -25,6 +25,7 @@ __all__ = [
     "counted_norm_relu_topk",
     "has_kernels",
     "keep_count",
+    "mean_head_loss",
     "norm_relu_topk",
     "relu_topk",
     "site_sums",
@@ -39,11 +40,6 @@ def keep_count(ratio: float, size: int) -> int:
     return max(1, math.ceil(round(ratio * size, 9)))
 
 
-def has_kernels(device: torch.device) -> bool:
-    """Whether Triton kernels run on this device."""
-    return _implementation(device.type).__name__ == "trainer.ops.fused"
-
-
 @cache
 def _implementation(device: str) -> ModuleType:
     if device == "cpu":
@@ -56,6 +52,11 @@ def _implementation(device: str) -> ModuleType:
         and find_spec("triton")
     )
     return import_module("trainer.ops.fused") if able else reference
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether Triton kernels run on this device."""
+    return _implementation(device.type).__name__ == "trainer.ops.fused"
 
 
 def relu_topk(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
@@ -124,6 +125,17 @@ def site_sums(shapes: Sequence[tuple[int, int]], samples: int, device: torch.dev
     if not has_kernels(device):
         return None
     return import_module("trainer.ops.sums").SiteSums(shapes, samples, device)
+
+
+def mean_head_loss(
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, reduction: Reduction = "mean"
+) -> tuple[Tensor, Tensor]:
+    """Mean over the image, linear head and cross entropy.
+
+    Returns the mean or sum of the loss, and whether each sample's greatest logit is that of its label.
+    """
+    ops = import_module("trainer.ops.tail") if has_kernels(x.device) else reference
+    return ops.mean_head_loss(x, weight, bias, labels, reduction)
 
 
 def _given(sums: Tensor | None) -> tuple[Tensor, ...]:

@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from trainer import streams
+
 Geometry = tuple[list[int], list[int]]
 """Stride and padding."""
 
@@ -20,7 +22,7 @@ class Fork:
     """The second stream of one network. `join` must be called between a backward pass and the step."""
 
     def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream = streams.lend(self, device) if device.type == "cuda" else None
         self._read: list[Tensor] = []
         """What the second stream reads: its memory must not be used for anything else before the join."""
 

@@ -8,11 +8,16 @@ identity on survivors and zero elsewhere.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
 
 Keep = int | Tensor
 """Number of survivors in each sample: one count, or an integer tensor of one count, or of one per sample."""
+
+Reduction = Literal["mean", "sum"]
 
 
 def survivors(x: Tensor, keep: Keep, priority: Tensor | None = None) -> Tensor:
@@ -71,3 +76,14 @@ def added_norm_relu_topk(
     total = x + y
     out = norm_relu_topk(total, scale, bias, keep, eps, priority)
     return total, out, out.detach().count_nonzero() if counted else None
+
+
+def mean_head_loss(
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, reduction: Reduction = "mean"
+) -> tuple[Tensor, Tensor]:
+    """Mean over the image, linear head and cross entropy.
+
+    Returns the mean or sum of the loss, and whether each sample's greatest logit is that of its label.
+    """
+    logits = linear(x.mean((2, 3)), weight, bias).float()
+    return cross_entropy(logits, labels, reduction=reduction), logits.argmax(1) == labels
