@@ -41,7 +41,7 @@ class Host:
     def begin(self, attempt: str, job: Job) -> Report:
         """Take a run in, and return its first report. All of the host's runs may not exceed `runs`."""
         guest = self._guests[attempt] = _Guest(Worker(job), self._free.pop())
-        guest.thread.submit(_leave_default_stream, job.device).result()
+        guest.thread.submit(self._leave_default_stream, job.device).result()
         return self.step(attempt)
 
     def step(self, attempt: str) -> Report:
@@ -60,15 +60,16 @@ class Host:
             finally:
                 self._release(attempt)
 
+    def _leave_default_stream(self, device: str) -> None:
+        """Give the calling thread a CUDA stream. On the default one, runs wait for each other."""
+        if device == "cuda":
+            import torch
+
+            from trainer import streams
+
+            if torch.cuda.current_stream() == torch.cuda.default_stream():
+                torch.cuda.set_stream(streams.lend(self, torch.cuda.current_stream().device))
+
     def _release(self, attempt: str) -> None:
         if guest := self._guests.pop(attempt, None):
             self._free.append(guest.thread)
-
-
-def _leave_default_stream(device: str) -> None:
-    """Give the calling thread a CUDA stream of its own. On the default one, runs wait for each other."""
-    if device == "cuda":
-        import torch
-
-        if torch.cuda.current_stream() == torch.cuda.default_stream():
-            torch.cuda.set_stream(torch.cuda.Stream())
