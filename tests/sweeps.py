@@ -199,14 +199,23 @@ def descendants(pid: int) -> list[int]:
 
 def actors(pid: int) -> list[int]:
     """Return the processes under a driver that make attempts."""
+    return _those(descendants(pid), works_on_attempts)
+
+
+def hosts(pids: list[int]) -> list[int]:
+    """Return those processes that each train several runs."""
+    return _those(pids, lambda command_line: command_line.startswith(b"ray::HostProcess"))
+
+
+def _those(pids: list[int], wanted: Callable[[bytes], bool]) -> list[int]:
     found: list[int] = []
-    for child in descendants(pid):
+    for pid in pids:
         try:
-            name = Path(f"/proc/{child}/cmdline").read_bytes()
+            command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if works_on_attempts(name):
-            found.append(child)
+        if wanted(command_line):
+            found.append(pid)
     return found
 
 

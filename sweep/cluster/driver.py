@@ -22,6 +22,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
+from sweep.cluster.hosts import Hosts
 from sweep.cluster.nodes import Cluster
 from sweep.cluster.reports import Began, Ended, Failed, Progress, Report
 from sweep.cluster.signals import Signals
@@ -76,6 +77,7 @@ class Driver:
         self.say, self.show = say, show
         self.resources = plan.study.resources
         self.slots = 0
+        self.hosts = Hosts(self.resources.sharing)
         self.signals = Signals(say)
         self.error: Exception | None = None
         self._attempts: dict[str, Attempt] = {}
@@ -169,24 +171,30 @@ class Driver:
                 self.say(f"run {run_id}: {message}")
         match report:
             case Began():
-                pass
+                if report.gpu and attempt.trial:
+                    alone = run_id in self.plan.queue.apart
+                    host = self.hosts.enter(trial, report.node, report.gpu, alone=alone)
+                    attempt.trial.temporary_state.ray_actor.enter.remote(host)
             case Progress():
                 attempt.epochs = report.epochs
             case Ended():
                 self.ledger.add(run_id, report.result)
                 self.plan.finish(run_id, report.result, report.node)
                 self._attempts.pop(trial, None)
+                self.hosts.ended(trial)
             case Failed():
+                self.hosts.ended(trial, failed=True)
                 failure = Failure(report.reason, self.cluster.name(report.node), damaged=report.damaged)
                 node = report.node if report.machine else ""
-                self._lose(attempt, failure, node, report.log, blame=report.blame)
+                self._lose(attempt, failure, node, report.log, blame=report.blame, process=report.fatal)
 
     def lost(self, trial: str, reason: str) -> None:
         """Note that an attempt's process is gone."""
+        self.hosts.lost(trial)
         attempt = self._attempts.pop(trial, None)
         if attempt and not attempt.ended:
             failure = Failure(attempt.reason or reason, self.cluster.name(attempt.node))
-            self._lose(attempt, failure, attempt.node, [])
+            self._lose(attempt, failure, attempt.node, [], process=True)
 
     def tend(self) -> None:
         """Write the index, end overdue attempts, show progress. Tune calls it several times a second."""
@@ -202,6 +210,7 @@ class Driver:
             for attempt in self._attempts.values():
                 if attempt.run_id in overdue and not attempt.ended:
                     self._kill(attempt, now)
+        self.hosts.tend()
         self.show(self)
 
     @property
@@ -231,10 +240,19 @@ class Driver:
             ray.kill(actor, no_restart=True)
 
     def _lose(
-        self, attempt: Attempt, failure: Failure, node: str, log: list[str], *, blame: bool = True
+        self,
+        attempt: Attempt,
+        failure: Failure,
+        node: str,
+        log: list[str],
+        *,
+        blame: bool = True,
+        process: bool = False,
     ) -> None:
+        """Tell plan and ledger that an attempt ended without an outcome. `process`: its process was lost."""
         attempt.ended, run_id = True, attempt.run_id
-        again = self.plan.queue.lose(run_id, failure, node, blame=blame)
+        shared = process and self.resources.sharing > 1
+        again = self.plan.queue.lose(run_id, failure, node, blame=blame, shared=shared)
         where = f" on {failure.node}" if failure.node else ""
         what_next = "It is tried again." if again else "It is given up for now."
         self.say(f"run {run_id}{where}: {failure.reason} {what_next}")
@@ -259,6 +277,7 @@ class Driver:
             threads=self.resources.cpus,
             commit_seconds=self.resources.commit_seconds,
             keep_weights=run.phase == "confirm",
+            hosted=self.resources.sharing > 1,
         )
 
     def _fit(self, *, shared: bool) -> None:

@@ -27,6 +27,8 @@ class Began(_Report):
 
     state = "began"
     pid: int
+    gpu: str = ""
+    """The GPU on which it waits for a host; empty where it needs none, or is in one already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,8 @@ class Failed(_Report):
     """Whether the node may be at fault."""
     blame: bool = True
     """Whether the attempt counts as one of the run's tries."""
+    fatal: bool = False
+    """Whether its process cannot train any more. Another run of the same process may be at fault then."""
 
 
 Report = Began | Progress | Ended | Failed

@@ -16,6 +16,7 @@ from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import Searcher
 
+from sweep.cluster.guest import Guest, mps_runs, why_gone
 from sweep.cluster.reports import Failed, Report, from_json, to_json
 from sweep.cluster.worker import Job, Worker
 
@@ -44,7 +45,9 @@ class _Attempt(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.worker, self.failed = Worker(Job(**config["job"])), False
+        job = Job(**config["job"])
+        self.worker = Guest(job, self.trial_id) if job.hosted and not mps_runs() else Worker(job)
+        self.failed = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -58,6 +61,11 @@ class _Attempt(tune.Trainable):
         self.failed = isinstance(report, Failed)
         text = to_json(report, ray.get_runtime_context().get_node_id())
         return {"report": text, "done": report.state == "ended"}
+
+    def enter(self, host: Any) -> None:
+        """Take the host that the driver chose. The attempt asked for one in its first report."""
+        assert isinstance(self.worker, Guest)
+        self.worker.host = host
 
     def cleanup(self) -> None:
         self.worker.stop()
@@ -183,16 +191,4 @@ def _reason(trial: Any) -> str:
     text = ""
     with suppress(OSError):
         text = Path(trial.local_path, "error.txt").read_text()
-    for sign, reason in _SIGNS.items():
-        if sign in text:
-            return reason
-    return "its process ended: it was killed, or ran out of memory."
-
-
-_SIGNS = {
-    "node was dead": "its node is gone.",
-    "node has died": "its node is gone.",
-    "node died": "its node is gone.",
-    "OutOfMemory": "it was ended because its node was out of memory.",
-    "memory pressure": "it was ended because its node was out of memory.",
-}
+    return why_gone(text)

@@ -6,6 +6,7 @@ It knows nothing of the cluster that it runs on.
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -43,10 +44,13 @@ class Job:
     threads: int
     commit_seconds: float
     keep_weights: bool
+    hosted: bool = False
+    """Whether it is trained in a host together with other runs, if its node has no better way."""
 
 
 _placed: dict[tuple[Data, str], Any] = {}
 """The data that this process has on a device, loaded once for all its runs."""
+_placing = threading.Lock()
 
 
 class Worker:
@@ -74,7 +78,8 @@ class Worker:
         except BaseException as error:
             # a report gives the sweep the reason, which a process that ends does not
             reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-            return self._failed(reason, trace=traceback.format_exc().rstrip())
+            trace = traceback.format_exc().rstrip()
+            return self._failed(reason, trace=trace, fatal=_gpu_is_lost(self.job.device))
 
     def stop(self) -> None:
         """Commit the last whole epoch, because the cluster ends the worker before the attempt has ended."""
@@ -97,8 +102,12 @@ class Worker:
         device, data = torch.device(job.device), spec.task.data
 
         def train() -> Training:
-            if (data, job.data_dir) not in _placed:
-                _placed[data, job.data_dir] = place(load(data, Path(job.data_dir)), device)
+            with _placing:
+                if (data, job.data_dir) not in _placed:
+                    _placed[data, job.data_dir] = place(load(data, Path(job.data_dir)), device)
+                    if device.type == "cuda":
+                        # the streams of other runs do not wait for the copy
+                        torch.cuda.current_stream(device).synchronize()
             return Training(spec, device=device, images=_placed[data, job.data_dir])
 
         attempt = self.attempt = Attempt(
@@ -135,6 +144,7 @@ class Worker:
         damaged: bool = False,
         machine: bool = False,
         blame: bool = True,
+        fatal: bool = False,
     ) -> Failed:
         log = self.attempt.log if self.attempt else self._messages
         log += [trace] if trace else []
@@ -150,6 +160,7 @@ class Worker:
             damaged=damaged,
             machine=machine,
             blame=blame,
+            fatal=fatal,
         )
 
     def _new_messages(self) -> list[str]:
@@ -157,3 +168,17 @@ class Worker:
         messages = list(self._messages)
         self._messages.clear()
         return messages
+
+
+def _gpu_is_lost(device: str) -> bool:
+    """Whether this process cannot use its GPU any more. After a fault in a kernel every later call fails."""
+    if device != "cuda":
+        return False
+    import torch
+
+    try:
+        # not the whole device: another run may be recording a step
+        torch.cuda.current_stream().synchronize()
+    except Exception:
+        return True
+    return False

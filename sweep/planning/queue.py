@@ -21,6 +21,8 @@ class Queue:
         self.running: dict[str, Run] = {}
         self.failed: dict[str, Failure] = {}
         """Why runs were given up for now, by run_id."""
+        self.apart: set[str] = set()
+        """Runs that are trained in a process of their own, where others share one."""
         self._ready: list[tuple[tuple[int, ...], str, Run]] = []
         self._since: dict[str, float] = {}
         """The time of each running run's last progress."""
@@ -52,13 +54,21 @@ class Queue:
         """The runs that made no progress for longer than the deadline."""
         return [run_id for run_id, since in self._since.items() if now - since > self.deadline]
 
-    def lose(self, run_id: str, failure: Failure, node: str = "", blame: bool = True) -> bool:
+    def lose(
+        self, run_id: str, failure: Failure, node: str = "", blame: bool = True, shared: bool = False
+    ) -> bool:
         """End an attempt that has no outcome. Returns whether its run is tried again.
 
         `node` is given where the machine may be at fault. Without `blame` the attempt does not count as a
         try. A run that is tried again goes behind all that are ready. So a node on which everything fails
         takes one try from many runs, and not every try of one run.
+
+        `shared` says that other runs may be at fault, because all were lost with the process that they
+        shared. The first time a run is not blamed, but goes apart. What is lost there is its own fault.
         """
+        if shared and run_id not in self.apart:
+            self.apart.add(run_id)
+            blame = False
         run = self.running.pop(run_id)
         del self._since[run_id]
         if blame:
@@ -79,6 +89,7 @@ class Queue:
             self.withdraw(run_id)
         self._since.pop(run_id, None)
         self._tries.pop(run_id, None)
+        self.apart.discard(run_id)
         self.failed.pop(run_id, None)
         self._strikes.pop(node, None)
 

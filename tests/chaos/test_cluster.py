@@ -24,6 +24,7 @@ from tests.sweeps import (
     descendants,
     folders,
     generations,
+    hosts,
     rows,
     sweep,
     works_on_attempts,
@@ -40,11 +41,14 @@ SOON_MISSED = {
 
 
 @contextmanager
-def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = None) -> Generator[Any]:
-    """Start a cluster: a head without CPUs, and two nodes with one CPU each.
+def two_nodes(
+    monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = None, **each: int
+) -> Generator[Any]:
+    """Start a cluster: a head without CPUs, and two nodes with one CPU each, or what `each` says.
 
     `second` is added to the second node's environment.
     """
+    each = each or {"num_cpus": 1}
     monkeypatch.setenv("PYTHONPATH", f"{FAULTS}{os.pathsep}{Path.cwd()}")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on loopback
     for name, value in AS_URGENT.items():
@@ -54,10 +58,10 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = N
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON_MISSED}
     cluster: Any = Cluster(initialize_head=True, head_node_args=head)
     try:
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(**each)
         for name, value in (second or {}).items():
             monkeypatch.setenv(name, value)
-        cluster.bad = cluster.add_node(num_cpus=1)
+        cluster.bad = cluster.add_node(**each)
         for name in second or {}:
             monkeypatch.delenv(name)
         cluster.wait_for_nodes()
@@ -98,6 +102,23 @@ def test_a_node_that_is_lost_costs_its_attempts_and_nothing_else(
         Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,
     ):
         started.until(lambda: checkpoints(tmp_path) and working_on(cluster.bad))
+        cluster.remove_node(cluster.bad, allow_graceful=False)
+        assert started.wait() == 0, started.log.read_text()
+    assert rows(tmp_path) == rows(undisturbed)
+    assert generations(tmp_path) == generations(undisturbed)
+
+
+@pytest.mark.timeout(600)
+def test_hosts_work_on_every_node_and_a_node_that_is_lost_takes_its_own_along(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path, **UNHURRIED, resources={"gpus": 0.5, "attempts": 1, "commit_seconds": 0})
+    monkeypatch.setenv("PRETENDED_GPUS", "1")
+    with (
+        two_nodes(monkeypatch, num_cpus=2, num_gpus=1) as cluster,
+        Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,
+    ):
+        started.until(lambda: checkpoints(tmp_path) and hosts(processes(cluster.bad)))
         cluster.remove_node(cluster.bad, allow_graceful=False)
         assert started.wait() == 0, started.log.read_text()
     assert rows(tmp_path) == rows(undisturbed)

@@ -50,6 +50,19 @@ def test_an_attempt_without_blame_does_not_count() -> None:
     assert not plan.queue.avoided
 
 
+def test_runs_that_are_lost_together_go_apart_and_only_what_is_lost_there_counts() -> None:
+    plan, runs = began(attempts=1)
+    bad, good = runs[0].run_id, runs[1].run_id
+    for run_id in (bad, good):
+        assert plan.queue.lose(run_id, LOST, node="somewhere", shared=True)
+    assert plan.queue.apart == {bad, good}
+    assert {run.run_id for run in take(plan)} == {bad, good}
+    plan.finish(good, trained(runs[1]))
+    assert plan.queue.apart == {bad}
+    assert not plan.queue.lose(bad, LOST, node="somewhere", shared=True)
+    assert plan.queue.failed[bad].attempts == 1
+
+
 def test_what_depends_on_a_failed_run_waits_and_all_else_goes_on() -> None:
     plan, runs = began(attempts=1)
     bad = next(run for run in runs if run.arm == "tuned")
