@@ -24,8 +24,8 @@ Fraction = Annotated[float, Within(above=0, below=1)]
 """A share that is neither 0 nor 1."""
 DECLARED_ELSEWHERE = {"validation": "search.validation", "endpoints": "analysis.endpoints"}
 """Settings of the trainer's task that a study declares in another part."""
-LEAST_GPU = 1e-4
-"""The smallest share of a GPU that Ray counts."""
+LEAST_GPU = 0.1
+"""The smallest share of a GPU: ten runs in one process use up torch's streams (`trainer.streams`)."""
 
 
 def _wrong_choice(value: object) -> str | None:
@@ -200,7 +200,7 @@ class Resources:
     @property
     def sharing(self) -> int:
         """How many runs share a GPU; 1 where a run has a GPU to itself, or has none."""
-        return math.floor(1 / max(self.gpus, LEAST_GPU) + 1e-9) if 0 < self.gpus < 1 else 1
+        return math.floor(1 / self.gpus + 1e-9) if LEAST_GPU <= self.gpus < 1 else 1
 
 
 @dataclass(frozen=True, kw_only=True)

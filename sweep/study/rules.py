@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 
 from sweep.format import counted
 from sweep.study import space
-from sweep.study.contents import DECLARED_ELSEWHERE, NAME, Arm, Choice, Contents, Range, Values, is_searched
+from sweep.study.contents import (
+    DECLARED_ELSEWHERE,
+    LEAST_GPU,
+    NAME,
+    Arm,
+    Choice,
+    Contents,
+    Range,
+    Values,
+    is_searched,
+)
 from sweep.study.design import design_problems
 from sweep.study.document import Place, Problem
 from sweep.study.matching import match_problems
@@ -120,6 +130,9 @@ def _number_problems(contents: Contents) -> Iterator[Problem]:
     gpus = contents.resources.gpus
     if gpus > 1 and gpus != int(gpus):
         yield ("resources", "gpus"), f"above 1 it must be whole; it is {gpus:g}."
+    if 0 < gpus < LEAST_GPU:
+        reason = f"must be 0 or at least {LEAST_GPU:g}, which is ten runs on a GPU; it is {gpus:g}."
+        yield ("resources", "gpus"), reason
 
 
 def _one_of_the_arms(arm: str, arms: Iterable[str]) -> str:

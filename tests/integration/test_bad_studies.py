@@ -303,6 +303,8 @@ CASES = [
          "task.epochs: must be at most 1,000,000; it is 10,000,000,000."),
     Case("fraction above one GPU", "analysis:\n", "resources: {gpus: 1.5}\nanalysis:\n",
          "resources.gpus: above 1 it must be whole; it is 1.5."),
+    Case("too many runs on one GPU", "analysis:\n", "resources: {gpus: 0.05}\nanalysis:\n",
+         "resources.gpus: must be 0 or at least 0.1, which is ten runs on a GPU; it is 0.05."),
     Case("key twice", "seed: 1\n", "seed: 1\nseed: 2\n", "seed: stands twice; first in line 2."),
     Case("key that is a list", "seed: 1\n", "? [seed]\n: 1\n", "a key must be a plain word."),
     Case("YAML tag", "a good one",
