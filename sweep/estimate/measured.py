@@ -7,6 +7,7 @@ results file. A prediction is shown beside a measurement, and never takes its pl
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ class Packed(Excerpt):
     epochs_per_second: Annotated[float, Within(above=0)]
     threads: bool = False
     """False in files from before runs could be threads, where several runs are processes."""
+    peak_gib: Annotated[float, Within(at_least=0)] = 0.0
+    """The GPU memory of each run; 0 where it was not measured."""
 
     def __str__(self) -> str:
         runs = f"{self.runs} runs on each GPU" if self.runs > 1 else "one run on each GPU"
@@ -98,6 +101,13 @@ class Trained(Excerpt):
 
 
 @dataclass(frozen=True)
+class Facts(Excerpt):
+    """The GPU itself."""
+
+    memory_gib: Annotated[float, Within(above=0)] = math.inf
+
+
+@dataclass(frozen=True)
 class Measured(Excerpt):
     """One results file, or a prediction, which has the same form."""
 
@@ -107,6 +117,7 @@ class Measured(Excerpt):
     task: Trained
     packed: list[Packed]
     ratios: Ratios | None = None
+    facts: Facts = Facts()
 
     def pace(self, task: Task, sharing: int) -> Pace | None:
         """The pace of a run when `sharing` runs share a GPU; None where the file does not fit the task."""
@@ -118,6 +129,9 @@ class Measured(Excerpt):
         assumed = [f"an epoch {trains} and evaluates {tested:,}"]
         if sharing > 1:
             assumed.append(f"{sharing} runs share a GPU{' under MPS' if packed.mps else ''}")
+            if (needed := sharing * packed.peak_gib) > self.facts.memory_gib:
+                memory = f"{self.facts.memory_gib:.0f} GiB"
+                assumed.append(f"its {memory} suffice for them, though {needed:.0f} GiB were measured")
         else:
             assumed.append("a run has a GPU to itself")
         if packed.runs < sharing:
