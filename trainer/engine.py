@@ -27,9 +27,9 @@ from trainer.spec import Task
 from trainer.step import Recorder, Step
 from trainer.techniques import Techniques
 
-EVALUATION_BATCH, WAVES = 1000, 528
-"""Images in a batch of an evaluation: on a CPU, and on a GPU. Of 528 each of an H100's 132 multiprocessors
-gets four, while 1000 leave most of them idle for the last one."""
+EVALUATION_BATCH = 1000
+GPU_EVALUATION_BATCH = 528
+"""On an H100 each of the 132 multiprocessors gets four images; 1000 leave most of them idle at the end."""
 ALIGNED = 8
 """Channels that suit the convolutions of a GPU in bfloat16."""
 
@@ -72,7 +72,7 @@ class Scores:
 
 
 class Engine:
-    """Network, optimizer and steps for one run at a time. `acquire` returns one; `begin` starts a run."""
+    """Network, optimizer and steps for one run at a time. `lending` has them; `begin` starts a run."""
 
     def __init__(self, task: Task, images: Images, device: torch.device, techniques: Techniques) -> None:
         self.device, self.images = device, images
@@ -91,7 +91,8 @@ class Engine:
         columns = images.images.shape[1:] if data.facts(task.data).standardise else None
         self.standard = torch.ones(2, *columns, device=device) if columns else None
         """Mean subtracted from each sample and factor applied to it; None if no scaling is needed."""
-        self.evaluation_batch = WAVES if techniques.waves and device.type == "cuda" else EVALUATION_BATCH
+        waves = techniques.waves and device.type == "cuda"
+        self.evaluation_batch = GPU_EVALUATION_BATCH if waves else EVALUATION_BATCH
         padded = techniques.padded and self.network.takes_padding and self.bfloat16
         self.padding = max(0, ALIGNED - images.images.shape[-1]) if padded and device.type == "cuda" else 0
         """Channels of zeros that images get."""

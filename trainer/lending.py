@@ -20,7 +20,10 @@ _most_idle = 1
 
 
 def keep_idle(count: int) -> None:
-    """Keep so many idle engines: as many as there are runs at once. Their recordings fill much of a GPU."""
+    """Keep so many idle engines, at least one: as many as there are runs at once.
+
+    Their recordings fill much of a GPU.
+    """
     global _most_idle
     _most_idle = count
 

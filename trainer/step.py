@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer import streams
 
 WARM_UP = 3
-"""Number of steps that run before a step is recorded."""
+"""Number of steps that run before a step is recorded: libraries choose and allocate in the first ones."""
 _recording = threading.Lock()
 """Held while a step is recorded: a process that trains several runs at once records one step at a time."""
 

@@ -1,7 +1,7 @@
 """CUDA streams, each with one user at a time.
 
-Torch hands out 32 streams of a device in turn, and then the same ones again. A stream with two users could
-be replayed on by one run while another one records it.
+Torch hands out 32 streams of a device in turn, and then the same ones again. Where
+two runs had one stream, the recording of one would take in the work of the other.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Techniques:
     copies: bool = True
     """In bfloat16 the network reads copies of its weights, which the optimizer's kernel writes."""
     fork: bool = True
-    """The gradients of convolutions' weights are computed on a second stream."""
+    """Convolutions' weight gradients are computed on a second stream; in bfloat16 only with `copies`."""
     padded: bool = True
     """Images have 8 channels on the device, most of them zeros, which suits cuDNN better than 3."""
     added: bool = True
@@ -28,7 +28,7 @@ class Techniques:
     tail: bool = True
     """The mean over the image, the head, the loss and their gradients are one operation."""
     waves: bool = True
-    """Evaluation batches fill a GPU's multiprocessors evenly."""
+    """Evaluation batches fill an H100's multiprocessors evenly."""
 
 
 ALL = Techniques()

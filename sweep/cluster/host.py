@@ -14,7 +14,7 @@ from sweep.cluster.worker import IMPORTS, Job, Worker
 
 
 @dataclass(frozen=True, eq=False)
-class _Guest:
+class _Seat:
     """A run under way, and the thread that alone works on it."""
 
     worker: Worker
@@ -36,11 +36,11 @@ class Host:
         keep_idle(runs)
         self._free = [ThreadPoolExecutor(1, f"run-{i}") for i in range(runs)]
         """The threads without a run. They live as long as the host, because a stream belongs to a thread."""
-        self._guests: dict[str, _Guest] = {}
+        self._guests: dict[str, _Seat] = {}
 
     def begin(self, attempt: str, job: Job) -> Report:
         """Take a run in, and return its first report. All of the host's runs may not exceed `runs`."""
-        guest = self._guests[attempt] = _Guest(Worker(job), self._free.pop())
+        guest = self._guests[attempt] = _Seat(Worker(job), self._free.pop())
         guest.thread.submit(self._leave_default_stream, job.device).result()
         return self.step(attempt)
 

@@ -103,7 +103,7 @@ class Cluster:
         try:
             here = preflight.probe(store.where(), data, str(data_dir), 0.0, note)
             answers = {"this machine": here}
-            if self.address:
+            if self.address or self.resources.gpus:
                 question = (store.where(), data, str(data_dir), self.resources.gpus, note)
                 answers = self._ask_nodes(store, question)
             if problems := preflight.compare(here, answers):

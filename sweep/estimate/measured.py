@@ -15,6 +15,7 @@ from typing import Annotated
 
 from sweep.errors import RejectStudy
 from trainer import settings
+from trainer.code import code_hash
 from trainer.data import DATASETS, facts, held_out_of, sizes
 from trainer.settings import Excerpt, Share, SpecError, Within
 from trainer.spec import Count, Task
@@ -52,6 +53,8 @@ class Packed(Excerpt):
     epochs_per_second: Annotated[float, Within(above=0)]
     threads: bool = False
     """False in files from before runs could be threads, where several runs are processes."""
+    rows_equal: bool = True
+    """Whether the runs had the rows that they have alone."""
     peak_gib: Annotated[float, Within(at_least=0)] = 0.0
     """The GPU memory of each run; 0 where it was not measured."""
 
@@ -62,8 +65,8 @@ class Packed(Excerpt):
 
     @property
     def is_had(self) -> bool:
-        """Whether a study's runs can share a GPU in this way: several processes need MPS."""
-        return self.runs == 1 or self.threads or self.mps
+        """Whether a study's runs can share a GPU in this way. Several processes need MPS."""
+        return self.rows_equal and (self.runs == 1 or self.threads or self.mps)
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,11 @@ class Trained(Excerpt):
 
 @dataclass(frozen=True)
 class Facts(Excerpt):
-    """The GPU itself."""
+    """The GPU, and what it was measured with."""
 
+    date: str = ""
+    code: str = ""
+    """The hash of the trainer's code."""
     memory_gib: Annotated[float, Within(above=0)] = math.inf
 
 
@@ -135,10 +141,16 @@ class Measured(Excerpt):
         else:
             assumed.append("a run has a GPU to itself")
         if packed.runs < sharing:
-            assumed.append(f"together they are as fast as the {packed.runs} that were measured")
+            known = f"the {packed.runs} that were" if packed.runs > 1 else "one, which was"
+            assumed.append(f"together they are as fast as {known} measured")
         per_epoch = sharing / packed.epochs_per_second * self._epochs(task)
-        source = f"measured by benchmarks.gpu on {self.device}"
-        return Pace(per_epoch, source, tuple(assumed), self.gpu_seconds(task, self._fastest()))
+        return Pace(per_epoch, self._source, tuple(assumed), self.gpu_seconds(task, self._fastest()))
+
+    @property
+    def _source(self) -> str:
+        date = f", {self.facts.date[:10]}" if self.facts.date else ""
+        older = ", with an earlier version" if self.facts.code and self.facts.code != code_hash() else ""
+        return f"measured by benchmarks.gpu on {self.device}{date}{older}"
 
     def gpu_seconds(self, task: Task, packings: Iterable[Packed]) -> dict[str, float]:
         """The GPU-seconds of the task's epoch in each packing, by its description."""

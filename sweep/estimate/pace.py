@@ -6,7 +6,7 @@ import math
 import operator
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ def pace_of(
     study: Study,
     ledger: Ledger,
     runs: Mapping[Phase, int],
+    sharing: int,
     benchmarks: Results,
     gpu: str | None,
     data_dir: Path,
 ) -> Pace:
-    """The pace of a study's runs. `runs` has the number of them in each phase.
+    """The pace of a study's runs. `runs` has the number of them in each phase; `sharing` share a GPU.
 
     It comes from all finished runs. Where there are none it comes from one run of the first tested arm on
     each task, as if the runs of every other arm took as long.
@@ -51,10 +52,10 @@ def pace_of(
     candidates = [study.arms[arm].ends[0] for arm in arms]
     specs = [study.run(candidate, "confirm", 0) for candidate in candidates]
     if study.resources.gpus:
-        on_gpu = _OnGpu(study, runs, benchmarks, device, data_dir)
+        on_gpu = _OnGpu(study, runs, sharing, benchmarks, device, data_dir)
         paces = [on_gpu.pace(candidate) for candidate in candidates]
     else:
-        paces = [_tried(study, spec, data_dir) for spec in specs]
+        paces = [_tried(study, spec, sharing, data_dir) for spec in specs]
     return _mean_pace(paces, [spec.task.epochs for spec in specs])
 
 
@@ -88,6 +89,7 @@ class _OnGpu:
 
     study: Study
     runs: Mapping[Phase, int]
+    sharing: int
     benchmarks: Results
     asked: str | None
     """The measured GPU that was asked for; None: the GPU of this machine."""
@@ -100,7 +102,8 @@ class _OnGpu:
         here, spec = device_here(), self.study.run(candidate, "confirm", 0)
         # a try on this GPU says nothing about another one
         if here and self.asked in (None, here):
-            return self._measured(here, candidate) or _tried(self.study, spec, self.data_dir)
+            found = self._measured(here, candidate)
+            return found or _tried(self.study, spec, self.sharing, self.data_dir)
         if self.asked:
             advice = "run `sweep plan` on a machine that has one"
             return Pace(None, f"what was measured on {self.asked} does not fit this study: {advice}")
@@ -116,10 +119,19 @@ class _OnGpu:
         """The mean pace of both phases: a run of the search trains on fewer images, and evaluates more."""
         phases: list[Phase] = [phase for phase, runs in self.runs.items() if runs]
         tasks = [self.study.run(candidate, phase, 0).task for phase in phases]
-        paces = [self.benchmarks.pace(device, task, self.study.resources.sharing) for task in tasks]
+        paces = [self.benchmarks.pace(device, task, self.sharing) for task in tasks]
         known = [pace for pace in paces if pace]
+        if len({pace.assumed for pace in known}) > 1:
+            pairs = zip(phases, known, strict=False)
+            known = [replace(pace, assumed=_in(phase, *pace.assumed)) for phase, pace in pairs]
         epochs = [self.runs[phase] * task.epochs for phase, task in zip(phases, tasks, strict=True)]
         return _mean_pace(known, epochs) if len(known) == len(paces) else None
+
+
+def _in(phase: Phase, first: str, *rest: str) -> tuple[str, ...]:
+    """Assumptions of which the first is about one phase alone."""
+    where = {"search": "in the search", "confirm": "in the confirmation"}
+    return f"{where[phase]} {first}", *rest
 
 
 def device_here() -> str | None:
@@ -129,9 +141,9 @@ def device_here() -> str | None:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
-def _tried(study: Study, spec: RunSpec, data_dir: Path) -> Pace:
+def _tried(study: Study, spec: RunSpec, sharing: int, data_dir: Path) -> Pace:
     """The pace of a run by a few seconds of training on this machine."""
-    gpus, sharing = study.resources.gpus, study.resources.sharing
+    gpus = study.resources.gpus
     try:
         seconds = calibrate(spec, study.resources.cpus, "cuda" if gpus else "cpu", data_dir)
     except DataError:

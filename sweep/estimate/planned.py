@@ -108,9 +108,11 @@ class Planned:
         by_phase: dict[Phase, int] = dict.fromkeys(PHASES, 0)
         for (phase, _), runs in all_runs.runs.items():
             by_phase[phase] += runs
-        pace = pace_of(study, ledger, by_phase, benchmarks, gpu, data_dir)
+        # with few slots no GPU is full
+        sharing = min(study.resources.sharing, slots)
+        pace = pace_of(study, ledger, by_phase, sharing, benchmarks, gpu, data_dir)
         rest = _rest(plan, slots, pace.seconds)
-        gpu_hours = _gpu_hours(study, rest, pace.seconds)
+        gpu_hours = _gpu_hours(study, rest, pace.seconds, sharing)
         strictest = Strictest.of(study, grew)
         return cls(
             study=study.name,
@@ -170,12 +172,12 @@ def _seconds_left(rest: Played, per_epoch: float | None) -> float | None:
     return rest.makespan + (FIXED_SECONDS if rest.makespan else 0)
 
 
-def _gpu_hours(study: Study, rest: Played, per_epoch: float | None) -> float | None:
+def _gpu_hours(study: Study, rest: Played, per_epoch: float | None, sharing: int) -> float | None:
     """The GPU time of the runs that are left; None where they take no GPU or their pace is unknown."""
     if not per_epoch or not study.resources.gpus:
         return None
     # a run with `gpus: 0.75` holds a whole GPU, because no other run fits beside it
-    held = max(study.resources.gpus, 1 / study.resources.sharing)
+    held = max(study.resources.gpus, 1 / sharing)
     return rest.epochs * per_epoch * held / 3600
 
 

@@ -187,7 +187,8 @@ class Resources:
     cpus: Positive = 1
     """The number of cores of a run, and of its threads."""
     gpus: Annotated[float, Within(at_least=0)] = 0.0
-    """The number of GPUs of a run. With a fraction, runs share a GPU."""
+    """The number of GPUs of a run: 0, a fraction from 0.1, or a whole number. With a fraction, runs share a
+    GPU."""
     workers: Positive | None = None
     """The most runs at once; null takes as many as the cluster has room for."""
     attempts: Positive = 3

@@ -112,6 +112,17 @@ def test_hours_count_what_a_run_holds_of_a_gpu(
     ] == pytest.approx(hours)
 
 
+def test_with_few_slots_no_gpu_is_full(results: Path, tmp_path: Path) -> None:
+    """Four slots at `gpus: 0.1` are four runs on one GPU, and not ten: 1.25 epochs a second, 48 hours."""
+    write_gpu_results(results)
+    shares = [
+        plan(results, "--gpu", "H100", "--slots", "4", study=changed(tmp_path, gpus=gpus))
+        for gpus in (0.1, 0.25)
+    ]
+    assert shares[0]["gpu_hours_left"] == pytest.approx(shares[1]["gpu_hours_left"])
+    assert shares[0]["seconds_left"] == pytest.approx(shares[1]["seconds_left"])
+
+
 @pytest.mark.parametrize(
     ("gpus", "faster"),
     [

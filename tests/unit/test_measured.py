@@ -17,6 +17,7 @@ from sweep.estimate.measured import Pace, Results, read
 from sweep.study.contents import Resources
 from tests.conftest import run_values
 from tests.sweeps import packed, write_gpu_results
+from trainer.code import code_hash
 from trainer.spec import RunSpec, Task
 
 H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
@@ -98,6 +99,23 @@ def test_processes_that_share_a_gpu_without_mps_count_for_nothing(tmp_path: Path
     assert list(found.packings.values()) == pytest.approx([1.25, 1.0])
 
 
+def test_a_packing_whose_rows_were_others_is_never_counted(tmp_path: Path) -> None:
+    unequal = {**packed(4, 9.0, threads=True), "rows_equal": False}
+    write_gpu_results(tmp_path, packed=[packed(1, 0.8), unequal])
+    found = pace(tmp_path, 4)
+    assert found
+    assert found.seconds == pytest.approx(5.0)  # as four runs of which one after the other is trained
+    assert not any("4 runs" in how for how in found.packings)
+
+
+def test_a_measurement_of_earlier_code_is_told_as_one(tmp_path: Path) -> None:
+    for code, told in ((code_hash(), "2026-11-26"), ("f" * 16, "2026-11-26, with an earlier version")):
+        write_gpu_results(tmp_path, facts={"date": "2026-11-26T16:05:54+00:00", "code": code})
+        found = pace(tmp_path, 1)
+        assert found
+        assert found.source == f"measured by benchmarks.gpu on {H100}, {told}"
+
+
 def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Path) -> None:
     threads = [packed(1, 0.8), packed(2, 1.25, threads=True), packed(4, 1.0, threads=True)]
     under_mps = [packed(2, 1.1, mps=True), packed(4, 1.6, mps=True)]
@@ -112,17 +130,23 @@ def test_the_fastest_packings_are_told_whatever_the_study_asks_for(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("sharing", "expected", "nearest"), [(2, 2.5, 1), (3, 3.75, 1), (5, 4.0, 4), (10, 8.0, 4)]
+    ("sharing", "expected", "nearest"),
+    [
+        (2, 2.5, "one, which was"),
+        (3, 3.75, "one, which was"),
+        (5, 4.0, "the 4 that were"),
+        (10, 8.0, "the 4 that were"),
+    ],
 )
 def test_a_number_that_was_not_measured_gets_together_what_the_nearest_below_it_got(
-    tmp_path: Path, sharing: int, expected: float, nearest: int
+    tmp_path: Path, sharing: int, expected: float, nearest: str
 ) -> None:
     """2 or 3 runs count as one: 0.8 epochs a second for all of them; 5 or 10 as four: 1.25."""
     write_gpu_results(tmp_path)
     found = pace(tmp_path, sharing)
     assert found
     assert found.seconds == pytest.approx(expected)
-    assert found.assumed[-1] == f"together they are as fast as the {nearest} that were measured"
+    assert found.assumed[-1] == f"together they are as fast as {nearest} measured"
 
 
 @pytest.mark.parametrize(

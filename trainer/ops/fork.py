@@ -30,8 +30,9 @@ class Fork:
         """Start the computation of a weight's gradient, which becomes the weight's `grad`."""
         with self._aside():
             gradient = _backward(grad, x, weight, geometry, [False, True, False])[1]
-            # A kernel of the optimizer reads both as rows of memory. autograd, which takes care of that
-            # elsewhere, is not told of this gradient: it would read it on the first stream, too early.
+            # The optimizer's kernel reads both as rows of memory, so their layouts must be the same.
+            # Elsewhere autograd cares for that. It must not be given this gradient: it would read it at
+            # once, on the first stream, where it may not be ready.
             same = gradient.stride() == weight.stride()
             weight.grad = gradient if same else torch.empty_like(weight).copy_(gradient)
         if self.stream:

@@ -43,7 +43,7 @@ def _like(x: Tensor, shaped: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def _flat(x: Tensor) -> Tensor:
+def flat(x: Tensor) -> Tensor:
     """The memory of a tensor without gaps as one row. bfloat16 becomes the 16-bit integers of its bits."""
     row = torch.as_strided(x, (x.numel(),), (1,))
     return row.view(torch.int16) if x.dtype == torch.bfloat16 else row
@@ -102,7 +102,7 @@ def _site(
         and tilings.LEAST_WARPS * 128 <= pairs <= RESIDENT_WORDS
     ):
         read, other, sums, written = (
-            None if row is None else _flat(row).view(torch.int32) for row in (x, y, total, out)
+            None if row is None else flat(row).view(torch.int32) for row in (x, y, total, out)
         )
         arguments = read, other, sums, scale, bias, keep, stride, written, inverse, edge, nonzero, eps
         launch(
@@ -118,9 +118,9 @@ def _site(
     if not resident:
         constants["BLOCK_P"] = block_p = max(1, STREAMED_TILE // block_c)
     scratch = x.new_empty(0 if resident else x.numel(), dtype=torch.int32)
-    ranked = None if priority is None else _flat(_like(priority.to(torch.float32), x))
-    inputs = _flat(x), None if y is None else _flat(y), _flat(total), scale, bias, keep, stride, ranked
-    arguments = *inputs, _flat(out), scratch, inverse, edge, nonzero, eps
+    ranked = None if priority is None else flat(_like(priority.to(torch.float32), x))
+    inputs = flat(x), None if y is None else flat(y), flat(total), scale, bias, keep, stride, ranked
+    arguments = *inputs, flat(out), scratch, inverse, edge, nonzero, eps
     constants |= {"BLOCK_C": block_c, "HALF": half, "PRIORITY": priority is not None, "RESIDENT": resident}
     launch(kernels.forward, (len(x),), *arguments, warps=tilings.warps(block_p * block_c, 512), **constants)
     return results
@@ -146,7 +146,7 @@ def _site_backward(
     norm = scale is not None
     x, places, channels = _rows(x, norm)
     grad, x_grad = _like(grad.to(x.dtype), x), torch.empty_like(x)
-    other = None if total_grad is None else _flat(_like(total_grad.to(x.dtype), x))
+    other = None if total_grad is None else flat(_like(total_grad.to(x.dtype), x))
     tiling = tilings.backward(channels, places)
     block_p, stretch = tiling.places, tiling.stretch
     grid = (len(x), tilings.partial_sums(channels, places))
@@ -154,7 +154,7 @@ def _site_backward(
     rows = grid[0] * grid[1] if norm else 0
     partial = x.new_empty((rows, 2, channels), dtype=torch.float32) if sums is None else sums
     assert len(partial) >= rows, "the batch is larger than the buffer of partial sums is made for"
-    mask = None if out is None else _flat(_like(out, x))
+    mask = None if out is None else flat(_like(out, x))
     block_c = triton.next_power_of_2(channels)
     constants = {
         "P": places,
@@ -173,15 +173,15 @@ def _site_backward(
     launch(
         kernels.backward,
         grid,
-        _flat(grad),
+        flat(grad),
         other,
-        _flat(x),
+        flat(x),
         scale,
         bias,
         mask,
         inverse,
         edge,
-        _flat(x_grad),
+        flat(x_grad),
         partial,
         **constants,
         **flags,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-import torch
 import triton
 from torch import Tensor
 
@@ -26,17 +25,18 @@ def update(
     momentum: float,
     weight_decay: float,
 ) -> None:
-    """Update parameters and momenta by their gradients. With copies, both they and gradients are bfloat16.
+    """Update parameters and momenta by their gradients, and the copies of parameters where there are any.
 
-    All tensors of a parameter have the same layout without gaps. Without momentum `momenta` is empty.
+    With copies, the gradients are bfloat16 too. All tensors of a parameter have one layout without gaps.
+    Without momentum `momenta` is empty.
     """
     sizes = [parameter.numel() for parameter in parameters]
     first = [0, *accumulate(triton.cdiv(size, BLOCK) for size in sizes)]
     arguments = (
-        tuple(map(_row, parameters)),
-        tuple(map(_row, momenta)),
-        tuple(map(_row, copies)),
-        tuple(map(_row, gradients)),
+        tuple(map(_detached, parameters)),
+        tuple(map(_detached, momenta)),
+        tuple(map(_detached, copies)),
+        tuple(map(_detached, gradients)),
         rate,
     )
     constants: dict[str, Any] = {"FIRST": tuple(first), "SIZES": tuple(sizes), "BLOCK": BLOCK}
@@ -44,7 +44,5 @@ def update(
     fused.launch(step, (first[-1],), *arguments, warps=4, **constants)
 
 
-def _row(tensor: Tensor) -> Tensor:
-    """The memory of a tensor without gaps as one row; bfloat16 as the integers of its bits."""
-    row = tensor.detach().as_strided((tensor.numel(),), (1,))
-    return row.view(torch.int16) if tensor.dtype == torch.bfloat16 else row
+def _detached(tensor: Tensor) -> Tensor:
+    return fused.flat(tensor.detach())
