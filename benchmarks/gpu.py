@@ -1,7 +1,6 @@
 """Measure every figure that the project quotes for a GPU: `python -m benchmarks.gpu [--out FILE]`.
 
-It takes under eight minutes on an H100. It needs torch, Triton, NumPy and pyarrow, and downloads
-nothing.
+It takes under eight minutes on an H100. It needs torch, Triton, NumPy and pyarrow, and downloads nothing.
 Tables go to stdout and progress to stderr. The results file is written after every part.
 `--rehearse` tries every part on a CPU in tiny sizes, and measures nothing.
 """

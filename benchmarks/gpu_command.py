@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +49,46 @@ class Command:
     rehearsal: Setting
     required: Callable[[Bench], list[Requirement]]
     """What is asked for, beside what the parts so far have measured."""
+
+    def default(self, device: str) -> Path:
+        """Where a whole measurement goes without `--out`."""
+        return self.out / f"{self.prefix}{device}.json"
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """Where the figures are kept."""
+
+    path: Path | None
+    """None where nothing is kept."""
+    only_whole: bool = False
+    """The path may hold the only measurement there is: one with a part missing does not take its place."""
+
+    @property
+    def meanwhile(self) -> Path | None:
+        """Where the figures are until every part is measured."""
+        if not self.path or not self.only_whole:
+            return self.path
+        return self.path.with_name(f"{self.path.name}.partial")
+
+    def keep(self, found: Mapping[str, Any]) -> None:
+        """Write what was found so far."""
+        if self.meanwhile:
+            write_whole(self.meanwhile, found)
+
+    def finish(self, found: Mapping[str, Any]) -> str:
+        """Let a whole measurement take its place; say what is kept where."""
+        if not (self.path and self.meanwhile and found["complete"] and not found["errors"]):
+            return self.so_far()
+        self.meanwhile.replace(self.path)
+        return f"kept in {self.path}"
+
+    def so_far(self) -> str:
+        """Say what is kept where while a part is missing."""
+        if not self.path:
+            return "nothing was kept: --out FILE would"
+        beside = f"; {self.path} is only written when no part is missing" if self.only_whole else ""
+        return f"kept in {self.meanwhile}{beside}"
 
 
 def facts(device: torch.device, command: str) -> dict[str, Any]:
@@ -102,6 +144,7 @@ def begun(command: Command, setting: Setting, device: torch.device) -> dict[str,
 def measure(bench: Bench, command: Command) -> None:
     """Measure every part. If a part fails, the error is kept and the others go on."""
     for name, part in command.parts.items():
+        print(f"## {name}\n", flush=True)
         began = time.monotonic()
         try:
             part(bench)
@@ -122,7 +165,8 @@ def measure(bench: Bench, command: Command) -> None:
     bench.found["seconds"]["all"] = time.monotonic() - bench.began
     bench.found["complete"] = True
     _keep(bench)
-    head = ("required", "", "measured", "met")
+    print("## required\n", flush=True)
+    head = ("what", "required", "measured", "met")
     lines: list[dict[str, Any]] = bench.found["required"]
     table(head, *((line["what"], line["required"], line["measured"], line["met"]) for line in lines))
 
@@ -144,7 +188,7 @@ def load(setting: Setting, device: torch.device) -> Images:
     return Images(whole.images[:end], whole.labels[:end], whole.train)
 
 
-def run(command: Command, device: torch.device, out: Path | None) -> int:
+def run(command: Command, device: torch.device, results: ResultsFile) -> int:
     """Measure, or rehearse on a CPU, and write the results. Returns 1 if a part failed."""
     process.prepare()  # before anything else: cuBLAS asks for its settings once
     setting = command.setting if device.type == "cuda" else command.rehearsal
@@ -152,50 +196,73 @@ def run(command: Command, device: torch.device, out: Path | None) -> int:
     title = found["device"] if found["measured"] else "REHEARSAL, not a measurement"
     print(f"# {title}\n", flush=True)
     table(("fact", "is"), *((key, value) for key, value in found["facts"].items() if key != "nvidia_smi"))
-
-    def keep() -> None:
-        if out:
-            write_whole(out, found)
-
     try:
-        keep()
+        results.keep(found)
     except (OSError, ValueError) as error:
-        print(f"--out {out}: cannot be written: {error}", file=sys.stderr)
+        print(f"{results.meanwhile}: cannot be written: {error}", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="benchmarks-gpu-") as folder:
-        bench = Bench(setting, device, Path(folder), load(setting, device), found, keep, began)
-        bench.say(f"{setting.data} is loaded")
-        try:
-            hand_over(bench.images, bench.folder)
-        except OSError as error:  # children will have nothing to train on; all else can be measured
-            found["errors"]["data for children"] = reason(error)
-        measure(bench, command)
-    print(f"kept in {out}" if out else "nothing was kept: --out FILE would", flush=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="benchmarks-gpu-") as folder:
+            images, keep = load(setting, device), partial(results.keep, found)
+            bench = Bench(setting, device, Path(folder), images, found, keep, began)
+            bench.say(f"{setting.data} is loaded")
+            try:
+                hand_over(bench.images, bench.folder)
+            except OSError as error:  # children will have nothing to train on; all else can be measured
+                found["errors"]["data for children"] = reason(error)
+            measure(bench, command)
+    except SystemExit:  # by `_stopped`
+        print(results.so_far(), file=sys.stderr)
+        raise
+    print(results.finish(found), flush=True)
     for name, error in found["errors"].items():
         print(f"{name} failed: {error}", file=sys.stderr)
     return 1 if found["errors"] else 0
 
 
+def unfit(out: Path) -> str | None:
+    """Say why the figures cannot go to a file that was named: whatever else is there must stay."""
+    out = out.resolve()
+    if not out.parent.is_dir():
+        return f"there is no folder {out.parent}"
+    if not out.exists():
+        return None
+    if not out.is_file():
+        return "is there, and is no file"
+    try:
+        there: Any = json.loads(out.read_text())
+    except (OSError, ValueError):
+        there = None
+    results = isinstance(there, dict) and "measured" in there
+    return None if results else "is there, and is no file of results: it is not overwritten"
+
+
 def _stopped(number: int, _: object) -> NoReturn:
-    print("stopped; the figures of the parts before are kept where --out says", file=sys.stderr)
+    print("stopped", file=sys.stderr)
     raise SystemExit(128 + number)  # an exception, so that children are ended on the way
 
 
 def main(command: Command, arguments: list[str] | None = None) -> int:
     """Run the command; the exit code says what came of it.
 
-    0: done. 1: a part failed. 2: the results file cannot be written. 3: there is no CUDA device to
-    measure.
+    0: done. 1: a part failed. 2: the results file cannot be written, or an option is wrong. 3: there is no
+    CUDA device to measure.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {command.name}", description=command.description)
-    where = f"where the figures go (default: {command.prefix}DEVICE.json in {command.out.name}/)"
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {command.name}",
+        description=command.description,
+        epilog=f"Without --out a whole measurement goes to\n  {command.default('DEVICE')}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # breaks no path
+    )
+    where = "where the figures go, after every part (default: see below)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=where)
     parser.add_argument(
         "--part",
         action="append",
         choices=list(command.parts),
         metavar="NAME",
-        help=f"measure this part alone; may be repeated. Parts: {', '.join(command.parts)}",
+        help="measure this part alone, into the file that --out names; may be repeated. "
+        f"Parts: {', '.join(command.parts)}",
     )
     parser.add_argument(
         "--rehearse", action="store_true", help="try every part on the CPU, in tiny sizes; measures nothing"
@@ -203,8 +270,11 @@ def main(command: Command, arguments: list[str] | None = None) -> int:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     os.environ.pop("TRITON_INTERPRET", None)
-    if given.out and given.out.exists() and not given.out.is_file():
-        parser.error(f"--out {given.out}: is there, and is no file")
+    if given.part and not given.out and not given.rehearse:
+        parser.error("--part wants --out: the default file holds a whole measurement")
+    if given.out and (why := unfit(given.out)):
+        print(f"--out {given.out}: {why}", file=sys.stderr)
+        return 2
     if given.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
         torch.set_num_threads(1)
@@ -219,7 +289,7 @@ def main(command: Command, arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stopped)
     signal.signal(signal.SIGINT, _stopped)
     if given.rehearse:
-        return run(command, torch.device("cpu"), given.out)
+        return run(command, torch.device("cpu"), ResultsFile(given.out))
     lacking = (
         "torch finds no CUDA device here"
         if not torch.cuda.is_available()
@@ -235,4 +305,5 @@ def main(command: Command, arguments: list[str] | None = None) -> int:
         return 3
     device = torch.device("cuda")
     slug = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
-    return run(command, device, given.out or command.out / f"{command.prefix}{slug}.json")
+    results = ResultsFile(given.out) if given.out else ResultsFile(command.default(slug), only_whole=True)
+    return run(command, device, results)

@@ -1,9 +1,9 @@
 """Measure what each technique for a GPU saves: `python -m benchmarks.gpu_lab [--out FILE] [--part NAME]`.
 
-It takes under nine minutes on an H100. It needs torch, Triton, NumPy and pyarrow, and downloads nothing.
-The parts that matter most come first. Tables go to stdout and progress to stderr; the results file is
-written after every part, and `sweep plan` can read it. `--rehearse` tries every part on a CPU in tiny sizes,
-and measures nothing.
+It is meant to take at most nine minutes on an H100. It needs torch, Triton, NumPy and pyarrow, and downloads
+nothing. The parts that matter most come first. Tables go to stdout and progress to stderr; the results file
+is written after every part, and `sweep plan` can read it once copied into sweep/estimate/gpus. `--rehearse`
+tries every part on a CPU in tiny sizes, and measures nothing.
 """
 
 from __future__ import annotations

@@ -159,6 +159,7 @@ def own_convolution(bench: Bench) -> None:
     lines: list[dict[str, Any]] = []
     bench.found["own convolution"] = lines
     for name, call in theirs.items():
+        bench.say(f"own convolution: {name}")
         flops = Layer(channels, channels, side, 3, 1).flops(batch)
         exact = call().float()
         ways: dict[str, Any] = {"cuDNN": call}
@@ -183,6 +184,7 @@ def own_convolution(bench: Bench) -> None:
 
 def fork(bench: Bench) -> None:
     """What a step's kernels are, and which of them run at the same time."""
+    bench.say("fork: the kernels of some steps")
     found, seconds = steps(bench, 2 if bench.rehearsal else PROFILED_STEPS)
     shared = overlap(found)
     count = 2 if bench.rehearsal else PROFILED_STEPS
@@ -202,6 +204,10 @@ def fork(bench: Bench) -> None:
         "together_us": pairs,
     }
     table(("a step", "ms"), *a_step.items())
+    print(
+        "step_ms: by the clock. kernel_ms: all kernels' times, added up. busy_ms: while any kernel ran.\n",
+        flush=True,
+    )
     if pairs:
         table(("kernel", "at the same time", "us a step"), *pairs)
     else:

@@ -35,6 +35,8 @@ CODE = "from benchmarks.gpu_lab_sites import launch_all; launch_all()"
 FORWARD_WARPS = (4, 8, 16, 32)
 BACKWARD_TILES = tuple(itertools.product((1024, 2048, 4096, 8192), (1, 2, 4, 8), (4, 8), (1, 2)))
 """Activations of a tile, tiles of a program, warps, and stages."""
+OF_BACKWARD = ("tile", "tiles", "stages")
+"""What the forward kernel, which has a whole row, is not divided by."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,7 @@ def _show(found: dict[str, Any]) -> None:
         "with an add",
         "best, us",
         "warps",
-        "tile",
-        "tiles",
+        *OF_BACKWARD,
     )
     lines: list[tuple[Any, ...]] = []
     found["best"] = []
@@ -206,7 +207,8 @@ def _show(found: dict[str, Any]) -> None:
                 found["best"].append({"shape": line["shape"], "now_us": now, **best})
                 of_them = ("x".join(map(str, line["shape"])), line["sites"], kernel)
                 times = (now, line["added_us"][kernel], best["us"])
-                lines.append((*of_them, *times, best["warps"], best["tile"], best["tiles"]))
+                divided_by = (best[key] if kernel == "backward" else None for key in OF_BACKWARD)
+                lines.append((*of_them, *times, best["warps"], *divided_by))
     table(head, *lines)
     if "why" in found["ncu"]:
         print(f"ncu: {found['ncu']['why']}\n", flush=True)

@@ -145,7 +145,7 @@ def _processes(
         order = {"do": "train", "techniques": asdict(techniques)}
         epochs, ready = _epochs(bench, MODE_SECONDS), 0
         for runs in packings:
-            bench.say(f"{runs} processes at once")
+            bench.say("1 process" if runs == 1 else f"{runs} processes at once")
             together(children[ready:runs], {**order, "epochs": 1})
             ready = runs
             yield together(children[:runs], {**order, "epochs": epochs})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -174,17 +175,42 @@ def _said(tool: str, *arguments: str) -> str:
     return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def main() -> None:
-    """Print a table for people, or JSON; keep the figures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
+def unfit(results: Path) -> str | None:
+    """Say why figures cannot be added to a file."""
+    results = results.resolve()
+    if not results.parent.is_dir():
+        return f"there is no folder {results.parent}"
+    if not os.access(results if results.exists() else results.parent, os.W_OK):
+        return "cannot be written"
+    if not results.exists():
+        return None
+    try:
+        there: Any = json.loads(results.read_text())
+    except (OSError, ValueError):
+        there = None
+    return None if isinstance(there, dict) and "target" in there else "is no results file of this command"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a table for people, or JSON; keep the figures. Returns 2 if they could not be kept."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels",
+        description=__doc__,
+        epilog=f"Without --into the figures go to\n  {RESULTS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # breaks no path
+    )
     parser.add_argument(
         "--ptx",
         action="store_true",
         help="print JSON with the code of every kernel instead, and keep nothing",
     )
     parser.add_argument("--name", default="now", help="what to call these kernels in what is kept")
-    parser.add_argument("--into", type=Path, default=RESULTS, help="the file that is added to")
-    given = parser.parse_args()
+    into = "the file that is added to (default: see below)"
+    parser.add_argument("--into", type=Path, default=RESULTS, metavar="FILE", help=into)
+    given = parser.parse_args(arguments)
+    if not given.ptx and (why := unfit(given.into)):
+        print(f"--into {given.into}: {why}", file=sys.stderr)
+        return 2
     print("compiling 37 kernels; about a minute", file=sys.stderr, flush=True)
     driver.set_active(cast(Any, Hopper()))
     cases = {
@@ -196,7 +222,7 @@ def main() -> None:
     }
     if given.ptx:
         print(json.dumps({"sites": len(site_shapes()), "cases": cases}))
-        return
+        return 0
     for kernels in cases.values():
         for kernel in kernels:
             del kernel["ptx"]
@@ -209,6 +235,7 @@ def main() -> None:
             shape = f"{kernel['channels']} x {kernel['places']}" if kernel["places"] else "-"
             figures = [str(kernel[figure] or "-") for figure in FIGURES]
             print("|", " | ".join([case, name, shape, *figures]), "|")
+    return 0
 
 
 def keep(results: Path, name: str, cases: dict[str, Any]) -> None:
@@ -218,4 +245,4 @@ def keep(results: Path, name: str, cases: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,9 @@ each step. They are guesses. Once `benchmarks.gpu` has measured runs in threads,
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +70,28 @@ def predicted(ground: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Write the prediction, and print how it comes about."""
-    found = predicted(json.loads(GROUND.read_text()))
+def unfit(ground: dict[str, Any]) -> str | None:
+    """Say why a results file is no ground for a prediction."""
+    packed = ground["packed"]
+    if any(line.get("threads") for line in packed):
+        return "runs in threads have been measured: the prediction has to go"
+    if not any(line["mps"] and line["runs"] == 4 for line in packed):
+        return "four runs under MPS have not been measured"
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the prediction, and print how it comes about. Returns 2 if there is no ground for one."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.predicted",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(arguments)
+    ground = json.loads(GROUND.read_text())
+    if why := unfit(ground):
+        print(f"{GROUND}: {why}; nothing was written", file=sys.stderr)
+        return 2
+    found = predicted(ground)
     write_whole(OUT, found)
     table(
         ("a training step at r = 0.3", "us"),
@@ -82,7 +103,9 @@ def main() -> None:
         ("runs on the GPU", "epochs a second"),
         *((it["runs"], it["epochs_per_second"]) for it in found["packed"]),
     )
+    print(f"written to {OUT}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import gpu, gpu_lab, gpu_packed
 from benchmarks.gpu_children import hand_over
-from benchmarks.gpu_command import begun, load, main, measure, run
+from benchmarks.gpu_command import Command, ResultsFile, begun, load, main, measure, run
 from benchmarks.gpu_packed import NoMps, mps, rate
 from benchmarks.gpu_setting import GPU, REHEARSAL, Bench, write_whole
 from sweep.estimate.measured import Results, read
@@ -124,6 +124,12 @@ def test_a_rehearsal_of_the_lab_goes_through_every_part(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     assert (found["measured"], found["complete"], found["errors"]) == (False, True, {})
     assert all(found[part] for part in gpu_lab.COMMAND.parts)
+    heads = [line.removeprefix("## ") for line in done.stdout.splitlines() if line.startswith("## ")]
+    assert heads == [*gpu_lab.COMMAND.parts, "required"]
+    for part in gpu_lab.COMMAND.parts:
+        assert f"s] {part}" in done.stderr  # its progress
+    assert "Techniques that do not pay" not in done.stdout
+    assert "1 processes" not in done.stderr
     assert all(math.isfinite(number) for number in numbers(found))
     losses = [line["train_losses"] for line in found["techniques"].values()]
     assert losses == [losses[0]] * len(losses)  # on a CPU a technique changes no bit
@@ -141,6 +147,16 @@ def test_a_rehearsal_of_the_lab_goes_through_every_part(tmp_path: Path) -> None:
     assert file.knows_threads
     assert file.ratios
     assert 0 < file.ratios.evaluation < 1
+
+
+@pytest.mark.slow
+def test_winners_by_itself_uses_every_technique_and_says_what_it_needs(tmp_path: Path) -> None:
+    out = tmp_path / "gpu-lab.json"
+    lab = [sys.executable, "-m", "benchmarks.gpu_lab", "--rehearse", "--out", str(out), "--part", "winners"]
+    done = subprocess.run(lab, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text())["winners"]["off"] == []
+    assert "needs the part `techniques`. All are in use here." in done.stdout
 
 
 def test_parts_that_are_named_are_measured_in_their_own_order(tmp_path: Path) -> None:
@@ -174,8 +190,7 @@ def test_the_figures_take_the_place_of_a_file_or_of_nothing(tmp_path: Path) -> N
     for path in (fifo, tmp_path):
         with pytest.raises(OSError, match="is no file"):
             write_whole(path, {})
-        with pytest.raises(SystemExit, match="2"):
-            main(gpu.COMMAND, ["--rehearse", "--out", str(path)])
+        assert main(gpu.COMMAND, ["--rehearse", "--out", str(path)]) == 2
     write_whole(link, {"one": 1})
     assert link.is_symlink()
     assert json.loads((tmp_path / "file.json").read_text()) == {"one": 1}
@@ -186,9 +201,85 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line_before_anything_is_m
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert run(gpu.COMMAND, torch.device("cpu"), tmp_path / "file" / "gpu.json") == 2
+    assert run(gpu.COMMAND, torch.device("cpu"), ResultsFile(tmp_path / "file" / "gpu.json")) == 2
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith(f"--out {tmp_path}/file/gpu.json: cannot be written: ")
+    assert said.startswith(f"{tmp_path}/file/gpu.json: cannot be written: ")
+
+
+@pytest.mark.parametrize("there", ["", "notes", "[1]", '{"another": "object"}'])
+def test_a_file_that_has_no_results_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str
+) -> None:
+    path = tmp_path / "notes.json"
+    path.write_text(there)
+    assert main(gpu.COMMAND, ["--rehearse", "--out", str(path)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "is no file of results" in said
+    assert path.read_text() == there
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(gpu.COMMAND, ["--rehearse", "--out", str(tmp_path / "typo" / "gpu.json")]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.endswith(f"there is no folder {tmp_path}/typo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_by_itself_is_not_measured_into_the_default_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(gpu_lab.COMMAND, ["--part", "fork"])
+    assert "--part wants --out: the default file holds a whole measurement" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [gpu.COMMAND, gpu_lab.COMMAND], ids=lambda command: command.name)
+def test_help_names_the_whole_default_path(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(command, ["--help"])
+    assert str(command.out / f"{command.prefix}DEVICE.json") in capsys.readouterr().out
+
+
+def stop(_: Bench) -> None:
+    """Stand in for Ctrl-C in the midst of a part: the command's handler raises this."""
+    raise SystemExit(130)
+
+
+def fail(_: Bench) -> None:
+    raise RuntimeError("no memory")
+
+
+def rehearsed(results: ResultsFile, **parts: Any) -> int:
+    return run(replace(gpu.COMMAND, parts=parts), torch.device("cpu"), results)
+
+
+def test_only_a_whole_measurement_takes_the_place_of_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, partial = tmp_path / "gpu-h100.json", tmp_path / "gpu-h100.json.partial"
+    path.write_text("the only measurement")
+    results = ResultsFile(path, only_whole=True)
+    with pytest.raises(SystemExit, match="130"):
+        rehearsed(results, one=lambda _: None, two=stop)
+    assert f"kept in {partial}; {path} is only written when" in capsys.readouterr().err
+    assert list(json.loads(partial.read_text())["seconds"]) == ["one"]
+    assert rehearsed(results, one=fail) == 1
+    assert f"kept in {partial}; {path} is only written when" in capsys.readouterr().out
+    assert path.read_text() == "the only measurement"
+    assert rehearsed(results, one=lambda _: None) == 0
+    assert capsys.readouterr().out.endswith(f"kept in {path}\n")
+    assert json.loads(path.read_text())["complete"]
+    assert not partial.exists()
+
+
+def test_who_stops_a_command_is_told_what_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for results, told in (
+        (ResultsFile(None), "nothing was kept: --out FILE would\n"),
+        (ResultsFile(tmp_path / "gpu.json"), f"kept in {tmp_path}/gpu.json\n"),
+    ):
+        with pytest.raises(SystemExit, match="130"):
+            rehearsed(results, one=stop)
+        assert capsys.readouterr().err.endswith(told)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_part(tmp_path: Path) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
+from benchmarks import gpu_lab_sites
 from benchmarks.gpu_lab import COMMAND
 from benchmarks.gpu_lab_convolutions import Layer
-from benchmarks.gpu_lab_runs import losers
+from benchmarks.gpu_lab_runs import losers, verdict
 from benchmarks.gpu_profile import Kernel, overlap
+from benchmarks.gpu_setting import GPU, Bench
 from benchmarks.gpu_threads import at_once
 from tests.conftest import ROOT
 
@@ -31,11 +36,43 @@ def test_kernels_that_follow_each_other_share_nothing() -> None:
     assert (shared.work, shared.busy, shared.pairs) == (3, 3, [])
 
 
-def test_a_technique_without_which_an_epoch_takes_no_longer_is_a_loser() -> None:
-    seconds = {"all": 1.0, "without sums": 1.05, "without fork": 1.001, "without tail": 0.9}
-    measured = {name: {"epoch_seconds": value} for name, value in seconds.items()}
+def test_a_technique_without_which_an_epoch_is_1_percent_faster_is_a_loser() -> None:
+    seconds = {"all": 2.0, "without sums": 2.1, "without copies": 1.99, "without fork": 1.98}
+    measured = {name: {"epoch_seconds": value} for name, value in {**seconds, "without tail": 1.8}.items()}
     assert losers(measured) == ["fork", "tail"]
     assert losers(None) == []
+
+
+def bench(device: str, found: dict[str, Any]) -> Bench:
+    return Bench(GPU, torch.device(device), Path(), mock.Mock(), found, lambda: None)
+
+
+def test_which_techniques_pay_is_only_told_where_it_was_measured() -> None:
+    measured = {"techniques": {"all": {}}}
+    assert verdict(bench("cuda", measured), ["fork"]) == "Techniques that do not pay: fork."
+    assert verdict(bench("cuda", measured), []) == "Techniques that do not pay: none."
+    assert "does not tell" in verdict(bench("cpu", measured), ["fork"])
+    for lacking in ({}, {"techniques": None}):  # it was not asked for, or failed
+        assert "needs the part `techniques`" in verdict(bench("cuda", lacking), [])
+
+
+def test_the_table_of_sites_has_tiles_and_stages_for_the_backward_kernel_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    forward = {"kernel": "forward", "warps": 8, "tile": 0, "tiles": 0, "stages": 1, "us": 2.0}
+    backward = {"kernel": "backward", "warps": 4, "tile": 2048, "tiles": 3, "stages": 2, "us": 5.0}
+    now = {"forward": 3.0, "backward": 6.0}
+    line = {"shape": [64, 32, 32], "sites": 8, "now_us": now, "added_us": now}
+    show = gpu_lab_sites._show  # pyright: ignore[reportPrivateUsage]
+    show({"shapes": [{**line, "variants": [forward, backward]}], "ncu": {}})
+    cells = [
+        [it.strip() for it in said.split("|")[1:-1]] for said in capsys.readouterr().out.strip().split("\n")
+    ]
+    assert [line[-4:] for line in cells if line[0][0] != "-"] == [
+        ["warps", "tile", "tiles", "stages"],
+        ["8", "-", "-", "-"],
+        ["4", "2048", "3", "2"],
+    ]
 
 
 def test_a_convolutions_operations_are_two_for_each_product() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,19 @@ import pytest
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow]
+
+
+def test_a_file_that_cannot_be_added_to_is_told_before_anything_is_compiled(tmp_path: Path) -> None:
+    other = tmp_path / "notes.json"
+    other.write_text('{"another": "object"}')
+    for into, why in ((other, "is no results file"), (tmp_path / "typo" / "it.json", "there is no folder")):
+        command = [sys.executable, "-m", "benchmarks.kernels", "--into", str(into)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 2
+        (said,) = done.stderr.splitlines()
+        assert why in said
+    assert list(tmp_path.iterdir()) == [other]
+    assert other.read_text() == '{"another": "object"}'
 
 
 @pytest.fixture(scope="module")

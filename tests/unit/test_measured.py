@@ -216,6 +216,43 @@ def test_the_prediction_that_travels_with_the_package_is_what_its_command_makes_
     assert json.loads(predicted.OUT.read_text()) == json.loads(json.dumps(made))
 
 
+def test_the_command_says_where_its_prediction_is_written_and_nothing_is_without_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predicted, "OUT", tmp_path / "predicted.json")
+    for option in ("--help", "--nonsense"):
+        with pytest.raises(SystemExit):
+            predicted.main([option])
+        assert not predicted.OUT.exists()
+    capsys.readouterr()
+    assert predicted.main([]) == 0
+    assert predicted.OUT.exists()
+    assert capsys.readouterr().out.endswith(f"written to {tmp_path}/predicted.json\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([packed(4, 0.8, mps=True), packed(1, 0.6, threads=True)], "the prediction has to go"),
+        ([packed(4, 0.8), packed(2, 0.7, mps=True)], "four runs under MPS have not been measured"),
+    ],
+    ids=["threads", "no MPS"],
+)
+def test_what_is_measured_or_lacks_four_runs_under_mps_is_no_ground_for_a_prediction(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lines: list[dict[str, Any]],
+    why: str,
+) -> None:
+    monkeypatch.setattr(predicted, "GROUND", write_gpu_results(tmp_path, packed=lines))
+    monkeypatch.setattr(predicted, "OUT", tmp_path / "predicted.json")
+    assert predicted.main([]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert why in said
+    assert not predicted.OUT.exists()
+
+
 @pytest.mark.parametrize("task", [{"model": "wrn-10-1"}, {"precision": "float32"}, {"data": "digits"}])
 def test_what_another_network_precision_or_size_of_image_takes_is_not_told(
     tmp_path: Path, task: dict[str, Any]
