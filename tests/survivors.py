@@ -33,6 +33,11 @@ def assert_the_largest_survived(values: Tensor, survived: Tensor, keep: int, mar
     assert bool((kept == keep)[threshold > margins].all())
 
 
+def output(of_site: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """What a site gives on: one that adds gives its sum too."""
+    return of_site[1] if isinstance(of_site, tuple) else of_site
+
+
 def follow(plain: PlainWideResNet, ours: WideResNet, ratio: float) -> None:
     """Let `plain` go on with the survivors of `ours`, once they are checked, while both train.
 
@@ -52,7 +57,7 @@ def follow(plain: PlainWideResNet, ours: WideResNet, ratio: float) -> None:
 
     for site in ours.sites:
         site.register_forward_hook(
-            lambda site, _, out: chosen.append(out[1].detach() != 0) if site.training else None
+            lambda site, _, out: chosen.append(output(out).detach() != 0) if site.training else None
         )
     for module in plain.modules():
         if isinstance(module, SparseReLU):

@@ -252,6 +252,7 @@ def _model(task: Task, seed: int) -> Network:
 def _with_copies(model: Network) -> Network:
     """A network that shares a model's parameters, but has copies of the weights that bfloat16 casts."""
     network = copy.deepcopy(model)
+    del network.layers  # they would be read in place of the copies, and are not trained
     for name, module in model.named_modules():
         other = network.get_submodule(name)
         for key, parameter in module.named_parameters(recurse=False):

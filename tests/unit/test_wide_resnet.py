@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.plain import PlainWideResNet
-from tests.survivors import follow
+from tests.survivors import follow, output
 from trainer.models.wide_resnet import WideResNet
 from trainer.ops import keep_count
 
@@ -90,7 +90,7 @@ def test_counting_counts_what_is_not_zero() -> None:
     model.set_keep(0.1)
     seen: list[int] = []
     for site in model.sites:
-        site.register_forward_hook(lambda _, __, out: seen.append(int((out[1] != 0).sum())))
+        site.register_forward_hook(lambda _, __, out: seen.append(int((output(out) != 0).sum())))
     counts = torch.zeros(7, dtype=torch.int64)
     model.count_nonzero(counts)
     for _ in range(2):

@@ -51,7 +51,10 @@ class Layer:
 
 
 class Network(nn.Module):
-    """A network, with its sites in the order of the forward pass and its layers."""
+    """A network, with its sites in the order of the forward pass and its layers.
+
+    A pass reads the weights of modules, and not those of `layers`: in bfloat16 these have copies.
+    """
 
     sites: list[Site]
     layers: list[Layer]

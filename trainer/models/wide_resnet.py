@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from trainer.ops.sums import SiteSums
 
 
-class NormSite(Site):
-    """A site that applies RMSNorm over the channels, ReLU and top-k."""
+class _Norm(Site):
+    """What sites with RMSNorm over the channels have in common."""
 
     sums: Tensor | None = None
     """Where the partial sums of the parameters' gradients go; None where autograd has the gradients."""
@@ -36,21 +36,37 @@ class NormSite(Site):
         self.scale = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The site's input x + y, and its output."""
-        given, priority, sums = (self.scale, self.bias, self.keep), self.priority(x), self.sums
-        if y is None and self.nonzero is None:
-            return x, norm_relu_topk(x, *given, priority=priority, sums=sums)
+    def activated(self, x: Tensor) -> Tensor:
+        given, priority = (self.scale, self.bias, self.keep), self.priority(x)
+        if self.nonzero is None:
+            return norm_relu_topk(x, *given, priority=priority, sums=self.sums)
+        out, nonzero = counted_norm_relu_topk(x, *given, priority=priority, sums=self.sums)
+        self.nonzero += nonzero
+        return out
+
+
+class NormSite(_Norm):
+    """A site that applies RMSNorm over the channels, ReLU and top-k."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activated(x)
+
+
+class AddingSite(_Norm):
+    """Such a site on the sum of two branches, where there are two."""
+
+    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The sum x + y, and the site's output."""
         if y is None:
-            out, nonzero = counted_norm_relu_topk(x, *given, priority=priority, sums=sums)
-        else:
-            counted = self.nonzero is not None
-            x, out, nonzero = added_norm_relu_topk(
-                x, y, *given, priority=priority, counted=counted, sums=sums
-            )
+            return x, self.activated(x)
+        given, priority = (self.scale, self.bias, self.keep), self.priority(x)
+        counted = self.nonzero is not None
+        total, out, nonzero = added_norm_relu_topk(
+            x, y, *given, priority=priority, counted=counted, sums=self.sums
+        )
         if self.nonzero is not None and nonzero is not None:
             self.nonzero += nonzero
-        return x, out
+        return total, out
 
 
 class Block(nn.Module):
@@ -63,7 +79,7 @@ class Block(nn.Module):
         self, inside: int, outside: int, side: int, stride: int, shortcut: Literal["activated", "raw"]
     ) -> None:
         super().__init__()
-        self.site1 = NormSite(inside, side)
+        self.site1 = AddingSite(inside, side)
         self.conv1 = Convolution(inside, outside, 3, stride, 1, bias=False)
         self.site2 = NormSite(outside, -(-side // stride))
         self.conv2 = Convolution(outside, outside, 3, 1, 1, bias=False)
@@ -75,7 +91,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         x, active = self.site1(x, y)
         aside = x if self.shortcut is None else self.shortcut(x if self.raw else active)
-        return aside, self.conv2(self.site2(self.conv1(active))[1])
+        return aside, self.conv2(self.site2(self.conv1(active)))
 
 
 class WideResNet(Network):
@@ -116,7 +132,7 @@ class WideResNet(Network):
                 blocks.append(Block(inside, width, side, stride, shortcut))
                 inside, side = width, -(-side // stride)
         self.blocks = nn.Sequential(*blocks)
-        self.site = NormSite(inside, side)
+        self.site = AddingSite(inside, side)
         self.head = nn.Linear(inside, classes)
         self.sites = [module for module in self.modules() if isinstance(module, Site)]
         self.layers = self._layers()
@@ -187,8 +203,8 @@ class WideResNet(Network):
                 site.scale.grad, site.bias.grad = gradients
 
     @property
-    def _norm_sites(self) -> list[NormSite]:
-        return [site for site in self.sites if isinstance(site, NormSite)]
+    def _norm_sites(self) -> list[_Norm]:
+        return [site for site in self.sites if isinstance(site, _Norm)]
 
     def _stem(self, x: Tensor) -> Tensor:
         more = x.shape[1] - self.stem.in_channels
