@@ -242,12 +242,7 @@ def _stopped(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)  # an exception, so that children are ended on the way
 
 
-def main(command: Command, arguments: list[str] | None = None) -> int:
-    """Run the command; the exit code says what came of it.
-
-    0: done. 1: a part failed. 2: the results file cannot be written, or an option is wrong. 3: there is no
-    CUDA device to measure.
-    """
+def _parser(command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {command.name}",
         description=command.description,
@@ -268,6 +263,16 @@ def main(command: Command, arguments: list[str] | None = None) -> int:
         "--rehearse", action="store_true", help="try every part on the CPU, in tiny sizes; measures nothing"
     )
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(command: Command, arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code says what came of it.
+
+    0: done. 1: a part failed. 2: the results file cannot be written, or an option is wrong. 3: there is no
+    CUDA device to measure.
+    """
+    parser = _parser(command)
     given = parser.parse_args(arguments)
     os.environ.pop("TRITON_INTERPRET", None)
     if given.part and not given.out and not given.rehearse:

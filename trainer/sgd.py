@@ -26,11 +26,11 @@ class Sgd:
         parameters: Iterable[Tensor],
         momentum: float,
         weight_decay: float,
-        leaves: Iterable[Tensor] | None = None,
+        leaves: Iterable[Tensor],
     ) -> None:
         """`leaves` are the tensors that have the gradients: for each parameter itself, or its copy."""
         self.parameters = list(parameters)
-        self.leaves = self.parameters if leaves is None else list(leaves)
+        self.leaves = list(leaves)
         self.momentum, self.weight_decay = momentum, weight_decay
         device = self.parameters[0].device
         self._rate: float | Tensor = 0.0 if device.type == "cpu" else torch.zeros((), device=device)

@@ -80,8 +80,7 @@ def site_problems(device: str) -> list[str]:
             out = ops.relu_topk(x.to(device), 100).cpu()
         except Exception as error:
             # there may be no C compiler for Triton, a driver that is too old, or a broken GPU
-            first = (str(error).strip().splitlines() or ["no message"])[0]
-            return [f"its GPU cannot run our kernels ({precision}): {type(error).__name__}: {first}"]
+            return [f"its GPU cannot run our kernels ({precision}): {_in_a_line(error)}"]
         if not torch.equal(out, reference.relu_topk(x, 100)):
             return [
                 f"its GPU keeps other activations than the reference does ({precision}); do not trust it."
@@ -125,16 +124,21 @@ def step_problems(device: str) -> list[str]:
         try:
             found = changes(device, precision)
         except Exception as error:
-            first = (str(error).strip().splitlines() or ["no message"])[0]
-            return [f"its GPU cannot train our network ({precision}): {type(error).__name__}: {first}"]
+            return [f"its GPU cannot train our network ({precision}): {_in_a_line(error)}"]
         pairs = zip(found, right, strict=True)
-        apart = max(float((mine - theirs).norm() / theirs.norm()) for mine, theirs in pairs)
+        # torch's max is NaN where any number is
+        apart = float(torch.stack([(mine - theirs).norm() / theirs.norm() for mine, theirs in pairs]).max())
         if not apart < tolerance:
             return [
                 f"its GPU trains otherwise than a CPU ({precision}): after four steps a weight's change"
                 f" differs by {apart:.1%}, and may differ by {tolerance:.1%}."
             ]
     return []
+
+
+def _in_a_line(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {first}"
 
 
 def compare(here: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[str]:

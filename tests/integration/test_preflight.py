@@ -70,6 +70,26 @@ def test_one_that_cannot_train_is_told_with_the_reason(monkeypatch: pytest.Monke
     ]
 
 
+def test_one_that_makes_a_single_weight_nan_in_its_last_step_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every other weight is right, and a comparison with NaN is never true."""
+    steps: list[Sgd] = []
+    step = Sgd.step
+
+    def step_into_nan(self: Sgd) -> None:
+        steps.append(self)
+        grad = self.leaves[-1].grad
+        assert grad is not None
+        if len(steps) == 8:  # four of the CPU, then four of the device
+            grad[0] = float("nan")
+        step(self)
+
+    monkeypatch.setattr(Sgd, "step", step_into_nan)
+    (problem,) = step_problems(DEVICE)
+    assert problem.startswith("its GPU trains otherwise than a CPU (float32): ")
+
+
 def test_one_whose_steps_are_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of fifty gradients is three times as large as it should be, and only in bfloat16."""
     calls: list[Sgd] = []

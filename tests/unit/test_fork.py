@@ -21,7 +21,8 @@ def network(fork: Fork | None, dtype: torch.dtype) -> nn.Sequential:
     ]
     for layer in layers:
         layer.fork = fork
-    return nn.Sequential(*layers).to(DEVICE, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = nn.Sequential(*layers).to(DEVICE, dtype)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

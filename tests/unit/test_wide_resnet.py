@@ -98,3 +98,17 @@ def test_counting_counts_what_is_not_zero() -> None:
     assert counts.tolist() == [first + second for first, second in zip(seen[:7], seen[7:], strict=True)]
     model.count_nonzero(None)
     assert all(site.nonzero is None for site in model.sites)
+
+
+def test_channels_of_zeros_change_neither_the_output_nor_the_gradients() -> None:
+    """A GPU gets images of 8 channels, five of them zeros."""
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    results: list[list[torch.Tensor]] = []
+    for more in (0, 5):
+        model = WideResNet(10, 1, 10, image=(3, 8, 8), generator=torch.Generator().manual_seed(1))
+        out = model(torch.nn.functional.pad(images, (0, 0, 0, 0, 0, more)))
+        out.square().sum().backward()
+        results.append([out, *(it.grad for it in model.parameters() if it.grad is not None)])
+    assert len(results[0]) == 1 + len(list(model.parameters()))
+    for plain, padded in zip(*results, strict=True):
+        torch.testing.assert_close(padded, plain, rtol=1e-3, atol=1e-4)
