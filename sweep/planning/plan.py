@@ -67,7 +67,7 @@ class Plan:
 
     def wanted(self) -> Proposal | None:
         """A generation to propose now, if one is due. It stays the same until `propose` takes it."""
-        return next(self.due(), None)
+        return self._wanted
 
     def due(self) -> Iterator[Proposal]:
         """Every generation that can be proposed now."""
@@ -156,6 +156,8 @@ class Plan:
                 if arm not in self._searches:
                     self._confirm(arm, self._only(Candidate(arm, arm, self.filled(arm, {}))))
             going_on = bool(ready) or self._look()
+        # kept, because the driver asks many times a second, and a study may have a thousand searches
+        self._wanted = next(self.due(), None)
 
     def _match(self, name: str) -> bool:
         """Fill in what a matched arm takes from the other one. False while that is not decided."""
