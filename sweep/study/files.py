@@ -56,7 +56,11 @@ def from_identity(name: str, identity: Mapping[str, Any], taken: Iterable[int] =
 
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     """The study of a ledger's study.json; RejectStudy where this code lacks a part, such as a policy."""
-    identity = {**declared["identity"], "description": declared.get("description", "")}
+    identity: dict[str, Any] = {
+        **declared["identity"],
+        "description": declared.get("description", ""),
+        "published": declared.get("published"),
+    }
     # The ledger sorts the keys of the identity. Its `arms` and `tasks` keep the order of the YAML.
     for key in ("arms", "tasks"):
         if key in declared:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from sweep.format import counted
 from sweep.study import space
+from sweep.study.arms import named
 from sweep.study.contents import (
     DECLARED_ELSEWHERE,
     LEAST_GPU,
@@ -101,6 +102,15 @@ def _problems(contents: Contents) -> Iterator[Problem]:
     yield from _analysis_problems(contents)
     yield from _resampling_problems(contents)
     yield from _number_problems(contents)
+    yield from _published_problems(contents)
+
+
+def _published_problems(contents: Contents) -> Iterator[Problem]:
+    """What is wrong with the arms that `published` names."""
+    arms = [named(arm, task) for task in contents.tasks or [""] for arm in contents.arms]
+    for arm in contents.published.accuracy if contents.published else ():
+        if arm not in arms:
+            yield ("published", "accuracy", arm), _one_of_the_arms(arm, arms)
 
 
 def _more_spec_problems(contents: Contents, name: str, arm: Arm, own: list[Problem]) -> Iterator[Problem]:

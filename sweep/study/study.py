@@ -17,7 +17,7 @@ from trainer.spec import RunSpec
 
 EXACT = 2**53
 """Every whole number below this has a float of its own."""
-OPERATION = ("description", "resources")
+OPERATION = ("description", "published", "resources")
 """The parts of a study that may change at any time, because they do not change what is measured."""
 
 

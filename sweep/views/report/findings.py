@@ -19,12 +19,9 @@ from sweep.study import Study
 from sweep.views.reading import STATES, Reading, ahead
 from sweep.views.report.confirmed import Confirmed, confirmed
 from sweep.views.report.courses import Course, Key
+from sweep.views.report.replication import Replicated, replicated
 from sweep.views.report.searched import Searched, Tuning, searched_arms, tuning_of
 
-PUBLISHED = {
-    ("cifar10", "wrn-28-4"): {"dense": 0.869, "additive-reset": 0.8797, "multiplicative-reset": 0.8802}
-}
-"""What the paper reports: the best test accuracy of any epoch, at that epoch's r, from one run each."""
 ENVIRONMENT = ("torch", "device", "threads", "code")
 """What a run's numbers may depend on in their last digits."""
 
@@ -76,6 +73,8 @@ class Findings:
     earlier: list[Earlier]
     search: list[Searched]
     tuning: list[Tuning]
+    replication: list[Replicated]
+    """What a paper reports, beside what was found here."""
     failures: dict[str, Failure]
     """Failed runs, by run id."""
     versions: list[dict[str, Any]]
@@ -92,12 +91,6 @@ class Findings:
     def resampled(self) -> bool:
         """Whether each seed draws its own test set."""
         return any(row.overlap for row in self.comparisons)
-
-    @property
-    def published(self) -> dict[str, float]:
-        """What the paper reports, by policy. Empty where this study's task is not the paper's."""
-        task = self.study.contents.task
-        return PUBLISHED.get((str(task.get("data")), str(task.get("model"))), {})
 
     @property
     def declared(self) -> dict[str, Any]:
@@ -142,7 +135,8 @@ class Findings:
                 "earlier": [asdict(look) for look in self.earlier],
                 "search": [asdict(search) for search in self.search],
                 "tuning": [asdict(tuning) for tuning in self.tuning],
-                "published": self.published,
+                "published": study.contents.published and asdict(study.contents.published),
+                "replication": [asdict(row) for row in self.replication],
                 "failures": [
                     {"run_id": run_id, **asdict(failure)} for run_id, failure in self.failures.items()
                 ],
@@ -162,6 +156,10 @@ def findings_of(
     looks_before = earlier(plan, reading.looks, reading.right_images).items()
     versions, mixed = _environments(reading)
     tuning = tuning_of(reading)
+    arms = [
+        confirmed(reading, finalist, courses.get((finalist.arm.method, finalist.rank + 1)))
+        for finalist in reading.finalists
+    ]
     settings = {
         cohort.candidate.name: cohort.candidate.values
         for cohort in reading.cohorts
@@ -177,15 +175,13 @@ def findings_of(
         looks=reading.looks,
         grew_after_look=reading.grew_after_look,
         extensions=reading.declared["extensions"],
-        arms=[
-            confirmed(reading, finalist, courses.get((finalist.arm.method, finalist.rank + 1)))
-            for finalist in reading.finalists
-        ],
+        arms=arms,
         comparisons=shown(study, rows, settings, tuning),
         across=across(study, rows),
         earlier=[Earlier(pairs, shown(study, rows, settings, [])) for pairs, rows in looks_before],
         search=searched_arms(reading),
         tuning=tuning,
+        replication=replicated(study.contents.published, arms, courses),
         failures=plan.queue.failed,
         versions=versions,
         mixed=mixed,
