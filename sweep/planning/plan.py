@@ -51,7 +51,7 @@ class Plan:
         self._matched: dict[str, Values] = {}
         """The values that a matched arm takes from another one, once that one has its finalist."""
         self._unmatched = {name: arm.follows.name for name, arm in study.arms.items() if arm.follows}
-        """The matched arms whose values are still to come, in the order of the study, and whom they follow."""
+        """The matched arms whose values are still to come, in the study's order, and whom they follow."""
         self._ripe = set[str]()
         """The arms with a generation that is due. A study may have a thousand searches, and the driver asks
         many times a second; so this is kept up to date where something changes."""
