@@ -56,7 +56,7 @@ class Attempt:
             return
         self.training = train()
         self.kept_epochs = 0
-        self.number = self.folder.claim(process.describe(self.training.device))
+        self.number = self.folder.claim(process.describe(self.training.device, spec.task.model))
         if found := self.folder.latest():
             commit, state = found
             self.training.load(state)

@@ -101,7 +101,7 @@ if os.environ.get("PRETENDED_GPUS"):
     ask = preflight.probe
 
     def ask_for_no_gpu(*question: Any) -> dict[str, Any]:
-        store, data, data_dir, _, note = question
-        return ask(store, data, data_dir, 0.0, note)
+        store, data, data_dir, _, note, packages = question
+        return ask(store, data, data_dir, 0.0, note, packages)
 
     preflight.probe = ask_for_no_gpu
