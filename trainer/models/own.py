@@ -181,10 +181,11 @@ def _users_path() -> Generator[None]:
             Path(entry).absolute() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry
         ]
         end = sys.path.index(sysconfig.get_path("stdlib"))
-        before = sys.path[:end]
-        hidden = [entry for entry in before if Path(entry).absolute() == here and here not in named]
-        sys.path[:end] = [entry for entry in before if entry not in hidden]
+        first = list(enumerate(sys.path[:end]))
+        hidden = [(i, entry) for i, entry in first if Path(entry).absolute() == here and here not in named]
+        sys.path[:end] = [entry for i, entry in first if (i, entry) not in hidden]
         try:
             yield
         finally:
-            sys.path[:0] = hidden
+            for i, entry in hidden:
+                sys.path.insert(i, entry)

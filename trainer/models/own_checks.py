@@ -26,8 +26,7 @@ def problem_of(network: Network, twin: Network, image: tuple[int, int, int], cla
 def _problems(network: Network, twin: Network, image: tuple[int, int, int], classes: int) -> Iterator[str]:
     yield from _undeclared(network)
     yield from _unlike(network, twin)
-    for layer in range(len(network.layers)):
-        yield from _misdeclared(network, layer)
+    yield from _wrong_layers(network)
     drawn = torch.Generator().manual_seed(1)
     samples = torch.rand(SAMPLES, *image, generator=drawn)
     network.draw_from(drawn)
@@ -52,22 +51,23 @@ def _unlike(network: Network, twin: Network) -> Iterator[str]:
             yield f"does not draw {name} from the generator that it is given. {advice}."
 
 
-def _misdeclared(network: Network, index: int) -> Iterator[str]:
-    """What is wrong with a layer."""
-    layer, number = network.layers[index], f"declares layers[{index}], "
+def _wrong_layers(network: Network) -> Iterator[str]:
+    """What is wrong with the tensors of layers, and with which layer feeds which."""
     trained = set(network.parameters())
-    outputs = len(layer.weight)
-    if layer.weight not in trained or layer.weight.ndim < 2:
-        yield f"{number}whose weight must be a parameter of the network with outputs and inputs."
-    if any(owned not in trained or owned.shape != (outputs,) for owned in layer.owned):
-        yield f"{number}whose owned vectors must be parameters with {outputs} numbers, one for each output."
-    if layer.feeds is None:
-        return
-    if layer.feeds == index or not 0 <= layer.feeds < len(network.layers):
-        yield f"{number}which feeds {layer.feeds}; that must be the index of another layer."
-    elif network.layers[layer.feeds].weight.shape[1] != outputs:
-        inputs = network.layers[layer.feeds].weight.shape[1]
-        yield f"{number}whose {outputs} outputs feed layers[{layer.feeds}], which takes {inputs} inputs."
+    for i, layer in enumerate(network.layers):
+        subject, outputs = f"has layers[{i}], ", len(layer.weight)
+        if layer.weight not in trained or layer.weight.ndim < 2:
+            yield f"{subject}whose weight must be a parameter of the network with outputs and inputs."
+        if any(owned not in trained or owned.shape != (outputs,) for owned in layer.owned):
+            yield f"{subject}whose owned vectors must be parameters with {outputs} numbers, one for each output."
+    for i, layer in enumerate(network.layers):
+        subject, outputs = f"has layers[{i}], ", len(layer.weight)
+        if layer.feeds is None:
+            continue
+        if layer.feeds == i or not 0 <= layer.feeds < len(network.layers):
+            yield f"{subject}which feeds {layer.feeds}; that must be the index of another layer."
+        elif (inputs := network.layers[layer.feeds].weight.shape[1]) != outputs:
+            yield f"{subject}whose {outputs} outputs feed layers[{layer.feeds}], which takes {inputs} inputs."
 
 
 def _wrong_evaluation(network: Network, samples: Tensor, classes: int) -> Iterator[str]:
