@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,11 @@ from trainer.models import own
 EXAMPLES = ROOT / "examples"
 (SMALL,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "one-run.md").read_text(), re.DOTALL | re.M)
 """The module in the documents. It has a function `build`."""
+SMALL_STUDY: dict[str, Any] = {
+    "task": {"model": "small:build"},
+    "arms": {name: {"policy": {"name": name}} for name in ("dense", "set")},
+}
+"""A study of it, of twelve runs."""
 
 
 def changed(*changes: tuple[str, str]) -> str:

@@ -190,17 +190,17 @@ WRONG: dict[str, tuple[str, *tuple[tuple[str, str], ...]]] = {
         ("Layer(self.last.weight)", "Layer(self.last.bias)"),
     ),
     "a vector that is none": (
-        "layers[0], whose owned vectors must be parameters with 12 numbers",
+        "layers[0], whose owned vectors must be parameters of 12 numbers",
         ("(self.first.bias,)", "(self.first.bias * 1,)"),
     ),
     "a vector of others": (
-        "layers[0], whose owned vectors must be parameters with 12 numbers",
+        "layers[0], whose owned vectors must be parameters of 12 numbers",
         ("(self.first.bias,)", "(self.last.bias,)"),
     ),
     "no such layer": ("which feeds 2; that must be the index of another", ("feeds=1", "feeds=2")),
     "itself as the next": ("which feeds 0; that must be the index of another", ("feeds=1", "feeds=0")),
     "another width": (
-        "layers[0], whose 12 outputs feed layers[1], which takes 64 inputs.",
+        "layers[0], whose 12 outputs feed layers[1] with 64 inputs.",
         (FIRST, "Layer(self.first.weight, feeds=1), Layer(self.first.weight)"),
     ),
     "too many logits": (

@@ -59,7 +59,7 @@ def _wrong_layers(network: Network) -> Iterator[str]:
         if layer.weight not in trained or layer.weight.ndim < 2:
             yield f"{subject}whose weight must be a parameter of the network with outputs and inputs."
         if any(owned not in trained or owned.shape != (outputs,) for owned in layer.owned):
-            yield f"{subject}whose owned vectors must be parameters with {outputs} numbers, one for each output."
+            yield f"{subject}whose owned vectors must be parameters of {outputs} numbers."
     for i, layer in enumerate(network.layers):
         subject, outputs = f"has layers[{i}], ", len(layer.weight)
         if layer.feeds is None:
@@ -67,7 +67,7 @@ def _wrong_layers(network: Network) -> Iterator[str]:
         if layer.feeds == i or not 0 <= layer.feeds < len(network.layers):
             yield f"{subject}which feeds {layer.feeds}; that must be the index of another layer."
         elif (inputs := network.layers[layer.feeds].weight.shape[1]) != outputs:
-            yield f"{subject}whose {outputs} outputs feed layers[{layer.feeds}], which takes {inputs} inputs."
+            yield f"{subject}whose {outputs} outputs feed layers[{layer.feeds}] with {inputs} inputs."
 
 
 def _wrong_evaluation(network: Network, samples: Tensor, classes: int) -> Iterator[str]:
