@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from trainer.code import code_hash
-from trainer.models import own
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -39,9 +38,8 @@ def prepare() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def describe(device: torch.device, model: str) -> dict[str, str | int]:
+def describe(device: torch.device) -> dict[str, str | int]:
     """Everything beside the spec that a run's numbers may depend on. Each attempt records it."""
-    package = own.package_of(model)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "code": code_hash(),
@@ -51,7 +49,6 @@ def describe(device: torch.device, model: str) -> dict[str, str | int]:
         "device_name": name,
         "node": platform.node(),
         "threads": torch.get_num_threads(),
-        **({"own_code": f"{package} {own.hash_of(package)}"} if package else {}),
     }
 
 

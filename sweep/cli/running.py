@@ -112,7 +112,8 @@ def run(
         _refuse_client_address(ray_address)
         own.allow(allow_code or [])
         loaded = load(find(study), to_run=True)
-        _try_models(loaded)
+        if loaded.own_models:
+            _try_models(loaded)
         if slots:
             workers = min(slots, loaded.resources.workers or slots)
             loaded.resources = replace(loaded.resources, workers=workers)
@@ -139,12 +140,12 @@ def _refuse_client_address(address: str | None) -> None:
 
 def _try_models(study: Study) -> None:
     """Build every model of one's own, so that one which does not work is told before anything starts."""
+    import torch  # it takes seconds
+
+    from trainer import process
+
+    process.prepare()
     for task in study.own_models:
-        import torch  # it takes seconds
-
-        from trainer import process
-
-        process.prepare()
         facts = data.facts(task.data)
         models.build(task, facts.image, facts.classes, torch.Generator())
 

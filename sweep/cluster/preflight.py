@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ SAME = ("code", "torch", "python")
 
 
 def probe(
-    store_url: str, data: list[Data], data_dir: str, gpus: float, note: str, packages: list[str]
+    store_url: str, data: list[Data], data_dir: str, gpus: float, note: str, packages: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The answers of this process's node.
 

@@ -99,6 +99,12 @@ def hash_of(package: str) -> str:
     return code_hash(source(package))
 
 
+def record(model: str) -> dict[str, str]:
+    """What an attempt records of a model of one's own: the package and its hash. Empty for other models."""
+    package = package_of(model)
+    return {"own_code": f"{package} {hash_of(package)}"} if package else {}
+
+
 def build(task: Settings, image: Image, classes: int, generator: torch.Generator) -> Network:
     """Build a network by the function that the task names. `generator` draws its weights.
 
