@@ -213,6 +213,15 @@ WRONG: dict[str, tuple[str, *tuple[tuple[str, str], ...]]] = {
         "sites[0], which takes part 2 times in a pass",
         (FORWARD, "        return self.last(self.site(self.site(self.first(x.flatten(1)))))"),
     ),
+    "a site in no list": (
+        "has a site site that is not in its list `sites`.",
+        ("self.sites = [self.site]", "self.more = ReluSite(10); self.sites = [self.more]"),
+    ),
+    "another order": (
+        "must list its `sites` in the order in which a pass comes to them.",
+        ("self.sites = [self.site]", "self.more = ReluSite(10); self.sites = [self.more, self.site]"),
+        (FORWARD, "        return self.more(self.last(self.site(self.first(x.flatten(1)))))"),
+    ),
     "another size": ("has 12 activations a sample, and was given the size 11.", ("Site(12)", "Site(11)")),
     "a site that keeps all": (
         "activations of 2 samples where `keep` allows 4.",
@@ -243,6 +252,21 @@ WRONG: dict[str, tuple[str, *tuple[tuple[str, str], ...]]] = {
 """What is said, and the changes to the module that it is said of."""
 TRACED = ("a missing module", "a syntax error", "an exit", "an error", "an error in forward")
 """Where the user's code raised an exception. Its part of the traceback comes with the message."""
+
+
+@pytest.mark.parametrize(
+    "built_by",
+    [
+        "wide_resnet import WideResNet as Net\nGIVEN = (10, 1, 10)\nMORE = {'image': (1, 8, 8)}",
+        "mlp import Mlp as Net\nGIVEN = ([20, 30], 10)\nMORE = {'inputs': 64, 'srelu': 1, 'dropout': 0.5}",
+    ],
+    ids=["a wide ResNet", "an MLP"],
+)
+def test_the_networks_of_the_trainer_have_nothing_wrong(folder: Path, built_by: str) -> None:
+    """Some of their sites add two branches, keep negative activations, or are followed by dropout."""
+    function = "def build(*given):\n    return Net(*GIVEN, **MORE, generator=given[-1])\n"
+    model = written(folder, f"from trainer.models.{built_by}\n\n\n{function}")
+    assert len(built(model).sites) > 1
 
 
 @pytest.mark.parametrize("case", WRONG)

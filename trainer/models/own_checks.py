@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -35,11 +34,14 @@ def _problems(network: Network, twin: Network, image: tuple[int, int, int], clas
 
 
 def _undeclared(network: Network) -> Iterator[str]:
-    """Lists that a network must have and lacks."""
+    """Lists that a network must have and lacks, and sites that are in none."""
     for name, kind in (("sites", Site), ("layers", Layer)):
         parts: Any = getattr(network, name, None)
         if not isinstance(parts, list) or not parts or not all(isinstance(part, kind) for part in parts):
             yield f"must have a list `{name}` with at least one {kind.__name__}."
+    for name, module in network.named_modules():
+        if isinstance(module, Site) and module not in network.sites:
+            yield f"has a site {name} that is not in its list `sites`."
 
 
 def _unlike(network: Network, twin: Network) -> Iterator[str]:
@@ -72,10 +74,10 @@ def _wrong_layers(network: Network) -> Iterator[str]:
 
 def _wrong_evaluation(network: Network, samples: Tensor, classes: int) -> Iterator[str]:
     """What is wrong with the logits, and with the activations that its sites keep and count."""
-    outputs: dict[Site, list[Tensor]] = defaultdict(list)
+    outputs: dict[Site, list[Tensor]] = {}
 
     def keep(site: Any, _: Any, out: Any) -> None:
-        outputs[site].append(out if isinstance(out, Tensor) else out[-1])
+        outputs.setdefault(site, []).append(out if isinstance(out, Tensor) else out[-1])
 
     hooks = [site.register_forward_hook(keep) for site in network.sites]
     counts = torch.zeros(len(network.sites), dtype=torch.int64)
@@ -91,7 +93,9 @@ def _wrong_evaluation(network: Network, samples: Tensor, classes: int) -> Iterat
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         yield f"must return {classes} logits for each sample; for {SAMPLES} samples it returned {shape}."
     for i, site in enumerate(network.sites):
-        yield from _wrong_site(f"has sites[{i}], which ", site, outputs[site], int(counts[i]))
+        yield from _wrong_site(f"has sites[{i}], which ", site, outputs.get(site, []), int(counts[i]))
+    if list(outputs) != network.sites:
+        yield "must list its `sites` in the order in which a pass comes to them."
 
 
 def _wrong_site(subject: str, site: Site, outputs: list[Tensor], counted: int) -> Iterator[str]:
