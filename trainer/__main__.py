@@ -24,6 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.data import DataError
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE, USAGE
+from trainer.models import own
 from trainer.rows import EpochRow, from_parquet, json_ready
 from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
 from trainer.settings import SpecError
@@ -152,6 +153,14 @@ def main(arguments: list[str] | None = None) -> int:
     except SpecError as error:
         print("\n".join(f"{options.run}: {problem}" for problem in error.problems), file=sys.stderr)
         return USAGE
+    try:
+        own.allow(options.allow_code)
+    except own.ModelError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    if why := own.refusal(spec.task.model):
+        print(f"{options.run}: task.model  {why}", file=sys.stderr)
+        return USAGE
     display = Display(spec.task.epochs)
     try:
         try:
@@ -163,6 +172,9 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, StoreError):
             display.say(_continue())
         return INFRASTRUCTURE
+    except own.ModelError as error:
+        display.say("\n".join(filter(None, [error.trace, f"{options.run}: task.model  {error}"])))
+        return USAGE
     finally:
         display.close()
 
@@ -300,6 +312,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished"
+    )
+    parser.add_argument(
+        own.OPTION,
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="run the code of this package, which builds the network of task.model; may be given again",
     )
     return parser
 

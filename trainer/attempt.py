@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from trainer import process
+from trainer.models import own
 from trainer.rows import EndpointRow, EpochRow, to_parquet
 from trainer.run_folder import Completed, Diverged, File, Outcome, RunFolder, Superseded
 from trainer.spec import RunSpec
@@ -56,7 +57,7 @@ class Attempt:
             return
         self.training = train()
         self.kept_epochs = 0
-        self.number = self.folder.claim(process.describe(self.training.device))
+        self.number = self.folder.claim(process.describe(self.training.device) | own.record(spec.task.model))
         if found := self.folder.latest():
             commit, state = found
             self.training.load(state)

@@ -33,6 +33,7 @@ from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Failure, Run
+from trainer.models import own
 
 TUNING, FINISHED = "sweep.cluster.tuning", "FINISHED"
 """The module that imports Tune, and Tune's word for a searcher without further work."""
@@ -278,6 +279,7 @@ class Driver:
             commit_seconds=self.resources.commit_seconds,
             keep_weights=run.phase == "confirm",
             hosted=self.resources.sharing > 1,
+            allowed=own.allowed(),
         )
 
     def _fit(self, *, shared: bool) -> None:

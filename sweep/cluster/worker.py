@@ -11,13 +11,14 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sweep.cluster.reports import Began, Ended, Failed, Progress, Report
 from sweep.ledger.results import result_of
 from trainer.data import Data, DataError, load
+from trainer.models import own
 from trainer.run_folder import DamagedRun, Superseded
 from trainer.spec import RunSpec
 from trainer.store import StoreError, open_store
@@ -46,6 +47,8 @@ class Job:
     keep_weights: bool
     hosted: bool = False
     """Whether it is trained in a host together with other runs, if its node has no better way."""
+    allowed: list[str] = field(default_factory=list[str])
+    """The packages whose code the run may use."""
 
 
 _placed: dict[tuple[Data, str], Any] = {}
@@ -73,6 +76,8 @@ class Worker:
             return self._failed(str(error), machine=True)
         except DamagedRun as error:
             return self._failed(str(error), damaged=True)
+        except own.ModelError as error:
+            return self._failed(str(error), trace=error.trace)
         except Superseded as error:
             return self._failed(str(error), blame=False)
         except BaseException as error:
@@ -98,6 +103,7 @@ class Worker:
         from trainer.training import Training
 
         job, spec = self.job, RunSpec.from_json(self.job.spec)
+        own.allow(job.allowed)
         torch.set_num_threads(job.threads)
         device, data = torch.device(job.device), spec.task.data
 

@@ -28,6 +28,7 @@ from sweep.study.design import design_problems
 from sweep.study.document import Place, Problem
 from sweep.study.matching import match_problems
 from sweep.study.trainer_rules import spec_problems
+from trainer.models import own
 from trainer.policies import POLICIES
 from trainer.settings import SpecError, default_of, nearest, settings_of
 
@@ -321,6 +322,20 @@ def _misplaced(where: Place, settings: Values) -> Iterator[Problem]:
             yield (*where, key), reason
         elif key in DECLARED_ELSEWHERE:
             yield (*where, key), f"is declared in {DECLARED_ELSEWHERE[key]}."
+
+
+def code_problems(contents: Contents) -> Iterator[Problem]:
+    """The models that are code which nobody allowed this process to run."""
+    parts: dict[Place, Values] = {("task",): contents.task}
+    parts |= {("tasks", name): settings for name, settings in contents.tasks.items()}
+    parts |= {("arms", name, "task"): arm.task for name, arm in contents.arms.items()}
+    for where, settings in parts.items():
+        model: Any = settings.get("model")
+        if isinstance(model, str) and (why := own.refusal(model)):
+            yield (*where, "model"), f"{why}."
+        for i, choice in enumerate(model["choice"] if isinstance(model, dict) else []):
+            if why := own.refusal(str(choice)):
+                yield (*where, "model", "choice", i), f"{why}."
 
 
 def _resampling_problems(contents: Contents) -> Iterator[Problem]:

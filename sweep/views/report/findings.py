@@ -24,6 +24,8 @@ from sweep.views.report.searched import Searched, Tuning, searched_arms, tuning_
 
 ENVIRONMENT = ("torch", "device", "threads", "code")
 """What a run's numbers may depend on in their last digits."""
+OWN_CODE = "own_code"
+"""The package that has a run's network, and its hash; runs with a network of ours have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,9 @@ class Findings:
     versions: list[dict[str, Any]]
     """What the runs ran on: a row for each combination, with its number of runs."""
     mixed: list[str]
-    """The keys of ENVIRONMENT in which runs of the confirmation differ."""
+    """The keys of ENVIRONMENT in which runs of the confirmation differ.
+
+    OWN_CODE is among them where a package has two hashes."""
 
     @property
     def keep_ratio_matters(self) -> bool:
@@ -225,15 +229,19 @@ def _environments(reading: Reading) -> tuple[list[dict[str, Any]], list[str]]:
     """What the runs ran on, and the keys in which runs of the confirmation differ."""
     counts: Counter[tuple[tuple[str, Any], ...]] = Counter()
     confirming: set[tuple[Any, ...]] = set()
+    own_code: set[str] = set()
     for run, attempts in ahead(reading.runs.values(), lambda run: run.attempts):
         if attempts:
             last = attempts[-1]
             named = (*ENVIRONMENT, "device_name", "commit")
-            counts[tuple((key, last.get(key, "unknown")) for key in named)] += 1
+            version = [(key, last.get(key, "unknown")) for key in named]
+            version += [(OWN_CODE, last[OWN_CODE])] if OWN_CODE in last else []
+            counts[tuple(version)] += 1
             if run.cohort.phase == "confirm":
                 confirming |= {tuple(attempt.get(key) for key in ENVIRONMENT) for attempt in attempts}
+                own_code |= {attempt[OWN_CODE] for attempt in attempts if OWN_CODE in attempt}
     columns = zip(ENVIRONMENT, zip(*confirming, strict=True), strict=False)
-    return (
-        [{**dict(key), "runs": count} for key, count in counts.most_common()],
-        [name for name, values in columns if len(set(values)) > 1],
-    )
+    mixed = [name for name, values in columns if len(set(values)) > 1]
+    if len(own_code) > len({code.split()[0] for code in own_code}):  # two hashes of one package
+        mixed.append(OWN_CODE)
+    return [{**dict(key), "runs": count} for key, count in counts.most_common()], mixed
