@@ -11,6 +11,7 @@ from typing import Any
 import sweep
 from trainer.code import code_hash
 from trainer.data import Data, DataError, verify
+from trainer.decoded import folder_of
 from trainer.store import StoreError, open_store
 
 CLOCK_SECONDS = 60.0
@@ -47,7 +48,7 @@ def probe(store_url: str, data: list[Data], data_dir: str, gpus: float, note: st
         facts["problems"].append(str(error))
     for dataset in data:
         try:
-            verify(dataset, Path(data_dir))
+            verify(dataset, Path(data_dir), folder_of(store_url))
         except DataError as error:
             facts["problems"].append(str(error))
     if gpus:
