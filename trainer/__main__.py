@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer.data import DataError
+from trainer.data import Arrays, DataError, load
+from trainer.decoded import folder_of
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE, USAGE
 from trainer.models import own
 from trainer.rows import EpochRow, from_parquet, json_ready
@@ -184,6 +185,7 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
     import torch
 
     from trainer.attempt import Attempt
+    from trainer.engine import place
     from trainer.training import Training
 
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -197,11 +199,15 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
     except StoreError as error:
         display.say(f"--store: {error}")
         return USAGE
+
+    def arrays() -> Arrays:
+        return load(spec.task.data, options.data_dir, folder_of(options.store), display.say)
+
     display.say(f"run {spec.run_id} on {device}, in {store.where(spec.run_id)}")
     attempt = Attempt(
         store,
         spec,
-        lambda: Training(spec, device=device, data_dir=options.data_dir),
+        lambda: Training(spec, device=device, images=place(arrays(), torch.device(device))),
         show=display.say,
         commit_seconds=options.commit_seconds,
         keep_weights=options.keep_weights,

@@ -18,6 +18,7 @@ from typing import Any
 from sweep.cluster.reports import Began, Ended, Failed, Progress, Report
 from sweep.ledger.results import result_of
 from trainer.data import Data, DataError, load
+from trainer.decoded import folder_of
 from trainer.models import own
 from trainer.run_folder import DamagedRun, Superseded
 from trainer.spec import RunSpec
@@ -110,7 +111,8 @@ class Worker:
         def train() -> Training:
             with _placing:
                 if (data, job.data_dir) not in _placed:
-                    _placed[data, job.data_dir] = place(load(data, Path(job.data_dir)), device)
+                    cache, say = folder_of(job.runs_url), self._messages.append
+                    _placed[data, job.data_dir] = place(load(data, Path(job.data_dir), cache, say), device)
                     if device.type == "cuda":
                         # the streams of other runs do not wait for the copy
                         torch.cuda.current_stream(device).synchronize()
