@@ -83,11 +83,11 @@ class Shared:
             for run_id in self._stores[name].folders():
                 self._studies.setdefault(run_id, []).append(name)
 
-    def advance(self, plan: Plan) -> Counter[str]:
+    def advance(self, plan: Plan) -> None:
         """Propose what is due, and take over what is there, until nothing more comes of it.
 
-        What is taken over has its result in the plan and in the ledger. Returns how many runs were taken
-        over from each study.
+        What is taken over has its result in the plan and in the ledger. What is ready then has to be
+        trained.
         """
         taken = Counter[str]()
         while True:
@@ -99,9 +99,10 @@ class Shared:
             taken.update(runs.values())
         for name, count in taken.items():
             self.ledger.say(f"{counted(count, 'run')} taken over from {name}, which has trained them.")
-        return taken
+        if taken:
+            self.ledger.write_index()
 
-    def look_ahead(self, plan: Plan) -> tuple[Counter[str], list[Seen]]:
+    def look_ahead(self, plan: Plan) -> tuple[dict[str, int], list[Seen]]:
         """Go through a plan as `advance` would, changing nothing but the plan.
 
         Returns how many runs are there in each study, and which of them could be seen too early.
@@ -115,7 +116,7 @@ class Shared:
             found += more
             for one in more:
                 plan.finish(one.run.run_id, one.result)
-        return Counter(one.study for one in found), list(self._seen(found))
+        return dict(Counter(one.study for one in found)), list(self._seen(found))
 
     def take(self, plan: Plan) -> dict[str, str]:
         """Take over every run that became ready since the last call and is there in another study.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from sweep.cli.planned_text import shown_plan
 from sweep.cluster.worker import Worker
 from sweep.estimate.planned import Planned
 from sweep.ledger.doctor import examine
@@ -411,13 +414,15 @@ def _second_attempt(runs: Path, run_id: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_plan_counts_what_is_there_and_changes_nothing(store: Path) -> None:
     before = whole(store)
-    for it, there, left in (
-        (study("copy"), 18, 0),
-        (study("second", arms=ONE_MORE, confirm={"seeds": 7}), 6, 21),
-    ):
+    second = study("second", arms=ONE_MORE, confirm={"seeds": 7})
+    for it, there, left in ((study("copy"), 18, 0), (second, 6, 21)):
         planned = Planned.of(fresh(store, it), ledger(store, it.name), 2, Path("data"))
         assert (planned.runs_done, planned.runs_shared, planned.runs_left) == (0, {"first": there}, left)
         assert not any("counts as a look" in warning for warning in planned.warnings)
+        out = io.StringIO()
+        Console(file=out, width=200).print(shown_plan(it, planned))
+        assert f"\n{there + left} runs, " in out.getvalue().replace("\n ", "\n")
+        assert f"There already, and taken over without training: {there} in first." in out.getvalue()
     assert whole(store) == before
 
 
@@ -467,8 +472,8 @@ def test_the_command_takes_over_what_is_there_and_trains_the_rest(tmp_path: Path
     assert "18 runs taken over from first" in sweep("status", copy, "--store", tmp_path).stdout
     shutil.rmtree(tmp_path / "copy")
     second = write_study(tmp_path, "second", confirm={"seeds": 7})
-    text = sweep("plan", second, "--store", tmp_path).stdout
-    assert "There already, and taken over without training: 6 in first." in text
+    plan = json.loads(sweep("plan", second, "--store", tmp_path, "--json").stdout)
+    assert (plan["runs_shared"], plan["runs_left"]) == ({"first": 6}, 14)
     left = forget_first_generation(tmp_path)
     done = sweep("run", second, "--store", tmp_path)
     assert done.returncode == 0, done.stderr
