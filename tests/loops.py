@@ -7,8 +7,8 @@ from typing import Any
 
 from sweep.cluster.worker import Job, Worker
 from sweep.ledger.ledger import Ledger
+from sweep.ledger.shared import Shared
 from sweep.planning.plan import Plan
-from sweep.planning.proposer import propose
 from sweep.planning.values import Failure
 from sweep.study import Study
 from sweep.study.contents import Contents
@@ -62,14 +62,13 @@ def begin(study: Study, ledger: Ledger, extend: bool = False) -> Plan:
 
 
 def drive(study: Study, folder: str | Path, said: list[str] | None = None, most: int | None = None) -> Plan:
-    """Play a sweep to its end, or until so many runs have finished. `said` gets what it says."""
+    """Play a sweep to its end, or until so many runs have been trained. `said` gets what it says."""
     said = [] if said is None else said
     ledger = Ledger(str(folder), study.name, said.append)
     plan = begin(study, ledger)
-    done = 0
+    shared, done = Shared(ledger, study), 0
     while not plan.over and done != most:
-        while due := plan.wanted():
-            plan.propose(due.arm, due.generation, ledger.record(study, due, propose(study, due)))
+        shared.advance(plan)
         if not (run := plan.queue.next(0.0)):
             break
         last = work(Worker(job_of(ledger.runs_url, run.spec, keep_weights=run.phase == "confirm")))[-1]

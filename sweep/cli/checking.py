@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import asdict
 from typing import Annotated
 
@@ -49,12 +50,13 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     state = ledger.state()
     study, plan, failures = state.study, state.plan, state.failures
     view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
-    driver = holder(ledger.store)
+    driver, taken = holder(ledger.store), Counter(ledger.taken().values())
     if as_json:
         values = {"study": study.name, "complete": plan.complete, "driver": driver, "failures": failures}
-        print_json({**values, "damaged": ledger.damaged, **asdict(view)})
+        print_json({**values, "damaged": ledger.damaged, "taken": taken, **asdict(view)})
         return plan.complete
     lines = [f"{view.done}/{counted(view.total, 'run')} done, {len(failures)} failed"]
+    lines += [f"{counted(runs, 'run')} taken over from {name}" for name, runs in taken.items()]
     if driver:
         lines.append(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}")
         if now := driver["now"]:

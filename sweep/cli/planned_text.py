@@ -32,13 +32,17 @@ def shown_plan(study: Study, planned: Planned) -> RenderableType:
 
 def _work_lines(study: Study, planned: Planned) -> Iterator[str]:
     """The lines about runs, slots and time."""
-    runs = counted(planned.runs_done + planned.runs_left, "run")
+    shared = sum(planned.runs_shared.values())
+    runs = counted(planned.runs_done + shared + planned.runs_left, "run")
     # with a finalist for each endpoint, two of them may be one candidate
     drawn = any(arm.is_drawn for arm in study.arms.values())
     forecast = study.search.objective == "each" and len(study.analysis.endpoints) > 1 and drawn
     about = "About " if forecast and planned.runs_left else ""
     done = counted(planned.runs_done, "run")
     yield f"{about}{runs}, {counted(planned.epochs, 'epoch')}. Done so far: {done}."
+    if shared:
+        studies = " and ".join(f"{count:,} in {name}" for name, count in planned.runs_shared.items())
+        yield f"There already, and taken over without training: {studies}."
     gpus = ""
     if share := study.resources.gpus:
         number = math.ceil(planned.slots / study.resources.sharing * max(share, 1))

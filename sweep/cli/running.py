@@ -35,6 +35,7 @@ from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import GREW, grew_after_look, look_before_growth
+from sweep.ledger.shared import Shared
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import Phase, Study, find, load
@@ -180,6 +181,8 @@ def _drive(
     follower, patience = None, FINISHED_WAIT_SECONDS
     try:
         plan = _begin(study, ledger, extend)
+        shared = Shared(ledger, plan.study)
+        shared.advance(plan)
         expected = forecast(Plan(plan.study, {}, {}), 1).runs
         done, where = plan.finished.total(), ledger.store.where()
         screen.say(f"study {study.name}: {done} of {counted(expected.total(), 'run')} done, in {where}")
@@ -187,7 +190,7 @@ def _drive(
         def show(driver: Driver) -> None:
             screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots))
 
-        driver = Driver(plan, ledger, lease, data_dir=data_dir.absolute(), say=screen.say, show=show)
+        driver = Driver(plan, ledger, lease, shared, data_dir=data_dir.absolute(), say=screen.say, show=show)
         if not plan.complete:
             follower = follow(ledger) if follow else None
             try:

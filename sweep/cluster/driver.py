@@ -30,8 +30,8 @@ from sweep.cluster.worker import IMPORTS, Job
 from sweep.errors import AbortSweep
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
+from sweep.ledger.shared import Shared
 from sweep.planning.plan import Plan
-from sweep.planning.proposer import propose
 from sweep.planning.values import Failure, Run
 from trainer.models import own
 
@@ -69,12 +69,14 @@ class Driver:
         plan: Plan,
         ledger: Ledger,
         lease: Lease,
+        shared: Shared,
         *,
         data_dir: Path,
         say: Callable[[str], None],
         show: Callable[[Driver], None],
     ) -> None:
-        self.plan, self.ledger, self.lease, self.data_dir = plan, ledger, lease, data_dir
+        self.plan, self.ledger, self.lease, self.shared = plan, ledger, lease, shared
+        self.data_dir = data_dir
         self.say, self.show = say, show
         self.resources = plan.study.resources
         self.slots = 0
@@ -141,10 +143,7 @@ class Driver:
         """The job of the next attempt; None where Tune should wait, FINISHED where there is no more work."""
         if self.stopping or self._begun >= ROUND:
             return FINISHED
-        study = self.plan.study
-        while due := self.plan.wanted():
-            values = self.ledger.record(study, due, propose(study, due))
-            self.plan.propose(due.arm, due.generation, values)
+        self.shared.advance(self.plan)
         if self.plan.over:
             return FINISHED
         now = time.monotonic()

@@ -15,6 +15,7 @@ from sweep.format import rounded_hours
 from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import GREW, grew_after_look
+from sweep.ledger.shared import Shared
 from sweep.planning.forecast import Played, forecast
 from sweep.planning.plan import Plan
 from sweep.planning.values import Run
@@ -43,6 +44,8 @@ class Planned:
     """The number of runs, by arm and phase."""
     epochs: int
     runs_done: int
+    runs_shared: dict[str, int]
+    """The number of runs that `run` takes over from each other study of the store."""
     runs_left: int
     slots: int
     utilisation: float
@@ -103,6 +106,7 @@ class Planned:
         grew = grew_after_look(ledger, study)
         plan = Plan(study, ledger.results, ledger.proposals())
         runs_done = plan.finished.total()
+        runs_shared, seen = Shared(ledger, study).look_ahead(plan)
         all_runs = forecast(Plan(study, {}, {}), slots)
         benchmarks = measured.read(measured.RESULTS) if study.resources.gpus else Results([], [])
         by_phase: dict[Phase, int] = dict.fromkeys(PHASES, 0)
@@ -122,6 +126,7 @@ class Planned:
             },
             epochs=all_runs.epochs,
             runs_done=runs_done,
+            runs_shared=runs_shared,
             runs_left=rest.runs.total(),
             slots=slots,
             utilisation=rest.utilisation,
@@ -145,6 +150,7 @@ class Planned:
                 *([f"the study grew ({'; '.join(grown)}); `run --extend` accepts that."] if grown else []),
                 *([GREW[grew]] if grew else []),
                 *about_seeds,
+                *(f"{results}: taking them over counts as a look." for results in seen),
                 *_hopeless(study, strictest),
                 *warnings(study),
                 *benchmarks.damaged,

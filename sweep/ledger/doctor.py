@@ -74,11 +74,11 @@ def _findings(study: Study, ledger: Ledger) -> Iterator[Finding]:
 
 
 def _damaged_summaries(ledger: Ledger) -> Iterator[Finding]:
-    """Remove a damaged index and damaged failures: nothing in them is needed."""
+    """Remove a damaged index, failures and records of where runs came from: no result needs them."""
     for name in ledger.store.names():
-        if re.match(r"index\.json|failures/", name) and _content(ledger.store, name) is None:
+        if re.match(r"index\.json|failures/|taken/", name) and _content(ledger.store, name) is None:
             ledger.store.delete(name)
-            yield Finding(ledger.store.where(name), "is damaged; removed, for nothing needs it.", True)
+            yield Finding(ledger.store.where(name), "is damaged; removed, for no result needs it.", True)
 
 
 def _declared_study(study: Study, ledger: Ledger) -> tuple[Study, bool, list[Finding]]:

@@ -13,7 +13,6 @@ from sweep.errors import RejectStudy
 from sweep.format import counted
 from sweep.ledger.ledger import Ledger
 from sweep.study import Study, from_declared
-from trainer.store import unseal
 
 
 def with_fresh_seeds(
@@ -22,7 +21,7 @@ def with_fresh_seeds(
     """The study without confirmation seeds that other studies have had, and what to say about it.
 
     `declared` is what its ledger was begun with. Such a study keeps the seeds that it has; only what it
-    grows by is looked at.
+    grows by is looked at. A new study that is another one under a new name has the seeds of that one.
     """
     taken, own = set[int](), set[int]()
     if declared is not None:
@@ -30,6 +29,12 @@ def with_fresh_seeds(
         if declared["identity"] == study.identity:
             return study.without(taken), []
         own = _seeds(from_declared(study.name, declared))
+    elif same := next((name for name, other in ledger.others.items() if _is_same(study, other)), None):
+        line = (
+            f"{same} declares the same: this is one study under two names, with one result. "
+            "Another `seed` gives it searches, seeds and runs of its own."
+        )
+        return study.without(ledger.others[same].get("taken_seeds", ())), [line]
     chosen, lines = set(study.confirm.include), list[str]()
     studies = dict(_other_studies(ledger, study))
     wanted = _seeds(study.without(taken)) - own
@@ -60,20 +65,20 @@ def _seeds(study: Study) -> set[int]:
     return set[int]().union(*study.confirm_pools.values())
 
 
+def _is_same(study: Study, other: dict[str, Any]) -> bool:
+    """Whether another study declared the same, before it had any run.
+
+    One that grew did not, and of one that is too old to say when it was declared nothing is known.
+    """
+    return other["identity"] == study.identity and not other["extensions"] and "declared_at" in other
+
+
 def _other_studies(ledger: Ledger, study: Study) -> Iterator[tuple[str, set[int]]]:
     """The other studies of the store that share a data set with this one, with their seeds."""
-    for name in ledger.home.folders():
-        if name == study.name:
-            continue
+    for name, declared in ledger.others.items():
         try:
-            data = ledger.home.read(f"{name}/study.json")
-            if b'"identity"' not in data:
-                # an export may lie in the store too, and has a study.json of its own
-                continue
-            other = from_declared(name, unseal(data))
+            other = from_declared(name, declared)
             if set(map(str, other.data)) & set(map(str, study.data)):
                 yield name, _seeds(other)
-        except FileNotFoundError:
-            continue
         except (RejectStudy, ValueError, KeyError) as error:
             ledger.say(f"{name} cannot be read, so that its seeds are not known here: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from sweep.study import Study
@@ -12,8 +13,8 @@ from trainer.settings import written
 from trainer.store import digest, seal
 
 
-def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
-    """The content of study.json.
+def declaration(study: Study, extensions: list[dict[str, Any]], declared_at: str | None = None) -> bytes:
+    """The content of study.json. `declared_at` is left out where a ledger is too old to say it.
 
     The names of arms and tasks are listed beside the identity, in the order of the file: sealing sorts keys.
     """
@@ -23,6 +24,8 @@ def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
         identity["tasks"] = list(study.contents.tasks)
     if study.taken:
         identity["taken_seeds"] = sorted(study.taken)
+    if declared_at:
+        identity["declared_at"] = declared_at
     return seal({**identity, **notes(study), "extensions": extensions})
 
 
@@ -39,6 +42,13 @@ def identity_hash(study: Study) -> str:
     """The hash of everything that decides what is measured and compared."""
     taken = {"taken_seeds": sorted(study.taken)} if study.taken else {}
     return digest(seal({**study.identity, **taken}))[:16]
+
+
+def declared_since(declared: dict[str, Any]) -> datetime | None:
+    """When a study was declared as it is now, or grew to it; None where its ledger is too old to say."""
+    extensions = declared["extensions"]
+    at = extensions[-1]["at"] if extensions else declared.get("declared_at")
+    return datetime.fromisoformat(at) if at else None
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

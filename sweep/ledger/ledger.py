@@ -1,7 +1,7 @@
 """The study's folder: the declared study, the proposed candidates, the index of results, failures and looks.
 
     study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json  looks/<pairs>-<hash>.json
-    runs/<run_id>/...                       failures/<run_id>.json
+    runs/<run_id>/...                       failures/<run_id>.json            taken/<study>/<run_id>.json
 
 Everything but the index is the truth. The index repeats what the run folders hold, and is made anew where it
 does not fit them. The folder of one run is in `trainer.run_folder`.
@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
@@ -32,6 +33,12 @@ from trainer.store import digest, open_store, seal, unseal
 READERS = 16
 """How many run folders are read at the same time; on an object store each read is a round trip."""
 GENERATION = re.compile(r"generations/(.+)-(\d+)\.json")
+TAKEN = re.compile(r"taken/(.+)/(\w+)\.json")
+
+
+def taken_file(study: str, run_id: str) -> str:
+    """The name of the record that a run was taken over from another study; TAKEN matches it."""
+    return f"taken/{study}/{run_id}.json"
 
 
 def generation_file(due: Proposal) -> str:
@@ -139,15 +146,45 @@ class Ledger:
             if self._has_work():
                 missing = f"{self.store.where('study.json')} is missing, and there are runs."
                 raise DamagedLedger(f"{missing} `sweep doctor` can write it anew.")
-            self.store.create("study.json", declaration(study, []))
+            self.store.create("study.json", declaration(study, [], datetime.now(UTC).isoformat()))
         elif grown:
             plan = Plan(from_declared(study.name, before), self.results, self.proposals())
             confirmed = sum(n for (phase, _), n in plan.finished.items() if phase == "confirm")
             extension = {"at": now(), "changes": grown, "confirmed_before": confirmed}
-            self.store.write("study.json", declaration(study, [*before["extensions"], extension]))
+            extensions = [*before["extensions"], extension]
+            self.store.write("study.json", declaration(study, extensions, before.get("declared_at")))
             self.say("extended: " + "; ".join(grown))
         elif notes(from_declared(study.name, before)) != notes(study):
-            self.store.write("study.json", declaration(study, before["extensions"]))
+            declared_at = before.get("declared_at")
+            self.store.write("study.json", declaration(study, before["extensions"], declared_at))
+
+    # other studies
+
+    @cached_property
+    def others(self) -> dict[str, dict[str, Any]]:
+        """What the other studies of the store declare, by their names. It is read once."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in self.home.folders():
+            if name == self.study:
+                continue
+            try:
+                data = self.home.read(f"{name}/study.json")
+                # an export may lie in the store too, and has a study.json of its own
+                if b'"identity"' in data:
+                    found[name] = unseal(data)
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                where = self.home.where(f"{name}/study.json")
+                self.say(
+                    f"{where} is damaged ({error}), so that {name}'s seeds and runs are not known here."
+                )
+        return found
+
+    def taken(self) -> dict[str, str]:
+        """The runs that other studies of the store have trained, with the study of each. Reads no file."""
+        matches = [TAKEN.fullmatch(name) for name in self.store.names("taken")]
+        return {match[2]: match[1] for match in matches if match}
 
     # proposals
 
@@ -273,19 +310,21 @@ class Ledger:
 
     # looks
 
-    def look(self, pairs: int, arms: list[str], said: Sequence[str] = ()) -> None:
+    def look(self, pairs: int, arms: list[str], said: Sequence[str] = (), taken_from: str = "") -> None:
         """Record that comparisons of these arms over so many pairs were shown, and what they said.
 
-        The first record stays, until the study grows.
+        `taken_from` is the study whose results could be seen instead, before this study was declared. The
+        first record stays, until the study grows.
         """
         grown = [extension["at"] for extension in (self.declared() or {"extensions": []})["extensions"]]
         since = datetime.fromisoformat(grown[-1]) if grown else None
         for look in self.looks():
             is_new = since is None or datetime.fromisoformat(look.at) > since
-            if (look.pairs, look.arms) == (pairs, arms) and is_new:
+            if (look.pairs, look.arms, look.taken_from) == (pairs, arms, taken_from) and is_new:
                 return
-        body = {"pairs": pairs, "arms": arms, "at": now(), **({"said": list(said)} if said else {})}
-        name = digest(" ".join([*arms, *grown[-1:]]).encode())[:8]
+        more = {"said": list(said), "taken_from": taken_from}
+        body = {"pairs": pairs, "arms": arms, "at": now(), **{key: more[key] for key in more if more[key]}}
+        name = digest(" ".join([*arms, *grown[-1:], *([taken_from] if taken_from else [])]).encode())[:8]
         self.store.create(f"looks/{pairs}-{name}.json", seal(body))
 
     def looks(self) -> list[Look]:

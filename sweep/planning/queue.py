@@ -32,6 +32,11 @@ class Queue:
     def __len__(self) -> int:
         return len(self._ready)
 
+    @property
+    def ready(self) -> list[Run]:
+        """The runs that are ready, in no order."""
+        return [run for _, _, run in self._ready]
+
     def add(self, run: Run) -> None:
         """Make a run ready, unless it was given up."""
         if run.run_id not in self.failed:

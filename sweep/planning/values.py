@@ -93,7 +93,7 @@ Growth = Literal["", "pairs", "picks"]
 
 @dataclass(frozen=True)
 class Look:
-    """A record that comparisons were shown to somebody."""
+    """A record that comparisons were shown to somebody, or could be seen before the study was declared."""
 
     at: str
     """The time."""
@@ -103,3 +103,5 @@ class Look:
     """The arms whose comparisons were shown."""
     said: list[str] = field(default_factory=list[str])
     """What the tested comparisons said, a line each; empty where gains could be seen without a test."""
+    taken_from: str = ""
+    """The study whose results were there before this one was declared; empty where this one's were shown."""

@@ -46,6 +46,8 @@ class Reading:
         state = ledger.state()
         self.declared, self.study, self.plan = state.declared, state.study, state.plan
         self.failures, self.looks = state.failures, state.looks
+        self.taken = ledger.taken()
+        """The runs that other studies of the store have trained, with the study of each."""
         self.grew_after_look: Growth = grew_after_look(ledger, self.study)
         self.cohorts: list[Cohort] = list(self.plan.cohorts())
         self._correct: dict[str, dict[float, tuple[bytes, int]]] = {}

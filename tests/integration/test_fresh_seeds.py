@@ -9,17 +9,24 @@ import pytest
 
 from sweep.estimate.planned import Planned
 from sweep.ledger.fresh import with_fresh_seeds
+from sweep.ledger.growth import identity_hash
 from sweep.ledger.ledger import Ledger
 from sweep.study import Study
 from sweep.study.contents import Contents
 from tests.loops import drive, short_values
+from trainer.store import seal, unseal
 
 ARMS: dict[str, Any] = {"additive": {"policy": {"name": "additive-reset", "step": 0.3}}}
 
 
+ALPHA = {"first": 0.05, "second": 0.045, "third": 0.04, "a": 0.045, "b": 0.05}
+"""Each study's own alpha: two studies that declare the same are one, and share their seeds."""
+
+
 def study(name: str, seeds: int = 6, **parts: Any) -> Study:
     """A study without a search. Studies of one seed draw the same pool."""
-    return Study(name, Contents.read(short_values(arms=ARMS, confirm={"seeds": seeds, **parts})))
+    confirm, analysis = {"seeds": seeds, **parts}, {"alpha": ALPHA[name]}
+    return Study(name, Contents.read(short_values(arms=ARMS, confirm=confirm, analysis=analysis)))
 
 
 def ledger(folder: Path, name: str) -> Ledger:
@@ -58,8 +65,8 @@ def test_searches_that_are_those_of_another_study_are_told(tmp_path: Path) -> No
     rate = {"learning_rate": {"low": 0.02, "high": 0.2, "log": True}}
     arms = {"additive": {**ARMS["additive"], "task": rate}}
     first, second = (
-        Study(name, Contents.read(short_values(arms=arms, confirm={"seeds": 6})))
-        for name in ("first", "second")
+        Study(name, Contents.read(short_values(arms=arms, confirm={"seeds": 6}, analysis={"alpha": alpha})))
+        for name, alpha in (("first", 0.05), ("second", 0.04))
     )
     drive(first, tmp_path)
     [line] = fresh(tmp_path, second)[1]
@@ -103,6 +110,34 @@ def test_a_study_of_other_data_or_without_such_seeds_leaves_a_study_as_it_is(tmp
     (tmp_path / "an-export" / "study.json").write_text('{"study": "other", "contents": {}}')
     it, lines = fresh(tmp_path, study("second"))
     assert (seeds_of(it), lines) == (seeds_of(study("second")), [])
+
+
+def test_a_study_that_declares_the_same_as_another_one_has_its_seeds_until_that_one_grows(
+    tmp_path: Path,
+) -> None:
+    drive(study("first"), tmp_path)
+    second = fresh(tmp_path, study("second"))[0]
+    drive(second, tmp_path)
+    copy, [line] = fresh(tmp_path, Study("copy", second.contents))
+    assert "second declares the same: this is one study under two names" in line
+    assert (seeds_of(copy), identity_hash(copy)) == (seeds_of(second), identity_hash(second))
+    own = ledger(tmp_path, "second")
+    own.declare(fresh(tmp_path, study("second", 8))[0], extend=True)
+    later, [line, *_] = fresh(tmp_path, Study("later", study("second", 8).contents))
+    assert line == "first has had 6 confirmation seeds: others are drawn instead."
+    assert not set(seeds_of(later)) & set(seeds_of(second))
+
+
+def test_a_ledger_that_does_not_say_when_it_was_declared_keeps_its_seeds_to_itself(tmp_path: Path) -> None:
+    """Ledgers of earlier releases are such. A look at them may have come before this declaration."""
+    drive(study("first"), tmp_path)
+    file = tmp_path / "first" / "study.json"
+    declared = unseal(file.read_bytes())
+    del declared["declared_at"]
+    file.write_bytes(seal(declared))
+    copy, lines = fresh(tmp_path, Study("copy", study("first").contents))
+    assert lines == ["first has had 6 confirmation seeds: others are drawn instead."]
+    assert not set(seeds_of(copy)) & set(seeds_of(study("first")))
 
 
 def test_a_seed_that_was_chosen_by_number_is_kept_and_told(tmp_path: Path) -> None:

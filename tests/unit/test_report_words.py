@@ -273,6 +273,21 @@ def test_what_was_said_before_finalists_were_picked_anew_is_printed_as_it_was_ke
     assert "of after that" not in markdown(report)
 
 
+def test_what_was_taken_over_is_said_and_results_older_than_the_study_are_a_caution() -> None:
+    line = "2 confirmation runs of additive had finished in old before this study was declared."
+    look = Look("2026-01-01T10:00:00+00:00", 10, ["additive"], [line], taken_from="old")
+    grown = [{"at": "2026-01-02T10:00:00+00:00", "changes": ["search.budget: 2 -> 3"]}]
+    parts = {"looks": [look], "grew_after_look": "picks", "extensions": grown}
+    taken = {"old": {"search": 1, "confirm": 2}, "older": {"search": 3, "confirm": 0}}
+    report = told(study(), parts={**parts, "taken": taken})
+    assert f"{line} They could be seen when it was written: that counts as a look." in cautions(report)
+    assert seen_before(report) == []  # no result was said then
+    assert markdown(report).splitlines()[-2:] == [
+        "Trained by the study old, and taken over: 1 search run and 2 confirmation runs.",
+        "Trained by the study older, and taken over: 3 search runs.",
+    ]
+
+
 def test_a_gain_of_one_search_says_how_far_another_search_would_move_it() -> None:
     it = study(against={})
     curves = [TuningCurve(1.0, [0.5, 0.6, 0.7, 0.8], [0.1, 0.08, 0.05, 0.03])]

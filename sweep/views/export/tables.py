@@ -86,6 +86,7 @@ class RunRow:
     phase: Annotated[str, "search or confirm"]
     place: Annotated[int, "of its seed in the phase's pool, from 0: runs of one place are paired"]
     seed: Annotated[int, "of the run"]
+    taken_from: Annotated[str | None, "study of the store that trained it; null: this one"]
     state: Annotated[
         str,
         "completed; collapsed: with the training loss of a guess in the end; "
@@ -216,6 +217,7 @@ def _run_row(run: RunFiles) -> RunRow:
         phase=run.cohort.phase,
         place=run.place,
         seed=run.seed,
+        taken_from=run.reading.taken.get(run.run_id),
         state=run.state,
         reason=failed.reason if failed else None,
         epochs=run.result.epochs if run.result else None,

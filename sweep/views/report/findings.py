@@ -65,6 +65,8 @@ class Findings:
     """Whether the study ended early, because all comparisons were decided at a look."""
     runs: dict[str, int]
     """The number of runs, by state."""
+    taken: dict[str, dict[str, int]]
+    """The number of runs that other studies have trained, by study and phase."""
     looks: list[Look]
     grew_after_look: Growth
     """How the study was extended after its gains could be seen."""
@@ -129,6 +131,7 @@ class Findings:
                 "complete": self.complete,
                 "decided": self.decided,
                 "runs": self.runs,
+                "taken": self.taken,
                 "analysis": self.declared,
                 "looks": [asdict(look) for look in self.looks],
                 "grew_after_look": self.grew_after_look,
@@ -176,6 +179,7 @@ def findings_of(
         complete=plan.complete,
         decided=plan.decided,
         runs={state: states[state] for state in STATES},
+        taken=_taken(reading),
         looks=reading.looks,
         grew_after_look=reading.grew_after_look,
         extensions=reading.declared["extensions"],
@@ -190,6 +194,16 @@ def findings_of(
         versions=versions,
         mixed=mixed,
     )
+
+
+def _taken(reading: Reading) -> dict[str, dict[str, int]]:
+    """The number of runs that other studies have trained, by study and phase."""
+    taken: dict[str, dict[str, int]] = {}
+    for run_id, run in reading.runs.items():
+        if name := reading.taken.get(run_id):
+            phases = taken.setdefault(name, {"search": 0, "confirm": 0})
+            phases[run.cohort.phase] += 1
+    return taken
 
 
 def shown(

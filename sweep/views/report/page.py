@@ -80,6 +80,7 @@ def page(report: Report) -> str:
         tuning=_tuning(findings, colors),
         no_tuning=sorted({tuning.why_not for tuning in findings.tuning if tuning.why_not}),
         before=sentences.seen_before(findings),
+        taken_over=sentences.taken_over(findings),
         grew=GREW.get(findings.grew_after_look, ""),
         glossary=WORDS,
         declared=json.dumps(findings.declared, indent=1, ensure_ascii=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from sweep.format import points, probability
+from sweep.format import counted, points, probability
 from sweep.gains.rows import Across, Compared
 from sweep.ledger.looks import GREW
 from sweep.statistics import tasks_needed
@@ -195,6 +195,9 @@ def _cautions(findings: Findings) -> Iterator[str]:
     if findings.mixed:
         different = ", ".join(findings.mixed)
         yield f"The runs that are compared ran on different things ({different}): see the end of the page."
+    for look in findings.looks:
+        if look.taken_from:
+            yield f"{' '.join(look.said)} They could be seen when it was written: that counts as a look."
     if findings.grew_after_look:
         before = " What was said before stands below." if seen_before(findings) else ""
         grew = GREW[findings.grew_after_look]
@@ -223,6 +226,16 @@ def _cautions(findings: Findings) -> Iterator[str]:
             yield f"{label(arm)}: {' and '.join(ended)}. Diverged or collapsed: {rate}."
 
 
+def taken_over(findings: Findings) -> list[str]:
+    """The runs that other studies of the store have trained, a sentence for each study."""
+    phases = {"search": "search run", "confirm": "confirmation run"}
+    sentences: list[str] = []
+    for name, taken in findings.taken.items():
+        runs = " and ".join(counted(taken[phase], noun) for phase, noun in phases.items() if taken[phase])
+        sentences.append(f"Trained by the study {name}, and taken over: {runs}.")
+    return sentences
+
+
 def _listed(ratios: list[float]) -> str:
     """Some keep ratios in words: r = 0.3, 0.1 and 0.05."""
     *first, last = [f"{ratio:g}" for ratio in ratios]
@@ -247,7 +260,7 @@ def seen_before(findings: Findings) -> list[str]:
             f"{look.at}: {line}"
             for look in findings.looks
             for line in look.said
-            if datetime.fromisoformat(look.at) <= datetime.fromisoformat(grown[-1])
+            if not look.taken_from and datetime.fromisoformat(look.at) <= datetime.fromisoformat(grown[-1])
         ]
     return lines
 

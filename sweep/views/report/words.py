@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweep.views.report.findings import Findings
-from sweep.views.report.sentences import answer, cautions, seen_before
+from sweep.views.report.sentences import answer, cautions, seen_before, taken_over
 from sweep.views.report.tables import ACROSS, across_cells, gains, header, over_others
 
 
@@ -34,7 +34,7 @@ def markdown(findings: Findings) -> str:
         "The interval of a tested gain is the family's: all of these hold together. "
         f"That of a control is its own. Declared analysis {findings.hash}."
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *taken_over(findings)])
 
 
 def _table(names: list[str], rows: list[list[str]]) -> list[str]:
