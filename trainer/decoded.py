@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -117,6 +118,7 @@ class Cache:
 
     def write(self, name: str, decoded: Decoded) -> None:
         try:
-            self.store.write(name, decoded.block.data)
+            # a file takes any buffer, and a copy as bytes would double the memory
+            self.store.write(name, cast("bytes", decoded.block.data))
         except StoreError as error:
             self.say(f"{error} The images are decoded again by the next process that needs them.")

@@ -131,7 +131,7 @@ def _tables(path: Path) -> list[Path]:
 
 
 def _entries(folder: Path, root: Path) -> list[Path]:
-    """The content of a folder by name, without hidden files. What leads out of the set is refused."""
+    """The files and folders in a folder by name, without hidden ones. What leads out is refused."""
     inside = root.resolve()
     found: list[Path] = []
     for entry in os.scandir(folder):
@@ -141,6 +141,8 @@ def _entries(folder: Path, root: Path) -> list[Path]:
         if entry.is_symlink() and not found[-1].resolve().is_relative_to(inside):
             where = found[-1].relative_to(root)
             raise DataError(f"{where}: is a link that leads out of the folder. Copy what it leads to.")
+        if not (entry.is_file() or entry.is_dir()):
+            raise DataError(f"{found[-1].relative_to(root)}: is no file and no folder. Take it away.")
         if len(found) > MOST_IMAGES:
             raise DataError(f"holds more than {MOST_IMAGES:,} files.")
     return sorted(found)
@@ -166,7 +168,7 @@ def _class_folders(folder: Path, root: Path) -> Images:
         elif entry.suffix.lower() in SUFFIXES:
             raise DataError(f"{entry.relative_to(root)}: lies in no folder that is named after its class.")
     for file, _ in found:
-        if not file.is_file() or file.suffix.lower() not in SUFFIXES:
+        if file.is_dir() or file.suffix.lower() not in SUFFIXES:
             where = file.relative_to(root)
             raise DataError(f"{where}: is no file that ends in {', '.join(SUFFIXES)}. Take it away.")
     if not found:

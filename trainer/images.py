@@ -243,7 +243,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def find(layout: ImageLayout, data_dir: Path, say: Say) -> Found:
     """Decode a set. DataError says why no run can train on it, at which image, and what to do."""
     path = data_dir / layout.images
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         missing = f"{layout.images}: not in {data_dir}, the folder of --data-dir, "
         raise DataError(missing + "where images of one's own lie on every node.")
     try:
@@ -262,12 +262,14 @@ def find(layout: ImageLayout, data_dir: Path, say: Say) -> Found:
         raise DataError(f"{path}: {error}") from None
     except MemoryError:
         raise DataError(f"{path}: {NO_MEMORY}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {first_line(error)}.") from error
 
 
 def _resolved(layout: ImageLayout, source: Source) -> ImageLayout:
     """The layout with the column of images and the share of test images that hold for this source."""
+    if source.column is None and (layout.image or layout.labels or layout.target != "label"):
+        raise DataError("is no Parquet: leave image, target and labels out. They are for its columns.")
     if source.tested and layout.test is not None:
         raise DataError("has test images of its own: leave the share `test` out (--test).")
     if not source.tested and layout.test is None and isinstance(layout, Images):

@@ -224,6 +224,8 @@ def find(layout: Layout, data_dir: Path) -> Found:
         raise DataError(missing + where + _likely_file(layout, path)) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+    except MemoryError:
+        raise DataError(f"{path}: {NO_MEMORY}") from None
     try:
         columns = columns_of(
             layout.file, content, [layout.target, *([layout.split] if layout.split else [])], layout.features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import resource
 import struct
 import zipfile
@@ -144,6 +145,18 @@ def link_out(folder: Path) -> str:
     return "set"
 
 
+def link_to_itself(folder: Path) -> str:
+    write_folders(folder / "set", PNG, LABELS)
+    (folder / "set" / "cat" / "link.png").symlink_to("link.png")
+    return "set"
+
+
+def pipe(folder: Path) -> str:
+    write_folders(folder / "set", PNG, LABELS)
+    os.mkfifo(folder / "set" / "cat" / "pipe.png")
+    return "set"
+
+
 def loose(folder: Path) -> str:
     write_folders(folder / "set", PNG, LABELS)
     (folder / "set" / "000.png").write_bytes(PNG[0])
@@ -214,6 +227,8 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], str], str]] = {
         "test/dgo: train/ has no such class. Did you mean 'dog'?",
     ),
     "a link out of the folder": (link_out, "cat/link.png: is a link that leads out of the folder"),
+    "a link to itself": (link_to_itself, "link.png"),
+    "a pipe, which gives nothing": (pipe, "cat/pipe.png: is no file and no folder"),
     "an image in no class": (loose, "000.png: lies in no folder that is named after its class"),
     "a file that is no image": (stray, "cat/notes.txt: is no file that ends in .png, .jpg, .jpeg"),
     "an empty cell": (parquet([*PNG[:5], b""]), "row 6: is empty"),

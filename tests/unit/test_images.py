@@ -88,12 +88,17 @@ def test_every_layout_gives_the_same_pixels_from_the_same_images(
     write_folders(tmp_path / "folders" / "train", train, labels.tolist(), suffix)
     write_folders(tmp_path / "folders" / "test", test, tested.tolist(), suffix)
     expected = np.stack([decoded(one) for one in train]), np.stack([decoded(one) for one in test])
-    arrays = {"x_train": expected[0], "y_train": labels, "x_test": expected[1], "y_test": tested[:, None]}
+    arrays: dict[str, Any] = {
+        "x_train": expected[0],
+        "y_train": labels,
+        "x_test": expected[1],
+        "y_test": tested[:, None],
+    }
     np.savez_compressed(tmp_path / "keras.npz", **arrays)
     names = ("train_images", "train_labels", "test_images", "test_labels")
-    np.savez(
-        tmp_path / "other.npz", **dict(zip(names, arrays.values(), strict=True)), val_images=expected[1]
-    )
+    others: dict[str, Any] = dict(zip(names, arrays.values(), strict=True))
+    others["val_images"] = expected[1]
+    np.savez(tmp_path / "other.npz", **others)
     found = {
         path: describe(tmp_path, path, capsys)[0]
         for path in ("hub", "flat", "folders", "keras.npz", "other.npz")
@@ -215,6 +220,15 @@ def test_columns_of_other_names_are_named(tmp_path: Path, capsys: pytest.Capture
     assert "has no column 'image' or 'img'. Its columns are 'picture.of', 'kind'" in refused(
         tmp_path, "set", capsys
     )
+
+
+def test_settings_of_columns_are_for_parquet_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pngs(tmp_path / "set")
+    for more in (["--target", "kind"], ["--image", "picture"], ["--labels", "a", "b", "c"]):
+        said = refused(tmp_path, "set", capsys, *more)
+        assert "is no Parquet: leave image, target and labels out." in said
 
 
 def test_hidden_files_and_files_beside_the_parts_are_passed_over(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -112,3 +113,17 @@ def test_channels_of_zeros_change_neither_the_output_nor_the_gradients() -> None
     assert len(results[0]) == 1 + len(list(model.parameters()))
     for plain, padded in zip(*results, strict=True):
         torch.testing.assert_close(padded, plain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("image", [(1, 9, 14), (3, 5, 32), (1, 7, 7)])
+def test_a_site_has_as_many_activations_as_an_image_of_any_size_gives(image: tuple[int, int, int]) -> None:
+    model = WideResNet(10, 1, 4, image=image)
+    seen: dict[Any, int] = {}
+
+    def count(site: torch.nn.Module, _: Any, out: Any) -> None:
+        seen[site] = (out[1] if isinstance(out, tuple) else out)[0].numel()
+
+    for site in model.sites:
+        site.register_forward_hook(count)
+    model(torch.zeros(2, *image))
+    assert [site.size for site in model.sites] == [seen[site] for site in model.sites]
