@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweep.cluster.worker import Job, Worker
+from sweep.cluster.worker import Worker
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
@@ -14,6 +14,7 @@ from sweep.study import Study
 from sweep.study.contents import Contents
 from tests.sweeps import study_values
 from trainer.spec import RunSpec
+from trainer.worker import Job
 
 SHORT: dict[str, Any] = {"epochs": 3, "evaluate_every": 3}
 """Task settings: a run takes a fraction of a second, and keeps two checkpoints before it ends."""

@@ -61,6 +61,7 @@ class Attempt:
         """Whether a signal handler may raise now: true in training, false while files are being written."""
         self.outcome = self.folder.outcome()
         if self.outcome:
+            self.say("finished before; nothing to train")
             self.folder.tidy(self.outcome)
             return
         # before the data are loaded; the claim itself comes after, so that a node without data makes none
@@ -131,7 +132,7 @@ class Attempt:
             self._commit(self.uncommitted)
 
     def release(self) -> None:
-        """Write the log, and let another attempt begin at once. Does nothing to a run that has its outcome."""
+        """Write the log, and let another attempt begin at once."""
         try:
             self._write_log()
         finally:

@@ -1,7 +1,8 @@
 """Who works on what now: how a process shows that it lives, and how others see that it does not.
 
-A run is claimed by its latest attempt, whose `attempt.json` only one newcomer can create. Its holder rewrites
-`claim.json` beside it every ten seconds. The lease of a study uses the same rules on a file of its own.
+A run is claimed by its latest attempt, whose `attempt.json` only one newcomer can create. Its holder
+rewrites `claim.json` beside it every ten seconds. The lease of a study uses the same rules on a file of its
+own.
 """
 
 from __future__ import annotations
@@ -99,19 +100,14 @@ class Watch:
         self._seen[name] = stamp, since
         return now - since >= self.patience
 
-
-def falls_silent(
-    store: Store, claim: Claim, watch: Watch, sleep: Callable[[float], object] = time.sleep
-) -> bool:
-    """Wait for a sign of life of a claim's holder. Returns whether none came, so that the run is free."""
-    while not watch.is_silent(claim.run_id, claim.stamp):
-        sleep(1)
+    def look(self, store: Store, claim: Claim) -> bool | None:
+        """Whether a run is free by now, however it was claimed; None while that is not known."""
         present = claim_on(store, claim.run_id)
         if present is None:
             return True
         if present.stamp != claim.stamp:
             return False
-    return True
+        return True if self.is_silent(claim.run_id, claim.stamp) else None
 
 
 class Hold:

@@ -231,8 +231,9 @@ class RunFolder:
                     path = self.store.where(f"{self.root}/{name}")
                     say(f"missing or altered: {path}. It was written anew from its copy.")
         named = {file.name for file in outcome.files.values()}
+        unneeded = re.compile(r"attempt-\d+/(checkpoint-|epochs-|endpoints-|claim\.json)")
         for name in self._names():
-            if re.match(r"attempt-\d+/(checkpoint-|epochs-|endpoints-|claim\.json)", name) and name not in named:
+            if unneeded.match(name) and name not in named:
                 self._delete(name)
         self.store.delete_partial(self.root)
 

@@ -24,15 +24,16 @@ from ray import exceptions
 
 from sweep.cluster.hosts import Hosts
 from sweep.cluster.nodes import Cluster
-from sweep.cluster.reports import Began, Ended, Failed, Progress, Report
 from sweep.cluster.signals import Signals
-from sweep.cluster.worker import IMPORTS, Job
 from sweep.errors import AbortSweep
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
+from sweep.ledger.proposing import propose_all
 from sweep.planning.plan import Plan
-from sweep.planning.proposer import propose
 from sweep.planning.values import Failure, Run
+from trainer.claims import BEAT_SECONDS, Watch
+from trainer.reports import Began, Busy, Ended, Failed, Progress, Report
+from trainer.worker import IMPORTS, Job
 
 TUNING, FINISHED = "sweep.cluster.tuning", "FINISHED"
 """The module that imports Tune, and Tune's word for a searcher without further work."""
@@ -86,6 +87,11 @@ class Driver:
         """Nodes on which attempts kept ending, whether they could be kept free of work or not."""
         self._begun = 0
         """The attempts handed out since Tune was started."""
+        self._watch = Watch()
+        self._silent: dict[str, str] = {}
+        """The claims on runs that others train and that give no sign of life, by run_id."""
+        self._busy: set[str] = set()
+        """The runs that others were seen to train."""
         self._counted_at = self._indexed_at = -math.inf
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,10 +146,7 @@ class Driver:
         """The job of the next attempt; None where Tune should wait, FINISHED where there is no more work."""
         if self.stopping or self._begun >= ROUND:
             return FINISHED
-        study = self.plan.study
-        while due := self.plan.wanted():
-            values = self.ledger.record(study, due, propose(study, due))
-            self.plan.propose(due.arm, due.generation, values)
+        propose_all(self.plan, self.ledger)
         if self.plan.over:
             return FINISHED
         now = time.monotonic()
@@ -177,6 +180,10 @@ class Driver:
                     attempt.trial.temporary_state.ray_actor.enter.remote(host)
             case Progress():
                 attempt.epochs = report.epochs
+            case Busy():
+                self._attempts.pop(trial, None)
+                self.hosts.ended(trial)
+                self._put_off(run_id, report)
             case Ended():
                 self.ledger.add(run_id, report.result)
                 self.plan.finish(run_id, report.result, report.node)
@@ -239,6 +246,15 @@ class Driver:
         if attempt.trial and (actor := attempt.trial.temporary_state.ray_actor):
             ray.kill(actor, no_restart=True)
 
+    def _put_off(self, run_id: str, report: Busy) -> None:
+        """Leave a run that somebody outside of the sweep trains for later. It is said once."""
+        if self._watch.is_silent(run_id, report.stamp):
+            self._silent[run_id] = report.stamp
+        if run_id not in self._busy:
+            self._busy.add(run_id)
+            self.say(f"{report.claim} The sweep goes on with other runs, and looks for its outcome later.")
+        self.plan.queue.put_off(run_id, time.monotonic() + BEAT_SECONDS)
+
     def _lose(
         self,
         attempt: Attempt,
@@ -278,6 +294,8 @@ class Driver:
             commit_seconds=self.resources.commit_seconds,
             keep_weights=run.phase == "confirm",
             hosted=self.resources.sharing > 1,
+            lease=self.lease.number,
+            silent=self._silent.get(run.run_id, ""),
         )
 
     def _fit(self, *, shared: bool) -> None:
