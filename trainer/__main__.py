@@ -144,7 +144,7 @@ class _Bar(Progress):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one run, continue it, or print the rows of a finished one; or train many. Returns the exit code."""
+    """Train one run, continue it, or print a finished run's rows; or train many. Returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if (options.run is None) != options.from_stdin:

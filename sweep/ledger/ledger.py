@@ -77,7 +77,7 @@ class Ledger:
         self._stamps: dict[str, str] = {}
         """The stamp of each run's outcome.json, when its result was read."""
         self._unfinished: dict[str, dict[str, str]] = {}
-        """The files of each run that was begun and has no outcome, with their stamps, when they were listed."""
+        """The files of each run without an outcome, with their stamps, when the results were loaded."""
         self._failed: set[str] = set()
         """The names of all files of failures, when they were listed or written."""
 
