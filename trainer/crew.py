@@ -91,14 +91,15 @@ class Crew:
 
     def work(self) -> int:
         """Train everything that nobody else trains. Returns the exit code."""
-        for number in SIGNALS:
-            signal.signal(number, self._receive)
+        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         try:
             while self._goes_on():
                 self._hear_all()
                 self.show(self.tally, self.tally.done + sum(map(_share, self._seats)))
         finally:
             self._end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if self.received:
             return 128 + self.received
         if self.tally.broken:

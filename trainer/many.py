@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 
@@ -60,6 +61,8 @@ def train_many(options: argparse.Namespace) -> int:
     try:
         orders = read_orders(sys.stdin.buffer)
         device, store = choose(options.device), open_store(options.store)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except SpecError as error:
         print("\n".join(f"stdin: {problem}" for problem in error.problems), file=sys.stderr)
         return USAGE

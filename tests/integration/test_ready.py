@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -21,10 +22,12 @@ from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from tests.conftest import ROOT, run_spec, train
+from tests.integration import test_claims
 from tests.integration.test_claims import ELSEWHERE, claimed_by
 from tests.loops import begin, drive, job_of, short_values, study_of, work
 from tests.sweeps import (
     FAULTS,
+    Started,
     descendants,
     environment,
     folders,
@@ -172,6 +175,36 @@ def test_half_by_lines_and_half_by_ray_give_one_table(tmp_path: Path, undisturbe
     assert_equal(tmp_path, undisturbed)
 
 
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_a_sweep_leaves_a_run_that_others_train_for_later_says_so_once_and_counts_no_try(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path, task=short_values()["task"], resources={"attempts": 1})
+    ledger = Ledger(str(tmp_path), "small", print)
+    plan = begin(study_of(), ledger)
+    run = plan.queue.next(0.0)
+    assert run
+    monkeypatch.setattr(test_claims, "SPEC", run.spec)
+    claimed_by(ledger.runs)
+    with Started(tmp_path, "run", study, "--store", tmp_path) as started:
+        beats = itertools.count()
+
+        def put_off() -> int:
+            test_claims.sign(ledger.runs, "held", next(beats))
+            return len(list(tmp_path.glob("small/runs/*/outcome.json"))) >= 6 and next(beats) > 1000
+
+        started.until(put_off)
+        test_claims.sign(ledger.runs, "released", 0)
+        assert started.wait() == 0, started.log.read_text()
+    log = started.log.read_text()
+    assert log.count("goes on with other runs") == 1
+    assert f"run {run.run_id} is being trained by process 7 on elsewhere" in log
+    assert "tried again" not in log
+    assert len(list((tmp_path / "small" / "runs" / run.run_id).glob("attempt-*"))) == 2
+    assert rows(tmp_path) == rows(undisturbed)
+
+
 def test_ready_loads_no_engine_of_a_sweep(tmp_path: Path) -> None:
     code = """
 import sys
@@ -198,26 +231,28 @@ def ready_orders(store: Path) -> tuple[list[Order], str]:
     return [Order.from_json(line) for line in done.stdout.splitlines()], done.stderr
 
 
-def test_beside_a_driver_ready_proposes_nothing_and_leaves_out_what_is_trained(tmp_path: Path) -> None:
-    study = short_study(tmp_path)
-    orders, _ = ready_orders(tmp_path)
-    taken = orders[0].spec
-    ledger = Ledger(str(tmp_path), study.stem, print)
+def test_beside_a_driver_ready_proposes_nothing_and_leaves_out_what_is_claimed_or_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_study(tmp_path)
+    first, second, third, *others = ready_orders(tmp_path)[0]
+    ledger, lease = Ledger(str(tmp_path), "small", print), Lease(open_store(tmp_path / "small"), print)
+    assert work(Worker(job_of(ledger.runs_url, third.spec)))[-1].state == "ended"
+    monkeypatch.setattr(test_claims, "SPEC", others[0].spec)
+    test_claims.folder(ledger.runs).claim({})  # by this process, which lives
     for path in (tmp_path / "small" / "generations").glob("*"):
         path.unlink()
-    lease = Lease(ledger.store, print)
     lease.acquire()
     try:
-        worker = Worker(job_of(ledger.runs_url, orders[-1].spec))
-        worker.step()
-        worker.step()  # short runs end within a step
         left, said = ready_orders(tmp_path)
     finally:
         lease.release()
     assert "is driven by process" in said
+    assert "4 runs ready, 1 being trained now, 1 of 18 runs done." in said
     assert not list((tmp_path / "small" / "generations").glob("*"))
-    assert {order.spec.run_id for order in left} == {order.spec.run_id for order in orders[2:-1]}
-    assert taken.run_id not in {order.spec.run_id for order in left}
+    assert first not in left  # a candidate of a generation that is not there
+    assert second not in left
+    assert left == others[1:]
 
 
 def test_a_list_that_is_given_to_several_commands_is_trained_once(
@@ -347,8 +382,6 @@ def test_a_run_in_the_hands_of_a_living_process_is_left_to_it(
 def test_a_list_waits_for_other_machines_and_goes_on_with_what_is_free_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool
 ) -> None:
-    from tests.integration import test_claims
-
     store, said, now = open_store(tmp_path), list[str](), [0.0]
     spec, other = run_spec(**SMALL), run_spec(seed=8, **SMALL)
     monkeypatch.setattr(test_claims, "SPEC", spec)
@@ -401,8 +434,6 @@ def test_what_a_disconnected_copy_trained_is_taken_up_and_the_first_outcome_wins
 def test_status_counts_what_is_trained_outside_of_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.integration import test_claims
-
     study = study_of()
     ledger = Ledger(str(tmp_path), study.name, print)
     plan = begin(study, ledger)
@@ -421,8 +452,6 @@ def test_status_counts_what_is_trained_outside_of_a_sweep(
 def test_a_worker_reports_that_somebody_else_has_its_run_and_takes_it_when_it_was_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.integration import test_claims
-
     spec = run_spec(**SMALL)
     monkeypatch.setattr(test_claims, "SPEC", spec)
     claim: Claim = claimed_by(open_store(tmp_path))
