@@ -13,6 +13,7 @@ from sweep.planning.values import Failure
 from sweep.study import Study
 from sweep.study.contents import Contents
 from tests.sweeps import study_values
+from trainer import worker as any_worker
 from trainer.spec import RunSpec
 from trainer.worker import Job
 
@@ -43,7 +44,7 @@ def job_of(runs_url: str, spec: RunSpec, **changes: Any) -> Job:
     return Job(spec.run_id, spec.to_json(), runs_url, **{**plain, **changes})
 
 
-def work(worker: Worker) -> list[Any]:
+def work(worker: any_worker.Worker) -> list[Any]:
     """Run a worker to the end of its attempt; return everything that it reports."""
     reports: list[Any] = [worker.step()]
     while reports[-1].state not in ("ended", "failed"):

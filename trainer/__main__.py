@@ -194,6 +194,7 @@ def _train(options: argparse.Namespace, order: Order, signals: Signals, display:
         signals.check()
         if attempt.outcome:
             rows = from_parquet(EpochRow, attempt.folder.table(attempt.outcome, "epochs"))
+            display.say("finished before; nothing to train")
             if options.keep_weights and "checkpoint" not in attempt.outcome.files:
                 display.say(
                     "its weights were not kept. To get them, move the run's folder away and train it again."

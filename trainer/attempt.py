@@ -61,7 +61,6 @@ class Attempt:
         """Whether a signal handler may raise now: true in training, false while files are being written."""
         self.outcome = self.folder.outcome()
         if self.outcome:
-            self.say("finished before; nothing to train")
             self.folder.tidy(self.outcome)
             return
         # before the data are loaded; the claim itself comes after, so that a node without data makes none

@@ -123,6 +123,8 @@ class Worker:
             lease=job.lease,
             silent=job.silent,
         )
+        if attempt.outcome:
+            self._messages.append("finished before; nothing to train")
         reported = time.monotonic()
         row = None
         for step in attempt.steps():

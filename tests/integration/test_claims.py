@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ time.sleep(1000)
 
 
 @contextmanager
-def another_process(url: str) -> Iterator[subprocess.Popen[str]]:
+def another_process(url: str) -> Generator[subprocess.Popen[str]]:
     """Let another process of this machine claim the run."""
     with subprocess.Popen(
         [sys.executable, "-c", CLAIMS, url, SPEC.to_json()], cwd=ROOT, stdout=subprocess.PIPE, text=True
