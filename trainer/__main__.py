@@ -27,6 +27,7 @@ from trainer.data import DataError
 from trainer.devices import NoDevice, choose
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE, USAGE
 from trainer.many import train_many
+from trainer.models import own
 from trainer.orders import Order
 from trainer.rows import EpochRow, from_parquet, json_ready
 from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
@@ -160,6 +161,14 @@ def main(arguments: list[str] | None = None) -> int:
     except SpecError as error:
         print("\n".join(f"{options.run}: {problem}" for problem in error.problems), file=sys.stderr)
         return USAGE
+    try:
+        own.allow(options.allow_code)
+    except own.ModelError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    if why := own.refusal(order.spec.task.model):
+        print(f"{options.run}: task.model  {why}", file=sys.stderr)
+        return USAGE
     display = Display(order.spec.task.epochs)
     try:
         try:
@@ -171,6 +180,9 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, StoreError):
             display.say(_continue())
         return INFRASTRUCTURE
+    except own.ModelError as error:
+        display.say("\n".join(filter(None, [error.trace, f"{options.run}: task.model  {error}"])))
+        return USAGE
     finally:
         display.close()
 
@@ -345,6 +357,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished"
+    )
+    parser.add_argument(
+        own.OPTION,
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="run the code of this package, which builds the network of task.model; may be given again",
     )
     return parser
 

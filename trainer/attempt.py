@@ -15,6 +15,7 @@ from typing import Any
 
 from trainer import process
 from trainer.claims import Hold
+from trainer.models import own
 from trainer.rows import EndpointRow, EpochRow, to_parquet
 from trainer.run_folder import Completed, Diverged, File, Outcome, RunFolder, Superseded
 from trainer.spec import RunSpec
@@ -67,7 +68,8 @@ class Attempt:
         self.folder.next_attempt(lease, silent)
         self.training = train()
         self.kept_epochs = 0
-        self.number = self.folder.claim(process.describe(self.training.device), lease, silent)
+        environment = process.describe(self.training.device) | own.record(spec.task.model)
+        self.number = self.folder.claim(environment, lease, silent)
         self._hold = Hold(store, spec.run_id, self.number)
         # whoever drops an attempt without a word must not seem to be at work on it
         weakref.finalize(self, self._hold.forget).atexit = False

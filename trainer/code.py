@@ -1,4 +1,4 @@
-"""A hash of a package's sources: it names the code that runs, also where there is no git."""
+"""A hash of sources: it names the code that runs, also where there is no git."""
 
 from __future__ import annotations
 
@@ -10,5 +10,6 @@ from trainer.store import digest
 
 @cache
 def code_hash(package: Path = Path(__file__).parent) -> str:
-    """Hash of all source files of a package; the default is this package."""
-    return digest(b"".join(path.read_bytes() for path in sorted(package.rglob("*.py"))))[:16]
+    """Hash of all source files of a package, or of a module's file; the default is this package."""
+    files = sorted(package.rglob("*.py")) if package.is_dir() else [package]
+    return digest(b"".join(path.read_bytes() for path in files))[:16]

@@ -250,12 +250,20 @@ def _model(task: Task, seed: int) -> Network:
 
 
 def _with_copies(model: Network) -> Network:
-    """A network that shares a model's parameters, but has copies of the weights that bfloat16 casts."""
+    """A network that shares a model's tensors, but has copies of the weights that bfloat16 casts."""
     network = copy.deepcopy(model)
     del network.layers  # they would be read in place of the copies, and are not trained
+    casts = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    # by the parameter, because two modules may share one
+    copies = {
+        parameter: nn.Parameter(parameter.detach().bfloat16())
+        for module in casts
+        for parameter in module.parameters(recurse=False)
+    }
     for name, module in model.named_modules():
         other = network.get_submodule(name)
         for key, parameter in module.named_parameters(recurse=False):
-            copied = isinstance(module, (nn.Conv2d, nn.Linear))
-            setattr(other, key, nn.Parameter(parameter.detach().bfloat16()) if copied else parameter)
+            setattr(other, key, copies.get(parameter, parameter))
+        for key, buffer in module.named_buffers(recurse=False):
+            setattr(other, key, buffer)
     return network

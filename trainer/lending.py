@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from trainer.engine import Engine, Images
+from trainer.models import own
 from trainer.spec import Task
 from trainer.techniques import Techniques
 
@@ -36,7 +37,9 @@ def acquire(
     An engine that was given back is reused with its recordings if it fits the task.
     """
     network = (task.data, task.model, task.shortcut, task.dropout, task.precision, task.batch_size)
-    key = (*network, task.momentum, task.weight_decay, id(images), device, techniques)
+    # code of one's own may read any setting of the task when it builds a network
+    read_by_own = task if own.package_of(task.model) else None
+    key = (*network, read_by_own, task.momentum, task.weight_decay, id(images), device, techniques)
     engine = _take(key)
     if engine is None:
         _collect(device)  # a cycle of references may still hold the user of a fitting engine

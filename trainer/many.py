@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from trainer.crew import Crew, Tally
 from trainer.devices import NoDevice, choose
 from trainer.exits import USAGE
+from trainer.models import own
 from trainer.orders import Order, read_orders
 from trainer.settings import SpecError
 from trainer.store import StoreError, open_store
@@ -59,6 +60,7 @@ class Display:
 def train_many(options: argparse.Namespace) -> int:
     """Train the runs on the lines of stdin. Every line is checked before any training."""
     try:
+        own.allow(options.allow_code)
         orders = read_orders(sys.stdin.buffer)
         device, store = choose(options.device), open_store(options.store)
     except KeyboardInterrupt:
@@ -66,8 +68,11 @@ def train_many(options: argparse.Namespace) -> int:
     except SpecError as error:
         print("\n".join(f"stdin: {problem}" for problem in error.problems), file=sys.stderr)
         return USAGE
-    except (NoDevice, StoreError) as error:
+    except (own.ModelError, NoDevice, StoreError) as error:
         print(f"--store: {error}" if isinstance(error, StoreError) else error, file=sys.stderr)
+        return USAGE
+    if refused := {why for order in orders if (why := own.refusal(order.spec.task.model))}:
+        print("\n".join(f"stdin: task.model  {why}" for why in sorted(refused)), file=sys.stderr)
         return USAGE
     jobs = [_job(order, options, device) for order in orders]
     with Display(len(jobs)) as display:
@@ -87,6 +92,7 @@ def _job(order: Order, options: argparse.Namespace, device: str) -> Job:
         threads=options.threads or max(1, len(os.sched_getaffinity(0)) // options.workers),
         commit_seconds=options.commit_seconds,
         keep_weights=options.keep_weights or order.keep_weights,
+        allowed=own.allowed(),
     )
 
 

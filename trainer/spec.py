@@ -48,7 +48,7 @@ class Task:
     data: DataName | Table
     """Name of a data set, or the object that declares a file of one's own."""
     model: ModelName
-    """The network, by its name."""
+    """The network, by its name, or a function of one's own that builds it."""
     epochs: Count
     """Passes over the training images."""
     batch_size: Count = 128

@@ -10,12 +10,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.claims import Claimed
 from trainer.data import DataError
+from trainer.models import own
 from trainer.reports import Began, Busy, Ended, Failed, Progress, Report
 from trainer.rows import EpochRow, read_table
 from trainer.run_folder import DamagedRun, Outcome, RunFolder, Superseded
@@ -46,6 +47,8 @@ class Job:
     keep_weights: bool
     hosted: bool = False
     """Whether it is trained in a host together with other runs, if its node has no better way."""
+    allowed: list[str] = field(default_factory=list[str])
+    """The packages whose code the run may use."""
     lease: int = 0
     """The number of the driver's lease. What was begun under it, or under an earlier one, is lost."""
     silent: str = ""
@@ -72,6 +75,8 @@ class Worker:
             return self._failed(str(error), machine=True)
         except DamagedRun as error:
             return self._failed(str(error), damaged=True)
+        except own.ModelError as error:
+            return self._failed(str(error), trace=error.trace)
         except Superseded as error:
             return self._failed(str(error), blame=False)
         except Claimed as error:
@@ -106,6 +111,7 @@ class Worker:
         from trainer.training import Training
 
         job, spec = self.job, RunSpec.from_json(self.job.spec)
+        own.allow(job.allowed)
         torch.set_num_threads(job.threads)
         device = torch.device(job.device)
 

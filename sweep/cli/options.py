@@ -11,6 +11,7 @@ from sweep.cli.output import command_for, say
 from sweep.errors import RejectStudy
 from sweep.ledger.ledger import Ledger
 from sweep.study import find, load
+from trainer.models import own
 
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="the study: a YAML file, or the name of one in search_spaces/")
@@ -36,6 +37,14 @@ AddressOption = Annotated[
 DataOption = Annotated[
     Path,
     typer.Option("--data-dir", envvar="DATA_DIR", metavar="DIR", help="the folder of data sets"),
+]
+CodeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        own.OPTION,
+        metavar="PACKAGE",
+        help="run the code of this package, which has models that the study names; may be given again",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
 MlflowOption = Annotated[

@@ -16,6 +16,7 @@ import typer
 
 from sweep.errors import ChangedStudy, DamagedLedger, Held, NothingBegun, RejectStudy, TrackerDown
 from trainer.exits import INFRASTRUCTURE, USAGE
+from trainer.models.own import ModelError
 from trainer.run_folder import DamagedRun
 from trainer.store import StoreError
 
@@ -83,6 +84,8 @@ def errors(study: str, store: str) -> Generator[None]:
         leave(f"{error} To begin it: {command_for('run', study, store)}", USAGE)
     except (RejectStudy, ChangedStudy) as error:
         leave(str(error), USAGE)
+    except ModelError as error:
+        leave("\n".join(filter(None, [error.trace, str(error)])), USAGE)
     except (Held, DamagedLedger, DamagedRun, StoreError, TrackerDown) as error:
         leave(str(error), INFRASTRUCTURE)
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ import typer
 
 from sweep.cli.options import (
     AddressOption,
+    CodeOption,
     DataOption,
     JsonOption,
     MlflowOption,
@@ -39,7 +40,9 @@ from sweep.planning.plan import Plan
 from sweep.study import Phase, Study, find, load
 from sweep.views.mlflow.address import NONE, shown_uri, uri_of
 from sweep.views.mlflow.following import FINISHED_WAIT_SECONDS, STOPPED_WAIT_SECONDS, Follower
+from trainer import data, models
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE
+from trainer.models import own
 
 
 def plan(
@@ -65,10 +68,12 @@ def plan(
             "been run, mean for the number of pairs here",
         ),
     ] = None,
+    allow_code: CodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do: runs, epochs, hours, and the gains it can detect. Changes nothing."""
     with errors(study, store):
+        own.allow(allow_code or [])
         loaded = load(find(study))
         ledger = Ledger(place_of(store), loaded.name, say)
         other = None if pilot is None else Ledger(place_of(store), Path(pilot).stem, say)
@@ -96,15 +101,19 @@ def run(
         bool, typer.Option("--dry-run", help="run nothing: the same as `sweep plan`")
     ] = False,
     mlflow_uri: MlflowOption = None,
+    allow_code: CodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study to its end. If it is stopped, the same command goes on with it."""
     if dry_run:
-        plan(study, store, ray_address, data_dir, slots, as_json=as_json)
+        plan(study, store, ray_address, data_dir, slots, allow_code=allow_code, as_json=as_json)
         return
     with errors(study, store):
         _refuse_client_address(ray_address)
-        loaded = load(find(study))
+        own.allow(allow_code or [])
+        loaded = load(find(study), to_run=True)
+        if loaded.own_models:
+            _try_models(loaded)
         if slots:
             workers = min(slots, loaded.resources.workers or slots)
             loaded.resources = replace(loaded.resources, workers=workers)
@@ -127,6 +136,18 @@ def _refuse_client_address(address: str | None) -> None:
     if address and address.startswith("ray://"):
         reason = "the driver has to run on a node of the cluster; give its GCS address, host:6379, or auto."
         raise RejectStudy([f"--ray-address {address}: {reason}"])
+
+
+def _try_models(study: Study) -> None:
+    """Build every model of one's own, so that one which does not work is told before anything starts."""
+    import torch  # it takes seconds
+
+    from trainer import process
+
+    process.prepare()
+    for task in study.own_models:
+        facts = data.facts(task.data)
+        models.build(task, facts.image, facts.classes, torch.Generator())
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from sweep.ledger.proposing import propose_all
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Run
 from trainer.claims import BEAT_SECONDS, Watch
+from trainer.models import own
 from trainer.reports import Began, Busy, Ended, Failed, Progress, Report
 from trainer.worker import IMPORTS, Job
 
@@ -296,6 +297,7 @@ class Driver:
             hosted=self.resources.sharing > 1,
             lease=self.lease.number,
             silent=self._silent.get(run.run_id, ""),
+            allowed=own.allowed(),
         )
 
     def _fit(self, *, shared: bool) -> None:

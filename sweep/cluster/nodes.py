@@ -26,6 +26,7 @@ from sweep.cluster import preflight
 from sweep.errors import AbortSweep
 from sweep.study.contents import Resources
 from trainer.data import Data
+from trainer.models import own
 from trainer.store import Store
 
 LOCAL_OBJECTS = 100 * 2**20
@@ -52,7 +53,8 @@ class Cluster:
         setattr(utils, "set_sigterm_handler", _nothing)  # noqa: B010  (Ray's own exits with 15)
         try:
             if address:
-                ray.init(address=address, runtime_env={"py_modules": [trainer, sweep]}, **quiet)
+                code = [trainer, sweep, *(str(own.source(package)) for package in own.allowed())]
+                ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
             else:
                 _start_here(resources, early, quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -101,10 +103,10 @@ class Cluster:
         note = f"preflight/{secrets.token_hex(4)}"
         store.write(note, b"")
         try:
-            here = preflight.probe(store.where(), data, str(data_dir), 0.0, note)
+            here = preflight.probe(store.where(), data, str(data_dir), 0.0, note, own.allowed())
             answers = {"this machine": here}
             if self.address or self.resources.gpus:
-                question = (store.where(), data, str(data_dir), self.resources.gpus, note)
+                question = (store.where(), data, str(data_dir), self.resources.gpus, note, own.allowed())
                 answers = self._ask_nodes(store, question)
             if problems := preflight.compare(here, answers):
                 raise AbortSweep("\n".join(problems))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import sweep
 from trainer.code import code_hash
 from trainer.data import Data, DataError, verify
+from trainer.models import own
 from trainer.store import StoreError, open_store
 
 CLOCK_SECONDS = 60.0
@@ -19,16 +21,19 @@ SAME = ("code", "torch", "python")
 """The answers that must be the driver's own on every node."""
 
 
-def probe(store_url: str, data: list[Data], data_dir: str, gpus: float, note: str) -> dict[str, Any]:
+def probe(
+    store_url: str, data: list[Data], data_dir: str, gpus: float, note: str, packages: Sequence[str] = ()
+) -> dict[str, Any]:
     """The answers of this process's node.
 
     `note` is the name of a file that the driver wrote in the store. The node reads it and writes another
-    file, whose name is one of the answers.
+    file, whose name is one of the answers. `packages` have code of the user's own.
     """
     facts: dict[str, Any] = {
         "code": f"{code_hash()}-{code_hash(Path(sweep.__file__).parent)}",
         "torch": metadata.version("torch"),
         "python": ".".join(map(str, sys.version_info[:2])),
+        "packages": {package: _hash_of(package) for package in packages},
         "clock": time.time(),
         "answer": "",
         "problems": [],
@@ -60,6 +65,13 @@ def probe(store_url: str, data: list[Data], data_dir: str, gpus: float, note: st
             facts["device"] = "none"
             facts["problems"].append("its torch sees no GPU.")
     return facts
+
+
+def _hash_of(package: str) -> str:
+    try:
+        return own.hash_of(package)
+    except own.ModelError:
+        return "missing"
 
 
 def site_problems(device: str) -> list[str]:
@@ -150,6 +162,12 @@ def compare(here: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[str]
             f"node {name}: {key} is {facts[key]}, and {here[key]} where the driver runs."
             for key in SAME
             if facts[key] != here[key]
+        ]
+        problems += [
+            f"node {name}: the package {package} is {code}, and {here['packages'][package]} where the "
+            "driver runs."
+            for package, code in facts["packages"].items()
+            if code != here["packages"][package]
         ]
         if abs(facts["clock"] - here["clock"]) > CLOCK_SECONDS:
             problems.append(

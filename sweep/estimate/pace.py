@@ -16,6 +16,7 @@ from sweep.estimate.measured import Pace, Results
 from sweep.ledger.ledger import Ledger
 from sweep.study import Candidate, Phase, Study
 from trainer.data import DataError
+from trainer.models import own
 from trainer.spec import RunSpec
 
 CALIBRATION_SECONDS = 6.0
@@ -144,6 +145,8 @@ def device_here() -> str | None:
 def _tried(study: Study, spec: RunSpec, sharing: int, data_dir: Path) -> Pace:
     """The pace of a run by a few seconds of training on this machine."""
     gpus = study.resources.gpus
+    if why := own.refusal(spec.task.model):
+        return Pace(None, f"no run to measure by, and {why}")
     try:
         seconds = calibrate(spec, study.resources.cpus, "cuda" if gpus else "cpu", data_dir)
     except DataError:

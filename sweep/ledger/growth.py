@@ -8,6 +8,7 @@ from typing import Any
 
 from sweep.study import Study
 from sweep.study.contents import Contents
+from trainer.settings import written
 from trainer.store import digest, seal
 
 
@@ -22,7 +23,16 @@ def declaration(study: Study, extensions: list[dict[str, Any]]) -> bytes:
         identity["tasks"] = list(study.contents.tasks)
     if study.taken:
         identity["taken_seeds"] = sorted(study.taken)
-    return seal({**identity, "description": study.contents.description, "extensions": extensions})
+    return seal({**identity, **notes(study), "extensions": extensions})
+
+
+def notes(study: Study) -> dict[str, Any]:
+    """What a study says beside its identity, and may say differently at any time."""
+    published = study.contents.published
+    return {
+        "description": study.contents.description,
+        **({"published": written(published)} if published else {}),
+    }
 
 
 def identity_hash(study: Study) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
 from sweep.format import now
-from sweep.ledger.growth import changes, declaration, growth, identity_hash
+from sweep.ledger.growth import changes, declaration, growth, identity_hash, notes
 from sweep.ledger.results import from_plain, result_of
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Look, Proposal, Result
@@ -149,8 +149,7 @@ class Ledger:
             extension = {"at": now(), "changes": grown, "confirmed_before": confirmed}
             self.store.write("study.json", declaration(study, [*before["extensions"], extension]))
             self.say("extended: " + "; ".join(grown))
-        elif before.get("description", "") != study.contents.description:
-            # a description is no part of the identity, and may change at any time
+        elif notes(from_declared(study.name, before)) != notes(study):
             self.store.write("study.json", declaration(study, before["extensions"]))
 
     # proposals

@@ -50,7 +50,11 @@ class Plan:
         """The finalists of each arm for each endpoint, as they are in `_confirmed`."""
         self._matched: dict[str, Values] = {}
         """The values that a matched arm takes from another one, once that one has its finalist."""
-        self._unmatched = [name for name, arm in study.arms.items() if arm.match]
+        self._unmatched = {name: arm.follows.name for name, arm in study.arms.items() if arm.follows}
+        """The matched arms whose values are still to come, in the study's order, and whom they follow."""
+        self._ripe = set[str]()
+        """The arms with a generation that is due. A study may have a thousand searches, and the driver asks
+        many times a second; so this is kept up to date where something changes."""
         self._stops = study.confirm.stop == "decided"
         self._open = study.contents.looks[0] if self._stops else study.contents.blocks
         """The number of blocks whose runs may start. A study that may end early opens them look by look."""
@@ -61,19 +65,22 @@ class Plan:
         for name, arm in study.arms.items():
             if not arm.repeats and not arm.match and not arm.searched:
                 self._confirm(name, self._only(Candidate(name, name, {})))
+        for name in self._searches:
+            self._ripen(name)
         self._follow()
 
     # What the plan gives.
 
     def wanted(self) -> Proposal | None:
         """A generation to propose now, if one is due. It stays the same until `propose` takes it."""
-        return self._wanted
+        return next(self.due(), None)
 
     def due(self) -> Iterator[Proposal]:
         """Every generation that can be proposed now."""
-        for arm, search in self._searches.items():
-            if self._is_open(search.arm) and arm not in self._unmatched and (due := search.due()):
-                yield due
+        for arm in sorted(self._ripe, key=self._order.__getitem__):
+            due = self._searches[arm].due()
+            assert due
+            yield due
 
     @property
     def complete(self) -> bool:
@@ -150,22 +157,29 @@ class Plan:
         going_on = True
         while going_on:
             self._propose_what_is_recorded()
-            ready = [arm for arm in self._unmatched if self._match(arm)]
-            self._unmatched = [arm for arm in self._unmatched if arm not in ready]
+            decided = [arm for arm, followed in self._unmatched.items() if followed in self._confirmed]
+            ready = [arm for arm in decided if self._match(arm)]
             for arm in ready:
-                if arm not in self._searches:
+                del self._unmatched[arm]
+                if arm in self._searches:
+                    self._ripen(arm)
+                else:
                     self._confirm(arm, self._only(Candidate(arm, arm, self.filled(arm, {}))))
             going_on = bool(ready) or self._look()
-        # kept, because the driver asks many times a second, and a study may have a thousand searches
-        self._wanted = next(self.due(), None)
+
+    def _ripen(self, name: str) -> None:
+        """Note whether an arm has a generation that is due now."""
+        search = self._searches[name]
+        if self._is_open(search.arm) and name not in self._unmatched and search.due():
+            self._ripe.add(name)
+        else:
+            self._ripe.discard(name)
 
     def _match(self, name: str) -> bool:
-        """Fill in what a matched arm takes from the other one. False while that is not decided."""
+        """Fill in what a matched arm takes from the other one's finalist. False while runs are missing."""
         arm = self.study.arms[name]
-        assert arm.follows
         assert arm.match
-        if not (finalists := self._confirmed.get(arm.follows.name)):
-            return False
+        finalists = self._confirmed[self._unmatched[name]]
         runs = self._counted(finalists[0]) if arm.match.at else []
         if any(run_id not in self.results for run_id in runs):
             return False
@@ -196,6 +210,7 @@ class Plan:
     def _begin(self, arm: str, values: list[Values]) -> None:
         """Start the next generation of an arm with these candidates."""
         generation = self._searches[arm].begin([self.filled(arm, candidate) for candidate in values])
+        self._ripen(arm)
         self._hand_out(generation)
 
     def _hand_out(self, generation: Generation) -> None:
@@ -214,7 +229,9 @@ class Plan:
         search = self._searches[generation.arm]
         if search.climb(generation):
             self._hand_out(generation)
-        elif search.complete:
+            return
+        self._ripen(generation.arm)
+        if search.complete:
             self._confirm(generation.arm, search.best())
 
     def _only(self, candidate: Candidate) -> dict[float, list[Candidate]]:
@@ -265,6 +282,8 @@ class Plan:
     def _let_in(self, blocks: int) -> None:
         """Let the runs of so many blocks start."""
         self._open, closed, self._closed = blocks, self._closed, []
+        for name in self._searches:
+            self._ripen(name)
         for entry, place, seed, priority in closed:
             if self._is_open(self.study.arms[entry.candidate.arm], place):
                 self._add(entry, place, seed, priority, None)

@@ -205,11 +205,25 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Published:
+    """A paper's figures. The report shows them beside ours, and nothing depends on them."""
+
+    source: str
+    """Whose figures they are, and how they were measured: data, epoch, number of runs."""
+    accuracy: Annotated[dict[str, Share], Filled(1)]
+    """The published test accuracy of each arm, as a share; with several tasks, by ARM@TASK."""
+    differs: list[str] = field(default_factory=list[str])
+    """What is done differently here."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contents:
     """A study's YAML."""
 
     description: str = ""
     """The question of the study, in words. It may change at any time."""
+    published: Published | None = None
+    """What a paper reports, to be shown beside what is found here. It may change at any time."""
     seed: Seed = 1
     """The number from which the seeds of runs and the proposals of candidates are drawn."""
     task: dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 from sweep.errors import RejectStudy
 from sweep.study import document
 from sweep.study.contents import NAME, Contents
-from sweep.study.rules import check
+from sweep.study.rules import check, code_problems
 from sweep.study.study import Study
 from trainer.settings import SpecError, nearest
 
@@ -36,13 +36,18 @@ def find(study: str) -> Path:
     raise RejectStudy([f"{study}: no such study. {hint}"])
 
 
-def load(path: Path) -> Study:
-    """The study in a file, or a RejectStudy with everything that is wrong with it."""
+def load(path: Path, *, to_run: bool = False) -> Study:
+    """The study in a file, or a RejectStudy with everything that is wrong with it.
+
+    `to_run` rejects models that are code which this process may not run.
+    """
     if not NAME.fullmatch(path.stem):
         rule = "a study is named after its file; use small letters, digits, - and _"
         raise RejectStudy([f"{path}: {rule} ({path.stem!r} is not)."])
     text = document.read(path, str(path))
     contents, problems = check(text.values)
+    if contents and to_run and not problems:
+        problems = list(code_problems(contents))
     if problems:
         raise text.reject(problems)
     assert contents
@@ -56,7 +61,11 @@ def from_identity(name: str, identity: Mapping[str, Any], taken: Iterable[int] =
 
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     """The study of a ledger's study.json; RejectStudy where this code lacks a part, such as a policy."""
-    identity = {**declared["identity"], "description": declared.get("description", "")}
+    identity: dict[str, Any] = {
+        **declared["identity"],
+        "description": declared.get("description", ""),
+        "published": declared.get("published"),
+    }
     # The ledger sorts the keys of the identity. Its `arms` and `tasks` keep the order of the YAML.
     for key in ("arms", "tasks"):
         if key in declared:

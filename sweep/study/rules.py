@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from sweep.format import counted
 from sweep.study import space
+from sweep.study.arms import named
 from sweep.study.contents import (
     DECLARED_ELSEWHERE,
     LEAST_GPU,
@@ -27,6 +28,7 @@ from sweep.study.design import design_problems
 from sweep.study.document import Place, Problem
 from sweep.study.matching import match_problems
 from sweep.study.trainer_rules import spec_problems
+from trainer.models import own
 from trainer.policies import POLICIES
 from trainer.settings import SpecError, default_of, nearest, settings_of
 
@@ -101,6 +103,15 @@ def _problems(contents: Contents) -> Iterator[Problem]:
     yield from _analysis_problems(contents)
     yield from _resampling_problems(contents)
     yield from _number_problems(contents)
+    yield from _published_problems(contents)
+
+
+def _published_problems(contents: Contents) -> Iterator[Problem]:
+    """What is wrong with the arms that `published` names."""
+    arms = [named(arm, task) for task in contents.tasks or [""] for arm in contents.arms]
+    for arm in contents.published.accuracy if contents.published else ():
+        if arm not in arms:
+            yield ("published", "accuracy", arm), _one_of_the_arms(arm, arms)
 
 
 def _more_spec_problems(contents: Contents, name: str, arm: Arm, own: list[Problem]) -> Iterator[Problem]:
@@ -311,6 +322,20 @@ def _misplaced(where: Place, settings: Values) -> Iterator[Problem]:
             yield (*where, key), reason
         elif key in DECLARED_ELSEWHERE:
             yield (*where, key), f"is declared in {DECLARED_ELSEWHERE[key]}."
+
+
+def code_problems(contents: Contents) -> Iterator[Problem]:
+    """The models that are code which nobody allowed this process to run."""
+    parts: dict[Place, Values] = {("task",): contents.task}
+    parts |= {("tasks", name): settings for name, settings in contents.tasks.items()}
+    parts |= {("arms", name, "task"): arm.task for name, arm in contents.arms.items()}
+    for where, settings in parts.items():
+        model: Any = settings.get("model")
+        if isinstance(model, str) and (why := own.refusal(model)):
+            yield (*where, "model"), f"{why}."
+        for i, choice in enumerate(model["choice"] if isinstance(model, dict) else []):
+            if why := own.refusal(str(choice)):
+                yield (*where, "model", "choice", i), f"{why}."
 
 
 def _resampling_problems(contents: Contents) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,13 +11,14 @@ from sweep.errors import RejectStudy
 from sweep.study.arms import Candidate, Phase, ResolvedArm, named, resolve
 from sweep.study.contents import Contents
 from trainer.data import Data
+from trainer.models import own
 from trainer.randomness import derive
 from trainer.settings import written
-from trainer.spec import RunSpec
+from trainer.spec import RunSpec, Task
 
 EXACT = 2**53
 """Every whole number below this has a float of its own."""
-OPERATION = ("description", "resources")
+OPERATION = ("description", "published", "resources")
 """The parts of a study that may change at any time, because they do not change what is measured."""
 
 
@@ -101,8 +102,19 @@ class Study:
     @property
     def data(self) -> list[Data]:
         """The data sets that the study's runs need, in a fixed order."""
-        arms = [arms[0] for arms in self.methods.values() if not arms[0].is_repeat]
-        return sorted({self.run(end, "confirm", 0).task.data for arm in arms for end in arm.ends}, key=str)
+        return sorted({task.data for task in self._trained()}, key=str)
+
+    @property
+    def own_models(self) -> list[Task]:
+        """A task for each model that is code of one's own, on each data set."""
+        tasks = {(task.model, task.data): task for task in self._trained() if own.package_of(task.model)}
+        return list(tasks.values())
+
+    def _trained(self) -> Iterator[Task]:
+        """What is trained at the ends of every arm's settings."""
+        for arm, *_ in self.methods.values():
+            if not arm.is_repeat:
+                yield from (self.run(end, "confirm", 0).task for end in arm.ends)
 
     def run(self, candidate: Candidate, phase: Phase, seed: int) -> RunSpec:
         """The run of a candidate with a seed in a phase."""

@@ -5,6 +5,7 @@ The sweep ends with the same numbers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.integration.exported import values_of
+from tests.own_models import SMALL, SMALL_STUDY
 from tests.sweeps import (
     AS_URGENT,
     FAULTS,
@@ -185,6 +189,51 @@ def test_a_node_without_the_data_is_refused_by_its_name(
     assert done.returncode == 3
     assert done.stderr.count("node ") >= 2
     assert "python -m trainer.data cifar10" in done.stderr
+
+
+def write_own_study(folder: Path) -> Path:
+    """Write a study with a model of one's own; return its path. There are folders for two versions of it."""
+    for place in ("code", "other"):
+        (folder / place).mkdir()
+    study = folder / "small.yaml"
+    study.write_text(yaml.safe_dump(values_of(SMALL_STUDY), sort_keys=False))
+    return study
+
+
+@pytest.mark.timeout(600)
+def test_a_package_of_ones_own_travels_to_every_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_own_study(tmp_path)
+    (tmp_path / "code" / "small.py").write_text(SMALL)
+    with two_nodes(monkeypatch) as cluster:
+        done = sweep(
+            *("run", study, "--store", tmp_path, "--ray-address", cluster.address, "--allow-code", "small"),
+            env={"PYTHONPATH": str(tmp_path / "code")},
+        )
+    assert done.returncode == 0, done.stderr
+    records = [path.read_text() for path in tmp_path.glob("small/runs/*/attempt-1/attempt.json")]
+    assert len(records) == 12
+    hashes = {json.loads(record)["own_code"] for record in records}
+    assert hashes == {f"small {hashlib.sha256(SMALL.encode()).hexdigest()[:16]}"}
+
+
+@pytest.mark.timeout(600)
+def test_a_node_with_another_version_of_the_package_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_own_study(tmp_path)
+    (tmp_path / "code" / "small.py").write_text(SMALL)
+    (tmp_path / "other" / "small.py").write_text(f"{SMALL}# another version\n")
+    with two_nodes(monkeypatch, {"OTHER_CODE": str(tmp_path / "other")}) as cluster:
+        done = sweep(
+            *("run", study, "--store", tmp_path, "--ray-address", cluster.address, "--allow-code", "small"),
+            env={"PYTHONPATH": str(tmp_path / "code")},
+        )
+    assert done.returncode == 3, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("node ")]
+    assert "the package small is " in line
+    assert not list(tmp_path.glob("small/runs/*"))
 
 
 def test_a_driver_outside_the_cluster_is_refused(tmp_path: Path) -> None:

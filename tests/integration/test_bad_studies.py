@@ -77,7 +77,14 @@ class Case:
 
 CASES = [
     Case("unknown top key", "task:\n  data", "sed: 3\ntask:\n  data",
-         "sed: no such setting. Did you mean 'seed'?\n    a study takes: description, seed, task"),
+         "sed: no such setting. Did you mean 'seed'?\n    a study takes: description, published, seed"),
+    Case("a paper's figure for no arm", "task:\n  data",
+         "published: {source: a paper, accuracy: {addtive: 0.9}}\ntask:\n  data",
+         "published.accuracy.addtive: must be one of the arms dense, additive, again; it is 'addtive'. Did "
+         "you mean 'additive'?"),
+    Case("a paper's figure in percent", "task:\n  data",
+         "published: {source: a paper, accuracy: {additive: 87.97}}\ntask:\n  data",
+         "published.accuracy.additive: must be above 0 and at most 1; it is 87.97."),
     Case("unknown key in search", "budget", "buget",
          "search.buget: no such setting. Did you mean 'budget'?\n    search takes: proposer, budget"),
     Case("unknown key in an arm", "repeat:", "repet:",
@@ -124,7 +131,7 @@ CASES = [
     Case("missing baseline", "  baseline: dense\n", "",
          "analysis.baseline: is missing; analysis needs it.", 23),
     Case("misspelt arms", "arms:", "arm:",
-         "arm: no such setting. Did you mean 'arms'?\n    a study takes: description"),
+         "arm: no such setting. Did you mean 'arms'?\n    a study takes: description, published"),
     Case("text for a whole number", "budget: 4", "budget: four",
          "search.budget: must be a whole number; it is 'four'."),
     Case("quoted number", "budget: 4", "budget: '4'",
@@ -326,8 +333,8 @@ CASES = [
 ]  # fmt: skip
 WHOLE_FILES = [
     ("empty file", "bad.yaml", b"",
-     "bad.yaml:1  must be an object with the keys description, seed, task, tasks, arms, search, "
-     "confirm, analysis, resources; it is None."),
+     "bad.yaml:1  must be an object with the keys description, published, seed, task, tasks, arms, "
+     "search, confirm, analysis, resources; it is None."),
     ("list at the top", "bad.yaml", b"- task\n- arms\n",
      "bad.yaml:1  must be an object with the keys description"),
     ("nothing but a word", "bad.yaml", b"dense",

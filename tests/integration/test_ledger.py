@@ -17,6 +17,7 @@ from sweep.errors import ChangedStudy, DamagedLedger
 from sweep.ledger.ledger import Ledger
 from sweep.planning.values import Failure, Proposal, Result
 from sweep.study import Candidate
+from sweep.study.contents import Published
 from tests.loops import job_of, study_of, work
 from tests.sweeps import study_values
 from trainer.store import open_store, seal, unseal
@@ -59,6 +60,11 @@ def test_other_words_about_a_study_are_kept_and_change_nothing_else(store_url: s
     after = ledger_in(store_url).declared()
     assert before is not None
     assert after == {**before, "description": "other words"}
+    published: dict[str, Any] = {"source": "a paper", "accuracy": {"dense": 0.5}, "differs": []}
+    ledger_in(store_url).declare(study_of(description="other words", published=published), False)
+    assert after is not None
+    assert ledger_in(store_url).declared() == {**after, "published": published}
+    assert ledger_in(store_url).state().study.contents.published == Published(**published)
 
 
 def test_a_changed_study_is_refused_with_every_key_that_differs(store_url: str) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ ARMS: dict[str, Any] = {
     "hot": {"policy": {"name": "dense"}, "task": {"learning_rate": 1e18}},
 }
 SEARCHES, RATIOS = 7, (1.0, 0.1)
+PUBLISHED = {
+    "source": "a paper, one run each",
+    "accuracy": {"additive": 0.8797, "dense": 0.869},
+    "differs": ["digits"],
+}
 
 
 def play(folder: Path, name: str, searches: int, seeds: int, proposer: str = "random") -> None:
@@ -43,7 +49,8 @@ def play(folder: Path, name: str, searches: int, seeds: int, proposer: str = "ra
         confirm={"seeds": seeds},
         analysis={"baseline": "tuned", "family": ["additive"], "endpoints": list(RATIOS)},
     )
-    assert drive(Study(name, Contents.read({**values, "arms": ARMS})), folder).complete
+    given = {**values, "arms": ARMS, "published": PUBLISHED}
+    assert drive(Study(name, Contents.read(given)), folder).complete
 
 
 def reading_of(store: Path, name: str) -> Reading:
@@ -145,6 +152,43 @@ def test_inflation_compares_both_epochs_at_r_1_and_the_epoch_s_own_r_is_kept_bes
     assert found["best_epoch_own_ratio"] == pytest.approx(own)
     # the last epoch's own r is far from 1 here: there the figure would be another one
     assert statistics.mean(table["test_accuracy"][-1] for table in tables) != pytest.approx(last)
+
+
+def test_a_paper_s_figures_stand_beside_the_best_epoch_and_where_r_stood_then(
+    values: dict[str, Any], several: Reading, report: Report
+) -> None:
+    runs = [several.runs[it.runs[0]] for it in picks(several, "additive", 1.0)]
+    rows = [table.to_pylist() for run in runs if (table := run.epochs())]
+    best = [max(table, key=lambda row: row["test_accuracy"]) for table in rows]
+    last = [table[-1] for table in rows]
+    found = entry(values, "additive", "replication")
+    assert found == {
+        "arm": "additive",
+        "rank": 1,
+        "published": 0.8797,
+        "best": pytest.approx(statistics.mean(row["test_accuracy"] for row in best)),
+        "epoch": pytest.approx(statistics.mean(row["epoch"] for row in best)),
+        "keep_ratio": pytest.approx(statistics.mean(row["keep_ratio"] for row in best)),
+        "nonzero_rate": pytest.approx(statistics.mean(row["nonzero_rate"] for row in best)),
+        "last": pytest.approx(statistics.mean(row["dense_test_accuracy"] for row in last)),
+        "gap": pytest.approx(
+            statistics.mean(row["train_accuracy"] for row in last)
+            - statistics.mean(row["test_accuracy"] for row in last)
+        ),
+    }
+    assert found["keep_ratio"] < 1  # at r = 1 it would not show where r stood
+    # an arm without a published figure is shown beside the others, and one whose runs all diverged is not
+    assert entry(values, "tuned", "replication")["published"] is None
+    assert "hot" not in {row["arm"] for row in values["replication"]}
+    text = page(report)
+    assert "a paper, one run each" in text
+    assert '<td data-label="published, %">87.97</td>' in text
+
+
+def test_a_study_without_a_paper_has_no_such_table(several: Reading) -> None:
+    bare = Reading(several.ledger)
+    bare.study.contents = replace(bare.study.contents, published=None)
+    assert "Beside the paper" not in page(Report.of(bare))
 
 
 def test_failed_runs_have_exact_limits(values: dict[str, Any]) -> None:

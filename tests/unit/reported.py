@@ -29,6 +29,7 @@ def findings_of(it: Study, rows: Sequence[Compared], **more: Any) -> Findings:
         "earlier": [],
         "search": [],
         "tuning": [],
+        "replication": [],
         "failures": {},
         "versions": [],
         "mixed": [],

@@ -5,6 +5,7 @@ They begin at the right time, on the right network, and nothing else moves them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from dataclasses import replace
@@ -123,6 +124,39 @@ def test_a_plan_made_anew_from_what_was_recorded_is_the_same(name: str) -> None:
     again = Plan(it, plan.results, recorded)
     assert again.complete
     assert Sweep.of(again, set()) == Sweep.of(plan, set())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {
+            "search": {"proposer": "random", "lag": 0, "replicates": 9, "budget": 4, "ladder": [1]},
+            "confirm": {"seeds": 1, "stop": "decided"},
+            "analysis": {"looks": [7, 8, 9]},
+        },
+    ],
+    ids=["lag", "looks"],
+)
+def test_what_is_due_is_at_any_moment_what_a_plan_made_anew_finds_due(parts: dict[str, Any]) -> None:
+    it, recorded = study(**parts), dict[tuple[str, int], list[Values]]()
+    plan = plan_of(it)
+
+    def compare() -> None:
+        again = Plan(it, plan.results, recorded)
+        assert [due.arm for due in plan.due()] == [due.arm for due in again.due()]
+
+    for step in itertools.count():
+        if due := plan.wanted():
+            recorded[due.arm, due.generation] = scattered(it, due)
+            plan.propose(due.arm, due.generation, recorded[due.arm, due.generation])
+        elif run := plan.queue.next(0.0):
+            plan.finish(run.run_id, trained(run))
+        else:
+            break
+        if step % 5 == 0:
+            compare()
+    assert plan.complete
 
 
 def test_a_matched_arm_has_the_mean_count_of_the_finalist_s_runs_on_the_whole_ladder() -> None:

@@ -214,11 +214,11 @@ def test_a_grid_is_every_step_up_to_the_upper_end(
     assert grid(searched, whole) == values
 
 
-def test_the_identity_leaves_out_the_description_and_the_resources(made: Any) -> None:
-    assert (
-        made().identity
-        == made(description="other words", resources={"cpus": 2, "gpus": 0.5, "attempts": 9}).identity
-    )
+def test_the_identity_leaves_out_what_decides_nothing(made: Any) -> None:
+    resources = {"cpus": 2, "gpus": 0.5, "attempts": 9}
+    published = {"source": "a paper", "accuracy": {"dense": 0.9}}
+    other = made(description="other words", published=published, resources=resources)
+    assert made().identity == other.identity
 
 
 def test_the_identity_is_the_same_however_a_number_is_written(made: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from trainer.models import names
+from trainer.models import names, own
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +89,14 @@ def _build_mlp(task: Settings, image: Image, classes: int, generator: torch.Gene
     )
 
 
+OWN = Family(
+    "package.module:build, a function of one's own",
+    own.NAME,
+    (),
+    lambda _: None,
+    lambda _: None,
+    own.build,
+)
 FAMILIES = {
     "wrn": Family(
         "wrn-DEPTH-WIDEN, as in wrn-28-4",
@@ -106,6 +114,7 @@ FAMILIES = {
         lambda _: None,
         _build_mlp,
     ),
+    "own": OWN,
 }
 
 
@@ -134,6 +143,8 @@ def wrong(name: str) -> str | None:
 def useless(name: str) -> dict[str, str]:
     """The settings that this model does not use. Each maps to the form of the names that use it."""
     family = parse(name)
+    if family is OWN:  # only its code knows what it uses
+        return {}
     return {
         setting: other.form for other in FAMILIES.values() if other is not family for setting in other.takes
     }

@@ -105,6 +105,7 @@ class RunRow:
     threads: Annotated[int | None, "of the processor"]
     torch: Annotated[str | None, "version"]
     code: Annotated[str | None, "hash over the trainer's source"]
+    own_code: Annotated[str | None, "package that has its network, and a hash over that; null: one of ours"]
     commit: Annotated[str | None, "of the repository"]
     started_at: Annotated[datetime | None, "first attempt"]
     ended_at: Annotated[datetime | None, "outcome written"]
@@ -226,7 +227,7 @@ def _run_row(run: RunFiles) -> RunRow:
         attempts=len(run.attempts),
         **{
             key: last.get(key)
-            for key in ("node", "device", "device_name", "threads", "torch", "code", "commit")
+            for key in ("node", "device", "device_name", "threads", "torch", "code", "own_code", "commit")
         },
         started_at=datetime.fromisoformat(started) if started else None,
         ended_at=datetime.fromisoformat(run.ended_at) if run.ended_at else None,

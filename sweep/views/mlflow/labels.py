@@ -122,7 +122,9 @@ def seed_tags(run: RunFiles, name: str, parent: Parent, parent_id: str) -> dict[
 def attempt_tags(run: RunFiles) -> dict[str, str]:
     """How many attempts a run had, and what the last one ran on."""
     last: dict[str, Any] = run.attempts[-1] if run.attempts else {}
-    return {"attempts": str(run.tries), **{name: str(last.get(name, "unknown")) for name in VERSIONS}}
+    versions = {name: str(last.get(name, "unknown")) for name in VERSIONS}
+    versions |= {"own_code": last["own_code"]} if "own_code" in last else {}
+    return {"attempts": str(run.tries), **versions}
 
 
 def parent_settings(parent: Parent) -> dict[str, Any]:

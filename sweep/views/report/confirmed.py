@@ -98,7 +98,7 @@ def confirmed(reading: Reading, finalist: Finalist, course: Course | None) -> Co
         best_epoch=course.best if course else None,
         last_epoch=course.last if course else None,
         inflation=course.best - course.last if course else None,
-        best_epoch_own_ratio=course.best_at_own_ratio if course else None,
+        best_epoch_own_ratio=course.best_at_own_ratio.accuracy if course else None,
         parameters_start=_mean_count([result.parameters_start for result in sizes]),
         parameters_end=_mean_count([result.parameters_end for result in sizes]),
     )

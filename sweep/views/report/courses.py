@@ -12,6 +12,7 @@ import pyarrow as pa
 from sweep.views.reading import Finalist, Reading, RunFiles, ahead
 
 COURSES = [
+    "train_accuracy",
     "test_accuracy",
     "dense_test_accuracy",
     "keep_ratio",
@@ -23,6 +24,19 @@ COURSES = [
 """Columns that are drawn over the epochs, where they have values."""
 Key = tuple[str, int]
 """An arm's finalist of a rank: the arm's name, and the rank from 1."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """Each run's best epoch at that epoch's own keep ratio, as papers often report it: means over the runs.
+
+    A policy without keep ratios has no ratio. Older runs have no nonzero rate.
+    """
+
+    accuracy: float
+    epoch: float
+    keep_ratio: float | None
+    nonzero_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,9 @@ class Course:
     """Mean test accuracy at each run's best epoch, at r = 1."""
     last: float
     """Mean test accuracy at the last epoch, at r = 1."""
-    best_at_own_ratio: float
-    """Mean test accuracy at each run's best epoch, at that epoch's keep ratio. Papers often report it."""
+    best_at_own_ratio: Best
+    gap: float
+    """Mean training accuracy of the last epoch, less its test accuracy at the same keep ratio."""
 
 
 def courses_of(reading: Reading) -> dict[Key, Course]:
@@ -84,7 +99,23 @@ def _course(runs: Sequence[RunFiles]) -> Course:
         resets=np.nan_to_num(stacked["reset"]).mean(0),
         best=_mean([np.nanmax(accuracy) for accuracy in dense]),
         last=_mean([accuracy[-1] for accuracy in dense]),
-        best_at_own_ratio=_mean([np.nanmax(accuracy) for accuracy in own]),
+        best_at_own_ratio=_best(values),
+        gap=_mean([run["train_accuracy"][-1] - run["test_accuracy"][-1] for run in values]),
+    )
+
+
+def _best(runs: Sequence[dict[str, np.ndarray]]) -> Best:
+    places = [int(np.nanargmax(run["test_accuracy"])) for run in runs]
+
+    def mean(column: str) -> float:
+        return _mean([float(run[column][place]) for run, place in zip(runs, places, strict=True)])
+
+    ratio, rate = mean("keep_ratio"), mean("nonzero_rate")
+    return Best(
+        accuracy=mean("test_accuracy"),
+        epoch=mean("epoch"),
+        keep_ratio=ratio if math.isfinite(ratio) else None,
+        nonzero_rate=rate if math.isfinite(rate) else None,
     )
 
 

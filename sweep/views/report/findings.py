@@ -19,14 +19,13 @@ from sweep.study import Study
 from sweep.views.reading import STATES, Reading, ahead
 from sweep.views.report.confirmed import Confirmed, confirmed
 from sweep.views.report.courses import Course, Key
+from sweep.views.report.replication import Replicated, replicated
 from sweep.views.report.searched import Searched, Tuning, searched_arms, tuning_of
 
-PUBLISHED = {
-    ("cifar10", "wrn-28-4"): {"dense": 0.869, "additive-reset": 0.8797, "multiplicative-reset": 0.8802}
-}
-"""What the paper reports: the best test accuracy of any epoch, at that epoch's r, from one run each."""
 ENVIRONMENT = ("torch", "device", "threads", "code")
 """What a run's numbers may depend on in their last digits."""
+OWN_CODE = "own_code"
+"""The package that has a run's network, and its hash; runs with a network of ours have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +75,16 @@ class Findings:
     earlier: list[Earlier]
     search: list[Searched]
     tuning: list[Tuning]
+    replication: list[Replicated]
+    """What a paper reports, beside what was found here."""
     failures: dict[str, Failure]
     """Failed runs, by run id."""
     versions: list[dict[str, Any]]
     """What the runs ran on: a row for each combination, with its number of runs."""
     mixed: list[str]
-    """The keys of ENVIRONMENT in which runs of the confirmation differ."""
+    """The keys of ENVIRONMENT in which runs of the confirmation differ.
+
+    OWN_CODE is among them where a package has two hashes."""
 
     @property
     def keep_ratio_matters(self) -> bool:
@@ -92,12 +95,6 @@ class Findings:
     def resampled(self) -> bool:
         """Whether each seed draws its own test set."""
         return any(row.overlap for row in self.comparisons)
-
-    @property
-    def published(self) -> dict[str, float]:
-        """What the paper reports, by policy. Empty where this study's task is not the paper's."""
-        task = self.study.contents.task
-        return PUBLISHED.get((str(task.get("data")), str(task.get("model"))), {})
 
     @property
     def declared(self) -> dict[str, Any]:
@@ -142,7 +139,8 @@ class Findings:
                 "earlier": [asdict(look) for look in self.earlier],
                 "search": [asdict(search) for search in self.search],
                 "tuning": [asdict(tuning) for tuning in self.tuning],
-                "published": self.published,
+                "published": study.contents.published and asdict(study.contents.published),
+                "replication": [asdict(row) for row in self.replication],
                 "failures": [
                     {"run_id": run_id, **asdict(failure)} for run_id, failure in self.failures.items()
                 ],
@@ -162,6 +160,10 @@ def findings_of(
     looks_before = earlier(plan, reading.looks, reading.right_images).items()
     versions, mixed = _environments(reading)
     tuning = tuning_of(reading)
+    arms = [
+        confirmed(reading, finalist, courses.get((finalist.arm.method, finalist.rank + 1)))
+        for finalist in reading.finalists
+    ]
     settings = {
         cohort.candidate.name: cohort.candidate.values
         for cohort in reading.cohorts
@@ -177,15 +179,13 @@ def findings_of(
         looks=reading.looks,
         grew_after_look=reading.grew_after_look,
         extensions=reading.declared["extensions"],
-        arms=[
-            confirmed(reading, finalist, courses.get((finalist.arm.method, finalist.rank + 1)))
-            for finalist in reading.finalists
-        ],
+        arms=arms,
         comparisons=shown(study, rows, settings, tuning),
         across=across(study, rows),
         earlier=[Earlier(pairs, shown(study, rows, settings, [])) for pairs, rows in looks_before],
         search=searched_arms(reading),
         tuning=tuning,
+        replication=replicated(study.contents.published, arms, courses),
         failures=plan.queue.failed,
         versions=versions,
         mixed=mixed,
@@ -229,15 +229,19 @@ def _environments(reading: Reading) -> tuple[list[dict[str, Any]], list[str]]:
     """What the runs ran on, and the keys in which runs of the confirmation differ."""
     counts: Counter[tuple[tuple[str, Any], ...]] = Counter()
     confirming: set[tuple[Any, ...]] = set()
+    own_code: set[str] = set()
     for run, attempts in ahead(reading.runs.values(), lambda run: run.attempts):
         if attempts:
             last = attempts[-1]
             named = (*ENVIRONMENT, "device_name", "commit")
-            counts[tuple((key, last.get(key, "unknown")) for key in named)] += 1
+            version = [(key, last.get(key, "unknown")) for key in named]
+            version += [(OWN_CODE, last[OWN_CODE])] if OWN_CODE in last else []
+            counts[tuple(version)] += 1
             if run.cohort.phase == "confirm":
                 confirming |= {tuple(attempt.get(key) for key in ENVIRONMENT) for attempt in attempts}
+                own_code |= {attempt[OWN_CODE] for attempt in attempts if OWN_CODE in attempt}
     columns = zip(ENVIRONMENT, zip(*confirming, strict=True), strict=False)
-    return (
-        [{**dict(key), "runs": count} for key, count in counts.most_common()],
-        [name for name, values in columns if len(set(values)) > 1],
-    )
+    mixed = [name for name, values in columns if len(set(values)) > 1]
+    if len(own_code) > len({code.split()[0] for code in own_code}):  # two hashes of one package
+        mixed.append(OWN_CODE)
+    return [{**dict(key), "runs": count} for key, count in counts.most_common()], mixed

@@ -72,6 +72,7 @@ def page(report: Report) -> str:
         beside=_table_of(tables.beside(findings)),
         spread=_table_of(tables.spread(findings)),
         accuracy=_table_of(tables.accuracy(findings)),
+        replication=_table_of(tables.replication(findings)),
         by_ratio=_by_ratio(findings, colors),
         courses=_courses(report, colors),
         searches=[_search(search, colors) for search in findings.search if search.candidates],

@@ -125,8 +125,9 @@ def course(course: Course, index: int, ratios: bool = True) -> str:
     # without connections the number of parameters is a constant
     panes = [pane for pane in panes if pane and pane[0][0] != "parameters"]
     figure, (above, *below) = _figure(1.8 * (1 + len(panes)), 1 + len(panes))
-    both = [("dense_test_accuracy", "at r = 1"), ("test_accuracy", "at the epoch's r")]
-    _pane(above, course, both if ratios else [("test_accuracy", "test accuracy")], index)
+    by_ratio = [("dense_test_accuracy", "at r = 1"), ("test_accuracy", "at the epoch's r")]
+    by_images = [("test_accuracy", "test accuracy"), ("train_accuracy", "in training")]
+    _pane(above, course, by_ratio if ratios else by_images, index)
     for axes, lines in zip(below, panes, strict=True):
         _pane(axes, course, lines, index)
         axes.set_ylim(*((-0.02, 1.05) if lines[0] in PANES[0] else (0, None)))
@@ -135,7 +136,7 @@ def course(course: Course, index: int, ratios: bool = True) -> str:
             name = "a seed resets" if len(epochs) else None
             axes.vlines(epochs, 0, 0.06, colors="C3", linewidth=1.2, label=name)
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
-    above.set_ylabel("test accuracy")
+    above.set_ylabel("test accuracy" if ratios else "accuracy")
     above.xaxis.get_major_locator().set_params(integer=True)
     [above, *below][-1].set_xlabel("epoch")
     return _svg(figure)

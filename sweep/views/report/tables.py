@@ -23,6 +23,7 @@ from sweep.views.report.labels import (
     units,
     verdict_word,
 )
+from sweep.views.report.replication import Replicated
 
 ORDER = ("family", "control", "repeat")
 """The roles in the order in which tables list them."""
@@ -303,22 +304,18 @@ def accuracy(findings: Findings) -> list[list[str]]:
     failed = any(arm.failed for arm in findings.arms)
     names = [f"r = {ratio}, %" if findings.keep_ratio_matters else "accuracy, %" for ratio in ratios]
     head = ["arm", "runs", *names, "best epoch, %", "last epoch, %", "inflation"]
-    if findings.published:
-        head.append("best epoch at its own r, %")
     head += ["failed"] if failed else []
     head += ["parameters"] if sized else []
     head += [CHOSEN] if any(arm.settings for arm in findings.arms) else []
-    return [head, *(_accuracy_line(findings, head, ratios, arm) for arm in findings.arms)]
+    return [head, *(_accuracy_line(head, ratios, arm) for arm in findings.arms)]
 
 
-def _accuracy_line(findings: Findings, head: list[str], ratios: list[str], arm: Confirmed) -> list[str]:
+def _accuracy_line(head: list[str], ratios: list[str], arm: Confirmed) -> list[str]:
     line = [label(arm), f"{arm.finished}{NO_BREAK}of{NO_BREAK}{arm.seeds}"]
     for ratio in ratios:
         mean, error = arm.accuracy[ratio].mean, arm.accuracy[ratio].standard_error
         line.append(percent(mean) + (f" ±{NO_BREAK}{percent(error)}" if error is not None else ""))
     line += [percent(arm.best_epoch), percent(arm.last_epoch), points(arm.inflation)]
-    if findings.published:
-        line.append(percent(arm.best_epoch_own_ratio))
     if "failed" in head:
         line.append(failure_rate(arm))
     if "parameters" in head:
@@ -326,6 +323,26 @@ def _accuracy_line(findings: Findings, head: list[str], ratios: list[str], arm: 
     if CHOSEN in head:
         line.append(_chosen(arm))
     return line
+
+
+def replication(findings: Findings) -> list[list[str]]:
+    """The table of a paper's figures beside ours: a header, then a line for each arm."""
+    if not findings.replication:
+        return []
+    ratios = findings.keep_ratio_matters
+    best, last = "ours: best epoch", "ours: last epoch"
+    head = ["arm", "published, %", f"{best} at its own r, %" if ratios else f"{best}, %", "at epoch"]
+    head += ["r there", "nonzero there"] if ratios else []
+    head += [f"{last} at r = 1, %" if ratios else f"{last}, %", "training less test, points"]
+    return [head, *(_replicated(arm, ratios) for arm in findings.replication)]
+
+
+def _replicated(arm: Replicated, ratios: bool) -> list[str]:
+    line = [arm.arm, percent(arm.published), percent(arm.best), f"{arm.epoch:.0f}"]
+    if ratios:
+        shares = (arm.keep_ratio, arm.nonzero_rate)
+        line += ["-" if share is None else f"{share:.2f}" for share in shares]
+    return [*line, percent(arm.last), points(arm.gap)]
 
 
 def _counts(start: float | None, end: float | None) -> str:

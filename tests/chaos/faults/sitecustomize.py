@@ -101,7 +101,13 @@ if os.environ.get("PRETENDED_GPUS"):
     ask = preflight.probe
 
     def ask_for_no_gpu(*question: Any) -> dict[str, Any]:
-        store, data, data_dir, _, note = question
-        return ask(store, data, data_dir, 0.0, note)
+        store, data, data_dir, _, note, packages = question
+        return ask(store, data, data_dir, 0.0, note, packages)
 
     preflight.probe = ask_for_no_gpu
+
+if elsewhere := os.environ.get("OTHER_CODE"):
+    # a node on which something else comes before what a sweep brings along
+    import sys
+
+    sys.path.insert(0, elsewhere)

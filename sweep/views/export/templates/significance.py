@@ -1193,6 +1193,9 @@ environment = ["torch", "device", "threads", "code"]
 tried = runs[runs["attempts"] > 0]
 confirming = tried[tried["phase"] == "confirm"]
 mixed = [name for name in environment if confirming[name].nunique(dropna=False) > 1]
+own_code = confirming["own_code"].dropna().unique()
+if len(own_code) > len({code.split()[0] for code in own_code}):  # two hashes of one package
+    mixed.append("own_code")
 if (confirming["attempts"] > 1).any() and set(mixed) <= set(report["mixed"]):
     mixed = report["mixed"]
 
