@@ -24,6 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.claims import SILENT_SECONDS, Claimed, Watch
 from trainer.data import DataError
+from trainer.decoded import folder_of
 from trainer.devices import NoDevice, choose
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE, USAGE
 from trainer.many import train_many
@@ -246,8 +247,16 @@ def _begin(
 
     It waits only for a process on another machine, which may be dead and cannot be asked.
     """
+    import torch
+
     from trainer.attempt import Attempt
+    from trainer.placed import images
     from trainer.training import Training
+
+    def train() -> Training:
+        cache, placed_on = folder_of(options.store), torch.device(device)
+        placed = images(order.spec.task.data, options.data_dir, placed_on, cache, display.say)
+        return Training(order.spec, device=device, images=placed)
 
     watch, silent = Watch(), ""
     while True:
@@ -255,7 +264,7 @@ def _begin(
             return Attempt(
                 store,
                 order.spec,
-                lambda: Training(order.spec, device=device, data_dir=options.data_dir),
+                train,
                 show=display.say,
                 commit_seconds=options.commit_seconds,
                 keep_weights=options.keep_weights or order.keep_weights,

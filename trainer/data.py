@@ -1,7 +1,7 @@
 """Data sets as arrays, and how a run splits their images. A row of a table counts as an image too.
 
-`python -m trainer.data NAME` fetches a data set. `python -m trainer.data FILE --target COLUMN` prints the
-object that declares a file of one's own. Nothing here needs torch.
+`python -m trainer.data NAME` fetches a data set. `python -m trainer.data PATH` prints the object that
+declares a table or images of one's own. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ from typing import Protocol
 
 import numpy as np
 
-from trainer import randomness, synthetic, tables
-from trainer.settings import SpecError, one_of, read
+from trainer import images, randomness, synthetic, tables
+from trainer.decoded import Say
+from trainer.images import CHANNELS, ImageLayout, Images
+from trainer.settings import SpecError, one_of, read, settings_of
 from trainer.table_files import FORMATS, DataError
 from trainer.tables import Layout, Table
 
-Data = str | Table
-"""The name of a data set, or the declaration of a file of one's own."""
+Data = str | Table | Images
+"""The name of a data set, or the declaration of a table or of images of one's own."""
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 # taken over all 1,797 images, on a scale from 0 to 1; tables are scaled by their training rows instead
 DIGITS_MEAN, DIGITS_STD = (0.3053,), (0.3762,)
 OWN = (
     "A file of one's own is declared as an object, "
-    "which `python -m trainer.data FILE --target COLUMN` prints."
+    "which `python -m trainer.data FILE --target COLUMN` prints. "
+    "Of images, `python -m trainer.data FOLDER` prints it."
 )
 
 
@@ -62,8 +65,8 @@ class Dataset:
     brought: bool = False
     """Whether its files must be brought to the folder of --data-dir."""
     standardise: bool = False
-    """Whether the images are raw. The trainer then scales each column to mean 0 and deviation 1 over the
-    rows it trains on."""
+    """Whether the images are raw. The trainer then scales each channel to mean 0 and deviation 1 over the
+    images it trains on; a column of a table counts as a channel."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ class Shares(Protocol):
     def train_size(self) -> int | None: ...
     @property
     def resample(self) -> float | None: ...
+
+
+def _quiet(_: str) -> None:
+    pass
 
 
 def split(task: Shares, seed: int) -> Split:
@@ -151,6 +158,17 @@ def _packaged_table(file: str, name: str, _: Path) -> Arrays:
 
 def _own(table: Table, data_dir: Path) -> Arrays:
     return _rows(*tables.load(table, data_dir), table.rows - table.tested)
+
+
+def _pictures(given: Images, data_dir: Path, cache: Path | None = None, say: Say = _quiet) -> Arrays:
+    """Load images of one's own. They are on a scale from 0 to 1 where the trainer is to scale them."""
+    decoded = images.load(given, data_dir, cache, say)
+    pixels = np.divide(decoded.images, np.float32(255), dtype=np.float32)
+    if given.mean and given.std:
+        pixels -= np.asarray(given.mean, np.float32)
+        pixels /= np.asarray(given.std, np.float32)
+    pixels, labels, train = pixels.transpose(0, 3, 1, 2), decoded.labels.astype(np.int64), given.train
+    return Arrays(pixels[:train], labels[:train], pixels[train:], labels[train:])
 
 
 def _rows(inputs: np.ndarray, labels: np.ndarray, train: int) -> Arrays:
@@ -239,63 +257,40 @@ def facts(data: Data) -> Dataset:
     """The facts about a data set, which is not loaded for them."""
     if isinstance(data, str):
         return DATASETS[data]
+    if isinstance(data, Images):
+        load, standardise = partial(_pictures, data), data.mean is None
+        return Dataset(
+            data.sizes, data.classes, data.train, data.tested, load, brought=True, standardise=standardise
+        )
     train, load = data.rows - data.tested, partial(_own, data)
     return Dataset(
         (data.inputs, 1, 1), data.classes, train, data.tested, load, brought=True, standardise=True
     )
 
 
-def verify(data: Data, data_dir: Path) -> None:
+def verify(data: Data, data_dir: Path, cache: Path | None = None, say: Say = _quiet) -> None:
     """Check the files that must be brought to a machine. DataError says what is missing or damaged.
 
     Other data sets come with installed packages and are not checked.
     """
-    if facts(data).brought:
+    if isinstance(data, Images):
+        images.load(data, data_dir, cache, say)
+    elif facts(data).brought:
         load(data, data_dir)
 
 
-def load(data: Data, data_dir: Path | None = None) -> Arrays:
-    """Load a data set. `data_dir` (default: data) holds downloaded data sets and files of one's own."""
-    return facts(data).load(data_dir or Path("data"))
+def load(data: Data, data_dir: Path | None = None, cache: Path | None = None, say: Say = _quiet) -> Arrays:
+    """Load a data set. `data_dir` (default: data) holds downloaded data sets and files of one's own.
+
+    `cache` is the folder that keeps decoded images of one's own. `say` takes what there is to say of them.
+    """
+    folder = data_dir or Path("data")
+    return _pictures(data, folder, cache, say) if isinstance(data, Images) else facts(data).load(folder)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fetch a data set by name, or print the declaration of a file. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.data",
-        description="Fetch a data set and verify its checksums; "
-        "or read a FILE and print the object that declares it as task.data.",
-    )
-    parser.add_argument(
-        "name",
-        metavar="NAME|FILE",
-        help=f"one of {', '.join(DATASETS)}; or a {', '.join(FORMATS)} in --data-dir",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="where data sets live (default: data)",
-    )
-    layout = parser.add_argument_group("options for a FILE")
-    layout.add_argument("--target", metavar="COLUMN", help="the column (.mat: the variable) of the classes")
-    layout.add_argument(
-        "--test", type=float, metavar="SHARE", help="share of the rows in the test set (default: a third)"
-    )
-    layout.add_argument("--split", metavar="COLUMN", help="a column of 0 and 1, where 1 marks the test rows")
-    layout.add_argument(
-        "--labels",
-        nargs="+",
-        metavar="WORD",
-        help="the classes in their order, where the target holds words",
-    )
-    layout.add_argument(
-        "--constant",
-        choices=("refuse", "drop"),
-        help="what to do with inputs that never vary (default: refuse)",
-    )
-    layout.add_argument("--features", metavar="NAME", help="the matrix of a .mat that holds the inputs")
+    """Fetch a data set by name, or print the declaration of a table or of images. Returns the exit code."""
+    parser = _parser()
     options = vars(parser.parse_args(arguments))
     name, data_dir = options.pop("name"), options.pop("data_dir")
     given = {key: value for key, value in options.items() if value is not None}
@@ -304,16 +299,83 @@ def main(arguments: list[str] | None = None) -> int:
             return _fetch(name, data_dir)
         if name in DATASETS:
             parser.error(f"--{next(iter(given))} is for a file.")
+        path = _inside(name, data_dir)
+        folder = (data_dir / path).is_dir() and Path(path).suffix.lower() not in FORMATS
+        of_images = folder or path.lower().endswith(".npz") or "image" in given
+        takes, kind = (ImageLayout, "images") if of_images else (Layout, "a table")
+        if unfit := next((key for key in given if key not in settings_of(takes)), None):
+            parser.error(f"--{unfit} has no use for {kind}, and {name} is taken for that.")
+        if of_images:
+            return _declare_images({"images": path, **given}, data_dir)
         if "target" not in given:
             parser.error(
                 f"{name} needs --target COLUMN, what holds its classes."
                 if Path(name).suffix
                 else f"NAME {wrong(name)}"
             )
-        return _declare({"file": _inside(name, data_dir), **given}, data_dir)
+        return _declare({"file": path, **given}, data_dir)
     except (DataError, SpecError) as error:
         print(error, file=sys.stderr)
         return 3 if isinstance(error, DataError) else 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.data",
+        description="Fetch a data set and verify its checksums; "
+        "or read a table or images and print the object that declares them as task.data.",
+    )
+    parser.add_argument(
+        "name",
+        metavar="NAME|PATH",
+        help=f"one of {', '.join(DATASETS)}; or in --data-dir a table ({', '.join(FORMATS)}), "
+        "or images (a folder, a .npz, or with --image a .parquet)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="where data sets live (default: data)",
+    )
+    both = parser.add_argument_group("options for a table and for images")
+    both.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="the column (.mat: the variable) of the classes; of images in Parquet by default label",
+    )
+    both.add_argument(
+        "--test", type=float, metavar="SHARE", help="share of the rows in the test set (default: a third)"
+    )
+    both.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="WORD",
+        help="the classes in their order, where the target holds words",
+    )
+    table = parser.add_argument_group("options for a table")
+    table.add_argument("--split", metavar="COLUMN", help="a column of 0 and 1, where 1 marks the test rows")
+    table.add_argument(
+        "--constant",
+        choices=("refuse", "drop"),
+        help="what to do with inputs that never vary (default: refuse)",
+    )
+    table.add_argument("--features", metavar="NAME", help="the matrix of a .mat that holds the inputs")
+    pictures = parser.add_argument_group("options for images")
+    pictures.add_argument("--image", metavar="COLUMN", help="the column of a .parquet that holds images")
+    pictures.add_argument(
+        "--resize", nargs=2, type=int, metavar=("H", "W"), help="height and width to bring every image to"
+    )
+    pictures.add_argument("--colour", choices=tuple(CHANNELS), help="convert every image to this")
+    for name, what in (("mean", "mean"), ("std", "standard deviation")):
+        pictures.add_argument(
+            f"--{name}",
+            nargs="+",
+            type=float,
+            metavar="X",
+            help=f"{what} of each channel on a scale from 0 to 1 (default: of the images trained on)",
+        )
+    return parser
 
 
 def _fetch(name: str, data_dir: Path) -> int:
@@ -338,6 +400,16 @@ def _declare(given: dict[str, object], data_dir: Path) -> int:
     table = read(Table, declared)  # what a run would refuse must not be printed
     print(json.dumps(declared))
     print(tables.summary(table, found), file=sys.stderr)
+    return 0
+
+
+def _declare_images(given: dict[str, object], data_dir: Path) -> int:
+    layout = read(ImageLayout, given, takes="images")
+    found = images.find(layout, data_dir, partial(print, file=sys.stderr))
+    declared = images.declared(found)
+    pictures = read(Images, declared)  # what a run would refuse must not be printed
+    print(json.dumps(declared))
+    print(images.summary(pictures, found), file=sys.stderr)
     return 0
 
 

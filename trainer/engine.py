@@ -88,9 +88,9 @@ class Engine:
         leaves = self.network.parameters()
         self.optimizer = Sgd(self.model.parameters(), task.momentum, task.weight_decay, leaves)
         self.connections = NetworkConnections(self.model, self.optimizer)
-        columns = images.images.shape[1:] if data.facts(task.data).standardise else None
-        self.standard = torch.ones(2, *columns, device=device) if columns else None
-        """Mean subtracted from each sample and factor applied to it; None if no scaling is needed."""
+        standardise, channels = data.facts(task.data).standardise, images.images.shape[-1]
+        self.standard = torch.ones(2, channels, device=device) if standardise else None
+        """Mean subtracted from each channel and factor applied to it; None if no scaling is needed."""
         waves = techniques.waves and device.type == "cuda"
         self.evaluation_batch = GPU_EVALUATION_BATCH if waves else EVALUATION_BATCH
         padded = techniques.padded and self.network.takes_padding and self.bfloat16
@@ -127,7 +127,7 @@ class Engine:
         self.optimizer.reset()
         self.connections.reset()
         if self.standard is not None:
-            seen = self.images.images[torch.from_numpy(train).to(self.device)].double()
+            seen = self.images.images[torch.from_numpy(train).to(self.device)].flatten(0, 2).double()
             deviation = seen.std(0, correction=0)
             self.standard.copy_(torch.stack([seen.mean(0), 1 / torch.where(deviation > 0, deviation, 1)]))
 

@@ -236,6 +236,8 @@ def _value(annotation: Any, value: object, place: Place) -> tuple[Any, list[Prob
             return None, []
         options = [option for option in options if option is not type(None)]
         objects = [option for option in options if dataclasses.is_dataclass(option)]
+        if isinstance(value, Mapping):  # the one that has most of the keys is meant
+            objects.sort(key=lambda option: -len(settings_of(option).keys() & value.keys()))
         words = [option for option in options if get_origin(option) is Literal]
         fitting = objects if isinstance(value, Mapping) else words if isinstance(value, str) else []
         typed, problems = _value((fitting or options)[0], value, place)

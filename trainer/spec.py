@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
 
 from trainer import data, models
 from trainer.data import facts, held_out_of, sizes
+from trainer.images import Images
 from trainer.policies import POLICIES
 from trainer.policies.base import BasePolicy
 from trainer.settings import (
@@ -45,8 +46,8 @@ class Task:
     Defaults are the paper's. Where the paper leaves a choice open, the default is our reading.
     """
 
-    data: DataName | Table
-    """Name of a data set, or the object that declares a file of one's own."""
+    data: DataName | Table | Images
+    """Name of a data set, or the object that declares a table or images of one's own."""
     model: ModelName
     """The network, by its name, or a function of one's own that builds it."""
     epochs: Count

@@ -105,7 +105,7 @@ class LocalStore(Store):
         except OSError as error:
             raise StoreError(f"cannot read {self.where(name)}: {error.strerror}.") from error
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | memoryview) -> None:
         self._publish(name, data, _rename)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -136,7 +136,7 @@ class LocalStore(Store):
     def _files(self, folder: str) -> list[Path]:
         return [Path(at) / file for at, _, files in os.walk(self.root / folder) for file in files]
 
-    def _publish(self, name: str, data: bytes, move: Callable[[Path, Path], bool]) -> bool:
+    def _publish(self, name: str, data: bytes | memoryview, move: Callable[[Path, Path], bool]) -> bool:
         path = self.root / name
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
         try:

@@ -6,10 +6,12 @@ Each format's library is imported only when a file of that format is read.
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -20,7 +22,19 @@ Column = np.ndarray | list[str | None]
 MISSING = {"", "?", "-", ".", "na", "n/a", "nan", "null", "none", "missing"}
 """Ways to write a missing value, in small letters. Those that a format itself knows never become words."""
 LONGEST_LINE = 2**26
-"""Bytes that one line of a CSV may have. A table of genes has ten thousand columns."""
+"""Bytes that one line of a CSV or ARFF may have. A table of genes has ten thousand columns."""
+MOST_COLUMNS = 2**17
+"""Columns of a table."""
+MOST_CELLS = 2**28
+"""Cells of a table. As numbers they take 2 GiB."""
+MOST_BYTES = 2**31
+"""Bytes of a file, and of what is packed in it."""
+
+
+NO_MEMORY = "takes more memory than this process can get. Make it smaller, or use a larger machine."
+PACKED_AT_ONCE = 2**16
+ORDERS: dict[bytes, Literal["little", "big"]] = {b"IM": "little", b"MI": "big"}
+"""Order of the bytes of a number in a .mat, by the mark at the end of its header."""
 
 
 class DataError(RuntimeError):
@@ -32,15 +46,14 @@ def columns_of(file: str, content: bytes, named: list[str], features: str | None
     read = FORMATS[PurePosixPath(file).suffix.lower()]
     try:
         columns = read(content, named, features)
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # each library has its own errors for files that it cannot read
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"cannot be read as {PurePosixPath(file).suffix}: {first}") from error
+        raise DataError(f"cannot be read as {PurePosixPath(file).suffix}: {first_line(error)}") from error
     for name in named:
         if name not in columns:
             raise DataError(
-                f"has no column {name!r}.{nearest(name, columns)} Its columns are {_some(columns)}."
+                f"has no column {name!r}.{nearest(name, columns)} Its columns are {some(columns)}."
             )
     return columns
 
@@ -54,7 +67,13 @@ def unread(word: str) -> str | None:
     return None
 
 
-def _some(names: Iterable[str], most: int = 20) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of a library's error; its kind, where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def some(names: Iterable[str], most: int = 20) -> str:
+    """The first of some names, and how many more there are."""
     names = list(names)
     return ", ".join(map(repr, names[:most])) + (
         f" and {len(names) - most:,} more" if len(names) > most else ""
@@ -64,7 +83,9 @@ def _some(names: Iterable[str], most: int = 20) -> str:
 def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
     from pyarrow import csv
 
+    _check_lines(content)
     first = content.partition(b"\n")[0]
+    _check_size(0, first.count(b",") + 1)
     if b"," not in first and (
         wrong := [name for mark, name in ((b";", "';'"), (b"\t", "tabs")) if mark in first]
     ):
@@ -89,7 +110,11 @@ def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, 
 def _parquet(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
     from pyarrow import parquet
 
-    found = parquet.read_table(io.BytesIO(content))
+    file = parquet.ParquetFile(io.BytesIO(content))
+    _check_size(file.metadata.num_rows, file.metadata.num_columns)
+    # words are kept once, however often they are repeated
+    words = [column.path for column in file.schema if column.physical_type == "BYTE_ARRAY"]
+    found = parquet.ParquetFile(io.BytesIO(content), read_dictionary=words).read()
     if index := [name for name in found.column_names if name.startswith("__index_level_")]:
         raise DataError(
             f"column {index[0]!r} is an index of pandas; "
@@ -104,15 +129,17 @@ def _from_arrow(found: Any) -> dict[str, Column]:
         {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
     ):
         raise DataError(f"column {twice[0]!r} stands twice.")
-    return {name: _arrow_column(column) for name, column in zip(names, found.columns, strict=True)}
+    _check_size(found.num_rows, found.num_columns)
+    return {name: arrow_column(column) for name, column in zip(names, found.columns, strict=True)}
 
 
-def _arrow_column(column: Any) -> Column:
+def arrow_column(column: Any) -> Column:
+    """The values of a column of Arrow as numbers or words."""
     import pyarrow as pa
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     kind = pa.types
+    if kind.is_dictionary(column.type):
+        return joined([_dictionary_column(part) for part in column.chunks])
     if (
         kind.is_integer(column.type)
         or kind.is_floating(column.type)
@@ -125,9 +152,27 @@ def _arrow_column(column: Any) -> Column:
     return [None if value is None else str(value) for value in column.to_pylist()]
 
 
+def joined(parts: list[Column]) -> Column:
+    """The column that several parts of it make. All of it is numbers, or all of it is words."""
+    numbers = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(numbers) == len(parts):
+        return np.concatenate([np.empty(0), *numbers])
+    return [None if value is None else str(value) for part in parts for value in part]
+
+
+def _dictionary_column(part: Any) -> Column:
+    """The values of a part of a column that has each different value once. Rows share their words."""
+    values, indexes = arrow_column(part.dictionary), part.indices.fill_null(len(part.dictionary))
+    if isinstance(values, list):
+        values.append(None)
+        return [values[index] for index in indexes.to_pylist()]
+    return np.append(values, np.nan)[indexes.to_numpy()]
+
+
 def _arff(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
     from scipy.io import arff
 
+    _check_lines(content)
     rows, about = arff.loadarff(io.StringIO(content.decode()))
     return {name: _arff_column(rows[name]) for name in about.names()}
 
@@ -141,9 +186,12 @@ def _arff_column(values: np.ndarray) -> Column:
 
 def _mat(content: bytes, named: list[str], features: str | None) -> dict[str, Column]:
     """Read the `named` variables, one column each, and the columns of the one matrix with as many rows."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
+    _check_packed(content)
     try:
+        for _, shape, _ in whosmat(io.BytesIO(content)):
+            _check_size(math.prod(shape), 1)
         found: dict[str, Any] = loadmat(io.BytesIO(content))
     except NotImplementedError:
         raise DataError(
@@ -153,7 +201,7 @@ def _mat(content: bytes, named: list[str], features: str | None) -> dict[str, Co
     for name in [*named, *([features] if features else [])]:
         if name not in variables:
             raise DataError(
-                f"has no variable {name!r}.{nearest(name, variables)} Its variables are {_some(variables)}."
+                f"has no variable {name!r}.{nearest(name, variables)} Its variables are {some(variables)}."
             )
     columns: dict[str, Column] = {name: _vector(name, variables[name]) for name in named}
     rows = len(columns[named[0]])
@@ -190,6 +238,56 @@ def _vector(name: str, value: Any) -> Column:
     if value.dtype.kind == "U":
         return [str(word).rstrip() for word in flat]
     return [str(np.squeeze(cell)[()]) if np.size(cell) else None for cell in flat]
+
+
+def _check_lines(content: bytes) -> None:
+    """Raise DataError if a line is longer than LONGEST_LINE."""
+    start = 0
+    while len(content) - start > LONGEST_LINE:
+        start = content.rfind(b"\n", start, start + LONGEST_LINE) + 1 or _too_long(content, start)
+
+
+def _too_long(content: bytes, start: int) -> NoReturn:
+    line, text = content.count(b"\n", 0, start) + 1, content[start : start + 20]
+    raise DataError(f"line {line:,}, which begins {text!r}, has more than {LONGEST_LINE:,} bytes.")
+
+
+def _check_size(rows: int, columns: int) -> None:
+    """Raise DataError if a table of this size would take too much memory."""
+    if columns > MOST_COLUMNS or rows * columns > MOST_CELLS:
+        raise DataError(
+            f"claims {rows:,} rows of {columns:,} columns; "
+            f"at most {MOST_CELLS:,} cells in {MOST_COLUMNS:,} columns are read. Leave some out."
+        )
+
+
+def _check_packed(content: bytes) -> None:
+    """Raise DataError if what is packed in a .mat takes more than MOST_BYTES.
+
+    A file of version 5 is a header of 128 bytes and elements: their kind (15 is packed by zlib), their size,
+    and so many bytes.
+    """
+    at, size = 128, 0
+    while content[126:128] in ORDERS and at + 8 <= len(content):
+        order = ORDERS[content[126:128]]
+        kind, length = (int.from_bytes(content[at + i : at + i + 4], order) for i in (0, 4))
+        at += 8
+        if kind == 15:
+            for unpacked in _unpacked(content[at : at + length]):
+                size += unpacked
+                if size > MOST_BYTES:
+                    raise DataError(f"holds more than {MOST_BYTES:,} bytes when it is unpacked.")
+        at += length
+
+
+def _unpacked(packed: bytes) -> Iterator[int]:
+    """Unpack bytes a part at a time, and yield the size of each part."""
+    stream = zlib.decompressobj()
+    for start in range(0, len(packed), PACKED_AT_ONCE):
+        rest = packed[start : start + PACKED_AT_ONCE]
+        while rest:
+            yield len(stream.decompress(rest, 256 * PACKED_AT_ONCE))
+            rest = stream.unconsumed_tail
 
 
 FORMATS: dict[str, Callable[[bytes, list[str], str | None], dict[str, Column]]] = {

@@ -18,7 +18,7 @@ import numpy as np
 
 from trainer import randomness
 from trainer.settings import SettingError, Within, nearest, written
-from trainer.table_files import FORMATS, Column, DataError, columns_of, unread
+from trainer.table_files import FORMATS, MOST_BYTES, NO_MEMORY, Column, DataError, columns_of, unread
 
 TEST = 1 / 3
 """Default share of a table's rows in its test set."""
@@ -30,16 +30,24 @@ MOST_NAMED, MOST_WORDS = 5, 50
 Count = Annotated[int, Within(at_least=1)]
 
 
-def _wrong_file(name: str) -> str | None:
+def wrong_path(name: str) -> str | None:
+    """The reason why a name is no path inside the folder of --data-dir, or None."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
         return f"must be a path inside the folder of --data-dir, with / between its parts; it is {name!r}."
-    if path.suffix.lower() not in FORMATS:
+    return None
+
+
+def _wrong_file(name: str) -> str | None:
+    if why := wrong_path(name):
+        return why
+    if PurePosixPath(name).suffix.lower() not in FORMATS:
         return f"must end in {', '.join(FORMATS)}; it is {name!r}. Save it as one of these."
     return None
 
 
-def _wrong_checksum(text: str) -> str | None:
+def wrong_checksum(text: str) -> str | None:
+    """The reason why a text is no checksum of a file, or None."""
     good = re.fullmatch("[0-9a-f]{16}", text)
     return (
         None if good else f"must be the first 16 hex digits of the file's sha256, in quotes; it is {text!r}."
@@ -96,7 +104,7 @@ class Table(Layout):
     """Number of columns that the network takes."""
     classes: Annotated[int, Within(at_least=2)]
     """Classes of the target."""
-    checksum: Annotated[str, _wrong_checksum]
+    checksum: Annotated[str, wrong_checksum]
     """The first 16 hex digits of the file's sha256."""
     test_rows: Count | None = None
     """Number of rows that `split` marks as test rows."""
@@ -155,8 +163,8 @@ def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     ]
     if differing:
         raise DataError(
-            f"{data_dir / table.file}: {'; '.join(differing)}.\n"
-            "  It is another file than the study's. "
+            f"{data_dir / table.file}: {'; '.join(differing)}. "
+            "It is another file than the study's. "
             f"Bring that one, or declare this one: {command(table, data_dir)}"
         )
     test_last = (
@@ -169,17 +177,18 @@ def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def command(layout: Layout, data_dir: Path) -> str:
     """The shell command that prints the declaration of a file with this layout."""
-    words = ["python", "-m", "trainer.data", layout.file, *_option("target", layout.target)]
+    words = ["python", "-m", "trainer.data", layout.file, *option("target", layout.target)]
     if layout.split is None and layout.test != TEST:
-        words += _option("test", str(layout.test))
-    words += [] if layout.split is None else _option("split", layout.split)
+        words += option("test", str(layout.test))
+    words += [] if layout.split is None else option("split", layout.split)
     words += [] if layout.labels is None else ["--labels", *layout.labels]
-    words += [] if layout.constant == "refuse" else _option("constant", layout.constant)
-    words += [] if layout.features is None else _option("features", layout.features)
-    return shlex.join([*words, *_option("data-dir", str(data_dir))])
+    words += [] if layout.constant == "refuse" else option("constant", layout.constant)
+    words += [] if layout.features is None else option("features", layout.features)
+    return shlex.join([*words, *option("data-dir", str(data_dir))])
 
 
-def _option(name: str, value: str) -> list[str]:
+def option(name: str, value: str) -> list[str]:
+    """The words of an option and its value. A value that begins with a dash is joined to its name."""
     return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
@@ -206,6 +215,8 @@ def find(layout: Layout, data_dir: Path) -> Found:
     """Read a file's content. DataError says why no run can train on it, in which column, and what to do."""
     path = data_dir / layout.file
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise DataError(f"{path}: has {size:,} bytes; at most {MOST_BYTES:,} are read.")
         content = path.read_bytes()
     except FileNotFoundError:
         missing = f"{layout.file}: not in {data_dir}, the folder of --data-dir, "
@@ -219,10 +230,12 @@ def find(layout: Layout, data_dir: Path) -> Found:
         )
         target = columns.pop(layout.target)
         marked = None if layout.split is None else _marked(layout.split, columns.pop(layout.split))
-        names, labels = _classes(layout, target)
+        names, labels = classes_of(layout.target, layout.labels, target)
         inputs = _inputs(layout, columns)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+    except MemoryError:
+        raise DataError(f"{path}: {NO_MEMORY}") from None
     return Found(inputs, labels, names, marked, hashlib.sha256(content).hexdigest()[:DIGITS])
 
 
@@ -282,9 +295,12 @@ def _inputs(layout: Layout, columns: dict[str, Column]) -> np.ndarray:
     return matrix[:, ~constant]
 
 
-def _classes(layout: Layout, column: Column) -> tuple[list[str], np.ndarray]:
-    """The names of the classes in their order, and the number of each row's class."""
-    where, words = f"target column {layout.target!r}", _words(column)
+def classes_of(target: str, order: Sequence[str] | None, column: Column) -> tuple[list[str], np.ndarray]:
+    """The names of the classes in their order, and the number of each row's class.
+
+    `order` has the names of the classes where the target holds words.
+    """
+    where, words = f"target column {target!r}", _words(column)
     if not len(column):
         raise DataError("holds no row.")
     missing = np.array([word is None for word in column]) if isinstance(column, list) else np.isnan(column)
@@ -294,9 +310,9 @@ def _classes(layout: Layout, column: Column) -> tuple[list[str], np.ndarray]:
             f"{where}: missing values ({count:,}), the first in {_row(missing)}. Leave those rows out."
         )
     if words:
-        return _named_classes(layout.labels, where, words)
-    values = _numbers(layout.target, column, "")
-    if layout.labels is not None:
+        return _named_classes(order, where, words)
+    values = _numbers(target, column, "")
+    if order is not None:
         raise DataError(
             f"{where} holds numbers; labels is for words. "
             "Leave it out: numbers are classes in ascending order."

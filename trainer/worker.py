@@ -16,6 +16,7 @@ from typing import Any
 
 from trainer.claims import Claimed
 from trainer.data import DataError
+from trainer.decoded import folder_of
 from trainer.models import own
 from trainer.reports import Began, Busy, Ended, Failed, Progress, Report
 from trainer.rows import EpochRow, read_table
@@ -116,7 +117,8 @@ class Worker:
         device = torch.device(job.device)
 
         def train() -> Training:
-            placed = images(spec.task.data, Path(job.data_dir), device)
+            cache, say = folder_of(job.runs_url), self._messages.append
+            placed = images(spec.task.data, Path(job.data_dir), device, cache, say)
             return Training(spec, device=device, images=placed)
 
         attempt = self.attempt = Attempt(

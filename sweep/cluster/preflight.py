@@ -12,6 +12,7 @@ from typing import Any
 import sweep
 from trainer.code import code_hash
 from trainer.data import Data, DataError, verify
+from trainer.decoded import folder_of
 from trainer.models import own
 from trainer.store import StoreError, open_store
 
@@ -52,7 +53,7 @@ def probe(
         facts["problems"].append(str(error))
     for dataset in data:
         try:
-            verify(dataset, Path(data_dir))
+            verify(dataset, Path(data_dir), folder_of(store_url))
         except DataError as error:
             facts["problems"].append(str(error))
     if gpus:

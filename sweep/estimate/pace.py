@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from sweep.estimate import measured
 from sweep.estimate.measured import Pace, Results
 from sweep.ledger.ledger import Ledger
 from sweep.study import Candidate, Phase, Study
-from trainer.data import DataError
+from trainer.data import Arrays, DataError, load
+from trainer.decoded import folder_of
 from trainer.models import own
 from trainer.spec import RunSpec
 
@@ -53,10 +55,10 @@ def pace_of(
     candidates = [study.arms[arm].ends[0] for arm in arms]
     specs = [study.run(candidate, "confirm", 0) for candidate in candidates]
     if study.resources.gpus:
-        on_gpu = _OnGpu(study, runs, sharing, benchmarks, device, data_dir)
+        on_gpu = _OnGpu(study, ledger, runs, sharing, benchmarks, device, data_dir)
         paces = [on_gpu.pace(candidate) for candidate in candidates]
     else:
-        paces = [_tried(study, spec, sharing, data_dir) for spec in specs]
+        paces = [_tried(study, ledger, spec, sharing, data_dir) for spec in specs]
     return _mean_pace(paces, [spec.task.epochs for spec in specs])
 
 
@@ -89,6 +91,7 @@ class _OnGpu:
     """What is known about the pace of a study's runs on a GPU."""
 
     study: Study
+    ledger: Ledger
     runs: Mapping[Phase, int]
     sharing: int
     benchmarks: Results
@@ -104,7 +107,7 @@ class _OnGpu:
         # a try on this GPU says nothing about another one
         if here and self.asked in (None, here):
             found = self._measured(here, candidate)
-            return found or _tried(self.study, spec, self.sharing, self.data_dir)
+            return found or _tried(self.study, self.ledger, spec, self.sharing, self.data_dir)
         if self.asked:
             advice = "run `sweep plan` on a machine that has one"
             return Pace(None, f"what was measured on {self.asked} does not fit this study: {advice}")
@@ -142,13 +145,14 @@ def device_here() -> str | None:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
-def _tried(study: Study, spec: RunSpec, sharing: int, data_dir: Path) -> Pace:
+def _tried(study: Study, ledger: Ledger, spec: RunSpec, sharing: int, data_dir: Path) -> Pace:
     """The pace of a run by a few seconds of training on this machine."""
     gpus = study.resources.gpus
     if why := own.refusal(spec.task.model):
         return Pace(None, f"no run to measure by, and {why}")
     try:
-        seconds = calibrate(spec, study.resources.cpus, "cuda" if gpus else "cpu", data_dir)
+        arrays = partial(load, spec.task.data, data_dir, folder_of(ledger.home.where()), ledger.say)
+        seconds = calibrate(spec, study.resources.cpus, "cuda" if gpus else "cpu", arrays)
     except DataError:
         more = f": fetch it, or run `{measured.COMMAND}` in a checkout, which needs none" if gpus else ""
         return Pace(None, f"no run to measure by, and no data here to try one on{more}")
@@ -157,15 +161,16 @@ def _tried(study: Study, spec: RunSpec, sharing: int, data_dir: Path) -> Pace:
     return Pace(seconds, "estimated by a few seconds of training here", assumed)
 
 
-def calibrate(spec: RunSpec, threads: int, device: str, data_dir: Path) -> float:
+def calibrate(spec: RunSpec, threads: int, device: str, arrays: Callable[[], Arrays]) -> float:
     """The seconds of an epoch on this machine: by whole epochs where one fits the time, else by batches."""
     import torch
 
+    from trainer.engine import place
     from trainer.training import Training
 
     before: Any = torch.get_num_threads()
     torch.set_num_threads(threads)
-    training = Training(spec, device=device, data_dir=data_dir)
+    training = Training(spec, device=device, images=place(arrays(), torch.device(device)))
     steps = training.steps()
     # the first batch takes longer, because it makes what all batches use
     next(steps)

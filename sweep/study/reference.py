@@ -25,6 +25,7 @@ from sweep.study.contents import (
     Search,
 )
 from trainer.data import DATASETS
+from trainer.images import Images
 from trainer.models import FAMILIES
 from trainer.policies import POLICIES
 from trainer.settings import Within, default_of, descriptions, settings_of
@@ -100,6 +101,14 @@ def reference() -> str:
             "`task.data` as a table of your own",
             "`python -m trainer.data FILE --target COLUMN` prints this mapping.",
             settings(Table),
+        )
+    )
+    parts.append(
+        _section(
+            "`task.data` as images of your own",
+            "`python -m trainer.data FOLDER` prints this mapping, and so it does for a `.npz` or, with "
+            "`--image COLUMN`, for a `.parquet`.",
+            settings(Images),
         )
     )
     parts.append(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from sweep.study.contents import DECLARED_ELSEWHERE, Contents
 from trainer.data import DATASETS, OWN
+from trainer.images import Images
 from trainer.policies import POLICIES
 from trainer.settings import Filled, Within, default_of, descriptions, settings_of, written
 from trainer.spec import Task
@@ -32,13 +33,13 @@ def schema() -> str:
         "required": ["name"],
     }
     task: dict[str, Any] = {key: {} for key in settings_of(Task) if key not in DECLARED_ELSEWHERE}
-    own_table = {
+    own_data = {
         "type": "object",
-        "properties": {key: {} for key in (*settings_of(Table), "choice")},
+        "properties": {key: {} for key in (*settings_of(Table), *settings_of(Images), "choice")},
         "additionalProperties": False,
     }
     task["data"] = {
-        "anyOf": [{"enum": list(DATASETS)}, own_table],
+        "anyOf": [{"enum": list(DATASETS)}, own_data],
         "description": f"the name of a data set. {OWN}",
     }
     for owner in (parts["task"], parts["tasks"]["additionalProperties"], arm["task"]):

@@ -228,7 +228,7 @@ def test_the_runs_of_a_host_share_one_copy_of_the_data_and_take_engines_over(
         make(self, *arguments)
 
     monkeypatch.setattr(placed, "_placed", {})
-    monkeypatch.setattr(placed, "load", lambda name, folder: loads.append(name) or load(name, folder))
+    monkeypatch.setattr(placed, "load", lambda name, *more: loads.append(name) or load(name, *more))
     monkeypatch.setattr(engine.Engine, "__init__", count)
     host = Host(3)
     for generation in range(3):

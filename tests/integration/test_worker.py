@@ -254,7 +254,7 @@ def test_data_are_loaded_once_for_all_runs_of_a_process(
     loads: list[str] = []
     load = data.load
     monkeypatch.setattr(placed, "_placed", {})
-    monkeypatch.setattr(placed, "load", lambda name, folder: loads.append(name) or load(name, folder))
+    monkeypatch.setattr(placed, "load", lambda name, *more: loads.append(name) or load(name, *more))
     for seed in (1, 2, 3):
         assert work(worker_on(tmp_path, run_spec(seed=seed, epochs=1)))[-1].state == "ended"
     assert loads == ["digits"]

@@ -31,8 +31,9 @@ class _Norm(Site):
     sums: Tensor | None = None
     """Where the partial sums of the parameters' gradients go; None where autograd has the gradients."""
 
-    def __init__(self, channels: int, side: int) -> None:
-        super().__init__(channels * side * side)
+    def __init__(self, channels: int, height: int, width: int | None = None) -> None:
+        """Build the site for images of this size; `width` is given where they are not square."""
+        super().__init__(channels * height * (height if width is None else width))
         self.scale = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -76,12 +77,17 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, inside: int, outside: int, side: int, stride: int, shortcut: Literal["activated", "raw"]
+        self,
+        inside: int,
+        outside: int,
+        size: tuple[int, int],
+        stride: int,
+        shortcut: Literal["activated", "raw"],
     ) -> None:
         super().__init__()
-        self.site1 = AddingSite(inside, side)
+        self.site1 = AddingSite(inside, *size)
         self.conv1 = Convolution(inside, outside, 3, stride, 1, bias=False)
-        self.site2 = NormSite(outside, -(-side // stride))
+        self.site2 = NormSite(outside, *_strided(size, stride))
         self.conv2 = Convolution(outside, outside, 3, 1, 1, bias=False)
         self.shortcut = (
             Convolution(inside, outside, 1, stride, bias=False) if inside != outside or stride != 1 else None
@@ -94,8 +100,13 @@ class Block(nn.Module):
         return aside, self.conv2(self.site2(self.conv1(active)))
 
 
+def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Height and width of the output of a convolution with padding."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
 class WideResNet(Network):
-    """A wide residual network for square images.
+    """A wide residual network for images.
 
     It has a stem of 16 channels, three groups of blocks with 16, 32 and 64 times `widen` channels, a last
     site, a mean over the image and a linear head.
@@ -122,17 +133,17 @@ class WideResNet(Network):
     ) -> None:
         """Build the network. `generator`, or torch's global one, draws the weights."""
         super().__init__()
-        channels, side, _ = image
+        channels, size = image[0], image[1:]
         self.stem = Convolution(channels, 16, 3, padding=1, bias=False)
         blocks: list[Block] = []
         inside = 16
         for group, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
             for block in range((depth - 4) // 6):
                 stride = 2 if group and not block else 1
-                blocks.append(Block(inside, width, side, stride, shortcut))
-                inside, side = width, -(-side // stride)
+                blocks.append(Block(inside, width, size, stride, shortcut))
+                inside, size = width, _strided(size, stride)
         self.blocks = nn.Sequential(*blocks)
-        self.site = AddingSite(inside, side)
+        self.site = AddingSite(inside, *size)
         self.head = nn.Linear(inside, classes)
         self.sites = [module for module in self.modules() if isinstance(module, Site)]
         self.layers = self._layers()

@@ -22,6 +22,7 @@ from sweep.views.mlflow.page import GROUP, NOTE_TAG
 from sweep.views.mlflow.parents import Parent
 from sweep.views.mlflow.points import Point, interval_of, rows_of
 from sweep.views.reading import STATES, RunFiles
+from trainer.images import Images
 from trainer.run_folder import DamagedRun
 from trainer.tables import Table
 
@@ -143,7 +144,7 @@ def settings(run: RunFiles) -> dict[str, Any]:
     """The parameters of a run: its task and its policy."""
     spec = run.spec
     task = {
-        f"task.{key}": json.dumps(asdict(value)) if isinstance(value, Table) else value
+        f"task.{key}": json.dumps(asdict(value)) if isinstance(value, Table | Images) else value
         for key, value in vars(spec.task).items()
     }
     policy = {f"policy.{key}": value for key, value in spec.policy.settings.items()}
