@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweep.cluster.worker import Job, Worker
+from sweep.cluster.worker import Worker
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.shared import Shared
 from sweep.planning.plan import Plan
@@ -13,7 +13,9 @@ from sweep.planning.values import Failure
 from sweep.study import Study
 from sweep.study.contents import Contents
 from tests.sweeps import study_values
+from trainer import worker as any_worker
 from trainer.spec import RunSpec
+from trainer.worker import Job
 
 SHORT: dict[str, Any] = {"epochs": 3, "evaluate_every": 3}
 """Task settings: a run takes a fraction of a second, and keeps two checkpoints before it ends."""
@@ -42,7 +44,7 @@ def job_of(runs_url: str, spec: RunSpec, **changes: Any) -> Job:
     return Job(spec.run_id, spec.to_json(), runs_url, **{**plain, **changes})
 
 
-def work(worker: Worker) -> list[Any]:
+def work(worker: any_worker.Worker) -> list[Any]:
     """Run a worker to the end of its attempt; return everything that it reports."""
     reports: list[Any] = [worker.step()]
     while reports[-1].state not in ("ended", "failed"):

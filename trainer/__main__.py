@@ -1,6 +1,6 @@
-"""The command that trains one run: `python -m trainer RUN.json --store DIR`.
+"""The command that trains one run, `python -m trainer RUN.json --store DIR`, or many, `--from-stdin`.
 
-Rows go to stdout as JSON; everything else goes to stderr.
+Rows and results go to stdout as JSON; everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer.data import Arrays, DataError, load
+from trainer.claims import SILENT_SECONDS, Claimed, Watch
+from trainer.data import DataError
 from trainer.decoded import folder_of
+from trainer.devices import NoDevice, choose
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE, USAGE
+from trainer.many import train_many
 from trainer.models import own
+from trainer.orders import Order
 from trainer.rows import EpochRow, from_parquet, json_ready
 from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
 from trainer.settings import SpecError
-from trainer.spec import RunSpec
-from trainer.store import StoreError, open_store
+from trainer.store import Store, StoreError, open_store
 
 if TYPE_CHECKING:
     from trainer.attempt import Attempt
@@ -143,11 +146,16 @@ class _Bar(Progress):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one run, continue it, or print its rows if it is finished. Returns the exit code."""
-    options = _parser().parse_args(arguments)
+    """Train one run, continue it, or print a finished run's rows; or train many. Returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.run is None) != options.from_stdin:
+        parser.error("give either RUN.json or --from-stdin")
+    if options.from_stdin:
+        return train_many(options)
     signals = Signals()
     try:
-        spec = RunSpec.from_json(options.run.read_text(encoding="utf-8-sig"))
+        order = Order.from_json(options.run.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         print(f"{options.run}: cannot be read: {error}", file=sys.stderr)
         return USAGE
@@ -159,16 +167,16 @@ def main(arguments: list[str] | None = None) -> int:
     except own.ModelError as error:
         print(error, file=sys.stderr)
         return USAGE
-    if why := own.refusal(spec.task.model):
+    if why := own.refusal(order.spec.task.model):
         print(f"{options.run}: task.model  {why}", file=sys.stderr)
         return USAGE
-    display = Display(spec.task.epochs)
+    display = Display(order.spec.task.epochs)
     try:
         try:
-            return _train(options, spec, signals, display)
+            return _train(options, order, signals, display)
         except Stopped:
             return _stopped(signals, display)
-    except (DataError, StoreError, DamagedRun, Superseded) as error:
+    except (DataError, StoreError, DamagedRun, Superseded, Claimed) as error:
         display.say(str(error))
         if isinstance(error, StoreError):
             display.say(_continue())
@@ -180,38 +188,20 @@ def main(arguments: list[str] | None = None) -> int:
         display.close()
 
 
-def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display: Display) -> int:
+def _train(options: argparse.Namespace, order: Order, signals: Signals, display: Display) -> int:
     # importing torch takes seconds; a bad spec is reported before that
     import torch
 
-    from trainer.attempt import Attempt
-    from trainer.engine import place
-    from trainer.training import Training
-
-    if options.device == "cuda" and not torch.cuda.is_available():
-        display.say("--device cuda: this machine's torch sees no CUDA device. --device auto takes the CPU.")
+    spec = order.spec
+    try:
+        device, store = choose(options.device), open_store(options.store)
+    except (NoDevice, StoreError) as error:
+        display.say(f"--store: {error}" if isinstance(error, StoreError) else str(error))
         return USAGE
-    device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        store = open_store(options.store)
-    except StoreError as error:
-        display.say(f"--store: {error}")
-        return USAGE
-
-    def arrays() -> Arrays:
-        return load(spec.task.data, options.data_dir, folder_of(options.store), display.say)
-
     display.say(f"run {spec.run_id} on {device}, in {store.where(spec.run_id)}")
-    attempt = Attempt(
-        store,
-        spec,
-        lambda: Training(spec, device=device, images=place(arrays(), torch.device(device))),
-        show=display.say,
-        commit_seconds=options.commit_seconds,
-        keep_weights=options.keep_weights,
-    )
+    attempt = _begin(options, order, store, device, display)
     signals.attempt = display.attempt = attempt
     try:
         signals.check()
@@ -240,13 +230,55 @@ def _train(options: argparse.Namespace, spec: RunSpec, signals: Signals, display
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not attempt.outcome:
             attempt.commit()
+            attempt.release()
             display.say(f"nobody reads the rows any more; what was trained is kept.\n{_continue()}")
         return 128 + signal.SIGPIPE
     except Exception:
         attempt.say(traceback.format_exc().rstrip())
-        attempt.close()
+        attempt.release()
         return FAILED
     return DONE
+
+
+def _begin(
+    options: argparse.Namespace, order: Order, store: Store, device: str, display: Display
+) -> Attempt:
+    """Begin an attempt. Raises Claimed where somebody trains the run now.
+
+    It waits only for a process on another machine, which may be dead and cannot be asked.
+    """
+    import torch
+
+    from trainer.attempt import Attempt
+    from trainer.placed import images
+    from trainer.training import Training
+
+    def train() -> Training:
+        cache, placed_on = folder_of(options.store), torch.device(device)
+        placed = images(order.spec.task.data, options.data_dir, placed_on, cache, display.say)
+        return Training(order.spec, device=device, images=placed)
+
+    watch, silent = Watch(), ""
+    while True:
+        try:
+            return Attempt(
+                store,
+                order.spec,
+                train,
+                show=display.say,
+                commit_seconds=options.commit_seconds,
+                keep_weights=options.keep_weights or order.keep_weights,
+                silent=silent,
+            )
+        except Claimed as error:
+            if error.claim.is_here:
+                raise
+            display.say(f"{error} Waiting up to {SILENT_SECONDS:.0f} s for a sign of life.")
+            while (is_free := watch.look(store, error.claim)) is None:
+                time.sleep(1)
+            if not is_free:
+                raise
+            silent = error.claim.stamp
 
 
 def _stopped(signals: Signals, display: Display) -> int:
@@ -255,7 +287,7 @@ def _stopped(signals: Signals, display: Display) -> int:
         attempt.commit()
         kept = f"{attempt.kept_epochs} of {attempt.training.task.epochs} epochs are kept"
         attempt.say(f"stopped by {signals.received.name}; {kept}")
-        attempt.close()
+        attempt.release()
     display.say(_continue())
     return 128 + signals.received
 
@@ -283,11 +315,26 @@ def _print(row: EpochRow) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
-        description="Train one run. The same command again continues it, or prints a finished run's rows.",
-        epilog="exit: 0 done (diverged counts as done), 1 the run failed, 2 usage or spec, "
-        "3 files, machine or taken over by another attempt, 130/143/141 stopped",
+        description="Train one run. The same command again continues it, or prints a finished run's rows. "
+        "With --from-stdin, train many.",
+        epilog="exit: 0 done (diverged counts as done), 1 a run failed, 2 usage or spec, "
+        "3 files, machine or in the hands of another attempt, 130/143/141 stopped",
     )
-    parser.add_argument("run", type=Path, metavar="RUN.json", help="the run: task, policy and seed")
+    parser.add_argument(
+        "run", type=Path, nargs="?", metavar="RUN.json", help="the run: task, policy and seed"
+    )
+    parser.add_argument(
+        "--from-stdin",
+        action="store_true",
+        help="train every run on the lines of stdin, as `sweep ready` prints them, but those in other hands",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_whole,
+        default=1,
+        metavar="N",
+        help="with --from-stdin, so many runs at once: as processes, or sharing one GPU (default: 1)",
+    )
     parser.add_argument(
         "--store",
         required=True,
@@ -305,9 +352,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads",
-        type=_threads,
+        type=_whole,
         metavar="N",
-        help="CPU threads (default: all cores); the last bits of the results depend on it",
+        help="CPU threads of a run (default: all cores, or its share of them with --workers); the last bits "
+        "of the results depend on it",
     )
     parser.add_argument(
         "--commit-seconds",
@@ -329,7 +377,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _threads(text: str) -> int:
+def _whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; it is {text!r}")
     return int(text)

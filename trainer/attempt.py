@@ -6,17 +6,20 @@ The caller iterates over the rows. The caller (the command line, an actor of a c
 from __future__ import annotations
 
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from trainer import process
+from trainer.claims import Hold
 from trainer.models import own
 from trainer.rows import EndpointRow, EpochRow, to_parquet
 from trainer.run_folder import Completed, Diverged, File, Outcome, RunFolder, Superseded
 from trainer.spec import RunSpec
-from trainer.store import Store
+from trainer.store import Store, StoreError
 from trainer.training import Training
 
 LOG_LINES = 200
@@ -37,9 +40,15 @@ class Attempt:
         show: Callable[[str], None],
         commit_seconds: float = 30.0,
         keep_weights: bool = False,
+        lease: int = 0,
+        silent: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start or continue the run. `train` makes the Training; it is not called for a finished run."""
+        """Start or continue the run. `train` makes the Training; it is not called for a finished run.
+
+        Raises Claimed where somebody trains the run now. `lease` and `silent` are those of
+        `RunFolder.next_attempt`.
+        """
         self.show, self.commit_seconds, self.keep_weights, self.clock = (
             show,
             commit_seconds,
@@ -55,18 +64,34 @@ class Attempt:
         if self.outcome:
             self.folder.tidy(self.outcome)
             return
+        # before the data are loaded; the claim itself comes after, so that a node without data makes none
+        self.folder.next_attempt(lease, silent)
         self.training = train()
         self.kept_epochs = 0
-        self.number = self.folder.claim(process.describe(self.training.device) | own.record(spec.task.model))
+        environment = process.describe(self.training.device) | own.record(spec.task.model)
+        self.number = self.folder.claim(environment, lease, silent)
+        self._hold = Hold(store, spec.run_id, self.number)
+        # whoever drops an attempt without a word must not seem to be at work on it
+        weakref.finalize(self, self._hold.forget).atexit = False
+        try:
+            self._continue()
+        except BaseException:
+            with suppress(StoreError):
+                self.release()
+            raise
+
+    def _continue(self) -> None:
+        """Take the training up where the best commit has it."""
+        epochs = self.training.task.epochs
         if found := self.folder.latest():
             commit, state = found
             self.training.load(state)
             self.kept_epochs = commit.epoch
-            kept = f"epoch {commit.epoch} of {spec.task.epochs}, kept by attempt {commit.attempt}"
+            kept = f"epoch {commit.epoch} of {epochs}, kept by attempt {commit.attempt}"
             self.say(f"attempt {self.number} continues from {kept}")
         else:
-            self.say(f"attempt {self.number} starts at epoch 1 of {spec.task.epochs}")
-        self.close()
+            self.say(f"attempt {self.number} starts at epoch 1 of {epochs}")
+        self._write_log()
         self.committed_at = self.clock()
 
     def __iter__(self) -> Iterator[EpochRow]:
@@ -107,8 +132,14 @@ class Attempt:
         if self.uncommitted:
             self._commit(self.uncommitted)
 
-    def close(self) -> None:
-        """Write the log. Every commit writes it too."""
+    def release(self) -> None:
+        """Write the log, and let another attempt begin at once."""
+        try:
+            self._write_log()
+        finally:
+            self._hold.release()
+
+    def _write_log(self) -> None:
         self.folder.write_log(self.number, list(self.log))
 
     def _commit(self, state: dict[str, Any]) -> dict[str, File]:
@@ -120,10 +151,11 @@ class Attempt:
             kept = self.folder.commit(self.number, state, tables)
         except Superseded as error:
             self._note(str(error))
-            self.close()
+            self._hold.stop()
+            self._write_log()
             raise
         self._note(f"kept epoch {len(rows)}")
-        self.close()
+        self._write_log()
         self.uncommitted, self.committed_at, self.kept_epochs = None, self.clock(), len(rows)
         return kept
 
@@ -142,5 +174,6 @@ class Attempt:
         else:
             outcome = Completed(epochs, training.collapsed, self.number, files)
         self.say(f"{type(outcome).__name__.lower()} at epoch {epochs}")
-        self.close()
+        self._write_log()
+        self._hold.stop()
         self.outcome = self.folder.finish(outcome)

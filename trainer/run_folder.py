@@ -2,7 +2,7 @@
 
     <run_id>/spec.json  outcome.json  epochs.parquet  endpoints.parquet
              attempt-<a>/attempt.json  log.txt  checkpoint-<epoch>-<hash>.pt  epochs-<epoch>-<hash>.parquet
-                         endpoints-<epoch>-<hash>.parquet
+                         endpoints-<epoch>-<hash>.parquet  claim.json
 
 Each attempt writes only in its own folder, and reads from the folders of all attempts. `outcome.json` is
 written last and only once. It names the run's final files with their hashes. The two tables beside it are
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from trainer.claims import Claimed, claim_on, latest_attempt, this_process
 from trainer.spec import RunSpec
 from trainer.store import Store, digest, seal, unseal
 
@@ -83,12 +84,32 @@ class RunFolder:
         self.root = spec.run_id
         self.damaged: set[str] = set()
 
-    def claim(self, environment: dict[str, Any]) -> int:
-        """Start a new attempt with the next number. Earlier attempts stop at their next commit."""
+    def next_attempt(self, lease: int = 0, silent: str = "") -> int:
+        """The number of a new attempt. Raises Claimed where somebody trains the run now.
+
+        A driver takes over what was begun under its `lease` or an earlier one: it knows that this was lost.
+        `silent` is the stamp of a claim that was watched and gave no sign of life.
+        """
+        stamps = self.store.stamps(self.root)
+        claim = claim_on(self.store, self.root, stamps)
+        if claim and claim.stamp != silent and not 0 < claim.holder["lease"] <= lease:
+            raise Claimed(claim)
+        return latest_attempt(self.root, stamps) + 1
+
+    def claim(self, environment: dict[str, Any], lease: int = 0, silent: str = "") -> int:
+        """Start a new attempt and return its number. Earlier attempts stop at their next commit.
+
+        Raises Claimed as `next_attempt` does.
+        """
         self._keep_spec()
-        record = {**environment, "started_at": datetime.now(UTC).isoformat(), "token": secrets.token_hex(8)}
+        record = {
+            **environment,
+            "holder": {**this_process(), "lease": lease},
+            "started_at": datetime.now(UTC).isoformat(),
+            "token": secrets.token_hex(8),
+        }
         while True:
-            number = max(self.attempts(), default=0) + 1
+            number = self.next_attempt(lease, silent)
             if self.store.create(f"{self.root}/attempt-{number}/attempt.json", seal(record)):
                 self._compare(number - 1, environment)
                 return number
@@ -210,8 +231,9 @@ class RunFolder:
                     path = self.store.where(f"{self.root}/{name}")
                     say(f"missing or altered: {path}. It was written anew from its copy.")
         named = {file.name for file in outcome.files.values()}
+        unneeded = re.compile(r"attempt-\d+/(checkpoint-|epochs-|endpoints-|claim\.json)")
         for name in self._names():
-            if re.match(r"attempt-\d+/(checkpoint|epochs|endpoints)-", name) and name not in named:
+            if unneeded.match(name) and name not in named:
                 self._delete(name)
         self.store.delete_partial(self.root)
 

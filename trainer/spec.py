@@ -194,13 +194,7 @@ class RunSpec:
     @classmethod
     def from_json(cls, text: str) -> RunSpec:
         """Read a run from JSON text. Anything but one valid run is a SpecError."""
-        try:
-            given = json.loads(text, object_pairs_hook=_no_twice, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, SpecError):
-                raise
-            raise SpecError([Problem((), f"is not JSON: {error}.")]) from None
-        return cls.read(given)
+        return cls.read(parsed(text))
 
     def to_json(self) -> str:
         """The canonical JSON: sorted, without spaces, numbers in their declared types (1 becomes 1.0)."""
@@ -216,6 +210,16 @@ class RunSpec:
     def run_id(self) -> str:
         """The run's id. It is the same for the same spec, on every machine and in every release."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def parsed(text: str) -> object:
+    """The value of strict JSON text. SpecError says what is wrong with it."""
+    try:
+        return json.loads(text, object_pairs_hook=_no_twice, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError([Problem((), f"is not JSON: {error}.")]) from None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,15 @@ def lend(user: object, device: torch.device) -> torch.cuda.Stream:
     return stream
 
 
+def leave_default(user: object) -> None:
+    """Give the calling thread a CUDA stream for as long as `user` lives.
+
+    On the default one, the runs of several threads wait for each other.
+    """
+    if torch.cuda.current_stream() == torch.cuda.default_stream():
+        torch.cuda.set_stream(lend(user, torch.cuda.current_stream().device))
+
+
 def _give_back(device: torch.device, stream: torch.cuda.Stream) -> None:
     with _lock:
         _free[device].append(stream)

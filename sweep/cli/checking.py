@@ -51,9 +51,11 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     study, plan, failures = state.study, state.plan, state.failures
     view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
     driver, taken = holder(ledger.store), Counter(ledger.taken().values())
+    outside = sum(not claim.holder["lease"] for claim in ledger.claims().values())
     if as_json:
-        values = {"study": study.name, "complete": plan.complete, "driver": driver, "failures": failures}
-        print_json({**values, "damaged": ledger.damaged, "taken": taken, **asdict(view)})
+        values = {"study": study.name, "complete": plan.complete, "driver": driver, "outside": outside}
+        values = {**values, "taken": taken, "failures": failures, "damaged": ledger.damaged}
+        print_json({**values, **asdict(view)})
         return plan.complete
     lines = [f"{view.done}/{counted(view.total, 'run')} done, {len(failures)} failed"]
     lines += [f"{counted(runs, 'run')} taken over from {name}" for name, runs in taken.items()]
@@ -62,8 +64,10 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
         if now := driver["now"]:
             running, slots = counted(now["running"], "run"), counted(now["slots"], "slot")
             lines.append(f"{running} under way on {slots}; {time_left(view, now['slots'])}")
-    elif not plan.complete:
+    elif not plan.complete and not outside:
         lines.append(f"no process works on it now. To go on: {command_for('run', given, store)}")
+    if outside:
+        lines.append(f"{counted(outside, 'run')} being trained outside of a sweep")
     lines += ledger.damaged.values()
     out.print(arms_table(view, study.analysis.endpoints), highlight=False)
     out.print("\n".join(lines), highlight=False, markup=False)

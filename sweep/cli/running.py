@@ -180,7 +180,7 @@ def _drive(
     lease.acquire()
     follower, patience = None, FINISHED_WAIT_SECONDS
     try:
-        plan = _begin(study, ledger, extend)
+        plan = begin(study, ledger, extend)
         shared = Shared(ledger, plan.study)
         shared.advance(plan)
         expected = forecast(Plan(plan.study, {}, {}), 1).runs
@@ -207,7 +207,7 @@ def _drive(
     return Driven(ledger, plan, expected, driver.signals.received)
 
 
-def _begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
+def begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
     """Begin the ledger, continue it, or let it grow; return the plan.
 
     ChangedStudy is raised where the ledger was begun with another study.

@@ -24,16 +24,17 @@ from ray import exceptions
 
 from sweep.cluster.hosts import Hosts
 from sweep.cluster.nodes import Cluster
-from sweep.cluster.reports import Began, Ended, Failed, Progress, Report
 from sweep.cluster.signals import Signals
-from sweep.cluster.worker import IMPORTS, Job
 from sweep.errors import AbortSweep
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.shared import Shared
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Run
+from trainer.claims import BEAT_SECONDS, Watch
 from trainer.models import own
+from trainer.reports import Began, Busy, Ended, Failed, Progress, Report
+from trainer.worker import IMPORTS, Job
 
 TUNING, FINISHED = "sweep.cluster.tuning", "FINISHED"
 """The module that imports Tune, and Tune's word for a searcher without further work."""
@@ -89,6 +90,11 @@ class Driver:
         """Nodes on which attempts kept ending, whether they could be kept free of work or not."""
         self._begun = 0
         """The attempts handed out since Tune was started."""
+        self._watch = Watch()
+        self._silent: dict[str, str] = {}
+        """The claims on runs that others train and that give no sign of life, by run_id."""
+        self._busy: set[str] = set()
+        """The runs that others were seen to train."""
         self._counted_at = self._indexed_at = -math.inf
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -177,6 +183,10 @@ class Driver:
                     attempt.trial.temporary_state.ray_actor.enter.remote(host)
             case Progress():
                 attempt.epochs = report.epochs
+            case Busy():
+                self._attempts.pop(trial, None)
+                self.hosts.ended(trial)
+                self._put_off(run_id, report)
             case Ended():
                 self.ledger.add(run_id, report.result)
                 self.plan.finish(run_id, report.result, report.node)
@@ -239,6 +249,15 @@ class Driver:
         if attempt.trial and (actor := attempt.trial.temporary_state.ray_actor):
             ray.kill(actor, no_restart=True)
 
+    def _put_off(self, run_id: str, report: Busy) -> None:
+        """Leave a run that somebody outside of the sweep trains for later. It is said once."""
+        if self._watch.is_silent(run_id, report.stamp):
+            self._silent[run_id] = report.stamp
+        if run_id not in self._busy:
+            self._busy.add(run_id)
+            self.say(f"{report.claim} The sweep goes on with other runs, and looks for its outcome later.")
+        self.plan.queue.put_off(run_id, time.monotonic() + BEAT_SECONDS)
+
     def _lose(
         self,
         attempt: Attempt,
@@ -278,6 +297,8 @@ class Driver:
             commit_seconds=self.resources.commit_seconds,
             keep_weights=run.phase == "confirm",
             hosted=self.resources.sharing > 1,
+            lease=self.lease.number,
+            silent=self._silent.get(run.run_id, ""),
             allowed=own.allowed(),
         )
 

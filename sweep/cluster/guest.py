@@ -13,8 +13,8 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from sweep.cluster.reports import Began, Failed, Report
-from sweep.cluster.worker import LOG_LINES, Job
+from trainer.reports import Began, Failed, Report
+from trainer.worker import LOG_LINES, Job
 
 MPS_FOLDER = "/tmp/nvidia-mps"  # noqa: S108  (NVIDIA's own choice)
 """Where MPS listens unless CUDA_MPS_PIPE_DIRECTORY names another folder."""

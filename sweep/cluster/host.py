@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 
-from sweep.cluster.reports import Ended, Failed, Report
-from sweep.cluster.worker import IMPORTS, Job, Worker
+from sweep.cluster.worker import Worker
+from trainer.reports import Busy, Ended, Failed, Report
+from trainer.worker import IMPORTS, Job
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Host:
         """Work on a run for some seconds and report. After its last report the run has left."""
         guest = self._guests[attempt]
         report = guest.thread.submit(guest.worker.step).result()
-        if isinstance(report, Ended | Failed):
+        if isinstance(report, Busy | Ended | Failed):
             self._release(attempt)
         return report
 
@@ -61,14 +62,11 @@ class Host:
                 self._release(attempt)
 
     def _leave_default_stream(self, device: str) -> None:
-        """Give the calling thread a CUDA stream. On the default one, runs wait for each other."""
+        """Give the calling thread a CUDA stream of its own."""
         if device == "cuda":
-            import torch
-
             from trainer import streams
 
-            if torch.cuda.current_stream() == torch.cuda.default_stream():
-                torch.cuda.set_stream(streams.lend(self, torch.cuda.current_stream().device))
+            streams.leave_default(self)
 
     def _release(self, attempt: str) -> None:
         if guest := self._guests.pop(attempt, None):

@@ -1,74 +1,13 @@
-"""The reports that an attempt sends every few seconds, from its actor to the driver."""
+"""The reports of an attempt as text, which Tune passes from its actor to the driver."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import asdict, replace
+from typing import Any
 
 from sweep.planning.values import Result
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Report:
-    """What every report has."""
-
-    state: ClassVar[str]
-    run_id: str
-    messages: list[str]
-    """The attempt's messages since the last report, for the person at the sweep."""
-    node: str = ""
-    """The id of the node on which it runs; the actor fills it in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Began(_Report):
-    """The report that an attempt has begun and has not trained yet."""
-
-    state = "began"
-    pid: int
-    gpu: str = ""
-    """The GPU on which it waits for a host; empty where it needs none, or is in one already."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress(_Report):
-    """The report that an attempt is under way."""
-
-    state = "training"
-    epochs: float
-    """The epochs done, with the share of the one under way."""
-    loss: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended(_Report):
-    """The report that the run has its outcome."""
-
-    state = "ended"
-    result: Result
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failed(_Report):
-    """The report that the attempt cannot go on."""
-
-    state = "failed"
-    reason: str
-    log: list[str]
-    """The last lines of its log."""
-    damaged: bool = False
-    """Whether the run's files cannot be trusted, so that another attempt would fail as well."""
-    machine: bool = False
-    """Whether the node may be at fault."""
-    blame: bool = True
-    """Whether the attempt counts as one of the run's tries."""
-    fatal: bool = False
-    """Whether its process cannot train any more. Another run of the same process may be at fault then."""
-
-
-Report = Began | Progress | Ended | Failed
-KINDS: dict[str, type[Report]] = {kind.state: kind for kind in (Began, Progress, Ended, Failed)}
+from trainer.reports import KINDS, Ended, Report
 
 
 def to_json(report: Report, node: str) -> str:

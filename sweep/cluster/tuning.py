@@ -17,8 +17,10 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import Searcher
 
 from sweep.cluster.guest import Guest, mps_runs, why_gone
-from sweep.cluster.reports import Failed, Report, from_json, to_json
-from sweep.cluster.worker import Job, Worker
+from sweep.cluster.reports import from_json, to_json
+from sweep.cluster.worker import Worker
+from trainer.reports import Busy, Ended, Failed, Report
+from trainer.worker import Job
 
 
 class Driver(Protocol):
@@ -60,7 +62,7 @@ class _Attempt(tune.Trainable):
         report = self.worker.step()
         self.failed = isinstance(report, Failed)
         text = to_json(report, ray.get_runtime_context().get_node_id())
-        return {"report": text, "done": report.state == "ended"}
+        return {"report": text, "done": isinstance(report, Busy | Ended)}
 
     def enter(self, host: Any) -> None:
         """Take the host that the driver chose. The attempt asked for one in its first report."""

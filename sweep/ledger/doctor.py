@@ -68,7 +68,10 @@ def _findings(study: Study, ledger: Ledger) -> Iterator[Finding]:
     if all(finding.repaired for finding in findings):
         specs, findings = _proposals(study, ledger, extended)
         yield from findings
-        for run_id in _folders(ledger):
+        claims = ledger.claims()
+        for claim in claims.values():
+            ledger.say(f"{claim} Its files are not examined.")
+        for run_id in (run_id for run_id in _folders(ledger) if run_id not in claims):
             yield from _run_folder(ledger, run_id, specs.get(run_id))
         ledger.load()  # makes the index anew where it does not fit
 
@@ -197,11 +200,11 @@ def _spec_of(store: Store, run_id: str) -> RunSpec | None:
 
 
 def _sound(store: Store, name: str) -> bool:
-    """Whether a file's content fits the hash in its name or, in attempt.json, the hash inside."""
+    """Whether a file's content fits the hash in its name or, in sealed files, the hash inside."""
     data = store.read(name)
     if match := re.search(r"-([0-9a-f]{16})\.(pt|parquet)$", name):
         return digest(data)[:16] == match[1]
-    return not name.endswith("/attempt.json") or _content(store, name) is not None
+    return not name.endswith(("/attempt.json", "/claim.json")) or _content(store, name) is not None
 
 
 def _set_aside(store: Store, name: str, why: str) -> Finding:

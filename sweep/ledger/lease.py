@@ -8,25 +8,18 @@ it began do no harm, because every attempt writes in a folder of its own.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from sweep.errors import Held
 from sweep.format import now
+from trainer.claims import SILENT_SECONDS, Beating, Watch, is_gone, same_machine, this_process
 from trainer.store import Store, StoreError, seal, unseal
-
-BEAT_SECONDS = 10.0
-"""The time between two signs of life."""
-SILENT_SECONDS = 60.0
-"""A lease that has not changed for this long, by the newcomer's own clock, is taken over."""
 
 
 class Lease:
@@ -38,19 +31,19 @@ class Lease:
     def __init__(self, store: Store, say: Callable[[str], None]) -> None:
         self.store, self.say = store, say
         self.lost = threading.Event()
-        self._closed = threading.Event()
         self._body: dict[str, Any] = {
-            **_this_process(),
+            **this_process(),
             "token": secrets.token_hex(8),
             "since": now(),
             "beat": 0,
             "state": "held",
             "now": {},
         }
-        self._number = 0
+        self.number = 0
+        """Its number: a later driver has a higher one."""
         self.now: dict[str, int] = {}
         """What the holder is doing, for `sweep status`; written with each sign of life."""
-        self._thread = threading.Thread(target=self._beat_on, daemon=True)
+        self._beating = Beating(self._goes_on)
 
     def acquire(
         self,
@@ -62,7 +55,7 @@ class Lease:
 
         It waits only for a holder on another machine, which may be dead and cannot be asked.
         """
-        seen, since = None, clock()
+        watch, seen = Watch(clock, wait_seconds), None
         while True:
             number, data = self._current()
             holder = _read(data)
@@ -72,18 +65,18 @@ class Lease:
                     f"If it stays as it is for {wait_seconds:.0f} s it is taken over."
                 )
             ended = not number or (holder and _is_over(holder))
-            if ended or (data == seen and clock() - since >= wait_seconds):
+            if ended or watch.is_silent(_name(number), data):
                 if self._take(number + 1):
                     return
                 continue
-            if holder and _same_machine(holder):
+            if holder and same_machine(holder):
                 raise Held(_who(holder, self.store))
             if data != seen:
                 if seen is not None and holder:
                     raise Held(_who(holder, self.store))
                 if holder:
                     self.say(f"{_who(holder, self.store)} Waiting {wait_seconds:.0f} s for a sign of life.")
-                seen, since = data, clock()
+                seen = data
             sleep(min(1.0, wait_seconds / 10))
 
     def _take(self, number: int) -> bool:
@@ -94,39 +87,34 @@ class Lease:
             # other drivers came and went since this one looked
             self.store.delete(_name(number))
             return False
-        self._number = number
+        self.number = number
         self._remove(number - 1)
-        self._thread.start()
+        self._beating.start()
         return True
 
     def release(self) -> None:
         """Let the next driver in at once. A second call does nothing."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._thread.join()
-        if not self.lost.is_set():
+        if self._beating.stop() and not self.lost.is_set():
             # where this fails, the next driver waits a minute, and no harm is done
             with suppress(StoreError):
-                self.store.write(_name(self._number), seal({**self._body, "state": "released"}))
+                self.store.write(_name(self.number), seal({**self._body, "state": "released"}))
 
-    def _beat_on(self) -> None:
-        while not self._closed.wait(BEAT_SECONDS):
-            try:
-                self.beat()
-            except StoreError as error:
-                self.say(f"{error} The lease could not be renewed; trying again.")
-            if self.lost.is_set():
-                return
+    def _goes_on(self) -> bool:
+        """Give a sign of life. Returns whether this driver still holds the study."""
+        try:
+            self.beat()
+        except StoreError as error:
+            self.say(f"{error} The lease could not be renewed; trying again.")
+        return not self.lost.is_set()
 
     def beat(self) -> None:
         """Write a sign of life, or set `lost` where another driver has taken over."""
         number, _ = self._current()
-        if number > self._number:
+        if number > self.number:
             self.lost.set()
             return
         self._body |= {"beat": self._body["beat"] + 1, "now": self.now}
-        self.store.write(_name(self._number), seal(self._body))
+        self.store.write(_name(self.number), seal(self._body))
 
     def _current(self) -> tuple[int, bytes]:
         """The highest lease's number and content; 0 where there is none."""
@@ -175,42 +163,8 @@ def _read(data: bytes) -> dict[str, Any] | None:
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
-    """Whether the lease was released, or its process on this machine is gone.
-
-    A process on another machine, or on one without /proc, cannot be asked: its lease is not over.
-    """
-    if holder["state"] == "released":
-        return True
-    return _same_machine(holder) and _started(holder["pid"]) != holder["started"]
-
-
-def _same_machine(holder: dict[str, Any]) -> bool:
-    here = _this_process()
-    return here["boot"] != "" and all(holder[key] == here[key] for key in ("host", "boot", "space"))
-
-
-def _this_process() -> dict[str, Any]:
-    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    return {
-        "host": socket.gethostname(),
-        "boot": boot.read_text().strip() if boot.exists() else "",
-        # process numbers mean something within one container only
-        "space": str(space.readlink()) if space.exists() else "",
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-    }
-
-
-def _started(pid: int) -> str:
-    """When a process of this machine began, in ticks since boot; empty where it is gone.
-
-    It tells the process from a later one with the same number.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
+    """Whether the lease was released, or its process on this machine is gone."""
+    return holder["state"] == "released" or is_gone(holder)
 
 
 def _who(holder: dict[str, Any], store: Store) -> str:

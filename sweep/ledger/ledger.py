@@ -25,6 +25,7 @@ from sweep.ledger.results import from_plain, result_of
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Look, Proposal, Result
 from sweep.study import Study, Values, from_declared
+from trainer.claims import Claim, claim_on
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
@@ -82,6 +83,8 @@ class Ledger:
         """Finished runs whose files cannot be trusted, with the reason."""
         self._stamps: dict[str, str] = {}
         """The stamp of each run's outcome.json, when its result was read."""
+        self._unfinished: dict[str, dict[str, str]] = {}
+        """The files of each run without an outcome, with their stamps, when the results were loaded."""
         self._failed: set[str] = set()
         """The names of all files of failures, when they were listed or written."""
 
@@ -226,11 +229,14 @@ class Ledger:
         the driver.
         """
         indexed = self._index()
+        files = self.runs.stamps()
         stamps = {
-            name.split("/")[0]: stamp
-            for name, stamp in self.runs.stamps().items()
-            if name.endswith("/outcome.json")
+            name.split("/")[0]: stamp for name, stamp in files.items() if name.endswith("/outcome.json")
         }
+        self._unfinished = {}
+        for name, stamp in files.items():
+            if (run_id := name.split("/")[0]) not in stamps:
+                self._unfinished.setdefault(run_id, {})[name] = stamp
         self._stamps = {
             run_id: stamp for run_id, (stamp, _) in indexed.items() if stamps.get(run_id) == stamp
         }
@@ -245,6 +251,12 @@ class Ledger:
                     self.damaged[run_id] = found
         if keep and (unread or indexed.keys() != self.results.keys()):
             self.write_index()
+
+    def claims(self) -> dict[str, Claim]:
+        """The claims on runs that somebody trained when the results were loaded, by run id."""
+        with ThreadPoolExecutor(READERS) as readers:
+            found = readers.map(lambda files: claim_on(self.runs, *files), self._unfinished.items())
+            return {claim.run_id: claim for claim in found if claim}
 
     def add(self, run_id: str, result: Result) -> None:
         """Take the result of a run that has just finished, and delete its failure if it has one."""

@@ -17,6 +17,7 @@ from functools import cached_property
 from sweep.format import counted, now
 from sweep.ledger.growth import declared_since, identity_hash
 from sweep.ledger.ledger import READERS, Ledger, taken_file
+from sweep.ledger.proposing import propose_all
 from sweep.ledger.results import result_of
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
@@ -91,9 +92,7 @@ class Shared:
         """
         taken = Counter[str]()
         while True:
-            while due := plan.wanted():
-                values = self.ledger.record(self.study, due, propose(self.study, due))
-                plan.propose(due.arm, due.generation, values)
+            propose_all(plan, self.ledger)
             if not (runs := self.take(plan)):
                 break
             taken.update(runs.values())

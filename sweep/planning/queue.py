@@ -24,13 +24,15 @@ class Queue:
         self.apart: set[str] = set()
         """Runs that are trained in a process of their own, where others share one."""
         self._ready: list[tuple[tuple[int, ...], str, Run]] = []
+        self._later: list[tuple[float, Run]] = []
+        """The runs that were put off, and when they are ready again."""
         self._since: dict[str, float] = {}
         """The time of each running run's last progress."""
         self._tries: Counter[str] = Counter()
         self._strikes: dict[str, set[str]] = {}
 
     def __len__(self) -> int:
-        return len(self._ready)
+        return len(self._ready) + len(self._later)
 
     @property
     def ready(self) -> list[Run]:
@@ -44,6 +46,9 @@ class Queue:
 
     def next(self, now: float) -> Run | None:
         """The most urgent run that is ready. It counts as running from now on."""
+        for _, run in (put_off := [item for item in self._later if item[0] <= now]):
+            self._push(run)
+        self._later = [item for item in self._later if item not in put_off]
         if not self._ready:
             return None
         _, run_id, run = heapq.heappop(self._ready)
@@ -87,6 +92,11 @@ class Queue:
         self._push(run)
         return True
 
+    def put_off(self, run_id: str, until: float) -> None:
+        """End an attempt that began nothing. Its run is ready again at the given time, and loses no try."""
+        del self._since[run_id]
+        self._later.append((until, self.running.pop(run_id)))
+
     def settle(self, run_id: str, node: str) -> None:
         """Forget a run that has its outcome, and the failures of the node that finished it."""
         if not self.running.pop(run_id, None):
@@ -104,7 +114,8 @@ class Queue:
         self.withdraw(run_id)
 
     def withdraw(self, run_id: str) -> None:
-        """Remove a run from those that are ready."""
+        """Remove a run from those that are ready or were put off."""
+        self._later = [item for item in self._later if item[1].run_id != run_id]
         self._ready = [item for item in self._ready if item[1] != run_id]
         heapq.heapify(self._ready)
 

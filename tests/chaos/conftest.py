@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from sweep.cluster import worker
+from sweep.cluster.worker import Worker
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.planning.values import Failure
 from tests.chaos.damage import whole_rows
 from tests.loops import begin, drive, job_of, study_of
 from tests.sweeps import UNHURRIED, sweep, write_study
+from trainer import worker
 
 FINISHED = 16
 """Finished runs of the 18 in a half-done sweep; both searches are over then."""
@@ -67,7 +68,7 @@ def half_done_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.fail(other.run_id, Failure("no such luck", attempts=3), ["a line"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "STEP_SECONDS", 0.0)
-        under_way = worker.Worker(job_of(ledger.runs_url, run.spec, keep_weights=True))
+        under_way = Worker(job_of(ledger.runs_url, run.spec, keep_weights=True))
         while getattr(under_way.step(), "epochs", 0) < 2:
             pass
         under_way.stop()

@@ -18,7 +18,6 @@ import pytest
 
 from sweep.cluster import hosts as module
 from sweep.cluster.hosts import Hosts
-from sweep.cluster.reports import Began, Ended, Failed, Progress
 from tests.conftest import run_spec
 from tests.loops import job_of
 from tests.sweeps import (
@@ -34,6 +33,7 @@ from tests.sweeps import (
     sweep,
     write_study,
 )
+from trainer.reports import Began, Ended, Failed, Progress
 
 pytestmark = pytest.mark.chaos
 

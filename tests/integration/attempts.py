@@ -9,7 +9,7 @@ from tests.conftest import run_spec, without_wall
 from trainer.attempt import Attempt
 from trainer.rows import EpochRow, from_parquet
 from trainer.spec import RunSpec
-from trainer.store import LocalStore
+from trainer.store import LocalStore, seal, unseal
 from trainer.training import Training
 
 SPEC = run_spec(epochs=4)
@@ -38,6 +38,13 @@ def take(attempt: Attempt, rows: int) -> None:
     """Train some epochs and leave, as a killed process does."""
     for _ in zip(range(rows), attempt, strict=False):
         pass
+
+
+def as_left_by_an_ended_process(root: Path) -> None:
+    """Let the claims in a store be those of a process that has ended. A test's own process goes on."""
+    for path in root.rglob("attempt.json"):
+        record = unseal(path.read_bytes())
+        path.write_bytes(seal({**record, "holder": {**record["holder"], "started": "0"}}))
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -12,15 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.cluster import worker
 from sweep.cluster.host import Host
-from sweep.cluster.reports import Failed
 from tests.conftest import THREADS, run_spec, without_wall
 from tests.integration.attempts import checkpoints
 from tests.loops import job_of
-from trainer import data, engine, lending
+from trainer import data, engine, lending, placed, worker
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import KeepRatioPolicy
+from trainer.reports import Failed
 from trainer.rows import EpochRow, from_parquet
 from trainer.spec import RunSpec
 from trainer.training import Training
@@ -228,8 +227,8 @@ def test_the_runs_of_a_host_share_one_copy_of_the_data_and_take_engines_over(
         engines.append(self)
         make(self, *arguments)
 
-    monkeypatch.setattr(worker, "_placed", {})
-    monkeypatch.setattr(worker, "load", lambda name, folder: loads.append(name) or load(name, folder))
+    monkeypatch.setattr(placed, "_placed", {})
+    monkeypatch.setattr(placed, "load", lambda name, *more: loads.append(name) or load(name, *more))
     monkeypatch.setattr(engine.Engine, "__init__", count)
     host = Host(3)
     for generation in range(3):

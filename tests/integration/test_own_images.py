@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sweep.cluster.preflight import probe
-from sweep.cluster.worker import Job, Worker
+from sweep.cluster.worker import Worker
 from tests.conftest import ROOT, command, run_values, train, unread
 from tests.pictures import (
     TEST,
@@ -36,6 +36,7 @@ from trainer.images import Images
 from trainer.rows import WALL
 from trainer.settings import read
 from trainer.spec import RunSpec
+from trainer.worker import Job
 
 SMALL: dict[str, Any] = {"train_size": None, "batch_size": 8, "epochs": 3}
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweep.cluster.worker import Job, Worker
+from sweep.cluster.worker import Worker
 from tests.conftest import run_values, train
 from trainer import data
 from trainer.spec import RunSpec
 from trainer.store import open_store
+from trainer.worker import Job
 
 
 @pytest.fixture

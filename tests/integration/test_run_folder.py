@@ -15,7 +15,15 @@ import pytest
 import torch
 
 from tests.conftest import run_spec, train, without_wall
-from tests.integration.attempts import SPEC, attempt, checkpoints, contents, kept_rows, take
+from tests.integration.attempts import (
+    SPEC,
+    as_left_by_an_ended_process,
+    attempt,
+    checkpoints,
+    contents,
+    kept_rows,
+    take,
+)
 from trainer.rows import EpochRow, from_parquet
 from trainer.run_folder import DamagedRun, Diverged, RunFolder
 from trainer.spec import RunSpec
@@ -33,6 +41,7 @@ def broken_off_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run left after three of four epochs; it keeps the commits of epochs 2 and 3."""
     root = tmp_path_factory.mktemp("broken-off")
     take(attempt(root), 3)
+    as_left_by_an_ended_process(root)
     return root
 
 

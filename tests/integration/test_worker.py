@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from sweep.cluster import worker
-from sweep.cluster.reports import Began, from_json, to_json
-from sweep.cluster.worker import LOG_LINES, Worker
+from sweep.cluster.reports import from_json, to_json
+from sweep.cluster.worker import Worker
 from tests.conftest import run_spec, without_wall
 from tests.integration.attempts import attempt, checkpoints, take
 from tests.loops import job_of, work
-from trainer import data, engine, lending
+from trainer import data, engine, lending, placed, worker
 from trainer.policies import POLICIES
 from trainer.policies.keep_ratio import KeepRatioPolicy
+from trainer.reports import Began
 from trainer.rows import EpochRow, from_parquet
 from trainer.run_folder import Outcome, RunFolder
 from trainer.spec import RunSpec, Task
 from trainer.store import LocalStore
 from trainer.training import Training
+from trainer.worker import LOG_LINES
 
 SPEC = run_spec(epochs=4)
 
@@ -252,8 +253,8 @@ def test_data_are_loaded_once_for_all_runs_of_a_process(
 ) -> None:
     loads: list[str] = []
     load = data.load
-    monkeypatch.setattr(worker, "_placed", {})
-    monkeypatch.setattr(worker, "load", lambda name, *more: loads.append(name) or load(name, *more))
+    monkeypatch.setattr(placed, "_placed", {})
+    monkeypatch.setattr(placed, "load", lambda name, *more: loads.append(name) or load(name, *more))
     for seed in (1, 2, 3):
         assert work(worker_on(tmp_path, run_spec(seed=seed, epochs=1)))[-1].state == "ended"
     assert loads == ["digits"]

@@ -219,3 +219,28 @@ def test_an_outcome_of_a_run_that_was_given_up_takes_the_failure_back() -> None:
     assert not plan.queue.failed
     end(plan)
     assert plan.complete
+
+
+def test_a_run_that_was_put_off_is_handed_out_when_its_time_has_come_and_has_lost_no_try() -> None:
+    plan, runs = began(attempts=1)
+    first, *others = [run.run_id for run in runs]
+    for run_id in others:
+        plan.queue.settle(run_id, "")
+    plan.queue.put_off(first, until=10.0)
+    assert not plan.over
+    assert first not in plan.queue.running
+    assert not plan.queue.overdue(1e9)
+    assert plan.queue.next(9.9) is None
+    again = plan.queue.next(10.0)
+    assert again
+    assert again.run_id == first
+    assert not plan.queue.lose(first, LOST)
+    assert plan.queue.failed[first].attempts == 1
+
+
+def test_a_run_that_was_put_off_and_finished_meanwhile_is_not_handed_out_again() -> None:
+    plan, runs = began()
+    plan.queue.put_off(runs[0].run_id, until=10.0)
+    plan.finish(runs[0].run_id, result(0.9))
+    assert runs[0].run_id not in [run.run_id for run in take(plan)]
+    assert plan.queue.next(1e9) is None

@@ -63,8 +63,8 @@ if folder := os.environ.get("DIE_ONCE"):
 
     import threading
 
-    from sweep.cluster.reports import Report
     from sweep.cluster.worker import Worker
+    from trainer.reports import Report
 
     set_up, step = Worker.__init__, Worker.step
     made: list[int] = []
@@ -90,7 +90,7 @@ if folder := os.environ.get("DIE_ONCE"):
 if os.environ.get("PRETENDED_GPUS"):
     # Ray was told of GPUs that are not there: nobody looks for them, and runs are trained on the CPU
     from sweep.cluster import preflight
-    from sweep.cluster.worker import Job
+    from trainer.worker import Job
 
     make: Any = Job.__init__
 
