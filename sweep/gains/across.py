@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
+from typing import Any
 
 from sweep.gains.comparisons import declared_pairs
 from sweep.gains.rows import Across, Compared
@@ -37,7 +39,8 @@ def across(study: Study, rows: Sequence[Compared]) -> list[Across]:
 
 
 def _across(study: Study, key: tuple[str, str, float], rows: Sequence[Compared], tests: int) -> Across:
-    gains = {row.task: row.gain for row in rows if row.state == "complete" and row.gain is not None}
+    complete = [row for row in rows if row.state == "complete" and row.gain is not None]
+    gains = {row.task: row.gain for row in complete if row.gain is not None}
     lacking = [row for row in rows if row.task not in gains]
     tested = None
     if len(gains) > 1:
@@ -55,4 +58,18 @@ def _across(study: Study, key: tuple[str, str, float], rows: Sequence[Compared],
         p_value=tested.p_value if tested and not lacking else None,
         p_holm=None,
         claimable=tested is not None and tested.claimable,
+        **_without_failed(complete),
     )
+
+
+def _without_failed(rows: Sequence[Compared]) -> dict[str, Any]:
+    """What failed runs have to do with the gains. It leaves pairs out by their outcome, so it is no test."""
+    pairs, failed = sum(row.seeds for row in rows), sum(row.seeds - row.pairs_without for row in rows)
+    gains = [row.gain_without for row in rows if row.gain_without is not None]
+    said = bool(failed) and len(gains) == len(rows)
+    return {
+        "run_pairs": pairs,
+        "failed_pairs": failed,
+        "median_gain_without": median(gains) if said else None,
+        "wins_without": sum(gain > 0 for gain in gains) if said else None,
+    }

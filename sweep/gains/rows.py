@@ -151,3 +151,10 @@ class Across:
         bool,
         "whether so many tasks could show anything at alpha after the correction; never with fewer than six",
     ]
+    run_pairs: Annotated[int, "pairs of runs on those tasks"]
+    failed_pairs: Annotated[int, "of those pairs, the ones of which a run diverged or collapsed"]
+    median_gain_without: Annotated[
+        float | None,
+        "as median_gain, without failed pairs; null where none failed, or a task has no other pair",
+    ]
+    wins_without: Annotated[int | None, "as wins, likewise"]

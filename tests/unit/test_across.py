@@ -14,6 +14,7 @@ import pytest
 
 from sweep.gains.across import across
 from sweep.gains.comparisons import comparisons, keep_ratio_matters, references
+from sweep.gains.rows import Compared
 from sweep.planning.plan import Plan
 from sweep.planning.values import Result, Run
 from sweep.statistics import across_tasks, holm, paired_comparison
@@ -222,6 +223,32 @@ def test_a_task_that_lacks_a_pair_is_named_and_nothing_is_tested_across_tasks_wi
     assert third.p_value is not None
 
 
+def test_a_gain_across_tasks_says_what_it_is_without_the_pairs_of_which_a_run_failed() -> None:
+    it = study(7, family=["half"])
+    rows = comparisons(played(it, better={"half": 5.0}))
+    lost = dict(zip("abcdefg", (-0.03, 0.02, -0.01, -0.04, 0.01, -0.05, -0.02), strict=True))
+
+    def without(row: Compared, failed: int, gain: float | None) -> Compared:
+        mine = row.arm.startswith("half") and row.reference_arm.startswith("dense")
+        return replace(row, pairs_without=SEEDS - failed, gain_without=gain) if mine else row
+
+    failed = [without(row, 2, lost[row.task]) for row in rows]
+    half = across(it, failed)[0]
+    assert (half.run_pairs, half.failed_pairs) == (7 * SEEDS, 14)
+    assert (half.median_gain_without, half.wins_without) == (-0.02, 2)
+    # what was found by the test is as before
+    assert half.p_holm == across(it, rows)[0].p_holm
+    assert answer(findings_of(it, failed))[0].endswith(
+        "In 14 of 63 pairs of runs one collapsed or diverged; without those the median gain is -2.00 "
+        "points, and above 0 on 2 tasks."
+    )
+    none_left = [without(row, SEEDS, None) if row.task == "c" else row for row in failed]
+    assert across(it, none_left)[0].median_gain_without is None
+    assert answer(findings_of(it, none_left))[0].endswith("diverged; on some task no other pair is left.")
+    assert across(it, rows)[0].failed_pairs == 0
+    assert "collapsed" not in answer(findings_of(it, rows))[0]
+
+
 def test_a_study_of_one_task_has_nothing_across_tasks() -> None:
     for it in (study_of(ARMS, confirm={"seeds": SEEDS}), study(1)):
         assert across(it, comparisons(plan_of(it))) == []
@@ -252,7 +279,7 @@ def test_too_few_tasks_are_said_to_be_and_how_many_it_would_take() -> None:
         answer(report)[0]
         == "3 tasks are too few to claim anything across tasks: 2 comparisons at 0.05 would take 7."
     )
-    assert across_cells(report)[0][-1] == "too few tasks to claim anything"
+    assert across_cells(report)[0][-3] == "too few tasks to claim anything"
     assert "| half | dense at r = 1 | 3 | 3 | 0 |" in markdown(report)
 
 

@@ -31,12 +31,14 @@ COUNTS = (
     *("train_rows", "test_rows", "other_rows"),
     *("place", "search", "seeds", "rank", "searches", "look", "looks", "finished"),
     *("pairs", "pairs_without", "better", "equal", "tasks", "wins", "ties"),
+    *("run_pairs", "failed_pairs", "wins_without"),
     *("connections", "active_neurons", "parameters", "reference_parameters"),
     *("diverged", "collapsed", "reference_diverged", "reference_collapsed"),
 )
 """Columns that are counts."""
 SHARES = (
-    *("gain", "gain_without", "median_gain", "detectable_gain", "score", "score_standard_error"),
+    *("gain", "gain_without", "median_gain", "median_gain_without", "detectable_gain"),
+    *("score", "score_standard_error"),
     *("standard_error", "standard_error_without", "two_way_standard_error"),
     *("ci_low", "ci_high", "family_low", "family_high", "margin"),
     *("search_deviation", "search_deviation_low", "search_deviation_high"),

@@ -182,7 +182,20 @@ def _finding_across(findings: Findings, row: Across, tests: int) -> str:
     return (
         f"Across {len(findings.study.tasks)} tasks {row.arm} is {verdict} than {row.reference_arm}"
         f"{at(findings, row.keep_ratio)}: a median gain of {points(row.median_gain)} points, "
-        f"wins on {row.wins}, p = {probability(row.p_holm)} after Holm over {tests}."
+        f"wins on {row.wins}, p = {probability(row.p_holm)} after Holm over {tests}.{_failed_across(row)}"
+    )
+
+
+def _failed_across(row: Across) -> str:
+    """What failed runs have to do with a gain across tasks; empty where none failed."""
+    if not row.failed_pairs:
+        return ""
+    said = f" In {row.failed_pairs} of {row.run_pairs} pairs of runs one collapsed or diverged"
+    if row.median_gain_without is None:
+        return f"{said}; on some task no other pair is left."
+    return (
+        f"{said}; without those the median gain is {points(row.median_gain_without)} points, and above 0 on "
+        f"{counted(row.wins_without or 0, 'task')}."
     )
 
 

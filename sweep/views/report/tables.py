@@ -27,7 +27,7 @@ from sweep.views.report.replication import Replicated
 
 ORDER = ("family", "control", "repeat")
 """The roles in the order in which tables list them."""
-ACROSS = ["arm", "over", "tasks", "wins", "ties", "median gain", "p"]
+ACROSS = ["arm", "over", "tasks", "wins", "ties", "median gain", "p", "pairs that failed", "gain without"]
 FEW = "too few tasks to claim anything"
 NO_BREAK = "\u00a0"
 CHOSEN = "chosen"
@@ -198,6 +198,8 @@ def _across_line(findings: Findings, row: Across) -> list[str]:
         str(row.ties),
         f"{mark}{points(row.median_gain)}{mark}",
         f"{mark}{p}{mark}",
+        f"{row.failed_pairs} of {row.run_pairs}",
+        "" if row.median_gain_without is None else points(row.median_gain_without),
     ]
 
 

@@ -1131,6 +1131,10 @@ def over_tasks(rows, tests):
     """The comparison across tasks of an arm with a reference, from its comparison on each task."""
     gains = np.round([row["gain"] for row in rows if row["state"] == "complete"], 12)
     p = wilcoxon(gains) if len(gains) == len(contents["tasks"]) else None
+    complete = [row for row in rows if row["state"] == "complete"]
+    failed = sum(row["seeds"] - row["pairs_without"] for row in complete)
+    without = [row["gain_without"] for row in complete if row["gain_without"] is not None]
+    said = failed > 0 and len(without) == len(complete)
     return {
         "arm": split_name(rows[0]["arm"])[0],
         "reference_arm": split_name(rows[0]["reference_arm"])[0],
@@ -1143,6 +1147,10 @@ def over_tasks(rows, tests):
         "p_value": p,
         "p_holm": None,
         "claimable": len(gains) >= 6 and smallest_p(len(gains)) <= declared["alpha"] / max(tests, 1),
+        "run_pairs": sum(row["seeds"] for row in complete),
+        "failed_pairs": failed,
+        "median_gain_without": float(np.median(without)) if said else None,
+        "wins_without": sum(gain > 0 for gain in without) if said else None,
     }
 
 
