@@ -7,6 +7,8 @@
 - Removed neurons: hidden neurons of the first layer are taken out of the final networks, weakest first or
   at random, and the test rows are classified anew. A neuron is weak where the absolute values of its
   incoming weights sum to little. Nothing is trained for that.
+
+Runs that diverged are in neither figure.
 """
 
 from __future__ import annotations
@@ -64,9 +66,10 @@ def removed_neurons(reading: Reading, data_dir: Path) -> dict[str, dict[str, lis
     for finalist in reading.finalists:
         if finalist.arm.task == REMOVED_ON and finalist.arm.base in REMOVED_FROM:
             by_order = found.setdefault(finalist.arm.base, {"weakest": [], "random": []})
-            finished = [
-                cohort.runs[0] for cohort in finalist.primary if cohort.runs[0] in reading.plan.results
-            ]
+            results = {
+                cohort.runs[0]: reading.plan.results.get(cohort.runs[0]) for cohort in finalist.primary
+            }
+            finished = [run for run, result in results.items() if result and result.outcome != "diverged"]
             for run_id in finished:
                 final = _final(reading, run_id, data_dir)
                 for order, accuracies in by_order.items():
