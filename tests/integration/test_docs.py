@@ -52,6 +52,7 @@ def test_every_part_of_a_study_is_in_the_reference() -> None:
         "Search",
         "Confirm",
         "Analysis",
+        "Published",
         "Resources",
     }
     assert all(settings(cls) for _, cls, _ in STUDY)
