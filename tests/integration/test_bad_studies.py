@@ -124,7 +124,8 @@ CASES = [
          f"task.data: must be one of {DATA}; it is 'digit'. Did you mean 'digits'?"),
     Case("unknown model", "wrn-10-1", "wrn-28",
          "task.model: no such model: 'wrn-28'. Models are named wrn-DEPTH-WIDEN, as in wrn-28-4; "
-         "mlp-WIDTH-WIDTH-... (with SReLU: mlp-srelu-...), as in mlp-1000-1000-1000."),
+         "mlp-WIDTH-WIDTH-... (with SReLU: mlp-srelu-...), as in mlp-1000-1000-1000; "
+         "package.module:build, a function of one's own."),
     Case("missing task.epochs", "  epochs: 2\n", "", "task.epochs: is missing; task needs it.", 3),
     Case("missing arms", GOOD[GOOD.index("arms:") : GOOD.index("search:")], "",
          "arms: is missing; a study needs it.", 1),
