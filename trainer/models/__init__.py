@@ -89,14 +89,6 @@ def _build_mlp(task: Settings, image: Image, classes: int, generator: torch.Gene
     )
 
 
-OWN = Family(
-    "package.module:build, a function of one's own",
-    own.NAME,
-    (),
-    lambda _: None,
-    lambda _: None,
-    own.build,
-)
 FAMILIES = {
     "wrn": Family(
         "wrn-DEPTH-WIDEN, as in wrn-28-4",
@@ -114,7 +106,14 @@ FAMILIES = {
         lambda _: None,
         _build_mlp,
     ),
-    "own": OWN,
+    "own": Family(
+        "package.module:build, a function of one's own",
+        own.NAME,
+        (),
+        lambda _: None,
+        lambda _: None,
+        own.build,
+    ),
 }
 
 
@@ -143,7 +142,7 @@ def wrong(name: str) -> str | None:
 def useless(name: str) -> dict[str, str]:
     """The settings that this model does not use. Each maps to the form of the names that use it."""
     family = parse(name)
-    if family is OWN:  # only its code knows what it uses
+    if family is FAMILIES["own"]:  # only its code knows what it uses
         return {}
     return {
         setting: other.form for other in FAMILIES.values() if other is not family for setting in other.takes
