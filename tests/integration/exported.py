@@ -52,6 +52,7 @@ One ratio is measured and not tested.
 
 WILD: dict[str, Any] = {
     "description": WORDS,
+    "published": {"source": "a paper", "accuracy": {"additive": 0.5}},
     "arms": {
         "dense": DENSE,
         "additive": {**PLAIN, "task": {"learning_rate": {"choice": [0.1, 1e18]}}},

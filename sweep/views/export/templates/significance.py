@@ -50,9 +50,9 @@ def split_name(arm):
 # the arms that are named there, on the same task.
 
 # %%
-epochs = pd.read_parquet(
-    "epochs.parquet", columns=["run_id", "epoch", "test_accuracy", "dense_test_accuracy", "parameters"]
-)
+columns = ["run_id", "epoch", "train_accuracy", "test_accuracy", "dense_test_accuracy"]
+columns += ["keep_ratio", "nonzero_rate", "parameters"]
+epochs = pd.read_parquet("epochs.parquet", columns=columns)
 endpoints = pd.read_parquet("endpoints.parquet")
 runs = pd.read_parquet("runs.parquet").set_index("run_id").astype({"threads": "Int64"})
 candidates = pd.read_parquet("candidates.parquet").to_dict("records")
@@ -482,6 +482,7 @@ def figures(arm, rank):
     low, high = limits(failed, len(ended)) if ended else (None, None)
     of_first = [run for name in primary for run in confirmed[name] if finished(run)]
     trained = [run for run in dict.fromkeys(of_first) if runs.at[run, "state"] != "diverged"]
+    trained_runs[arm, rank] = trained
     at_best, at_last, at_own = (
         spread(column.reindex(trained).to_numpy())["mean"] for column in (best, last, best_own)
     )
@@ -522,6 +523,7 @@ def in_points(rows, columns, shares):
     return table.assign(**{name: (100 * table[name].astype(float)).round(2) for name in shares})
 
 
+trained_runs = {}
 confirmed_rows = {row["candidate"]: row for row in by_phase["confirm"]}
 every = [figures(arm, rank) for arm in arm_names for rank in range(1, finalists(arm) + 1)]
 arms = [row for row in every if row]
@@ -1245,6 +1247,24 @@ def agree(theirs, ours, allowed):
     return theirs == ours
 
 
+def beside_the_paper(arm, published):
+    """An arm's figures at each run's best epoch, at that epoch's own r, as a paper reports them."""
+    own = epochs[epochs["run_id"].isin(trained_runs[arm["arm"], arm["rank"]])]
+    own = own.sort_values("epoch", kind="stable")
+    best, last = own.loc[own.groupby("run_id")["test_accuracy"].idxmax()], own.groupby("run_id").tail(1)
+    return {
+        "arm": arm["arm"],
+        "rank": arm["rank"],
+        "published": published.get(arm["arm"]),
+        "best": float(best["test_accuracy"].mean()),
+        "epoch": float(best["epoch"].mean()),
+        "keep_ratio": or_null(best["keep_ratio"].mean(skipna=False)),
+        "nonzero_rate": or_null(best["nonzero_rate"].mean(skipna=False)),
+        "last": arm["last_epoch"],
+        "gap": float((last["train_accuracy"] - last["test_accuracy"]).mean()),
+    }
+
+
 analysis = {name: value for name, value in declared.items() if name != "family"}
 analysis |= {"comparisons": tests, "pairs": blocks}
 analysis |= {"searches": searches, "objective": searching["objective"]}
@@ -1266,6 +1286,15 @@ here = {
     "tuning": tuning,
     "mixed": mixed,
     "earlier": earlier,
+}
+if published := contents.get("published"):
+    here["replication"] = [
+        beside_the_paper(row, published["accuracy"]) for row in arms if trained_runs[row["arm"], row["rank"]]
+    ]
+taken = runs.loc[list(dict.fromkeys(run for row in candidates for run in row["run_ids"]))]
+here["taken"] = {
+    study: {phase: int((own["phase"] == phase).sum()) for phase in ("search", "confirm")}
+    for study, own in taken.groupby("taken_from")
 }
 ours = leaves({**here, "versions": by_version(tried.to_dict("records"))})
 left_out = ("looks", "extensions", "published", "failures")
