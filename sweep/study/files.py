@@ -19,7 +19,7 @@ def shipped() -> dict[str, Path]:
     """The studies that came with the package, by name: those in search_spaces/."""
     # Not at the top of the module: a node of a cluster has `sweep` and `trainer`, but not search_spaces.
     paths = (Path(str(file)) for file in files("search_spaces").iterdir())
-    return {path.stem: path for path in sorted(paths) if path.suffix == ".yaml"}
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem) if path.suffix == ".yaml"}
 
 
 def find(study: str) -> Path:

@@ -260,14 +260,16 @@ def test_runs_with_different_sources_are_called_mixed_by_report_and_notebook(
     values["analysis"] = {"family": ["set"]}
     for name, later in (("alike", None), ("mixed", {"small": "b" * 16, "other": "a" * 16}.__getitem__)):
         monkeypatch.setattr(own, "hash_of", lambda _: "a" * 16)
-        assert drive(study(name, values), tmp_path, most=12).finished.total() == 12
+        # a store each: in one, the second study would take the runs of the first one over
+        store = tmp_path / "stores" / name
+        assert drive(study(name, values), store, most=12).finished.total() == 12
         if later:
             monkeypatch.setattr(own, "hash_of", later)
-        assert drive(study(name, values), tmp_path).complete
-        report = Report.of(Reading(Ledger(str(tmp_path), name, print)))
+        assert drive(study(name, values), store).complete
+        report = Report.of(Reading(Ledger(str(store), name, print)))
         assert report.findings.mixed == (["own_code"] if later else [])
         assert ("ran on different things (own_code)" in page(report)) == bool(later)
-        written(tmp_path, name, tmp_path / "exports" / name)
+        written(store, name, tmp_path / "exports" / name)
         assert "numbers of the report agree" in run_notebook(tmp_path / "exports" / name)
     of_packages = {row.get("own_code") for row in report.findings.versions}
     assert of_packages == {None, "small " + "a" * 16, "small " + "b" * 16, "other " + "a" * 16}

@@ -139,7 +139,8 @@ def test_a_study_is_found_by_its_name_and_planned_by_a_measurement(installed: In
     told = json.loads(installed("sweep", "plan", "cifar10", "--gpu", "h100", "--slots", "8", "--json"))
     assert round(told["gpu_hours_left"]) == 103
     assert "quickstart holds no study yet." in installed.run("sweep", "status", "quickstart").stderr
-    assert "one of cifar10, connectivity, quickstart." in installed.run("sweep", "plan", "another").stderr
+    names = "cifar10, cifar10-short, connectivity, papers-tables, quickstart"
+    assert f"one of {names}." in installed.run("sweep", "plan", "another").stderr
     assert not installed.opened()
 
 
