@@ -11,24 +11,20 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Iterable
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
-
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.claims import SILENT_SECONDS, Claimed, Watch
 from trainer.data import DataError
 from trainer.decoded import folder_of
 from trainer.devices import NoDevice, choose
+from trainer.display import Display
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE, USAGE
 from trainer.many import train_many
 from trainer.models import own
+from trainer.options import options_parser
 from trainer.orders import Order
 from trainer.rows import EpochRow, from_parquet, json_ready
 from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
@@ -37,9 +33,6 @@ from trainer.store import Store, StoreError, open_store
 
 if TYPE_CHECKING:
     from trainer.attempt import Attempt
-
-QUIET_SECONDS, LONG_SECONDS = 10.0, 60.0
-"""Seconds between two lines where stderr is not a terminal: between epochs, and within a long epoch."""
 
 
 class Stopped(BaseException):
@@ -71,83 +64,9 @@ class Signals:
             raise Stopped
 
 
-class Display:
-    """A progress bar on a terminal. Elsewhere a line now and then, also within a long epoch."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self.console = Console(stderr=True, soft_wrap=True)
-        self.attempt: Attempt | None = None
-        self.last_line = -QUIET_SECONDS
-        self.progress = _Bar(self) if self.console.is_terminal else None
-        self.closed = threading.Event()
-        if self.progress:
-            self.progress.start()
-        else:
-            threading.Thread(target=self._sign_of_life, daemon=True).start()
-
-    def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False)
-
-    def row(self, row: EpochRow) -> None:
-        shares = {
-            "train": row.train_accuracy,
-            "test": row.test_accuracy,
-            "at r = 1": row.dense_test_accuracy,
-        }
-        parts = [] if row.keep_ratio is None else [f"r {row.keep_ratio:.3g}"]
-        parts += (
-            []
-            if row.connections is None
-            else [f"{row.connections:,} connections", f"{row.active_neurons:,} neurons"]
-        )
-        parts += [f"loss {row.train_loss:.4f}"]
-        parts += [f"{name} {share:.2%}" for name, share in shares.items() if share is not None]
-        text = f"epoch {row.epoch}/{self.epochs}  {'  '.join(parts)}"
-        if self.progress:
-            self.progress.update(self.progress.task, description=text, completed=row.epoch)
-        elif time.monotonic() - self.last_line >= QUIET_SECONDS or row.epoch == self.epochs:
-            self.last_line = time.monotonic()
-            self.say(text)
-
-    def _sign_of_life(self) -> None:
-        while not self.closed.wait(LONG_SECONDS):
-            attempt = self.attempt
-            if attempt and not attempt.outcome and time.monotonic() - self.last_line >= LONG_SECONDS:
-                training = attempt.training
-                batch = f"batch {training.batch + 1}/{training.batches}"
-                self.say(f"epoch {len(training.rows) + 1}/{self.epochs}  {batch}")
-
-    def close(self) -> None:
-        self.closed.set()
-        if self.progress:
-            self.progress.stop()
-
-
-class _Bar(Progress):
-    """A progress bar that reads the training's progress each time it is drawn.
-
-    So the bar moves within a long epoch, and the training needs no reference to it.
-    """
-
-    def __init__(self, display: Display) -> None:
-        self.display = display
-        # rich prints rows above the bar where both are on one terminal; any other stdout must stay untouched
-        shared = sys.stdout.isatty()
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        super().__init__(*columns, console=display.console, redirect_stdout=shared, redirect_stderr=False)
-        self.task = self.add_task("loading", total=display.epochs)
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        if self.display.attempt and not self.display.attempt.outcome:
-            training = self.display.attempt.training
-            self.update(self.task, completed=len(training.rows) + training.batch / training.batches)
-        return super().get_renderables()
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Train one run, continue it, or print a finished run's rows; or train many. Returns the exit code."""
-    parser = _parser()
+    parser = options_parser()
     options = parser.parse_args(arguments)
     if (options.run is None) != options.from_stdin:
         parser.error("give either RUN.json or --from-stdin")
@@ -310,87 +229,6 @@ def _ending(attempt: Attempt) -> str:
 
 def _print(row: EpochRow) -> None:
     print(json.dumps(json_ready(row), allow_nan=False), flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer",
-        description="Train one run. The same command again continues it, or prints a finished run's rows. "
-        "With --from-stdin, train many.",
-        epilog="exit: 0 done (diverged counts as done), 1 a run failed, 2 usage or spec, "
-        "3 files, machine or in the hands of another attempt, 130/143/141 stopped",
-    )
-    parser.add_argument(
-        "run", type=Path, nargs="?", metavar="RUN.json", help="the run: task, policy and seed"
-    )
-    parser.add_argument(
-        "--from-stdin",
-        action="store_true",
-        help="train every run on the lines of stdin, as `sweep ready` prints them, but those in other hands",
-    )
-    parser.add_argument(
-        "--workers",
-        type=_whole,
-        default=1,
-        metavar="N",
-        help="with --from-stdin, so many runs at once: as processes, or sharing one GPU (default: 1)",
-    )
-    parser.add_argument(
-        "--store",
-        required=True,
-        metavar="DIR",
-        help="where runs are kept: a folder, or a URL such as s3://bucket/prefix",
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="default: auto, the GPU where there is one",
-    )
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where fetched data sets live (default: data)"
-    )
-    parser.add_argument(
-        "--threads",
-        type=_whole,
-        metavar="N",
-        help="CPU threads of a run (default: all cores, or its share of them with --workers); the last bits "
-        "of the results depend on it",
-    )
-    parser.add_argument(
-        "--commit-seconds",
-        type=_seconds,
-        default=30.0,
-        metavar="S",
-        help="commit at the first end of an epoch after so many seconds (default: 30)",
-    )
-    parser.add_argument(
-        "--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished"
-    )
-    parser.add_argument(
-        own.OPTION,
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="run the code of this package, which builds the network of task.model; may be given again",
-    )
-    return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; it is {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds; it is {text!r}")
-    return seconds
 
 
 if __name__ == "__main__":

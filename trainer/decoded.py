@@ -16,12 +16,12 @@ from typing import cast
 import numpy as np
 
 from trainer.store import LocalStore, StoreError, open_store
+from trainer.tables import DIGITS
 
 HEAD = 64
 """Bytes of the line that a block begins with."""
 FOLDER = "decoded"
 """Name of the folder of a store that keeps decoded images. It is no study: it has no study.json."""
-DIGITS = 16
 Shape = tuple[int, int, int]
 """Channels, height and width."""
 Say = Callable[[str], None]

@@ -1,7 +1,7 @@
 """Images of one's own: a folder, a .parquet or a .npz that a study declares as `task.data`.
 
 The declaration lets a study be checked without the files. Its hashes refuse other files and other pixels.
-The files are read in `image_files`, and decoded images are kept by `decoded`.
+The files are read in `image_files` and `image_arrays`, and decoded images are kept by `decoded`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,10 @@ from typing import Annotated
 import numpy as np
 
 from trainer import randomness
-from trainer.decoded import Cache, Decoded, Facts, Say
-from trainer.image_files import (
-    Colour,
-    Shape,
-    Source,
-    check_decoded,
-    files_of,
-    open_source,
-    pixels_of,
-)
+from trainer.decoded import Cache, Decoded, Facts, Say, Shape
+from trainer.image_files import files_of, open_source
+from trainer.image_source import Source, check_decoded
+from trainer.pictures import Colour, pixels_of
 from trainer.settings import SettingError, Within, written
 from trainer.table_files import NO_MEMORY, DataError, first_line
 from trainer.tables import DIGITS, TEST, Count, option, wrong_checksum, wrong_path

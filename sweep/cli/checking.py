@@ -20,6 +20,7 @@ from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import find, load
 from trainer.exits import INFRASTRUCTURE
+from trainer.models import own
 
 WATCH_SECONDS = 5.0
 
@@ -65,7 +66,9 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
             running, slots = counted(now["running"], "run"), counted(now["slots"], "slot")
             lines.append(f"{running} under way on {slots}; {time_left(view, now['slots'])}")
     elif not plan.complete and not outside:
-        lines.append(f"no process works on it now. To go on: {command_for('run', given, store)}")
+        packages = dict.fromkeys(own.package_of(task.model) or "" for task in study.own_models)
+        allowing = [word for package in packages for word in (own.OPTION, package)]
+        lines.append(f"no process works on it now. To go on: {command_for('run', given, store, *allowing)}")
     if outside:
         lines.append(f"{counted(outside, 'run')} being trained outside of a sweep")
     lines += ledger.damaged.values()

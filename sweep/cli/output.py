@@ -69,9 +69,9 @@ def this_command() -> str:
     return shlex.join([*program(), *typed, *from_environment])
 
 
-def command_for(command: str, study: str, store: str) -> str:
-    """The command line of another command for the same study and store."""
-    options = ["--store", store] if store != DEFAULT_STORE else []
+def command_for(command: str, study: str, store: str, *more: str) -> str:
+    """The command line of another command for the same study and store. `more` stands at its end."""
+    options = [*(["--store", store] if store != DEFAULT_STORE else []), *more]
     return shlex.join([*program(), command, study, *options])
 
 

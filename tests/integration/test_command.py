@@ -247,7 +247,7 @@ sys.exit(__main__.main(sys.argv[1:]))
 
 def test_off_a_terminal_a_long_epoch_gives_signs_of_life(write_run: Any, tmp_path: Path) -> None:
     code = (
-        "import sys; from trainer import __main__; __main__.LONG_SECONDS = 0.05;"
+        "import sys; from trainer import __main__, display; display.LONG_SECONDS = 0.05;"
         " sys.exit(__main__.main(sys.argv[1:]))"
     )
     arguments = command(write_run(train_size=1200), tmp_path / "runs")[3:]

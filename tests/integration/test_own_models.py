@@ -202,7 +202,10 @@ def test_no_command_runs_code_that_it_does_not_allow(tmp_path: Path, importable_
     (line,) = said("run", path, code=2).splitlines()
     assert line.startswith(f"{path}:3  task.model: 'small:build' is code")
     assert line.endswith(": --allow-code small.")
-    assert "4/12 runs done" in said("status", path)
+    status = said("status", path)
+    assert "4/12 runs done" in status
+    assert "To go on: " in status
+    assert status.splitlines()[-1].endswith(" --allow-code small")
     assert "Not complete yet" in said("report", path)
     assert "every file is whole" in said("doctor", path)
     said("export", path, "--to", tmp_path / "export")

@@ -131,9 +131,9 @@ def _remarks(row: Comparison, alpha: float) -> Iterator[str]:
                 "Holm's correction finds it, and the family's interval, which is wider, holds 0: the sign "
                 "is shown, and no least gain."
             )
-    if row.pairs_without < row.seeds and row.gain_without is not None:
+    if (failed := row.seeds - row.pairs_without) and row.gain_without is not None:
         yield (
-            f"Without the {row.seeds - row.pairs_without} pairs of runs of which one collapsed or diverged "
+            f"Without the {counted(failed, 'pair')} of runs of which one collapsed or diverged "
             f"the gain is {points(row.gain_without)} points."
         )
     if row.pick_deviation is not None:
