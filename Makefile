@@ -8,7 +8,7 @@ STORE ?= results
 TO ?= results/$(basename $(notdir $(STUDY)))-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric soak bench wheel clean
+.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric test-security soak bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ test-numeric: $(READY) ## compare what is computed under two instruction sets, o
 		echo "ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads"; \
 		ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads $(RUN) -m pytest -q -n $$((3 - threads)) -m numeric -k "not fused" || exit 1; \
 	done; done
+
+test-security: $(READY) ## what harmful studies, tables, stores and networks must not do; SECURITY_TREE names another checkout
+	$(RUN) -m pytest tests/security
 
 bench: $(READY) ## measure an epoch, a sweep and the plan beside their rivals; about half an hour
 	$(RUN) -m benchmarks.trainer

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import resource
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +18,12 @@ from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.planning.plan import Plan
 from tests.conftest import ROOT, run_spec, run_values, train
+from tests.crews import LONG, commits, lines_of, train_lines, until
 from tests.integration import test_claims
 from tests.integration.test_claims import ELSEWHERE, claimed_by
 from tests.loops import begin, drive, job_of, short_values, study_of, work
 from tests.sweeps import (
     Started,
-    descendants,
-    environment,
     folders,
     generations,
     rows,
@@ -40,78 +34,15 @@ from trainer import crew
 from trainer.claims import Claim, Watch
 from trainer.crew import Crew
 from trainer.orders import Order
-from trainer.spec import RunSpec
 from trainer.store import open_store
 from trainer.worker import Worker
 
 SMALL: dict[str, Any] = {"model": "mlp-16", "epochs": 2, "evaluate_every": 2}
-LONG: dict[str, Any] = {"model": "mlp-16", "epochs": 100_000, "evaluate_every": 50_000}
 
 
 def short_study(folder: Path) -> Path:
     """Write the study of `tests.loops` as a file."""
     return write_study(folder, task=short_values()["task"])
-
-
-def command(store: Path, workers: int = 2, *more: str) -> list[str]:
-    options = ["--workers", str(workers), "--device", "cpu", "--threads", "1", "--commit-seconds", "0"]
-    return [sys.executable, "-m", "trainer", "--from-stdin", "--store", str(store), *options, *more]
-
-
-def train_lines(lines: str, store: Path, workers: int = 2, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(store, workers, *more),
-        input=lines,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        check=False,
-        timeout=280,
-    )
-
-
-def lines_of(*specs: RunSpec) -> str:
-    return "".join(f"{Order(spec).to_json()}\n" for spec in specs)
-
-
-@pytest.fixture
-def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start trainers of lines, and end what is left of them."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(lines: str, store: Path, *more: str) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            command(store, 2, *more), cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True,
-            env=environment(),
-        )  # fmt: skip
-        running.append(process)
-        assert process.stdin
-        process.stdin.write(lines)
-        process.stdin.close()
-        process.stdin = None
-        return process
-
-    yield start
-    for process in running:
-        for pid in [*descendants(process.pid), process.pid]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.communicate()
-
-
-def until(condition: Callable[[], Any], seconds: float = 200) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
-def commits(store: Path) -> set[str]:
-    """Return the runs that have a commit."""
-    return {path.parts[-3] for path in store.glob("*/attempt-*/checkpoint-*")}
 
 
 def finish(study: Path, store: Path, most: int | None = None) -> int:
@@ -297,69 +228,6 @@ def test_a_process_that_dies_costs_its_run_only(tmp_path: Path) -> None:
     assert re.search(r"^run \w{16}: its process ended \(SIGKILL\)", done.stderr, re.MULTILINE)
     assert re.search(r"^run \w{16}: RuntimeError: no such luck", done.stderr, re.MULTILINE)
     assert "4/6 runs done, 2 failed." in done.stderr
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_every_run_keep_its_last_epoch_and_frees_it(
-    tmp_path: Path, started: Callable[..., subprocess.Popen[str]], number: signal.Signals
-) -> None:
-    specs = [run_spec(seed=seed, **LONG) for seed in range(3)]
-    process = started(lines_of(*specs), tmp_path)
-    until(lambda: len(commits(tmp_path)) == 2)
-    children = descendants(process.pid)
-    for pid in [process.pid, *children]:  # as Ctrl-C does, and a batch system
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 128 + number, said
-    assert "Traceback" not in said
-    assert "the same lines again go on" in said
-    logs = [path.read_text() for path in tmp_path.glob("*/attempt-1/log.txt")]
-    assert len(logs) == 2
-    assert all("stopped; what was trained is kept" in log for log in logs)
-    begun = next(spec for spec in specs if (tmp_path / spec.run_id).exists())
-    again = Worker(job_of(str(tmp_path), begun))
-    again.step()
-    report = again.step()
-    assert report.state == "training"
-    assert any("attempt 2 continues from epoch" in line for line in report.messages)
-    again.stop()
-
-
-def test_a_killed_command_leaves_no_process_and_its_runs_can_be_taken_over(
-    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    specs = [run_spec(seed=seed, **LONG) for seed in range(2)]
-    process = started(lines_of(*specs), tmp_path)
-    until(lambda: len(commits(tmp_path)) == 2)
-    children = descendants(process.pid)
-    process.kill()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
-    for spec in specs:
-        worker = Worker(job_of(str(tmp_path), spec))
-        worker.step()
-        assert worker.step().state == "training"
-        worker.stop()
-
-
-def test_a_disk_that_is_full_exits_3_and_the_same_lines_go_on(
-    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    """A limit on file sizes stands for the full disk, as in tests/chaos."""
-    specs = [run_spec(seed=seed, **LONG) for seed in range(2)]
-    process = started(lines_of(*specs), tmp_path)
-    until(lambda: len(commits(tmp_path)) == 2)
-    for pid in descendants(process.pid):
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, 4096))
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 3, said
-    assert "cannot write" in said
-    assert "Traceback" not in said
-    assert not list(tmp_path.rglob("*.partial"))
-    worker = Worker(job_of(str(tmp_path), specs[0]))
-    worker.step()
-    assert any("continues from epoch" in line for line in worker.step().messages)
-    worker.stop()
 
 
 def test_a_run_in_the_hands_of_a_living_process_is_left_to_it(
