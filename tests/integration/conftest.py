@@ -14,12 +14,13 @@ import pytest
 from tests.conftest import ROOT
 from tests.crews import command
 from tests.sweeps import descendants, environment
-from tests.views import database, synced
 
 
 @pytest.fixture(scope="module")
 def once(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The database of a view that was made by one update after the sweep."""
+    from tests.views import database, synced  # a machine that only trains has no MLflow, and tests its GPU
+
     uri = database(tmp_path_factory.mktemp("once") / "mlflow.db")
     synced(finished, uri)
     return uri
@@ -28,6 +29,8 @@ def once(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
     """A database without anything in it."""
+    from tests.views import database
+
     return database(tmp_path / "view" / "mlflow.db")
 
 
