@@ -29,8 +29,8 @@ from trainer.techniques import Techniques
 
 EVALUATION_BATCH = 1000
 GPU_EVALUATION_BATCH = 2112
-"""Sixteen images for each of the 132 multiprocessors of an H100 or H200. A pass over 10,000 images took 71 ms
-of an H200 with 528 at once, 66 with 1,000 and 61 with these."""
+"""Sixteen images for each of the 132 multiprocessors of an H100 or H200. A pass over 10,000 images took
+71 ms of an H200 with 528 at once, 66 with 1,000 and 61 with these."""
 ALIGNED = 8
 """Channels that suit the convolutions of a GPU in bfloat16."""
 
