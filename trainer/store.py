@@ -259,14 +259,17 @@ def _parts(name: str) -> list[str]:
 
 def _content(handle: int, most: int) -> bytes:
     """The content of an open file, which is closed then."""
-    with os.fdopen(handle, "rb") as file:
+    try:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
             raise _NoFile(errno.EINVAL, "it is no file, but a folder, a pipe or a device")
         if facts.st_size > most:
             reason = f"it has {facts.st_size:,} bytes, and at most {most:,} are read"
             raise _NoFile(errno.EFBIG, reason)
-        return file.read(facts.st_size)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(facts.st_size)
+    finally:
+        os.close(handle)
 
 
 def _open_inside(folder: int, name: str, flags: int) -> int:

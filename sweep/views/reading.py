@@ -28,7 +28,7 @@ from trainer.rows import EndpointRow, EpochRow, read_table
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.sealed import AttemptRecord, OutcomeRecord, read_sealed
 from trainer.spec import RunSpec
-from trainer.store import digest
+from trainer.store import StoreError, digest
 
 AHEAD = 32
 """How many items `ahead` works on before they are needed."""
@@ -101,7 +101,11 @@ class Reading:
         at = stage(self.plan, self.grew_after_look)
         rows = comparisons(self.plan, right_images=self.right_images, at=at)
         if arms := seen(rows):
-            self.ledger.look(at.blocks, arms, said(rows))
+            try:
+                self.ledger.look(at.blocks, arms, said(rows))
+            except StoreError as error:
+                # whoever may only read the store can see the gains in its files all the same
+                self.ledger.say(f"{error} So it is not recorded that these gains were seen.")
             self.looks = self.ledger.looks()
         return rows
 

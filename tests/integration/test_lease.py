@@ -117,7 +117,7 @@ def test_a_holder_that_released_lets_the_next_in_at_once(
 
 HOLDS = """
 import sys, time
-from sweep.ledger.lease import DAMAGED_SECONDS, Lease
+from sweep.ledger.lease import Lease
 from trainer.store import open_store
 Lease(open_store(sys.argv[1]), print).acquire()
 print("held", flush=True)
