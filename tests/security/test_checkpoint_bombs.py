@@ -185,7 +185,8 @@ def test_the_archive_of_another_kind_is_refused() -> None:
 
 
 def test_what_a_run_keeps_is_read() -> None:
-    state = {"a": OrderedDict(w=torch.arange(6.0).reshape(2, 3)), "mask": torch.ones(3, dtype=torch.bool)}
-    found = values_of(saved(run_id="a", rows=[{"x": None, "y": 1.5, "bits": b"\1\xff"}], **state))
-    assert found["rows"] == [{"x": None, "y": 1.5, "bits": b"\1\xff"}]
-    assert torch.equal(found["a"]["w"], state["a"]["w"])
+    weights, rows = torch.arange(6.0).reshape(2, 3), [{"x": None, "y": 1.5, "bits": b"\1\xff"}]
+    found = values_of(saved(run_id="a", rows=rows, a=OrderedDict(w=weights), b=weights > 2))
+    assert found["rows"] == rows
+    assert torch.equal(found["a"]["w"], weights)
+    assert torch.equal(found["b"], weights > 2)

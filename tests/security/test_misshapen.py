@@ -80,8 +80,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], Any, str, int, tuple[str, ...]]] 
         "plan", 3, ("additive-0.json holds a candidate that additive cannot have", "policy.step"),
     ),
     "a score that is no number": (
-        generation, seal({"study": "a", "arm": "additive", "generation": 0, "candidates": [{}],
-                          "proposed_from": [{"values": {}, "score": "NaN", "seeds": 1}]}).replace(b'"NaN"', b"NaN"),
+        generation, seal({"arm": "additive", "generation": 0, "score": "NaN"}).replace(b'"NaN"', b"NaN"),
         "status", 3, ("additive-0.json is damaged (NaN is no number)",),
     ),
     "a look without a time": (
