@@ -40,9 +40,7 @@ class Result:
             return getattr(self, split)[f"{ratio:g}"]
         except KeyError:
             # the tables of a run are checked when they are read
-            lacking = (
-                f"a result has no {split} accuracy at r = {ratio:g}, so that index.json is another study's"
-            )
+            lacking = f"index.json is damaged: a result has no {split} accuracy at r = {ratio:g}"
             raise DamagedLedger(f"{lacking}. Delete it: the next command makes it anew.") from None
 
 

@@ -135,7 +135,7 @@ class Calls:
     [
         Calls(bytearray, 10**11),
         Calls(torch.Tensor, 10**9),
-        Calls(os.system, "true"),
+        Calls(os.mkdir, "planted"),
         Calls(eval, "1"),
         Calls(getattr, "a", "upper"),
     ],
