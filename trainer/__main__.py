@@ -29,10 +29,14 @@ from trainer.orders import Order
 from trainer.rows import EpochRow, from_parquet, json_ready
 from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
 from trainer.settings import SpecError
-from trainer.store import Store, StoreError, open_store
+from trainer.store import Store, StoreError, open_store, read_file
 
 if TYPE_CHECKING:
     from trainer.attempt import Attempt
+
+
+LARGEST_RUN = 256 * 1024
+"""The most bytes of a RUN.json."""
 
 
 class Stopped(BaseException):
@@ -74,9 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
         return train_many(options)
     signals = Signals()
     try:
-        order = Order.from_json(options.run.read_text(encoding="utf-8-sig"))
+        order = Order.from_json(read_file(options.run, LARGEST_RUN).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        print(f"{options.run}: cannot be read: {error}", file=sys.stderr)
+        reason = error.strerror if isinstance(error, OSError) else error
+        print(f"{options.run}: cannot be read: {reason}.", file=sys.stderr)
         return USAGE
     except SpecError as error:
         print("\n".join(f"{options.run}: {problem}" for problem in error.problems), file=sys.stderr)

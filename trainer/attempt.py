@@ -83,9 +83,7 @@ class Attempt:
     def _continue(self) -> None:
         """Take the training up where the best commit has it."""
         epochs = self.training.task.epochs
-        if found := self.folder.latest():
-            commit, state = found
-            self.training.load(state)
+        if commit := self.folder.latest(self.training.load):
             self.kept_epochs = commit.epoch
             kept = f"epoch {commit.epoch} of {epochs}, kept by attempt {commit.attempt}"
             self.say(f"attempt {self.number} continues from {kept}")

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.store import Store, StoreError, seal, unseal
+from trainer.sealed import AttemptRecord, Sign, read_sealed
+from trainer.store import Store, StoreError, seal
 
 BEAT_SECONDS = 10.0
 """The time between two signs of life."""
@@ -65,9 +66,9 @@ def claim_on(store: Store, run_id: str, stamps: Mapping[str, str] | None = None)
     if not latest or f"{run_id}/outcome.json" in stamps:
         return None
     folder = f"{run_id}/attempt-{latest}/"
-    record, sign = _content(store, f"{folder}attempt.json"), {}
+    record, sign = _content(store, f"{folder}attempt.json", AttemptRecord), {}
     if f"{folder}claim.json" in stamps:
-        sign = _content(store, f"{folder}claim.json")
+        sign = _content(store, f"{folder}claim.json", Sign)
     # the attempts of older releases name no holder
     holder = record.get("holder")
     if not holder or sign.get("state") == "released" or _trains_nothing(holder):
@@ -78,7 +79,7 @@ def claim_on(store: Store, run_id: str, stamps: Mapping[str, str] | None = None)
 
 def latest_attempt(run_id: str, names: Collection[str]) -> int:
     """The number of a run's latest attempt; 0 where it has none. `names` are those of its files."""
-    found = (re.match(rf"{run_id}/attempt-(\d+)/", name) for name in names)
+    found = (re.match(rf"{run_id}/attempt-([1-9][0-9]*)/", name) for name in names)
     return max((int(match[1]) for match in found if match), default=0)
 
 
@@ -221,9 +222,9 @@ def _stat(pid: int) -> tuple[str, str]:
     return ("", "") if fields[0] == "Z" else (fields[0], fields[19])
 
 
-def _content(store: Store, name: str) -> dict[str, Any]:
+def _content(store: Store, name: str, shape: type) -> dict[str, Any]:
     """The content of a sealed file; empty where it is missing or damaged."""
     try:
-        return unseal(store.read(name))
+        return read_sealed(store, name, shape)
     except (FileNotFoundError, ValueError):
         return {}

@@ -99,12 +99,12 @@ class Cache:
     """
 
     def __init__(self, folder: Path, say: Say) -> None:
-        self.store, self.say = LocalStore(folder), say
+        self.store, self.say = LocalStore(folder.parent, folder.name), say
 
     def read(self, name: str, facts: Facts) -> Decoded | None:
         """The block of this name, if it is there and has these facts."""
         try:
-            content = self.store.read(name)
+            content = self.store.read(name, HEAD + facts.count * (8 + math.prod(facts.shape)))
         except FileNotFoundError:
             return None
         except StoreError as error:

@@ -19,9 +19,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from trainer.checkpoints import values_of
 from trainer.claims import Claimed, claim_on, latest_attempt, this_process
+from trainer.sealed import AttemptRecord, OutcomeRecord, checked, read_sealed
 from trainer.spec import RunSpec
-from trainer.store import Store, digest, seal, unseal
+from trainer.store import LARGEST, LARGEST_SEALED, Store, StoreError, digest, seal, unseal
 
 KEPT = 2
 """Number of checkpoints kept while a run trains: the last, and the one before it in case of damage."""
@@ -117,25 +119,28 @@ class RunFolder:
     def attempts(self) -> list[int]:
         """Numbers of all attempts so far, in ascending order."""
         return sorted(
-            {int(match[1]) for name in self._names() if (match := re.match(r"attempt-(\d+)/", name))}
+            {int(match[1]) for name in self._names() if (match := re.match(r"attempt-([1-9][0-9]*)/", name))}
         )
 
     def commits(self) -> list[Commit]:
         """All checkpoints, best first: the latest epoch, then the latest attempt."""
         found = [
-            (name, re.fullmatch(r"attempt-(\d+)/checkpoint-(\d+)-[0-9a-f]{16}\.pt", name))
+            (name, re.fullmatch(r"attempt-([1-9][0-9]*)/checkpoint-([0-9]+)-[0-9a-f]{16}\.pt", name))
             for name in self._names()
         ]
         commits = [Commit(name, int(match[1]), int(match[2])) for name, match in found if match]
         return sorted(commits, key=lambda commit: (commit.epoch, commit.attempt), reverse=True)
 
-    def latest(self) -> tuple[Commit, dict[str, Any]] | None:
-        """The best undamaged checkpoint and its state, or None if the run has no checkpoint."""
+    def latest(self, use: Callable[[dict[str, Any]], object]) -> Commit | None:
+        """The best undamaged checkpoint, or None if the run has no checkpoint.
+
+        `use` is given its state, and raises an error where that is not a state it can take.
+        """
         while commits := self.commits():
             try:
                 for commit in commits:
-                    if state := self._state(commit):
-                        return commit, state
+                    if self._is_usable(commit, use):
+                        return commit
             except FileNotFoundError:
                 continue  # another attempt has just made a better commit and deleted this one
             names = "\n  ".join(self.store.where(f"{self.root}/{commit.name}") for commit in commits)
@@ -198,21 +203,27 @@ class RunFolder:
 
     def outcome(self) -> Outcome | None:
         """How the run ended, or None if it has not. DamagedRun says that the file was altered."""
-        name = f"{self.root}/outcome.json"
         try:
-            data = self.store.read(name)
+            return self.outcome_in(self.store.read(f"{self.root}/outcome.json", LARGEST_SEALED))
         except FileNotFoundError:
             return None
+
+    def outcome_in(self, data: bytes) -> Outcome:
+        """The outcome that the content of an outcome.json holds. DamagedRun says that it was altered."""
         try:
-            body = unseal(data)
+            body = checked(unseal(data), OutcomeRecord)
             if body["run_id"] != self.spec.run_id:
                 raise ValueError("it is another run's")
-            files = {kind: File(**file) for kind, file in body["files"].items()}
+            files = {
+                kind: File(file["name"], file["bytes"], file["sha256"])
+                for kind, file in body["files"].items()
+            }
             cls = _OUTCOMES[body["outcome"]]
             return cls(**{key: body[key] for key in cls.__dataclass_fields__ if key != "files"}, files=files)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
+            where = self.store.where(f"{self.root}/outcome.json")
             raise DamagedRun(
-                f"{self.store.where(name)} is damaged ({error}). Nothing was deleted. "
+                f"{where} is damaged ({error}). Nothing was deleted. "
                 "Restore it from a backup, or move it away: "
                 "the run is then finished anew from its last checkpoint, "
                 "or from its first epoch where none is left."
@@ -260,36 +271,30 @@ class RunFolder:
             return None
         return data if len(data) == file.bytes and digest(data) == file.sha256 else None
 
-    def _state(self, commit: Commit) -> dict[str, Any] | None:
-        """The content of a checkpoint, or None if it is damaged or holds more than plain values.
-
-        A damaged checkpoint is reported to `say`.
-        """
-        import pickle
-
-        import torch
-
+    def _is_usable(self, commit: Commit, use: Callable[[dict[str, Any]], object]) -> bool:
+        """Whether `use` took the state in a checkpoint. A damaged one is reported to `say`."""
         data = self.store.read(f"{self.root}/{commit.name}")
         try:
             if digest(data)[:16] not in commit.name:
                 raise ValueError(f"its {len(data):,} bytes do not match the hash in its name")
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state = values_of(data)
             if (
                 not isinstance(state, dict)
                 or cast("dict[str, Any]", state).get("run_id") != self.spec.run_id
             ):
                 raise ValueError("it is not a checkpoint of this run")
-        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            use(cast("dict[str, Any]", state))
+        except Exception as error:  # a state that was made up can fail anywhere
             self.damaged.add(commit.name)
-            why = str(error).splitlines()[0]
+            why = (str(error) or type(error).__name__).splitlines()[0]
             self.say(f"damaged: {self.store.where(f'{self.root}/{commit.name}')}: {why}.")
-            return None
-        return cast("dict[str, Any]", state)
+            return False
+        return True
 
     def _compare(self, attempt: int, environment: dict[str, Any]) -> None:
         """Report if the attempt before ran on another machine or code, which may change the last bits."""
         try:
-            before = unseal(self.store.read(f"{self.root}/attempt-{attempt}/attempt.json"))
+            before = read_sealed(self.store, f"{self.root}/attempt-{attempt}/attempt.json", AttemptRecord)
         except (FileNotFoundError, ValueError):
             return  # there is no attempt before, or its record is damaged
         # a commit that changes numbers changes the code's hash too, and the other values describe the node
@@ -314,6 +319,9 @@ class RunFolder:
             self.store.write(name, text)
 
     def _keep(self, stem: str, data: bytes, suffix: str) -> File:
+        if len(data) > LARGEST:
+            path = self.store.where(f"{self.root}/{stem}.{suffix}")
+            raise StoreError(f"{path} would have {len(data):,} bytes, and at most {LARGEST:,} are read.")
         sha256 = digest(data)
         file = File(f"{stem}-{sha256[:16]}.{suffix}", len(data), sha256)
         self.store.write(f"{self.root}/{file.name}", data)

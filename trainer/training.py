@@ -20,7 +20,7 @@ import torch
 from trainer import data, process, randomness
 from trainer.engine import Images, Scores, place
 from trainer.lending import acquire
-from trainer.rows import EndpointRow, EpochRow, from_plain, plain
+from trainer.rows import EndpointRow, EpochRow, from_plain, plain, to_parquet
 from trainer.spec import RunSpec
 from trainer.techniques import ALL, Techniques
 
@@ -122,6 +122,17 @@ class Training:
         self.connections.load(state.get("connections", {}))
         self.rows = [from_plain(EpochRow, row) for row in state["rows"]]
         self.endpoints = [from_plain(EndpointRow, row) for row in state["endpoints"]]
+        self._refuse_strange_rows()
+
+    def _refuse_strange_rows(self) -> None:
+        """Raise ValueError where rows of a state cannot be those of this run, or could not be written."""
+        epochs = [row.epoch for row in self.rows]
+        if epochs != list(range(1, len(epochs) + 1)) or len(epochs) > self.task.epochs:
+            raise ValueError("its rows are not those of the run's first epochs")
+        if not 0 < self.policy.keep_ratio <= 1:
+            raise ValueError("its keep ratio is none")
+        to_parquet(EpochRow, self.rows)
+        to_parquet(EndpointRow, self.endpoints)
 
     def _epoch(self, epoch: int) -> Generator[None, None, EpochRow]:
         """Train and evaluate one epoch.

@@ -52,6 +52,8 @@ class Job:
     """The packages whose code the run may use."""
     lease: int = 0
     """The number of the driver's lease. What was begun under it, or under an earlier one, is lost."""
+    store_url: str = ""
+    """The store in which `runs_url` lies: no link below it is followed. Empty where it is one itself."""
     silent: str = ""
     """The stamp of a claim on the run that gave no sign of life, and is taken over."""
 
@@ -122,7 +124,7 @@ class Worker:
             return Training(spec, device=device, images=placed)
 
         attempt = self.attempt = Attempt(
-            open_store(job.runs_url),
+            open_store(job.runs_url, within=job.store_url or None),
             spec,
             train,
             show=self._messages.append,

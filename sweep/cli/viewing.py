@@ -23,7 +23,7 @@ from sweep.format import counted
 from sweep.views.mlflow import open_view
 from sweep.views.mlflow.address import artifacts_of, uri_of
 from trainer.exits import INFRASTRUCTURE
-from trainer.store import open_store
+from trainer.store import StoreError, open_store
 
 PORT = 5000
 """The port of MLflow's server where none is given."""
@@ -52,7 +52,10 @@ def report(
             print(markdown(study_report.findings))
         home = Path() if "://" in store else Path(place_of(store))
         file = to or home / f"{ledger.study}-report.html"
-        open_store(file.absolute().parent).write(file.name, page(study_report).encode())
+        try:
+            open_store(file.absolute().parent).write(file.name, page(study_report).encode())
+        except StoreError as error:
+            leave(f"{error} Give --to FILE to write the page elsewhere.", INFRASTRUCTURE)
         say(f"the whole page: {file}")
 
 

@@ -291,6 +291,7 @@ class Driver:
             run_id=run.run_id,
             spec=run.spec.to_json(),
             runs_url=self.ledger.runs_url,
+            store_url=self.ledger.home.where(),
             data_dir=str(self.data_dir),
             device="cuda" if self.resources.gpus else "cpu",
             threads=self.resources.cpus,

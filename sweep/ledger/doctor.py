@@ -7,7 +7,6 @@ be trained again.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,16 +17,19 @@ from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.growth import declaration, identity_hash
 from sweep.ledger.lease import SILENT_SECONDS, Lease
 from sweep.ledger.ledger import Ledger, generation_file
+from sweep.ledger.shapes import content
 from sweep.planning.plan import Plan
 from sweep.planning.proposer import propose
 from sweep.planning.values import Proposal
 from sweep.study import Candidate, Study, Values, from_declared
 from trainer.run_folder import DamagedRun, RunFolder
+from trainer.sealed import AttemptRecord, Sign, checked
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
-from trainer.store import Store, digest, unseal
+from trainer.store import Refused, Store, digest, unseal
 
 ASIDE = ".damaged"
+_SHAPES: dict[str, type] = {"attempt.json": AttemptRecord, "claim.json": Sign}
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ def _findings(study: Study, ledger: Ledger) -> Iterator[Finding]:
         for claim in claims.values():
             ledger.say(f"{claim} Its files are not examined.")
         for run_id in (run_id for run_id in _folders(ledger) if run_id not in claims):
-            yield from _run_folder(ledger, run_id, specs.get(run_id))
+            try:
+                yield from _run_folder(ledger, run_id, specs.get(run_id))
+            except Refused as error:
+                yield Finding(ledger.runs.where(run_id), str(error), False)
         ledger.load()  # makes the index anew where it does not fit
 
 
@@ -187,7 +192,9 @@ def _run_folder(ledger: Ledger, run_id: str, planned: RunSpec | None) -> Iterato
         yield Finding(file, "written anew from its copy.", True)
     for name in store.names(run_id):
         if not name.endswith(ASIDE) and not _sound(store, name):
-            yield _set_aside(store, name, "its content does not fit its hash.")
+            yield _set_aside(
+                store, name, "its content does not fit its hash, or is no content of such a file."
+            )
 
 
 def _spec_of(store: Store, run_id: str) -> RunSpec | None:
@@ -201,10 +208,13 @@ def _spec_of(store: Store, run_id: str) -> RunSpec | None:
 
 def _sound(store: Store, name: str) -> bool:
     """Whether a file's content fits the hash in its name or, in sealed files, the hash inside."""
-    data = store.read(name)
+    data, shape = store.read(name), _SHAPES.get(name.rsplit("/", 1)[-1])
     if match := re.search(r"-([0-9a-f]{16})\.(pt|parquet)$", name):
         return digest(data)[:16] == match[1]
-    return not name.endswith(("/attempt.json", "/claim.json")) or _content(store, name) is not None
+    try:
+        return shape is None or bool(checked(unseal(data), shape))
+    except ValueError:
+        return False
 
 
 def _set_aside(store: Store, name: str, why: str) -> Finding:
@@ -221,8 +231,8 @@ def _folders(ledger: Ledger) -> list[str]:
 
 
 def _content(store: Store, name: str) -> dict[str, Any] | None:
-    """The content of a sealed file; None where it is missing or damaged."""
+    """The content of a study's sealed file; None where it is missing or damaged."""
     try:
-        return unseal(store.read(name))
-    except (ValueError, FileNotFoundError, json.JSONDecodeError):
+        return content(store, name)
+    except (ValueError, FileNotFoundError):
         return None

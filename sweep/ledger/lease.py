@@ -18,8 +18,13 @@ from typing import Any
 
 from sweep.errors import Held
 from sweep.format import now
-from trainer.claims import SILENT_SECONDS, Beating, Watch, is_gone, same_machine, this_process
-from trainer.store import Store, StoreError, seal, unseal
+from sweep.ledger.shapes import LeaseRecord
+from trainer.claims import BEAT_SECONDS, SILENT_SECONDS, Beating, Watch, is_gone, same_machine, this_process
+from trainer.sealed import checked
+from trainer.store import LARGEST_SEALED, Store, StoreError, seal, unseal
+
+DAMAGED_SECONDS = 2.5 * BEAT_SECONDS
+"""A damaged lease that has not changed for this long is taken over. A driver that lives writes it anew."""
 
 
 class Lease:
@@ -56,16 +61,18 @@ class Lease:
         It waits only for a holder on another machine, which may be dead and cannot be asked.
         """
         watch, seen = Watch(clock, wait_seconds), None
+        damaged_seconds = min(wait_seconds, DAMAGED_SECONDS)
+        watch_damaged = Watch(clock, damaged_seconds)
         while True:
             number, data = self._current()
             holder = _read(data)
             if number and holder is None and data != seen:
                 self.say(
                     f"{self.store.where(_name(number))} is damaged: it does not say who drives. "
-                    f"If it stays as it is for {wait_seconds:.0f} s it is taken over."
+                    f"If it stays as it is for {damaged_seconds:.0f} s it is taken over."
                 )
             ended = not number or (holder and _is_over(holder))
-            if ended or watch.is_silent(_name(number), data):
+            if ended or (watch if holder else watch_damaged).is_silent(_name(number), data):
                 if self._take(number + 1):
                     return
                 continue
@@ -124,7 +131,7 @@ class Lease:
                 return 0, b""
             # it may be taken over and removed after it was listed
             with suppress(FileNotFoundError):
-                return number, self.store.read(_name(number))
+                return number, self.store.read(_name(number), LARGEST_SEALED)
 
     def _remove(self, upto: int) -> None:
         for number in _numbers(self.store):
@@ -138,7 +145,7 @@ def holder(store: Store) -> dict[str, Any] | None:
     if not number:
         return None
     with suppress(FileNotFoundError):
-        found = _read(store.read(_name(number)))
+        found = _read(store.read(_name(number), LARGEST_SEALED))
         return None if found is None or _is_over(found) else found
     return None
 
@@ -147,7 +154,7 @@ def _numbers(store: Store) -> list[int]:
     return [
         int(match[1])
         for name in store.names("lease")
-        if (match := re.fullmatch(r"lease/lease-(\d+)\.json", name))
+        if (match := re.fullmatch(r"lease/lease-([1-9][0-9]*)\.json", name))
     ]
 
 
@@ -157,7 +164,7 @@ def _name(number: int) -> str:
 
 def _read(data: bytes) -> dict[str, Any] | None:
     try:
-        return unseal(data)
+        return checked(unseal(data), LeaseRecord)
     except ValueError:
         return None
 

@@ -22,18 +22,20 @@ from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
 from sweep.format import now
 from sweep.ledger.growth import changes, declaration, growth, identity_hash, notes
 from sweep.ledger.results import from_plain, result_of
+from sweep.ledger.shapes import Declared, content
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Look, Proposal, Result
 from sweep.study import Study, Values, from_declared
 from trainer.claims import Claim, claim_on
 from trainer.run_folder import DamagedRun, RunFolder
+from trainer.sealed import checked
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
-from trainer.store import digest, open_store, seal, unseal
+from trainer.store import LARGEST_SEALED, Refused, digest, open_store, seal, unseal
 
 READERS = 16
 """How many run folders are read at the same time; on an object store each read is a round trip."""
-GENERATION = re.compile(r"generations/(.+)-(\d+)\.json")
+GENERATION = re.compile(r"generations/(.+)-(0|[1-9][0-9]*)\.json")
 TAKEN = re.compile(r"taken/(.+)/(\w+)\.json")
 
 
@@ -74,9 +76,9 @@ class Ledger:
         url = f"{store_url.rstrip('/')}/{study}"
         self.home = open_store(store_url)
         """The store, with the folders of all studies."""
-        self.store = open_store(url)
+        self.store = open_store(url, within=store_url)
         self.runs_url = f"{url}/runs"
-        self.runs = open_store(self.runs_url)
+        self.runs = open_store(self.runs_url, within=store_url)
         self.results: dict[str, Result] = {}
         """What each finished run gave, by run id."""
         self.damaged: dict[str, str] = {}
@@ -171,12 +173,14 @@ class Ledger:
             if name == self.study:
                 continue
             try:
-                data = self.home.read(f"{name}/study.json")
+                data = self.home.read(f"{name}/study.json", LARGEST_SEALED)
                 # an export may lie in the store too, and has a study.json of its own
                 if b'"identity"' in data:
-                    found[name] = unseal(data)
+                    found[name] = checked(unseal(data), Declared)
             except FileNotFoundError:
                 continue
+            except Refused as error:
+                self.say(f"{error} So {name}'s seeds and runs are not known here.")
             except ValueError as error:
                 where = self.home.where(f"{name}/study.json")
                 self.say(
@@ -198,6 +202,8 @@ class Ledger:
             if match := GENERATION.fullmatch(name):
                 body = self._content(name)
                 assert body is not None
+                if (body["arm"], body["generation"]) != (match[1], int(match[2])):
+                    raise DamagedLedger(f"{self.store.where(name)} is damaged: it is another generation's.")
                 found[match[1], int(match[2])] = body["candidates"]
         return found
 
@@ -277,7 +283,7 @@ class Ledger:
     def _index(self) -> dict[str, tuple[str, Result]]:
         """What the index holds: the stamp of each run's outcome.json, and its result."""
         try:
-            runs = unseal(self.store.read("index.json"))["runs"]
+            runs = content(self.store, "index.json")["runs"]
             return {run_id: (stamp, from_plain(values)) for run_id, (stamp, values) in runs.items()}
         except FileNotFoundError:
             return {}
@@ -299,7 +305,7 @@ class Ledger:
             return result_of(folder, outcome)
         except (SpecError, FileNotFoundError, UnicodeDecodeError) as error:
             return f"{where} is damaged or missing: {error}. `sweep doctor` can write it anew."
-        except (DamagedRun, ValueError) as error:
+        except (DamagedRun, Refused, ValueError) as error:
             return str(error)
 
     # failures
@@ -350,7 +356,7 @@ class Ledger:
     def _content(self, name: str) -> dict[str, Any] | None:
         """The content of a sealed file; None where there is none. Raises DamagedLedger."""
         try:
-            return unseal(self.store.read(name))
+            return content(self.store, name)
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -24,7 +24,8 @@ from sweep.planning.proposer import propose
 from sweep.planning.values import Result, Run
 from sweep.study import Study
 from trainer.run_folder import DamagedRun, Outcome, RunFolder
-from trainer.store import Store, open_store, seal, unseal
+from trainer.sealed import AttemptRecord, checked
+from trainer.store import LARGEST_SEALED, Refused, Store, open_store, seal, unseal
 
 COPIERS = 8
 """The number of runs that are copied at once. Each is in memory meanwhile: 50 MB where weights are kept."""
@@ -80,8 +81,13 @@ class Shared:
         self._decided = 0
         """The number of the plan's runs that were decided at the last search."""
         for name in ledger.others:
-            self._stores[name] = open_store(ledger.home.where(f"{name}/runs"))
-            for run_id in self._stores[name].folders():
+            self._stores[name] = open_store(ledger.home.where(f"{name}/runs"), within=ledger.home.where())
+            try:
+                run_ids = self._stores[name].folders()
+            except Refused as error:
+                ledger.say(f"{error} Nothing is taken over from {name}.")
+                continue
+            for run_id in run_ids:
                 self._studies.setdefault(run_id, []).append(name)
 
     def advance(self, plan: Plan) -> None:
@@ -161,12 +167,12 @@ class Shared:
         for name in self._studies[run.run_id]:
             folder = RunFolder(self._stores[name], run.spec, self.ledger.say)
             try:
-                content = folder.store.read(f"{run.run_id}/outcome.json")
-                if outcome := folder.outcome():
-                    return Found(run, name, folder, content, outcome, result_of(folder, outcome))
+                content = folder.store.read(f"{run.run_id}/outcome.json", LARGEST_SEALED)
+                outcome = folder.outcome_in(content)
+                return Found(run, name, folder, content, outcome, result_of(folder, outcome))
             except FileNotFoundError:
                 continue  # it has not finished there
-            except DamagedRun as error:
+            except (DamagedRun, Refused) as error:
                 self._refuse(run, name, error)
         return None
 
@@ -208,7 +214,7 @@ class Shared:
             for name, data in attempts.items():
                 _check_sealed(theirs.where(name), data)
             tables = {kind: found.folder.table(found.outcome, kind) for kind in found.outcome.files}
-        except (DamagedRun, FileNotFoundError) as error:
+        except (DamagedRun, Refused, FileNotFoundError) as error:
             self._refuse(found.run, found.study, error)
             return False
         for name, data in attempts.items():
@@ -229,8 +235,8 @@ class Shared:
 
 
 def _check_sealed(where: str, data: bytes) -> None:
-    """Raise DamagedRun where a sealed file was altered."""
+    """Raise DamagedRun where an attempt.json was altered."""
     try:
-        unseal(data)
+        checked(unseal(data), AttemptRecord)
     except ValueError as error:
         raise DamagedRun(f"{where} is damaged ({error}).") from error

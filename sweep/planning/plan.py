@@ -11,11 +11,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
+from sweep.errors import DamagedLedger
 from sweep.planning.pairing import all_decided, complete_blocks
 from sweep.planning.queue import Queue
 from sweep.planning.search import Entry, Generation, Search
 from sweep.planning.values import Cohort, Proposal, Result, Run
 from sweep.study import Candidate, Phase, ResolvedArm, Study, Values, matching
+from trainer.settings import SpecError
 
 
 class Plan:
@@ -205,7 +207,14 @@ class Plan:
         """Begin the generations that are due and whose candidates the ledger holds."""
         while recorded := [due for due in self.due() if (due.arm, due.generation) in self.proposals]:
             for due in recorded:
-                self._begin(due.arm, self.proposals[due.arm, due.generation])
+                values = self.proposals[due.arm, due.generation]
+                if strange := [
+                    own for own in values if own.keys() != self.study.arms[due.arm].searched.keys()
+                ]:
+                    raise DamagedLedger(
+                        _strange(due.arm, due.generation, f"it sets {', '.join(strange[0])}")
+                    )
+                self._begin(due.arm, values)
 
     def _begin(self, arm: str, values: list[Values]) -> None:
         """Start the next generation of an arm with these candidates."""
@@ -302,7 +311,11 @@ class Plan:
     ) -> bool:
         """Add one run of a candidate. Returns whether its result is still to come."""
         candidate = entry.candidate
-        spec = self.study.run(candidate, entry.phase, seed)
+        try:
+            spec = self.study.run(candidate, entry.phase, seed)
+        except SpecError as error:
+            number = candidate.name.rpartition("-")[2].partition(".")[0]
+            raise DamagedLedger(_strange(candidate.arm, number, str(error.problems[0]))) from None
         run = Run(spec, spec.run_id, entry.phase, candidate.name, candidate.arm, place, priority)
         self.total[run.phase, run.arm] += 1
         entry.scores.append(math.nan)
@@ -323,3 +336,11 @@ class Plan:
         self.finished[run.phase, run.arm] += 1
         self.seconds[run.arm] += result.seconds
         self.epochs[run.arm] += result.epochs
+
+
+def _strange(arm: str, generation: int | str, why: str) -> str:
+    """The message for a recorded candidate that the study cannot have."""
+    return (
+        f"generations/{arm}-{generation}.json holds a candidate that {arm} cannot have: {why}. "
+        "Nothing was deleted. Restore it from a backup."
+    )

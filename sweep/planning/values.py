@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sweep.errors import DamagedLedger
 from sweep.study import Candidate, Phase, Values
 from trainer.spec import RunSpec
 
@@ -35,7 +36,12 @@ class Result:
         """The accuracy at an endpoint. A diverged run scores 0; a collapsed run scores what it measured."""
         if self.outcome == "diverged":
             return 0.0
-        return getattr(self, split)[f"{ratio:g}"]
+        try:
+            return getattr(self, split)[f"{ratio:g}"]
+        except KeyError:
+            # the tables of a run are checked when they are read
+            lacking = f"index.json is damaged: a result has no {split} accuracy at r = {ratio:g}"
+            raise DamagedLedger(f"{lacking}. Delete it: the next command makes it anew.") from None
 
 
 @dataclass(frozen=True)

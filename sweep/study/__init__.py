@@ -9,7 +9,6 @@ from sweep.study.arms import ResolvedArm as ResolvedArm
 from sweep.study.contents import Values as Values
 from sweep.study.files import find as find
 from sweep.study.files import from_declared as from_declared
-from sweep.study.files import from_identity as from_identity
 from sweep.study.files import load as load
 from sweep.study.files import shipped as shipped
 from sweep.study.schema import schema as schema

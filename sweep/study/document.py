@@ -15,6 +15,7 @@ import yaml
 
 from sweep.errors import RejectStudy
 from trainer.settings import Place
+from trainer.store import read_file
 
 LARGEST = 256 * 1024
 """The most bytes of a study."""
@@ -78,12 +79,9 @@ def read(path: Path, name: str) -> Document:
 def _text(path: Path, name: str) -> str:
     """The text of a file that is not too large."""
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+        data = read_file(path, LARGEST)
     except OSError as error:
         raise RejectStudy([f"{name}: cannot be read: {error.strerror}."]) from None
-    if len(data) > LARGEST:
-        raise RejectStudy([f"{name}: is larger than the {LARGEST:,} bytes that a study may have."])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

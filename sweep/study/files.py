@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sweep.errors import RejectStudy
 from sweep.study import document
-from sweep.study.contents import NAME, Contents
+from sweep.study.contents import NAME
 from sweep.study.rules import check, code_problems
 from sweep.study.study import Study
 from trainer.settings import SpecError, nearest
@@ -54,11 +54,6 @@ def load(path: Path, *, to_run: bool = False) -> Study:
     return Study(path.stem, contents)
 
 
-def from_identity(name: str, identity: Mapping[str, Any], taken: Iterable[int] = ()) -> Study:
-    """The study that `identity` was taken from; `taken` are the seeds that it does not draw."""
-    return Study(name, Contents.read(identity), taken)
-
-
 def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     """The study of a ledger's study.json; RejectStudy where this code lacks a part, such as a policy."""
     identity: dict[str, Any] = {
@@ -70,10 +65,10 @@ def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     for key in ("arms", "tasks"):
         if key in declared:
             identity[key] = {name: identity[key][name] for name in declared[key]}
-    try:
-        study = from_identity(name, identity, declared.get("taken_seeds", ()))
-    except SpecError as error:
-        raise _lacks(name, [str(problem) for problem in error.problems]) from None
+    contents, wrong = check(identity)
+    if not contents or wrong:
+        raise _lacks(name, [f"{'.'.join(map(str, where))}: {reason}" for where, reason in wrong])
+    study = Study(name, contents, declared.get("taken_seeds", ()))
     if problems := list(_run_problems(study)):
         raise _lacks(name, problems)
     return study

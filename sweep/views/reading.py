@@ -26,8 +26,9 @@ from sweep.planning.values import Cohort, Growth, Result
 from sweep.study import ResolvedArm
 from trainer.rows import EndpointRow, EpochRow, read_table
 from trainer.run_folder import DamagedRun, RunFolder
+from trainer.sealed import AttemptRecord, OutcomeRecord, read_sealed
 from trainer.spec import RunSpec
-from trainer.store import digest, unseal
+from trainer.store import StoreError, digest
 
 AHEAD = 32
 """How many items `ahead` works on before they are needed."""
@@ -100,7 +101,11 @@ class Reading:
         at = stage(self.plan, self.grew_after_look)
         rows = comparisons(self.plan, right_images=self.right_images, at=at)
         if arms := seen(rows):
-            self.ledger.look(at.blocks, arms, said(rows))
+            try:
+                self.ledger.look(at.blocks, arms, said(rows))
+            except StoreError as error:
+                # whoever may only read the store can see the gains in its files all the same
+                self.ledger.say(f"{error} So it is not recorded that these gains were seen.")
             self.looks = self.ledger.looks()
         return rows
 
@@ -222,7 +227,9 @@ class RunFiles:
         ledger, attempts = self.reading.ledger, list[dict[str, Any]]()
         for number in numbers:
             try:
-                record = unseal(ledger.runs.read(f"{self.run_id}/attempt-{number}/attempt.json"))
+                record = read_sealed(
+                    ledger.runs, f"{self.run_id}/attempt-{number}/attempt.json", AttemptRecord
+                )
                 attempts.append({"number": number, **record})
             except (ValueError, FileNotFoundError):
                 ledger.say(f"run {self.run_id}: what attempt {number} ran on cannot be read.")
@@ -233,7 +240,7 @@ class RunFiles:
         """When the outcome was written; None where there is no outcome."""
         store, name = self.reading.ledger.runs, f"{self.run_id}/outcome.json"
         try:
-            return unseal(store.read(name))["written_at"]
+            return read_sealed(store, name, OutcomeRecord)["written_at"]
         except FileNotFoundError:
             return None
         except ValueError as error:

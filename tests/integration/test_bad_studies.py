@@ -341,7 +341,7 @@ WHOLE_FILES = [
     ("nothing but a word", "bad.yaml", b"dense",
      "bad.yaml:1  must be an object with the keys description"),
     ("too large", "bad.yaml", b"#" * 262_145,
-     "bad.yaml: is larger than the 262,144 bytes that a study may have."),
+     "bad.yaml: cannot be read: it has 262,145 bytes, and at most 262,144 are read."),
     ("not UTF-8", "bad.yaml", b"seed: 1\ndescription: caf\xe9\n", "bad.yaml:2  is not UTF-8 text."),
     ("bad file name", "My Study.yaml", GOOD.encode(),
      "My Study.yaml: a study is named after its file; use small letters, digits, - and _ ('My Study' "

@@ -18,7 +18,8 @@ OLD, NEW = b"old" * 1000, b"new!" * 5000
 def trace(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[str]:
     """Record the calls that matter for durability.
 
-    The call numbered `fail_at` fails as on a full disk, before it does anything.
+    The call numbered `fail_at` fails as on a full disk, before it does anything. Calls that only read are
+    described by nothing, and left out.
     """
     calls: list[str] = []
 
@@ -26,22 +27,27 @@ def trace(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[s
         real = getattr(owner, name)
 
         def call(*arguments: Any, **more: Any) -> Any:
+            if not (described := describe(*arguments)):
+                return real(*arguments, **more)
             if len(calls) == fail_at:
                 calls.append("failed")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            calls.append(describe(*arguments))
+            calls.append(described)
             return real(*arguments, **more)
 
         monkeypatch.setattr(owner, name, call)
 
-    def kind(path: Path) -> str:
-        return "temporary" if path.name.endswith(TEMPORARY) else path.name
+    def kind(name: str) -> str:
+        return "temporary" if name.endswith(TEMPORARY) else name
 
-    watch(Path, "open", lambda path, *_: f"open {kind(path)}")
-    watch(Path, "mkdir", lambda path: f"mkdir {path.name}")
-    watch(Path, "replace", lambda _, target: f"rename to {target.name}")
-    watch(os, "link", lambda _, target: f"link to {target.name}")
-    watch(os, "fsync", lambda handle: f"fsync {kind(Path(f'/proc/self/fd/{handle}').readlink())}")
+    def opened(name: str | Path, flags: int, *_: int) -> str:
+        return f"open {kind(str(name))}" if flags & os.O_CREAT else ""
+
+    watch(os, "open", opened)
+    watch(os, "mkdir", lambda name: f"mkdir {name}")
+    watch(os, "replace", lambda _, target: f"rename to {target}")
+    watch(os, "link", lambda _, target: f"link to {target}")
+    watch(os, "fsync", lambda handle: f"fsync {kind(Path(f'/proc/self/fd/{handle}').readlink().name)}")
     return calls
 
 

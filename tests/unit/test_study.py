@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from sweep.errors import RejectStudy
-from sweep.study import Candidate, Study, from_identity, load, study
-from sweep.study.contents import Choice, Range
+from sweep.study import Candidate, Study, load, study
+from sweep.study.contents import Choice, Contents, Range
 from sweep.study.space import grid
 
 BASE: dict[str, Any] = {
@@ -285,7 +285,7 @@ def test_anything_else_is_another_identity(made: Any, change: dict[str, Any]) ->
 
 def test_a_study_read_back_from_its_identity_has_the_same_runs(made: Any) -> None:
     it: Study = made()
-    back = from_identity("made", json.loads(json.dumps(it.identity)))
+    back = Study("made", Contents.read(json.loads(json.dumps(it.identity))))
     pools = [{name: arm.seeds for name, arm in study.arms.items()} for study in (back, it)]
     assert (back.identity, pools[0], back.arms["dense"].search_seeds, back.family) == (
         it.identity,

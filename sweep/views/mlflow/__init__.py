@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sweep.errors import RejectStudy
 from sweep.ledger.ledger import Ledger
 from sweep.views.mlflow.address import NONE, artifacts_of
+from trainer.store import StoreError
 
 if TYPE_CHECKING:
     from sweep.views.mlflow.view import View
@@ -39,6 +40,11 @@ def open_view(ledger: Ledger, place: str, uri: str, say: Callable[[str], None]) 
     from sweep.views.mlflow.view import View
 
     if uri.startswith(SQLITE):
-        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(uri.removeprefix(SQLITE)).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = f"{folder} cannot be made: {error.strerror}. Give --mlflow-uri the address of a server."
+            raise StoreError(reason) from error
     experiment = Experiment(uri, ledger.study, ledger.store.where(), artifacts_of(uri, place, ledger.study))
     return View(ledger, experiment, say)

@@ -245,4 +245,4 @@ def _begin_database(uri: str) -> None:
         try:
             open_store(file.parent).create(file.name, database.read_bytes())
         except StoreError as error:
-            raise TrackerDown(str(error)) from error
+            raise TrackerDown(f"{error} Give --mlflow-uri the address of a server instead.") from error
