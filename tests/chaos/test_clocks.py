@@ -1,15 +1,16 @@
 """Clocks that jump by an hour or a day, back and forth: nobody who lives is replaced, and order is kept.
 
-| what a jump must not change | before | now |
+| what a jump must not change | commit 15d2fea | now |
 | --- | --- | --- |
-| which came first, a look or growth | `Ledger.look`, `Ledger.declare` wrote the wall clock's time | the same: a record is later than all before |
-| who drives, who trains, how long a run took | monotonic clocks | the same |
+| which came first, look or growth | `Ledger.look`, `.declare`: the wall clock | the same, but never back |
+| who drives and trains, how long a run took | monotonic clocks | the same |
 """
 
 from __future__ import annotations
 
 import shutil
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ JUMPS = (-HOUR, HOUR, DAY, 0)
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("round_", range(ROUNDS))
+@pytest.mark.parametrize("_", range(ROUNDS))
 def test_a_sweep_whose_clock_jumps_ends_as_an_undisturbed_one_and_is_not_taken_over(
-    round_: int, tmp_path: Path, undisturbed: Path
+    _: int, tmp_path: Path, undisturbed: Path
 ) -> None:
     study, clock = write_study(tmp_path, **UNHURRIED), tmp_path / "clock"
     clock.write_text("0")
@@ -63,7 +64,7 @@ def test_a_sweep_whose_clock_jumps_ends_as_an_undisturbed_one_and_is_not_taken_o
             value > 0 for name in ("seconds", "images_per_second") for value in table[name].to_pylist()
         )
         ends: list[datetime] = table["ended_at"].to_pylist()
-        jumped += [(later - earlier).total_seconds() for earlier, later in zip(ends, ends[1:], strict=False)]
+        jumped += [(later - earlier).total_seconds() for earlier, later in pairwise(ends)]
     print(f"between two rows of a run the clock moved by {min(jumped):.1f} to {max(jumped):.1f} s")
 
 
