@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,13 +81,3 @@ def _keep(tally: Tally) -> None:
     if file := os.environ.get("SOAK"):
         with Path(file).open("a") as lines:
             lines.write(json.dumps(asdict(tally)) + "\n")
-
-
-def summed(lines: list[str]) -> list[Tally]:
-    """Add up the tallies of each kind, in the order in which the kinds came."""
-    sums: dict[str, Counter[str]] = {}
-    for line in lines:
-        values: dict[str, Any] = json.loads(line)
-        sums.setdefault(values.pop("kind"), Counter()).update(values)
-    names = [name for name in Tally.__dataclass_fields__ if name != "kind"]
-    return [Tally(kind, *(counts[name] for name in names)) for kind, counts in sums.items()]
