@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sweep.errors import TrackerDown
+from sweep.views.mlflow.server import free_port
 from tests.chaos.tally import ROUNDS, assert_whole
 from tests.sweeps import UNHURRIED, Started, folders, write_study
 from tests.views import MLFLOWS_OWN, shown, synced, view_of
@@ -52,3 +62,80 @@ def test_a_database_that_another_process_locks_stops_no_run_and_is_complete_in_t
     # the report is not drawn by the update of a test
     del found["report"]
     assert found == shown(f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}")
+
+
+@pytest.fixture
+def postgres() -> Generator[str]:
+    """Start a PostgreSQL server on loopback; yield the address of its database."""
+    pytest.importorskip("psycopg", reason="psycopg[binary] is not installed; it connects to PostgreSQL")
+    if not (binaries := sorted(Path("/usr/lib/postgresql").glob("*/bin"))):
+        pytest.skip("PostgreSQL is not installed here")
+    # it refuses to run as root; in a test's own folder no other user may look
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        if as_user:
+            shutil.chown(folder, "postgres")
+        port, data, log = free_port(0), f"{folder}/data", f"{folder}/log"
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+
+        def do(program: str, *arguments: str) -> None:
+            command = [*as_user, str(binaries[-1] / program), "-D", data, *arguments]
+            subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+        do("initdb", "-A", "trust", "-U", "postgres")
+        do("pg_ctl", "-w", "-l", log, "-o", options, "start")
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            do("pg_ctl", "-w", "-m", "immediate", "stop")
+
+
+def deadlock(uri: str, locked: threading.Event, over: threading.Event) -> None:
+    """Be one side of a deadlock, of which PostgreSQL breaks off the other side."""
+    import psycopg
+
+    with closing(psycopg.connect(uri)) as ours, closing(psycopg.connect(uri)) as watching:
+        watching.autocommit = True
+        look, lock = watching.cursor(), ours.cursor()
+
+        def waiting() -> Any:
+            query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+            look.execute(query, ["latest_metrics"])
+            return look.fetchone()[0]
+
+        # who looks for a deadlock first is broken off; MLflow looks after a second
+        lock.execute("SET LOCAL deadlock_timeout = '10min'")
+        # MLflow writes this table after the other one
+        lock.execute("LOCK TABLE latest_metrics IN SHARE MODE")
+        locked.set()
+        while not waiting() and not over.is_set():
+            time.sleep(0.005)
+        lock.execute("LOCK TABLE metrics IN SHARE MODE")
+        ours.rollback()
+
+
+@pytest.mark.timeout(300)
+def test_a_database_that_breaks_a_deadlock_off_has_each_run_once_in_the_end(
+    finished_sweep: Path, postgres: str, tmp_path: Path
+) -> None:
+    sqlite = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
+    synced(finished_sweep, sqlite)
+    view, failures, wrote, over = view_of(finished_sweep, postgres, []), list[str](), -1, threading.Event()
+    view.experiment.client.search_experiments(max_results=1)  # makes the tables
+    locked = threading.Event()
+    other = threading.Thread(target=deadlock, args=[postgres, locked, over])
+    other.start()
+    try:
+        assert locked.wait(60)
+        while wrote:
+            try:
+                wrote = view.update(live=False)
+            except TrackerDown as error:
+                failures.append(str(error))
+    finally:
+        over.set()
+        other.join()
+    print("\n".join(failures))
+    assert len(failures) == 1
+    assert "deadlock detected" in failures[0]
+    assert shown(postgres) == shown(sqlite)
