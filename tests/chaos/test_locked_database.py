@@ -90,8 +90,8 @@ def postgres() -> Generator[str]:
             do("pg_ctl", "-w", "-m", "immediate", "stop")
 
 
-def deadlock(uri: str, locked: threading.Event, over: threading.Event) -> None:
-    """Be one side of a deadlock, of which PostgreSQL breaks off the other side."""
+def deadlocks(uri: str, number: int, broken: list[float], locked: threading.Event) -> None:
+    """Be one side of so many deadlocks; PostgreSQL breaks off the other side. `broken` gets the times."""
     import psycopg
 
     with closing(psycopg.connect(uri)) as ours, closing(psycopg.connect(uri)) as watching:
@@ -103,15 +103,17 @@ def deadlock(uri: str, locked: threading.Event, over: threading.Event) -> None:
             look.execute(query, ["latest_metrics"])
             return look.fetchone()[0]
 
-        # who looks for a deadlock first is broken off; MLflow looks after a second
-        lock.execute("SET LOCAL deadlock_timeout = '10min'")
-        # MLflow writes this table after the other one
-        lock.execute("LOCK TABLE latest_metrics IN SHARE MODE")
-        locked.set()
-        while not waiting() and not over.is_set():
-            time.sleep(0.005)
-        lock.execute("LOCK TABLE metrics IN SHARE MODE")
-        ours.rollback()
+        for _ in range(number):
+            # who looks for a deadlock first is broken off; MLflow looks after a second
+            lock.execute("SET LOCAL deadlock_timeout = '10min'")
+            # MLflow writes this table after the other one
+            lock.execute("LOCK TABLE latest_metrics IN SHARE MODE")
+            locked.set()
+            while not waiting():
+                time.sleep(0.005)
+            lock.execute("LOCK TABLE metrics IN SHARE MODE")
+            broken.append(time.monotonic())
+            ours.rollback()
 
 
 @pytest.mark.timeout(300)
@@ -120,22 +122,19 @@ def test_a_database_that_breaks_a_deadlock_off_has_each_run_once_in_the_end(
 ) -> None:
     sqlite = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
     synced(finished_sweep, sqlite)
-    view, failures, wrote, over = view_of(finished_sweep, postgres, []), list[str](), -1, threading.Event()
+    view, failures, wrote = view_of(finished_sweep, postgres, []), list[str](), -1
     view.experiment.client.search_experiments(max_results=1)  # makes the tables
-    locked = threading.Event()
-    other = threading.Thread(target=deadlock, args=[postgres, locked, over])
+    broken, locked = list[float](), threading.Event()
+    other = threading.Thread(target=deadlocks, args=[postgres, 2, broken, locked], daemon=True)
     other.start()
-    try:
-        assert locked.wait(60)
-        while wrote:
-            try:
-                wrote = view.update(live=False)
-            except TrackerDown as error:
-                failures.append(str(error))
-    finally:
-        over.set()
-        other.join()
-    print("\n".join(failures))
-    assert len(failures) == 1
-    assert "deadlock detected" in failures[0]
+    assert locked.wait(60)
+    # MLflow tries again by itself a few times, and then says that it failed
+    while wrote:
+        try:
+            wrote = view.update(live=False)
+        except TrackerDown as error:
+            failures.append(str(error))
+    other.join(60)
+    print(f"{len(broken)} deadlocks, of which the view heard {len(failures)}")
+    assert len(broken) == 2
     assert shown(postgres) == shown(sqlite)
