@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.bad_store import KINDS, Plan, bad_store
+from tests.chaos.bad_store import ANY, KINDS, Plan, bad_store
 from tests.chaos.tally import ROUNDS, assert_whole
 from tests.sweeps import generations, sweep, write_study
 from trainer.store import open_store
@@ -45,7 +45,7 @@ def test_a_sweep_on_a_store_with_faults_has_the_right_rows_or_stops_and_goes_on_
 ) -> None:
     seed = int.from_bytes(os.urandom(4))
     print(f"the seed of the faults is {seed}")
-    plan = Plan(random.Random(seed), share=float(os.environ.get("SHARE", "0.05")))
+    plan = Plan(random.Random(seed), share=0.03)
     study, codes = write_study(tmp_path, resources={"commit_seconds": 0, "attempts": 20}), list[int]()
     with bad_store(s3_environment["AWS_ENDPOINT_URL"], plan) as address:
         env = {**s3_environment, "AWS_ENDPOINT_URL": address}
@@ -60,3 +60,23 @@ def test_a_sweep_on_a_store_with_faults_has_the_right_rows_or_stops_and_goes_on_
     store = downloaded(bucket, tmp_path / "copy")
     assert_whole("a store with faults", {kind: plan.done[kind] for kind in KINDS}, store, undisturbed_short)
     assert generations(store) == generations(undisturbed_short)
+
+
+@pytest.mark.parametrize("kind", [*ANY, "cut off"])
+def test_a_fault_on_the_way_is_hidden_from_whoever_reads_and_writes(
+    kind: str, s3_environment: dict[str, str], bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(random.Random(1), share=0.25, kinds=(kind,))
+    with bad_store(s3_environment["AWS_ENDPOINT_URL"], plan) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        store = open_store(bucket)
+        for number in range(4):
+            assert store.create(f"a/{number}", b"first")
+            assert not store.create(f"a/{number}", b"second")
+            store.write(f"b/{number}", b"%d" % number)
+            assert store.read(f"a/{number}") == b"first"
+            assert store.read(f"b/{number}") == b"%d" % number
+        assert store.folders() == ["a", "b"]
+        store.delete("b/0")
+        assert store.names() == [*(f"a/{number}" for number in range(4)), "b/1", "b/2", "b/3"]
+    assert plan.done[kind]
