@@ -50,7 +50,7 @@ def test_a_sweep_on_a_store_with_faults_has_the_right_rows_or_stops_and_goes_on_
     with bad_store(s3_environment["AWS_ENDPOINT_URL"], plan) as address:
         env = {**s3_environment, "AWS_ENDPOINT_URL": address}
         while not codes or (codes[-1] and len(codes) < STARTS):
-            done = sweep("run", study, "--store", bucket, env=env)
+            done = sweep("run", study, "--store", bucket, env=env, timeout=600)
             print(done.stderr)
             codes.append(done.returncode)
             assert "Traceback" not in done.stderr
