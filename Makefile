@@ -78,8 +78,8 @@ test: $(READY) ## the tests that a change needs, in a few minutes
 test-all: $(READY) ## every test that this machine can run: also kills, two-node clusters, a browser
 	$(RUN) -m pytest
 
-soak: $(READY) ## kill whole sweeps a hundred times; twenty are in test-all
-	KILLS=100 $(RUN) -m pytest -n 1 --durations=0 -k kills_of_the_whole_tree tests/chaos/test_sweep_kills.py
+soak: $(READY) ## kill, freeze and starve whole sweeps, a hundred kills among it; half an hour
+	$(RUN) -m benchmarks.soak
 
 # A processor that lacks an instruction set runs these as the next lesser one it has, and says nothing. The kernels run in Triton's
 # interpreter here, which asks neither for ATen's instructions nor for its threads.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
@@ -95,7 +95,7 @@ def shown(uri: str, name: str = "small") -> dict[str, Shown]:
     )
     keys = {run.info.run_id: run.data.tags[KEY] for run in runs}
     assert len(set(keys.values())) == len(runs)
-    points = points_of(Path(uri.removeprefix("sqlite:///")))
+    points = points_of(uri)
     found: dict[str, Shown] = {}
     for run in runs:
         tags, info = run.data.tags, run.info
@@ -108,19 +108,20 @@ def shown(uri: str, name: str = "small") -> dict[str, Shown]:
     return found
 
 
-def points_of(file: Path) -> dict[str, dict[tuple[str, int], tuple[float | str, int]]]:
+def points_of(uri: str) -> dict[str, dict[tuple[str, int], tuple[float | str, int]]]:
     """Return every metric point of a database by run, key and step.
 
     It reads the table itself: asking MLflow for each metric takes a minute.
     """
     found: dict[str, dict[tuple[str, int], tuple[float | str, int]]] = {}
-    with closing(sqlite3.connect(file)) as read:
-        for run, key, step, value, moment, is_nan in read.execute(
-            "SELECT run_uuid, key, step, value, timestamp, is_nan FROM metrics"
-        ):
+    query = sqlalchemy.text("SELECT run_uuid, key, step, value, timestamp, is_nan FROM metrics")
+    engine = sqlalchemy.create_engine(uri)
+    with engine.connect() as read:
+        for run, key, step, value, moment, is_nan in read.execute(query):
             points = found.setdefault(run, {})
             assert (key, step) not in points, f"{key} has two values at step {step}"
             points[key, step] = ("nan" if is_nan else value, moment)
+    engine.dispose()
     return found
 
 

@@ -20,11 +20,12 @@ import os
 import re
 import secrets
 import stat
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 TEMPORARY = ".partial"
 LARGEST = 2 * 2**30
@@ -33,6 +34,9 @@ LARGEST_SEALED = 64 * 2**20
 """The most bytes of a sealed file: the index of 100,000 runs."""
 DEEPEST = 16
 """The most folders in one another. A sweep has four."""
+RETRY_SECONDS = 60
+"""How long an object store may fail before it is an error."""
+T = TypeVar("T")
 
 
 class StoreError(RuntimeError):
@@ -373,7 +377,8 @@ class BucketStore(Store):
         try:
             # a short failure of the network must not end the run
             self.store = from_url(
-                self.url, retry_config={"max_retries": 100, "retry_timeout": timedelta(seconds=60)}
+                self.url,
+                retry_config={"max_retries": 100, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
             )
         except exceptions.BaseError as error:
             raise StoreError(f"{url} is no store that can be opened: {_first_line(error)}") from error
@@ -384,12 +389,7 @@ class BucketStore(Store):
     def read(self, name: str, most: int = LARGEST) -> bytes:
         _parts(name)
         try:
-            found = self.store.get(name)
-            if (size := found.meta["size"]) > most:
-                raise Refused(
-                    f"cannot read {self.where(name)}: it has {size:,} bytes, and at most {most:,} are read."
-                )
-            return bytes(found.bytes())
+            return self._whole(lambda: self._get(name, most))
         except self.errors.BaseError as error:
             raise StoreError(f"cannot read {self.where(name)}: {_first_line(error)}") from error
 
@@ -401,22 +401,21 @@ class BucketStore(Store):
             self._put(name, data, "create")
         except self.errors.AlreadyExistsError:
             # the client repeats a PUT whose answer was lost; then the file that exists is our own
-            return self.read(name) == data
+            with contextlib.suppress(FileNotFoundError):
+                return self.read(name) == data
+            return False  # it existed, and was deleted since
         return True
 
     def stamps(self, folder: str = "") -> dict[str, str]:
         try:
-            return {
-                entry["path"]: f"{entry['size']}-{entry['e_tag']}"
-                for page in self.store.list(folder or None)
-                for entry in page
-            }
+            pages = self._whole(lambda: list(self.store.list(folder or None)))
+            return {entry["path"]: f"{entry['size']}-{entry['e_tag']}" for page in pages for entry in page}
         except (self.errors.BaseError, FileNotFoundError) as error:
             raise StoreError(f"cannot list {self.where(folder)}: {_first_line(error)}") from error
 
     def folders(self) -> list[str]:
         try:
-            prefixes = self.store.list_with_delimiter()["common_prefixes"]
+            prefixes = self._whole(self.store.list_with_delimiter)["common_prefixes"]
         except (self.errors.BaseError, FileNotFoundError) as error:
             raise StoreError(f"cannot list {self.where()}: {_first_line(error)}") from error
         return sorted(prefix.strip("/") for prefix in prefixes)
@@ -432,6 +431,27 @@ class BucketStore(Store):
 
     def delete_partial(self, folder: str = "") -> None:
         pass  # an interrupted PUT leaves nothing
+
+    def _get(self, name: str, most: int) -> bytes:
+        found = self.store.get(name)
+        if (size := found.meta["size"]) > most:
+            raise Refused(
+                f"cannot read {self.where(name)}: it has {size:,} bytes, and at most {most:,} are read."
+            )
+        return bytes(found.bytes())
+
+    def _whole(self, ask: Callable[[], T]) -> T:
+        """An answer that arrived whole. The client repeats requests, but not where an answer breaks off."""
+        end = time.monotonic() + RETRY_SECONDS
+        for pause in (0.1, 0.2, 0.4, 0.8):
+            try:
+                return ask()
+            except self.errors.GenericError:
+                # then the client itself has given up after as long
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(pause)
+        return ask()
 
     def _put(self, name: str, data: bytes, mode: Literal["create", "overwrite"]) -> None:
         _parts(name)

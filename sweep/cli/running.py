@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ from sweep.views.mlflow.following import FINISHED_WAIT_SECONDS, STOPPED_WAIT_SEC
 from trainer import data, models
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE
 from trainer.models import own
+from trainer.store import StoreError
 
 
 def plan(
@@ -195,11 +197,15 @@ def _drive(
             follower = follow(ledger) if follow else None
             try:
                 driver.drive(address)
-            except AbortSweep as error:
+            except (AbortSweep, StoreError) as error:
                 leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
             finally:
                 patience = STOPPED_WAIT_SECONDS if driver.signals.received else FINISHED_WAIT_SECONDS
-                ledger.write_index()
+                # a driver that has lost the study knows less than its successor
+                if not lease.lost.is_set():
+                    # it is only a summary, and what went wrong before it has to be told
+                    with suppress(StoreError):
+                        ledger.write_index()
     finally:
         lease.release()
         if follower:

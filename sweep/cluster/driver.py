@@ -147,6 +147,7 @@ class Driver:
 
     def hand_out(self, trial: str) -> Job | str | None:
         """The job of the next attempt; None where Tune should wait, FINISHED where there is no more work."""
+        self.lease.look_after_pause()
         if self.stopping or self._begun >= ROUND:
             return FINISHED
         self.shared.advance(self.plan)
@@ -208,8 +209,9 @@ class Driver:
 
     def tend(self) -> None:
         """Write the index, end overdue attempts, show progress. Tune calls it several times a second."""
+        self.lease.look_after_pause()
         now = time.monotonic()
-        if now - self._indexed_at > INDEX_SECONDS:
+        if now - self._indexed_at > INDEX_SECONDS and not self.lease.lost.is_set():
             self._indexed_at = now
             self.ledger.write_index()
         self.lease.now = {"running": len(self.plan.queue.running), "slots": self.slots}

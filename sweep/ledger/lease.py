@@ -26,6 +26,9 @@ from trainer.store import LARGEST_SEALED, Store, StoreError, seal, unseal
 DAMAGED_SECONDS = 2.5 * BEAT_SECONDS
 """A damaged lease that has not changed for this long is taken over. A driver that lives writes it anew."""
 
+AWAKE = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The clock that also runs while the machine sleeps, where there is one."""
+
 
 class Lease:
     """One driver's hold on a study, from `acquire` to `release`.
@@ -49,6 +52,9 @@ class Lease:
         self.now: dict[str, int] = {}
         """What the holder is doing, for `sweep status`; written with each sign of life."""
         self._beating = Beating(self._goes_on)
+        self._beat_at = 0.0
+        """When the last sign of life was given, or could not be given, on the clock AWAKE."""
+        self._lock = threading.Lock()
 
     def acquire(
         self,
@@ -96,6 +102,7 @@ class Lease:
             return False
         self.number = number
         self._remove(number - 1)
+        self._beat_at = time.clock_gettime(AWAKE)
         self._beating.start()
         return True
 
@@ -108,10 +115,27 @@ class Lease:
 
     def _goes_on(self) -> bool:
         """Give a sign of life. Returns whether this driver still holds the study."""
+        with self._lock:
+            return self._give_sign()
+
+    def look_after_pause(self) -> None:
+        """Look whether the study was taken over, if this process gave no sign of life for long.
+
+        A process that was frozen and let go must know that before it writes anything.
+        """
+        if time.clock_gettime(AWAKE) - self._beat_at < 2 * BEAT_SECONDS:
+            return
+        with self._lock:
+            # the other thread may have looked meanwhile
+            if time.clock_gettime(AWAKE) - self._beat_at >= 2 * BEAT_SECONDS:
+                self._give_sign()
+
+    def _give_sign(self) -> bool:
         try:
             self.beat()
         except StoreError as error:
             self.say(f"{error} The lease could not be renewed; trying again.")
+        self._beat_at = time.clock_gettime(AWAKE)
         return not self.lost.is_set()
 
     def beat(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -155,7 +155,8 @@ class Ledger:
         elif grown:
             plan = Plan(from_declared(study.name, before), self.results, self.proposals())
             confirmed = sum(n for (phase, _), n in plan.finished.items() if phase == "confirm")
-            extension = {"at": now(), "changes": grown, "confirmed_before": confirmed}
+            at = self._time_of_record()
+            extension = {"at": at, "changes": grown, "confirmed_before": confirmed}
             extensions = [*before["extensions"], extension]
             self.store.write("study.json", declaration(study, extensions, before.get("declared_at")))
             self.say("extended: " + "; ".join(grown))
@@ -341,14 +342,26 @@ class Ledger:
             if (look.pairs, look.arms, look.taken_from) == (pairs, arms, taken_from) and is_new:
                 return
         more = {"said": list(said), "taken_from": taken_from}
-        body = {"pairs": pairs, "arms": arms, "at": now(), **{key: more[key] for key in more if more[key]}}
+        at = self._time_of_record()
+        body = {"pairs": pairs, "arms": arms, "at": at, **{key: more[key] for key in more if more[key]}}
         name = digest(" ".join([*arms, *grown[-1:], *([taken_from] if taken_from else [])]).encode())[:8]
         self.store.create(f"looks/{pairs}-{name}.json", seal(body))
 
     def looks(self) -> list[Look]:
         """Every look that was recorded, in the order of time."""
         found = [Look(**body) for name in self.store.names("looks") if (body := self._content(name))]
-        return sorted(found, key=lambda look: (look.at, look.pairs))
+        return sorted(found, key=lambda look: (datetime.fromisoformat(look.at), look.pairs))
+
+    def _time_of_record(self) -> str:
+        """The time for a record of a look or of growth: now, or a second after the latest of these records.
+
+        Whether a study grew after a look is told by these times. A clock that was put back, or another
+        machine's clock, must not turn them round.
+        """
+        extensions = (self.declared() or {"extensions": []})["extensions"]
+        times = [*(look.at for look in self.looks()), *(extension["at"] for extension in extensions)]
+        earliest = [datetime.fromisoformat(at) + timedelta(seconds=1) for at in times]
+        return max([datetime.fromisoformat(now()), *earliest]).isoformat(timespec="seconds")
 
     def _has_work(self) -> bool:
         return any(name.startswith(("runs/", "generations/")) for name in self.store.names())

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,8 +17,9 @@ from typing import Any
 import pytest
 
 from sweep.errors import Held
-from sweep.ledger.lease import DAMAGED_SECONDS, SILENT_SECONDS, Lease, holder
+from sweep.ledger.lease import AWAKE, DAMAGED_SECONDS, SILENT_SECONDS, Lease, holder
 from tests.conftest import ROOT
+from trainer.claims import BEAT_SECONDS
 from trainer.store import Store, open_store, seal, unseal
 
 ELSEWHERE = {
@@ -256,6 +258,20 @@ def test_a_driver_that_was_replaced_learns_it_at_its_next_beat_and_leaves_the_ne
     old.release()
     assert leases(store) == ["lease-2.json"]
     assert store.read("lease/lease-2.json") == new
+
+
+def test_a_driver_that_gave_no_sign_of_life_for_long_looks_whether_it_was_replaced(
+    store: Store, newcomer: Callable[[], Lease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = newcomer()
+    acquire(old)
+    assert store.create("lease/lease-2.json", seal({**ELSEWHERE, "token": "new"}))
+    old.look_after_pause()
+    assert not old.lost.is_set(), "it has just given a sign of life"
+    awake, pause = time.clock_gettime(AWAKE), 2 * BEAT_SECONDS
+    monkeypatch.setattr(time, "clock_gettime", lambda _: awake + pause)
+    old.look_after_pause()
+    assert old.lost.is_set()
 
 
 def test_a_driver_that_releases_before_it_learned_of_its_successor_does_not_end_it(

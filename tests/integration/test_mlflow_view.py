@@ -81,7 +81,7 @@ def test_a_view_that_followed_is_the_view_that_came_afterwards(
 
 
 def test_the_points_are_what_mlflow_tells_of_them(once: str) -> None:
-    client, points = MlflowClient(once), points_of(Path(once.removeprefix("sqlite:///")))
+    client, points = MlflowClient(once), points_of(once)
     (experiment,) = client.search_experiments(filter_string="name = 'small'")
     runs = client.search_runs([experiment.experiment_id], "tags.arm = 'additive'")
     assert len(runs) > 2

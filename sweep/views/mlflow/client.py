@@ -65,7 +65,8 @@ class Experiment:
     def client(self) -> MlflowClient:
         """MLflow's own client."""
         if self._client is None:
-            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            # it shows errors of a database with a traceback, and then raises what `errors` tells in a line
+            logging.getLogger("mlflow").setLevel(logging.CRITICAL)
             logging.getLogger("alembic").setLevel(logging.ERROR)
             _begin_database(self.uri)
             self._client = MlflowClient(self.uri)

@@ -1,4 +1,4 @@
-"""Policies that go wrong, and a process that dies at a chosen point.
+"""Policies that go wrong, processes that die at a chosen point, and clocks that jump.
 
 Python imports this file in every process of a sweep that has this folder on its PYTHONPATH.
 """
@@ -6,11 +6,52 @@ Python imports this file in every process of a sweep that has this folder on its
 from __future__ import annotations
 
 import os
+import random
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, tzinfo
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+if clock := os.environ.get("WALL_CLOCK"):
+    # The wall clock of our modules, and `time.time` of every module, are wrong by as many seconds as stand
+    # in this file, which may change at any time. Others keep the class `datetime`: compiled modules crash
+    # with another one. This comes before our modules are imported.
+    right_time, execute = time.time, SourceFileLoader.exec_module
+
+    def wrong_by() -> float:
+        return float(Path(clock or "").read_text())
+
+    class WrongDatetime(datetime):
+        """Makes ordinary datetimes, so that everybody can use them."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + timedelta(seconds=wrong_by())
+
+    def execute_with_wrong_clock(self: SourceFileLoader, module: ModuleType) -> None:
+        execute(self, module)
+        ours = module.__name__.startswith(("sweep.", "trainer."))
+        if ours and "datetime.now(" in Path(self.path).read_text():
+            setattr(module, "datetime", WrongDatetime)  # noqa: B010
+
+    SourceFileLoader.exec_module = execute_with_wrong_clock
+    time.time = lambda: right_time() + wrong_by()
+
+from trainer import claims
+
+# these two come before any module that takes the names from `claims`
+if host := os.environ.get("PRETENDED_HOST"):
+    # a machine elsewhere: it cannot ask whether a process of this one lives
+    here = claims.this_process
+    claims.this_process = lambda: {**here(), "host": host}
+
+if seconds := os.environ.get("SILENT_SECONDS"):
+    claims.SILENT_SECONDS = float(seconds)
 
 from trainer.data import DataError
 from trainer.policies import POLICIES
@@ -61,8 +102,6 @@ if folder := os.environ.get("DIE_ONCE"):
             return
         os.kill(os.getpid(), signal.SIGKILL)
 
-    import threading
-
     from sweep.cluster.worker import Worker
     from trainer.reports import Report
 
@@ -86,6 +125,37 @@ if folder := os.environ.get("DIE_ONCE"):
     # a plain assignment is an error to the type checker
     setattr(Worker, "__init__", die_in_reset)  # noqa: B010
     Worker.step = die_when_idle
+
+if folder := os.environ.get("OUT_OF_MEMORY"):
+    # A share of all attempts is killed in its first half second, as the kernel's OOM killer does. The
+    # folder gets a file for each attempt and each kill; its name is the seed of the draws.
+    from sweep.cluster import worker
+
+    attempts, share = Path(folder), float(os.environ["OUT_OF_MEMORY_SHARE"])
+    begin, work_on = worker.Worker.__init__, worker.Worker.step
+
+    def begin_and_draw(self: Any, job: Any) -> None:
+        begin(self, job)
+        number = len(list(attempts.glob(f"{job.run_id}-*.begun"))) + 1
+        (attempts / f"{job.run_id}-{number}.begun").touch(exist_ok=False)
+
+        def kill() -> None:
+            (attempts / f"{job.run_id}-{number}.killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        draw = random.Random(f"{attempts.name} {job.run_id} {number}")
+        self.killer = threading.Timer(draw.uniform(0, 0.5), kill)
+        if draw.random() < share:
+            self.killer.start()
+
+    def work_until_killed(self: Any) -> Any:
+        report = work_on(self)
+        if report.state in ("ended", "busy", "failed"):
+            self.killer.cancel()
+        return report
+
+    setattr(worker.Worker, "__init__", begin_and_draw)  # noqa: B010
+    setattr(worker.Worker, "step", work_until_killed)  # noqa: B010
 
 if os.environ.get("PRETENDED_GPUS"):
     # Ray was told of GPUs that are not there: nobody looks for them, and runs are trained on the CPU
