@@ -48,7 +48,7 @@ def status(
 def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     """Show a study's state once; return whether the study is complete."""
     ledger = begun_ledger_of(given, store)
-    state = ledger.state()
+    state = ledger.state(by_index=True)
     study, plan, failures = state.study, state.plan, state.failures
     view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
     driver, taken = holder(ledger.store), Counter(ledger.taken().values())
