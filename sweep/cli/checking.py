@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from sweep.cli.screen import arms_table, console, failures_table, time_left
 from sweep.format import counted
 from sweep.gains.progress import overview
 from sweep.ledger.lease import holder
+from sweep.ledger.ledger import orphans
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import find, load
@@ -23,6 +25,8 @@ from trainer.exits import INFRASTRUCTURE
 from trainer.models import own
 
 WATCH_SECONDS = 5.0
+FEW = 6
+"""The most runs that a line of `status` lists."""
 
 
 def status(
@@ -56,7 +60,7 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     if as_json:
         values = {"study": study.name, "complete": plan.complete, "driver": driver, "outside": outside}
         values = {**values, "taken": taken, "failures": failures, "damaged": ledger.damaged}
-        print_json({**values, **asdict(view)})
+        print_json({**values, "orphans": orphans(ledger, plan), **asdict(view)})
         return plan.complete
     lines = [f"{view.done}/{counted(view.total, 'run')} done, {len(failures)} failed"]
     lines += [f"{counted(runs, 'run')} taken over from {name}" for name, runs in taken.items()]
@@ -71,12 +75,23 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
         lines.append(f"no process works on it now. To go on: {command_for('run', given, store, *allowing)}")
     if outside:
         lines.append(f"{counted(outside, 'run')} being trained outside of a sweep")
+    if strays := orphans(ledger, plan):
+        runs, why = counted(len(strays), "run"), command_for("doctor", given, store)
+        lines.append(
+            f"{runs} here that no candidate has, and that count nowhere: {_listed(strays)}. Why: {why}"
+        )
     lines += ledger.damaged.values()
     out.print(arms_table(view, study.analysis.endpoints), highlight=False)
     out.print("\n".join(lines), highlight=False, markup=False)
     if failures:
         out.print(failures_table(failures), highlight=False)
     return plan.complete
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
 
 
 def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:

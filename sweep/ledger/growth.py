@@ -59,6 +59,11 @@ def check_hash(declared: dict[str, Any]) -> None:
         raise ValueError(f"what it declares has the hash {found}, and it says {said}")
 
 
+def earlier(extensions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the study was each time before it grew, oldest first. Older ledgers do not keep it."""
+    return [extension["before"] for extension in extensions if "before" in extension]
+
+
 def declared_since(declared: dict[str, Any]) -> datetime | None:
     """When a study was declared as it is now, or grew to it; None where its ledger is too old to say."""
     extensions = declared["extensions"]

@@ -3,8 +3,8 @@
     study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json  looks/<pairs>-<hash>.json
     runs/<run_id>/...                       failures/<run_id>.json            taken/<study>/<run_id>.json
 
-Everything but the index is the truth. The index repeats what the run folders hold. Only `sweep status` believes
-it; every other command reads the run folders. The folder of one run is in `trainer.run_folder`.
+Everything but the index is the truth. The index repeats what the run folders hold. Only `sweep status`
+believes it; every other command reads the run folders. The folder of one run is in `trainer.run_folder`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sweep.format import counted, now
 from sweep.ledger.growth import changes, check_hash, declaration, growth, identity_hash, notes
 from sweep.ledger.results import from_plain, result_of
 from sweep.planning.plan import Plan
+from sweep.planning.proposer import versions
 from sweep.planning.values import Failure, Look, Proposal, Result
 from sweep.study import Study, Values, from_declared
 from trainer.claims import Claim, claim_on
@@ -59,6 +60,12 @@ class State:
     failures: dict[str, dict[str, Any]]
     """The runs that were tried and are not finished, with the last lines of their logs."""
     looks: list[Look]
+
+
+def orphans(ledger: Ledger, plan: Plan) -> list[str]:
+    """The runs that have a folder here and that no candidate of the plan has."""
+    planned = {run_id for cohort in plan.cohorts() for run_id in cohort.runs}
+    return sorted(ledger.run_ids - planned)
 
 
 class Ledger:
@@ -158,7 +165,8 @@ class Ledger:
         elif grown:
             plan = Plan(from_declared(study.name, before), self.results, self.proposals())
             confirmed = sum(n for (phase, _), n in plan.finished.items() if phase == "confirm")
-            extension = {"at": now(), "changes": grown, "confirmed_before": confirmed}
+            was = {key: before[key] for key in ("identity", "taken_seeds") if key in before}
+            extension = {"at": now(), "changes": grown, "confirmed_before": confirmed, "before": was}
             extensions = [*before["extensions"], extension]
             self.store.write("study.json", declaration(study, extensions, before.get("declared_at")))
             self.say("extended: " + "; ".join(grown))
@@ -221,6 +229,7 @@ class Ledger:
             "generation": due.generation,
             "candidates": values,
             "proposed_from": history,
+            "proposed_with": versions(),
         }
         self.store.create(name, seal(body))
         standing = self._content(name)
@@ -228,6 +237,11 @@ class Ledger:
         return standing["candidates"]
 
     # results
+
+    @property
+    def run_ids(self) -> set[str]:
+        """Every run that has a folder here, when the results were loaded."""
+        return {*self.results, *self.damaged, *self._unfinished}
 
     def load(self, *, keep: bool = True, by_index: bool = False) -> None:
         """Read the result of every finished run from its own files, which are checked by their hashes.
@@ -264,7 +278,9 @@ class Ledger:
             for run_id, (stamp, result) in indexed.items()
             if self._stamps.get(run_id) == stamp and self.results[run_id] != result
         ]
-        if keep and indexed != {run_id: (self._stamps[run_id], self.results[run_id]) for run_id in self.results}:
+        if keep and indexed != {
+            run_id: (self._stamps[run_id], self.results[run_id]) for run_id in self.results
+        }:
             self.write_index()
 
     def claims(self) -> dict[str, Claim]:
