@@ -1,4 +1,4 @@
-"""The commands `status` and `doctor`: how far a study is, and whether its files are whole."""
+"""The commands `status`, `doctor` and `seal`: how far a study is, and whether its files are as they were."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ import typer
 from rich.console import Console
 
 from sweep.cli.options import JsonOption, StoreOption, StudyArgument, begun_ledger_of, ledger_of
-from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json
+from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json, say
 from sweep.cli.screen import arms_table, console, failures_table, time_left
+from sweep.errors import DamagedLedger
 from sweep.format import counted
 from sweep.gains.progress import overview
+from sweep.ledger.findings import Finding
+from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.lease import holder
-from sweep.ledger.ledger import orphans
+from sweep.ledger.ledger import Ledger, orphans
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import find, load
 from trainer.exits import INFRASTRUCTURE
 from trainer.models import own
+from trainer.run_folder import DamagedRun
 
 WATCH_SECONDS = 5.0
 FEW = 6
@@ -94,12 +98,23 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:FEW]) + more
 
 
-def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+def doctor(
+    study: StudyArgument,
+    store: StoreOption = DEFAULT_STORE,
+    published: Annotated[
+        str | None,
+        typer.Option("--seal", metavar="SEAL", help="also compare the study with a seal that was published"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check every file of a study, say what is damaged, and repair what can be made again."""
     from sweep.ledger.doctor import examine  # Optuna comes with it
 
     with errors(study, store):
-        findings = examine(load(find(study)), ledger_of(study, store))
+        ledger = ledger_of(study, store)
+        findings = examine(load(find(study)), ledger)
+        if published:
+            findings += _against_seal(ledger, published)
         if as_json:
             print_json([asdict(finding) for finding in findings])
         else:
@@ -109,3 +124,46 @@ def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
                 print("every file is whole.")
         if not all(finding.repaired for finding in findings):
             raise typer.Exit(INFRASTRUCTURE)
+
+
+def _against_seal(ledger: Ledger, published: str) -> list[Finding]:
+    """A finding for each part of a study that a published seal says otherwise."""
+    from sweep.views.reading import Reading
+    from sweep.views.seal import differences
+
+    try:
+        differing = differences(Reading(ledger), published)
+    except (DamagedLedger, DamagedRun) as error:
+        differing = [f"the seal cannot be compared: {error}"]
+    if not differing:
+        say("the seal fits.")
+    return [Finding(ledger.store.where(), what, False) for what in differing]
+
+
+def seal(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Print a line to publish, which later shows whether declaration or results were changed."""
+    from sweep.views.reading import Reading
+    from sweep.views.seal import seal_before, seal_of
+
+    with errors(study, store):
+        ledger = ledger_of(study, store)
+        if ledger.declared() is None:
+            fresh, lines = with_fresh_seeds(ledger, load(find(study)), None)
+            for line in lines:
+                say(line)
+            found = seal_before(fresh)
+        else:
+            found = seal_of(Reading(begun_ledger_of(study, store)))
+        if as_json:
+            print_json({"seal": found.line, **asdict(found)})
+            return
+        print(found.line)
+        say(f"declaration {found.declaration}")
+        grew = f", which grew {counted(found.growth, 'time')}" if found.growth else ""
+        say(f"  of the study {found.study}{grew}")
+        if found.results is None:
+            say("no run has finished, so that the declaration alone is sealed.")
+            return
+        say(f"results {found.results}")
+        runs, looks = counted(found.runs, "finished run"), counted(found.looks, "look")
+        say(f"  of {runs} and {counted(found.generations, 'generation')}; {looks} recorded")

@@ -304,7 +304,7 @@ def test_results_come_from_the_runs_and_an_index_that_says_something_else_is_mad
 
 
 def test_what_was_read_from_a_run_is_not_read_again_until_its_outcome_changes(
-    store_url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.load()
     before, read, really = dict(ledger.results), list[str](), ledger.runs.read
