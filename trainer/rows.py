@@ -176,30 +176,32 @@ def content_hash(table: pa.Table) -> str:
     for name in sorted(set(table.column_names) - WALL):
         column = table[name].combine_chunks()
         if column.null_count < len(column):
-            hashed.update(f"{name} {column.type}\n".encode())
+            hashed.update(f"{name}\n".encode())
             for part in _parts(column):
                 hashed.update(part)
     return hashed.hexdigest()
 
 
 def _parts(column: pa.Array) -> Iterator[bytes]:
-    """A column as bytes: which values are there, how long each is where that varies, and the values."""
+    """A column as bytes: which values are there, how long each is where that varies, and the values.
+
+    Numbers have 8 bytes, and those that are missing are 0.
+    """
     yield np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes()
     if pa.types.is_list(column.type):
-        yield _bytes_of(pc.call_function("list_value_length", [column]))
+        yield _numbers(pc.call_function("list_value_length", [column]), "<i8")
         yield from _parts(column.flatten())
     elif pa.types.is_string(column.type) or pa.types.is_binary(column.type):
-        yield _bytes_of(pc.call_function("binary_length", [column]))
+        yield _numbers(pc.call_function("binary_length", [column]), "<i8")
         yield b"".join(column.drop_null().cast(pa.binary()).to_pylist())
+    elif pa.types.is_floating(column.type):
+        yield _numbers(column, "<f8")
     else:
-        yield _bytes_of(column)
+        yield _numbers(column.cast(pa.int64()), "<i8")
 
 
-def _bytes_of(column: pa.Array) -> bytes:
-    """The numbers of a column in 8 bytes each, with 0 for those that are missing."""
-    kind = "<f8" if pa.types.is_floating(column.type) else "<i8"
-    numbers = column.fill_null(False if pa.types.is_boolean(column.type) else 0)
-    values = numbers.to_numpy(zero_copy_only=False).astype(kind)
+def _numbers(column: pa.Array, kind: str) -> bytes:
+    values = column.fill_null(0).to_numpy(zero_copy_only=False).astype(kind)
     if kind == "<f8":
         values[np.isnan(values)] = np.nan  # one of many patterns of bits that mean the same
     return values.tobytes()

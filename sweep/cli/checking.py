@@ -81,9 +81,7 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
         lines.append(f"{counted(outside, 'run')} being trained outside of a sweep")
     if strays := orphans(ledger, plan):
         runs, why = counted(len(strays), "run"), command_for("doctor", given, store)
-        lines.append(
-            f"{runs} here that no candidate has, and that count nowhere: {_listed(strays)}. Why: {why}"
-        )
+        lines.append(f"{runs} that no candidate has, and that count nowhere: {_listed(strays)}. Why: {why}")
     lines += ledger.damaged.values()
     out.print(arms_table(view, study.analysis.endpoints), highlight=False)
     out.print("\n".join(lines), highlight=False, markup=False)
@@ -109,12 +107,13 @@ def doctor(
 ) -> None:
     """Check every file of a study, say what is damaged, and repair what can be made again."""
     from sweep.ledger.doctor import examine  # Optuna comes with it
+    from sweep.views.seal import parts_of
 
     with errors(study, store):
-        ledger = ledger_of(study, store)
+        ledger, parts = ledger_of(study, store), parts_of(published) if published else None
         findings = examine(load(find(study)), ledger)
-        if published:
-            findings += _against_seal(ledger, published)
+        if parts:
+            findings += _against_seal(ledger, *parts)
         if as_json:
             print_json([asdict(finding) for finding in findings])
         else:
@@ -126,13 +125,13 @@ def doctor(
             raise typer.Exit(INFRASTRUCTURE)
 
 
-def _against_seal(ledger: Ledger, published: str) -> list[Finding]:
+def _against_seal(ledger: Ledger, declaration: str, results: str | None) -> list[Finding]:
     """A finding for each part of a study that a published seal says otherwise."""
     from sweep.views.reading import Reading
     from sweep.views.seal import differences
 
     try:
-        differing = differences(Reading(ledger), published)
+        differing = differences(Reading(ledger), declaration, results)
     except (DamagedLedger, DamagedRun) as error:
         differing = [f"the seal cannot be compared: {error}"]
     if not differing:

@@ -6,6 +6,7 @@ computed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,8 @@ from sweep.planning.values import Proposal
 from sweep.study import Candidate, Study, Values, from_declared
 from trainer.settings import SpecError
 
+PROPOSES = re.compile(r"(?:search\.(?:budget|replicates)|arms\.[^.]+\.budget): .* -> ")
+"""A line about growth that changes how many candidates a generation has, or how they are drawn."""
 ELSEWHERE = "other candidates are proposed now from the same scores."
 
 
@@ -36,11 +39,14 @@ class Regenerated:
         self.study, self.ledger = study, ledger
         self.plan = Plan(study, ledger.results, {})
         """The plan with every generation that was compared, or written anew."""
-        before = earlier(extensions)
-        self.studies = [study, *(from_declared(study.name, body) for body in before)]
+        self.studies = [study, *(from_declared(study.name, body) for body in earlier(extensions))]
         """The study as it is now, and as it was before it grew."""
-        self.is_known = len(before) == len(extensions)
+        unkept = [extension for extension in extensions if "before" not in extension]
+        self.is_whole = not unkept
         """Whether the ledger says what the study was each time before it grew; older ones do not."""
+        grown = [line for extension in unkept for line in extension["changes"]]
+        self.is_known = not any(PROPOSES.match(line) for line in grown)
+        """Whether it is known of every generation how it would be proposed."""
         self._waiting = dict(bodies)
         self._run_ids = ledger.run_ids
 
@@ -88,7 +94,7 @@ class Regenerated:
     def _doubts(self, where: str, due: Proposal, body: dict[str, Any], differs: bool) -> Iterator[str]:
         """What speaks against a recorded generation that cannot be replaced."""
         known = {identity_hash(study) for study in self.studies}
-        if self.is_known and body["study"] not in known:
+        if self.is_whole and body["study"] not in known:
             yield f"it was proposed for another declaration ({body['study']}) than study.json has."
         if body["proposed_from"] != [{"values": v, "score": s, "seeds": n} for v, s, n in due.history]:
             yield (
@@ -125,7 +131,8 @@ class Regenerated:
 
     def _is_lost(self, arm: str, proposed: list[Values], recorded: list[Values]) -> bool:
         """Whether the runs here are those of the proposed candidates, and not of the recorded ones."""
-        return all(self._begun(arm, proposed)) and not all(self._begun(arm, recorded))
+        begun = self._begun(arm, proposed)
+        return all(begun) and sum(begun) > sum(self._begun(arm, recorded))
 
     def _replaced(self, where: str, due: Proposal, proposed: list[Values]) -> Finding:
         name = generation_file(due)

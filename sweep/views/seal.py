@@ -72,12 +72,16 @@ def seal_before(study: Study) -> Seal:
     return Seal(_declaration(declared, []), None, hash_of(declared), 0, 0, 0, 0)
 
 
-def differences(reading: Reading, line: str) -> list[str]:
-    """What a published seal says otherwise than the study's files, part by part."""
+def parts_of(line: str) -> tuple[str, str | None]:
+    """The two hashes of a published seal. RejectStudy: it is none."""
     match = LINE.fullmatch(line.strip())
     if not match:
         raise RejectStudy([f"--seal {line}: is no seal. `sweep seal` prints one: {MARK}:..."])
-    declaration, results = match[1], match[2]
+    return match[1], match[2]
+
+
+def differences(reading: Reading, declaration: str, results: str | None) -> list[str]:
+    """What a published seal says otherwise than the study's files, part by part."""
     now, known, differing = seal_of(reading), _declarations(reading), list[str]()
     if declaration not in known:
         differing.append("the declaration differs: another study was sealed than study.json declares")
