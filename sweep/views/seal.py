@@ -66,6 +66,11 @@ def seal_of(reading: Reading) -> Seal:
     )
 
 
+def declaration_line(reading: Reading) -> str:
+    """The line that seals what was declared alone. It reads no run."""
+    return f"{MARK}:{_declarations(reading)[-1]}"
+
+
 def seal_before(study: Study) -> Seal:
     """The seal of a study that is not begun yet: what it would declare."""
     declared = {"identity": study.identity, "taken_seeds": sorted(study.taken)}
