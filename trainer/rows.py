@@ -7,16 +7,19 @@ differ only in the WALL columns.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import math
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 2
@@ -162,6 +165,46 @@ def read_table(kind: type, data: bytes, columns: list[str] | None = None) -> pa.
 def from_parquet(kind: type[Row], data: bytes) -> list[Row]:
     """The rows of a file written by `to_parquet`. ValueError says that its columns fit no version."""
     return [kind(**record) for record in read_table(kind, data).to_pylist()]
+
+
+def content_hash(table: pa.Table) -> str:
+    """The hash of a table's values without the WALL columns: the same for two executions of one run.
+
+    A column without any value is left out, so that columns which later versions add change nothing.
+    """
+    hashed = hashlib.sha256()
+    for name in sorted(set(table.column_names) - WALL):
+        column = table[name].combine_chunks()
+        if column.null_count < len(column):
+            hashed.update(f"{name}\n".encode())
+            for part in _parts(column):
+                hashed.update(part)
+    return hashed.hexdigest()
+
+
+def _parts(column: pa.Array) -> Iterator[bytes]:
+    """A column as bytes: which values are there, how long each is where that varies, and the values.
+
+    Numbers have 8 bytes, and those that are missing are 0.
+    """
+    yield np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes()
+    if pa.types.is_list(column.type):
+        yield _numbers(pc.call_function("list_value_length", [column]), "<i8")
+        yield from _parts(column.flatten())
+    elif pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        yield _numbers(pc.call_function("binary_length", [column]), "<i8")
+        yield b"".join(column.drop_null().cast(pa.binary()).to_pylist())
+    elif pa.types.is_floating(column.type):
+        yield _numbers(column, "<f8")
+    else:
+        yield _numbers(column.cast(pa.int64()), "<i8")
+
+
+def _numbers(column: pa.Array, kind: str) -> bytes:
+    values = column.fill_null(0).to_numpy(zero_copy_only=False).astype(kind)
+    if kind == "<f8":
+        values[np.isnan(values)] = np.nan  # one of many patterns of bits that mean the same
+    return values.tobytes()
 
 
 def plain(row: EpochRow | EndpointRow) -> dict[str, Any]:

@@ -8,12 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from sweep import __version__
-from sweep.cli.checking import doctor, status
+from sweep.cli.checking import doctor, seal, status
 from sweep.cli.ready import ready
 from sweep.cli.running import plan, run
 from sweep.cli.viewing import export, report, sync, ui
 
-COMMANDS: tuple[Callable[..., Any], ...] = (plan, run, ready, status, doctor, report, export, ui, sync)
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    *(plan, run, ready, status, doctor, seal),
+    *(report, export, ui, sync),
+)
 HELP = (
     "Sweeps over seeded training runs. Exit codes: 0 done, 1 some runs failed, 2 the command or the study "
     "is wrong, 3 files or machines, 130 and 143 stopped by a signal."

@@ -1,9 +1,10 @@
-"""The commands `status` and `doctor`: how far a study is, and whether its files are whole."""
+"""The commands `status`, `doctor` and `seal`: how far a study is, and whether its files are as they were."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,18 +12,25 @@ import typer
 from rich.console import Console
 
 from sweep.cli.options import JsonOption, StoreOption, StudyArgument, begun_ledger_of, ledger_of
-from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json
+from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json, say
 from sweep.cli.screen import arms_table, console, failures_table, time_left
+from sweep.errors import DamagedLedger
 from sweep.format import counted
 from sweep.gains.progress import overview
+from sweep.ledger.findings import Finding
+from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.lease import holder
+from sweep.ledger.ledger import Ledger, orphans
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import find, load
 from trainer.exits import INFRASTRUCTURE
 from trainer.models import own
+from trainer.run_folder import DamagedRun
 
 WATCH_SECONDS = 5.0
+FEW = 6
+"""The most runs that a line of `status` lists."""
 
 
 def status(
@@ -48,7 +56,7 @@ def status(
 def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     """Show a study's state once; return whether the study is complete."""
     ledger = begun_ledger_of(given, store)
-    state = ledger.state()
+    state = ledger.state(by_index=True)
     study, plan, failures = state.study, state.plan, state.failures
     view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
     driver, taken = holder(ledger.store), Counter(ledger.taken().values())
@@ -56,7 +64,7 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     if as_json:
         values = {"study": study.name, "complete": plan.complete, "driver": driver, "outside": outside}
         values = {**values, "taken": taken, "failures": failures, "damaged": ledger.damaged}
-        print_json({**values, **asdict(view)})
+        print_json({**values, "orphans": orphans(ledger, plan), **asdict(view)})
         return plan.complete
     lines = [f"{view.done}/{counted(view.total, 'run')} done, {len(failures)} failed"]
     lines += [f"{counted(runs, 'run')} taken over from {name}" for name, runs in taken.items()]
@@ -71,6 +79,9 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
         lines.append(f"no process works on it now. To go on: {command_for('run', given, store, *allowing)}")
     if outside:
         lines.append(f"{counted(outside, 'run')} being trained outside of a sweep")
+    if strays := orphans(ledger, plan):
+        runs, why = counted(len(strays), "run"), command_for("doctor", given, store)
+        lines.append(f"{runs} that no candidate has, and that count nowhere: {_listed(strays)}. Why: {why}")
     lines += ledger.damaged.values()
     out.print(arms_table(view, study.analysis.endpoints), highlight=False)
     out.print("\n".join(lines), highlight=False, markup=False)
@@ -79,12 +90,30 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
     return plan.complete
 
 
-def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
+
+
+def doctor(
+    study: StudyArgument,
+    store: StoreOption = DEFAULT_STORE,
+    published: Annotated[
+        str | None,
+        typer.Option("--seal", metavar="SEAL", help="also compare the study with a seal that was published"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check every file of a study, say what is damaged, and repair what can be made again."""
     from sweep.ledger.doctor import examine  # Optuna comes with it
+    from sweep.views.seal import parts_of
 
     with errors(study, store):
-        findings = examine(load(find(study)), ledger_of(study, store))
+        ledger, parts = ledger_of(study, store), parts_of(published) if published else None
+        findings = examine(load(find(study)), ledger)
+        if parts:
+            findings += _against_seal(ledger, *parts)
         if as_json:
             print_json([asdict(finding) for finding in findings])
         else:
@@ -94,3 +123,46 @@ def doctor(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
                 print("every file is whole.")
         if not all(finding.repaired for finding in findings):
             raise typer.Exit(INFRASTRUCTURE)
+
+
+def _against_seal(ledger: Ledger, declaration: str, results: str | None) -> list[Finding]:
+    """A finding for each part of a study that a published seal says otherwise."""
+    from sweep.views.reading import Reading
+    from sweep.views.seal import differences
+
+    try:
+        differing = differences(Reading(ledger), declaration, results)
+    except (DamagedLedger, DamagedRun) as error:
+        differing = [f"the seal cannot be compared: {error}"]
+    if not differing:
+        say("the seal fits.")
+    return [Finding(ledger.store.where(), what, False) for what in differing]
+
+
+def seal(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Print a line to publish, which later shows whether declaration or results were changed."""
+    from sweep.views.reading import Reading
+    from sweep.views.seal import seal_before, seal_of
+
+    with errors(study, store):
+        ledger = ledger_of(study, store)
+        if ledger.declared() is None:
+            fresh, lines = with_fresh_seeds(ledger, load(find(study)), None)
+            for line in lines:
+                say(line)
+            found = seal_before(fresh)
+        else:
+            found = seal_of(Reading(begun_ledger_of(study, store)))
+        if as_json:
+            print_json({"seal": found.line, **asdict(found)})
+            return
+        print(found.line)
+        say(f"declaration {found.declaration}")
+        grew = f", which grew {counted(found.growth, 'time')}" if found.growth else ""
+        say(f"  of the study {found.study}{grew}")
+        if found.results is None:
+            say("no run has finished, so that the declaration alone is sealed.")
+            return
+        say(f"results {found.results}")
+        runs, looks = counted(found.runs, "finished run"), counted(found.looks, "look")
+        say(f"  of {runs} and {counted(found.generations, 'generation')}; {looks} recorded")

@@ -232,6 +232,8 @@ def begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
     for run_id, reason in ledger.damaged.items():
         plan.queue.damage(run_id, reason)
         lines.append(reason)
+    if what := ledger.misquotation():
+        lines.append(f"{ledger.store.where('index.json')} {what}")
     for line in lines:
         ledger.say(line)
     return plan

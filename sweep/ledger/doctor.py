@@ -9,36 +9,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sweep.errors import NothingBegun
+from sweep.ledger.findings import ASIDE, Finding
 from sweep.ledger.fresh import with_fresh_seeds
-from sweep.ledger.growth import declaration, identity_hash
+from sweep.ledger.growth import check_hash, declaration, identity_hash
 from sweep.ledger.lease import SILENT_SECONDS, Lease
-from sweep.ledger.ledger import Ledger, generation_file
+from sweep.ledger.ledger import GENERATION, Ledger, orphans
+from sweep.ledger.looks import PICKS
+from sweep.ledger.regenerated import Regenerated
 from sweep.ledger.shapes import content
 from sweep.planning.plan import Plan
-from sweep.planning.proposer import propose
-from sweep.planning.values import Proposal
-from sweep.study import Candidate, Study, Values, from_declared
+from sweep.study import Study, from_declared
 from trainer.run_folder import DamagedRun, RunFolder
 from trainer.sealed import AttemptRecord, Sign, checked
 from trainer.settings import SpecError
 from trainer.spec import RunSpec
 from trainer.store import Refused, Store, digest, unseal
 
-ASIDE = ".damaged"
 _SHAPES: dict[str, type] = {"attempt.json": AttemptRecord, "claim.json": Sign}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A file that was not what it should be, and whether the study can go on now."""
-
-    file: str
-    what: str
-    repaired: bool
 
 
 def examine(study: Study, ledger: Ledger, wait_seconds: float = SILENT_SECONDS) -> list[Finding]:
@@ -65,11 +55,15 @@ def examine(study: Study, ledger: Ledger, wait_seconds: float = SILENT_SECONDS) 
 
 def _findings(study: Study, ledger: Ledger) -> Iterator[Finding]:
     yield from _damaged_summaries(ledger)
-    study, extended, findings = _declared_study(study, ledger)
+    study, extensions, findings = _declared_study(study, ledger)
     yield from findings
     if all(finding.repaired for finding in findings):
-        specs, findings = _proposals(study, ledger, extended)
-        yield from findings
+        ledger.load(keep=False)
+        bodies = {name: _content(ledger.store, name) for name in _generations(ledger)}
+        generations = Regenerated(study, ledger, extensions, bodies)
+        yield from generations.findings()
+        yield from _orphans(ledger, generations.plan, extensions)
+        specs = {spec.run_id: spec for spec in _specs(study, generations.plan)}
         claims = ledger.claims()
         for claim in claims.values():
             ledger.say(f"{claim} Its files are not examined.")
@@ -79,6 +73,9 @@ def _findings(study: Study, ledger: Ledger) -> Iterator[Finding]:
             except Refused as error:
                 yield Finding(ledger.runs.where(run_id), str(error), False)
         ledger.load()  # makes the index anew where it does not fit
+        yield from (Finding(ledger.runs.where(run_id), why, False) for run_id, why in ledger.damaged.items())
+        if what := ledger.misquotation():
+            yield Finding(ledger.store.where("index.json"), what, True)
 
 
 def _damaged_summaries(ledger: Ledger) -> Iterator[Finding]:
@@ -89,71 +86,71 @@ def _damaged_summaries(ledger: Ledger) -> Iterator[Finding]:
             yield Finding(ledger.store.where(name), "is damaged; removed, for no result needs it.", True)
 
 
-def _declared_study(study: Study, ledger: Ledger) -> tuple[Study, bool, list[Finding]]:
-    """The study that the files belong to, and whether it was extended.
+def _declared_study(study: Study, ledger: Ledger) -> tuple[Study, list[dict[str, Any]], list[Finding]]:
+    """The study that the files belong to, and its extensions.
 
     It is the study that study.json declares, however the given one was changed since. Where study.json is
     damaged, the given study is declared anew if all proposals were made for it.
     """
-    if body := _content(ledger.store, "study.json"):
-        return from_declared(study.name, body), bool(body["extensions"]), []
+    if (body := _content(ledger.store, "study.json")) and _is_as_hashed(body):
+        return from_declared(study.name, body), body["extensions"], []
     where = ledger.store.where("study.json")
     study, _ = with_fresh_seeds(ledger, study, None)
-    proposed_for = {
-        body["study"] for name in ledger.store.names("generations") if (body := _content(ledger.store, name))
-    }
+    proposed_for = {body["study"] for name in _generations(ledger) if (body := _content(ledger.store, name))}
     if proposed_for != {identity_hash(study)}:
         what = "nothing here proves which study this was. Restore it from a backup."
-        return study, False, [Finding(where, what, False)]
+        return study, [], [Finding(where, what, False)]
     ledger.store.write("study.json", declaration(study, []))
     what = "written anew: the proposals here were made for the study that you gave."
-    return study, False, [Finding(where, what, True)]
+    return study, [], [Finding(where, what, True)]
 
 
-def _proposals(study: Study, ledger: Ledger, extended: bool) -> tuple[dict[str, RunSpec], list[Finding]]:
-    """The specs of all runs that the study has so far, and what was wrong with its generations.
-
-    A damaged generation is proposed again, and accepted where the candidates' runs are in the store.
-    """
-    names, run_ids = ledger.store.names("generations"), set(_folders(ledger))
-    readable = {name: body for name in names if (body := _content(ledger.store, name))}
-    damaged = {name for name in names if name not in readable}
-    ledger.load(keep=False)
-    generations = {(body["arm"], body["generation"]): body["candidates"] for body in readable.values()}
-    plan = Plan(study, ledger.results, generations)
-    findings: list[Finding] = []
-    while due := next((due for due in plan.due() if generation_file(due) in damaged), None):
-        name, proposed = generation_file(due), propose(study, due)
-        damaged.discard(name)
-        where = ledger.store.where(name)
-        filled = [plan.filled(due.arm, values) for values in proposed]
-        if not _are_the_lost_ones(study, due, filled, run_ids, extended):
-            what = "the candidates that are proposed now are not those of the runs here. "
-            findings.append(Finding(where, f"{what}Restore it from a backup.", False))
-            continue
-        ledger.store.delete(name)
-        plan.propose(due.arm, due.generation, ledger.record(study, due, proposed))
-        what = "written anew: the candidates that are proposed now are those of the runs here."
-        findings.append(Finding(where, what, True))
-    for name in sorted(damaged):
-        what = "the scores that it was proposed from are missing. Restore it from a backup."
-        findings.append(Finding(ledger.store.where(name), what, False))
-    return {spec.run_id: spec for spec in _specs(study, plan)}, findings
+def _is_as_hashed(body: dict[str, Any]) -> bool:
+    """Whether a study.json declares what its hash says."""
+    try:
+        check_hash(body)
+    except ValueError:
+        return False
+    return True
 
 
-def _are_the_lost_ones(
-    study: Study, due: Proposal, proposed: list[Values], run_ids: set[str], extended: bool
-) -> bool:
-    """Whether the proposed candidates are those of the damaged generation.
+def _generations(ledger: Ledger) -> list[str]:
+    """The names of the files of generations."""
+    return [name for name in ledger.store.names("generations") if GENERATION.fullmatch(name)]
 
-    Some may have no run yet. That is accepted only where the study was not extended: a larger budget changes
-    how many candidates a generation has.
-    """
-    first = study.arms[due.arm].search_seeds[0]
-    begun = [
-        study.run(Candidate(due.arm, "", values), "search", first).run_id in run_ids for values in proposed
-    ]
-    return all(begun) or (any(begun) and not extended)
+
+def _orphans(ledger: Ledger, plan: Plan, extensions: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Name the runs that no candidate has: nothing that was trained may be left out silently."""
+    found = orphans(ledger, plan)
+    picked_anew = any(PICKS.match(line) for extension in extensions for line in extension["changes"])
+    if found and picked_anew:
+        known = _confirmations(plan)
+        before = [run_id for run_id in found if run_id in known]
+        found = [run_id for run_id in found if run_id not in known]
+        if before:
+            ledger.say(f"picked before the study grew, and counted no more: {', '.join(before)}.")
+    if found and not plan.complete:
+        ledger.say(
+            f"no candidate has these runs now: {', '.join(found)}. They are counted again if candidates "
+            "that are still to come have them."
+        )
+        return
+    for run_id in found:
+        what = (
+            "no candidate has this run, so that it is counted nowhere. Restore what belongs to it, or move"
+        )
+        yield Finding(ledger.runs.where(run_id), f"{what} its folder away.", False)
+
+
+def _confirmations(plan: Plan) -> set[str]:
+    """Every run that a confirmation of any candidate would have."""
+    study = plan.study
+    return {
+        study.run(candidate, "confirm", seed).run_id
+        for name, arm in study.arms.items()
+        for candidate, _ in plan.searched((arm.repeats or arm).name)
+        for seed in study.arms[name].seeds
+    }
 
 
 def _specs(study: Study, plan: Plan) -> Iterator[RunSpec]:

@@ -40,8 +40,28 @@ def notes(study: Study) -> dict[str, Any]:
 
 def identity_hash(study: Study) -> str:
     """The hash of everything that decides what is measured and compared."""
-    taken = {"taken_seeds": sorted(study.taken)} if study.taken else {}
-    return digest(seal({**study.identity, **taken}))[:16]
+    return _hash(study.identity, sorted(study.taken))
+
+
+def hash_of(declared: dict[str, Any]) -> str:
+    """The hash of what a study.json declares; its field `hash` must say the same."""
+    return _hash(declared["identity"], declared.get("taken_seeds", []))
+
+
+def _hash(identity: dict[str, Any], taken_seeds: list[int]) -> str:
+    taken = {"taken_seeds": taken_seeds} if taken_seeds else {}
+    return digest(seal({**identity, **taken}))[:16]
+
+
+def check_hash(declared: dict[str, Any]) -> None:
+    """Raise ValueError where a study.json declares something else than its hash says."""
+    if (found := hash_of(declared)) != (said := declared.get("hash")):
+        raise ValueError(f"what it declares has the hash {found}, and it says {said}")
+
+
+def earlier(extensions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the study was each time before it grew, oldest first. Older ledgers do not keep it."""
+    return [extension["before"] for extension in extensions if "before" in extension]
 
 
 def declared_since(declared: dict[str, Any]) -> datetime | None:

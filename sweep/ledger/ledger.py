@@ -3,8 +3,8 @@
     study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json  looks/<pairs>-<hash>.json
     runs/<run_id>/...                       failures/<run_id>.json            taken/<study>/<run_id>.json
 
-Everything but the index is the truth. The index repeats what the run folders hold, and is made anew where it
-does not fit them. The folder of one run is in `trainer.run_folder`.
+Everything but the index is the truth. The index repeats what the run folders hold. Only `sweep status`
+believes it; every other command reads the run folders. The folder of one run is in `trainer.run_folder`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from functools import cached_property
 from typing import Any
 
 from sweep.errors import ChangedStudy, DamagedLedger, NothingBegun
-from sweep.format import now
-from sweep.ledger.growth import changes, declaration, growth, identity_hash, notes
+from sweep.format import counted, now
+from sweep.ledger.growth import changes, check_hash, declaration, growth, identity_hash, notes
 from sweep.ledger.results import from_plain, result_of
 from sweep.ledger.shapes import Declared, content
 from sweep.planning.plan import Plan
+from sweep.planning.proposer import versions
 from sweep.planning.values import Failure, Look, Proposal, Result
 from sweep.study import Study, Values, from_declared
 from trainer.claims import Claim, claim_on
@@ -63,6 +64,12 @@ class State:
     looks: list[Look]
 
 
+def orphans(ledger: Ledger, plan: Plan) -> list[str]:
+    """The runs that have a folder here and that no candidate of the plan has."""
+    planned = {run_id for cohort in plan.cohorts() for run_id in cohort.runs}
+    return sorted(ledger.run_ids - planned)
+
+
 class Ledger:
     """A study's folder in a store.
 
@@ -83,6 +90,8 @@ class Ledger:
         """What each finished run gave, by run id."""
         self.damaged: dict[str, str] = {}
         """Finished runs whose files cannot be trusted, with the reason."""
+        self.misquoted: list[str] = []
+        """The runs of which the index said something else than their files, when the results were loaded."""
         self._stamps: dict[str, str] = {}
         """The stamp of each run's outcome.json, when its result was read."""
         self._unfinished: dict[str, dict[str, str]] = {}
@@ -94,7 +103,7 @@ class Ledger:
 
     def declared(self) -> dict[str, Any] | None:
         """The content of study.json: identity, hash and extensions. None where the ledger is not begun."""
-        return self._content("study.json")
+        return self._content("study.json", check_hash)
 
     def begun(self) -> dict[str, Any]:
         """The content of study.json. Raises NothingBegun where the ledger is not begun."""
@@ -103,10 +112,13 @@ class Ledger:
             raise NothingBegun(self.store.where())
         return declared
 
-    def state(self) -> State:
-        """Read the whole study; a driver may be at work. Raises NothingBegun where there is none."""
+    def state(self, *, by_index: bool = False) -> State:
+        """Read the whole study; a driver may be at work. Raises NothingBegun where there is none.
+
+        `by_index` believes the index, as `load` does.
+        """
         declared = self.begun()
-        self.load(keep=False)
+        self.load(keep=False, by_index=by_index)
         proposals, failures, looks = self.proposals(), self.failures(), self.looks()
         study = from_declared(self.study, declared)
         plan = Plan(study, self.results, proposals)
@@ -156,7 +168,8 @@ class Ledger:
             plan = Plan(from_declared(study.name, before), self.results, self.proposals())
             confirmed = sum(n for (phase, _), n in plan.finished.items() if phase == "confirm")
             at = self._time_of_record()
-            extension = {"at": at, "changes": grown, "confirmed_before": confirmed}
+            was = {key: before[key] for key in ("identity", "taken_seeds") if key in before}
+            extension = {"at": at, "changes": grown, "confirmed_before": confirmed, "before": was}
             extensions = [*before["extensions"], extension]
             self.store.write("study.json", declaration(study, extensions, before.get("declared_at")))
             self.say("extended: " + "; ".join(grown))
@@ -177,7 +190,9 @@ class Ledger:
                 data = self.home.read(f"{name}/study.json", LARGEST_SEALED)
                 # an export may lie in the store too, and has a study.json of its own
                 if b'"identity"' in data:
-                    found[name] = checked(unseal(data), Declared)
+                    body = checked(unseal(data), Declared)
+                    check_hash(body)
+                    found[name] = body
             except FileNotFoundError:
                 continue
             except Refused as error:
@@ -221,6 +236,7 @@ class Ledger:
             "generation": due.generation,
             "candidates": values,
             "proposed_from": history,
+            "proposed_with": versions(),
         }
         self.store.create(name, seal(body))
         standing = self._content(name)
@@ -229,13 +245,19 @@ class Ledger:
 
     # results
 
-    def load(self, *, keep: bool = True) -> None:
-        """Read the result of every finished run, from the index or else from the run's own files.
+    @property
+    def run_ids(self) -> set[str]:
+        """Every run that has a folder here, when the results were loaded."""
+        return {*self.results, *self.damaged, *self._unfinished}
 
-        With `keep` an index that lacks something is written anew. A reader beside the driver leaves that to
-        the driver.
+    def load(self, *, keep: bool = True, by_index: bool = False) -> None:
+        """Read the result of every finished run from its own files, which are checked by their hashes.
+
+        What this ledger has read before is not read again while the run's outcome is the same file. With
+        `keep` an index that says something else is written anew. A reader beside the driver leaves that to
+        the driver. `by_index` believes the index where its stamps fit: that is quick, and proves nothing.
         """
-        indexed = self._index()
+        indexed = self._index() if keep or by_index else {}
         files = self.runs.stamps()
         stamps = {
             name.split("/")[0]: stamp for name, stamp in files.items() if name.endswith("/outcome.json")
@@ -244,10 +266,12 @@ class Ledger:
         for name, stamp in files.items():
             if (run_id := name.split("/")[0]) not in stamps:
                 self._unfinished.setdefault(run_id, {})[name] = stamp
-        self._stamps = {
-            run_id: stamp for run_id, (stamp, _) in indexed.items() if stamps.get(run_id) == stamp
-        }
-        self.results = {run_id: indexed[run_id][1] for run_id in self._stamps}
+        known = {run_id: (stamp, self.results[run_id]) for run_id, stamp in self._stamps.items()}
+        known = {**(indexed if by_index else {}), **known}
+        self.results, self._stamps = {}, {}
+        for run_id, (stamp, result) in known.items():
+            if stamps.get(run_id) == stamp:
+                self.results[run_id], self._stamps[run_id] = result, stamp
         self.damaged = {}
         unread = [run_id for run_id in stamps if run_id not in self.results]
         with ThreadPoolExecutor(READERS) as readers:
@@ -256,7 +280,14 @@ class Ledger:
                     self.results[run_id], self._stamps[run_id] = found, stamps[run_id]
                 else:
                     self.damaged[run_id] = found
-        if keep and (unread or indexed.keys() != self.results.keys()):
+        self.misquoted = [
+            run_id
+            for run_id, (stamp, result) in indexed.items()
+            if self._stamps.get(run_id) == stamp and self.results[run_id] != result
+        ]
+        if keep and indexed != {
+            run_id: (self._stamps[run_id], self.results[run_id]) for run_id in self.results
+        }:
             self.write_index()
 
     def claims(self) -> dict[str, Claim]:
@@ -280,6 +311,13 @@ class Ledger:
                 self._stamps[run_id] = stamp
         runs = {run_id: [stamp, asdict(self.results[run_id])] for run_id, stamp in self._stamps.items()}
         self.store.write("index.json", seal({"runs": runs}))
+
+    def misquotation(self) -> str:
+        """What to say of an index that said something else than the runs' files; empty where it did not."""
+        if not self.misquoted:
+            return ""
+        runs = counted(len(self.misquoted), "run")
+        return f"said other figures of {runs} than their files. The files count; it is made anew from them."
 
     def _index(self) -> dict[str, tuple[str, Result]]:
         """What the index holds: the stamp of each run's outcome.json, and its result."""
@@ -366,10 +404,17 @@ class Ledger:
     def _has_work(self) -> bool:
         return any(name.startswith(("runs/", "generations/")) for name in self.store.names())
 
-    def _content(self, name: str) -> dict[str, Any] | None:
-        """The content of a sealed file; None where there is none. Raises DamagedLedger."""
+    def _content(
+        self, name: str, check: Callable[[dict[str, Any]], None] = lambda _: None
+    ) -> dict[str, Any] | None:
+        """The content of a sealed file; None where there is none. Raises DamagedLedger.
+
+        `check` raises ValueError where the content cannot be.
+        """
         try:
-            return content(self.store, name)
+            body = content(self.store, name)
+            check(body)
+            return body
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -30,6 +30,7 @@ class Extension(Excerpt):
     at: Time
     changes: list[str]
     confirmed_before: Whole
+    before: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Generation(Excerpt):
     generation: Whole
     candidates: Annotated[list[dict[str, Annotated[Any, _wrong_value]]], Filled(1)]
     proposed_from: list[Scored]
+    proposed_with: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)

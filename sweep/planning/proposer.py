@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 from sweep.planning.values import Proposal
@@ -31,12 +33,25 @@ def propose(study: Study, due: Proposal) -> list[Values]:
     In a study with several searches, those that are drawn at random are drawn for all arms alike: two arms
     that search a setting over one range try the same values, and differ in what they make of them.
     """
-    arm, proposer = study.arms[due.arm], study.search.proposer
-    if proposer == "grid":
+    arm = study.arms[due.arm]
+    if by_optuna(study, due):
+        return _from_optuna(study, due)
+    if study.search.proposer == "grid":
         return _from_grid(arm, due)
-    if study.search.replicates > 1 and (proposer == "random" or len(due.history) < STARTUP):
-        return [_drawn(study, arm, due.generation, index) for index in range(due.size)]
-    return _from_optuna(study, due)
+    return [_drawn(study, arm, due.generation, index) for index in range(due.size)]
+
+
+def by_optuna(study: Study, due: Proposal) -> bool:
+    """Whether Optuna proposes a generation. Other candidates follow from the study alone."""
+    proposer = study.search.proposer
+    learns = proposer == "tpe" and len(due.history) >= STARTUP
+    return proposer != "grid" and (learns or study.search.replicates == 1)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The packages that decide what Optuna proposes."""
+    return {name: metadata.version(name) for name in ("optuna", "numpy")}
 
 
 def importances(study: Study, arm: str, scored: Sequence[tuple[Values, float]]) -> dict[str, float]:

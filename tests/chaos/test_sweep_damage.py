@@ -20,7 +20,13 @@ from tests.loops import drive, short_values, study_of
 from tests.sweeps import generations, sweep
 from trainer.store import open_store
 
-NAMED = {"the study", "the first generation", "the last generation", "an outcome"}
+NAMED = {
+    "the study",
+    "the first generation",
+    "the last generation",
+    "an outcome",
+    "a finished run's spec",
+}
 """The files that the command cannot go on without, and names. It recovers from damage to any other."""
 
 

@@ -277,12 +277,45 @@ def test_results_read_from_the_runs_are_what_the_workers_reported(
     assert not ledger.damaged
 
 
-def test_the_index_is_believed_where_its_stamps_fit(store_url: str, ledger: Ledger) -> None:
+def test_the_index_is_believed_where_that_is_asked_for_and_its_stamps_fit(
+    store_url: str, ledger: Ledger
+) -> None:
     ledger.load()
     rewritten(ledger, 4321.0)
     again = ledger_in(store_url)
-    again.load()
+    again.load(keep=False, by_index=True)
     assert {result.seconds for result in again.results.values()} == {4321.0}
+
+
+def test_results_come_from_the_runs_and_an_index_that_says_something_else_is_made_anew(
+    store_url: str, ledger: Ledger, trained: tuple[Path, dict[str, Result]]
+) -> None:
+    ledger.load()
+    right = ledger.store.read("index.json")
+    rewritten(ledger, 4321.0)
+    again = ledger_in(store_url)
+    again.load()
+    assert again.results == trained[1]
+    assert set(again.misquoted) == set(trained[1])
+    assert "other figures of 3 runs" in again.misquotation()
+    assert again.store.read("index.json") == right
+    again.load()
+    assert not again.misquoted
+
+
+def test_what_was_read_from_a_run_is_not_read_again_until_its_outcome_changes(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.load()
+    before, read, really = dict(ledger.results), list[str](), ledger.runs.read
+    monkeypatch.setattr(ledger.runs, "read", lambda name: read.append(name) or really(name))
+    ledger.load()
+    assert (ledger.results, read) == (before, [])
+    changed = outcomes(ledger)[0]
+    ledger.runs.write(changed, seal({**unseal(really(changed)), "written_at": "later than before"}))
+    ledger.load()
+    assert ledger.results == before
+    assert {name.split("/")[0] for name in read} == {changed.split("/")[0]}
 
 
 def test_the_index_is_not_believed_of_an_outcome_that_changed_or_vanished(
@@ -296,7 +329,7 @@ def test_the_index_is_not_believed_of_an_outcome_that_changed_or_vanished(
     )
     ledger.runs.delete(vanished)
     again = ledger_in(store_url)
-    again.load()
+    again.load(by_index=True)
     run_id = changed.split("/")[0]
     assert again.results == {
         run_id: trained[1][run_id],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import get_args, get_type_hints
+from hashlib import sha256
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +19,7 @@ from trainer.rows import (
     WALL,
     EndpointRow,
     EpochRow,
+    content_hash,
     from_parquet,
     from_plain,
     json_ready,
@@ -121,3 +124,37 @@ def test_a_table_of_the_first_version_is_read_with_nulls_where_a_column_is_new()
 def test_a_row_that_lacks_what_may_not_be_null_is_no_table() -> None:
     with pytest.raises((pa.ArrowInvalid, ValueError)):
         to_parquet(EpochRow, [replace(ROW, epoch=None)])  # type: ignore[arg-type]
+
+
+# the hash of a table's values
+
+
+def hashed(**changes: Any) -> str:
+    values: dict[str, Any] = {"text": ["a", "bc"], "number": [1.5, None], "list": [[1.0], [2.0, 3.0]]}
+    return content_hash(pa.table({**values, **changes}))
+
+
+def test_the_hash_of_values_is_over_bytes_that_can_be_written_by_hand() -> None:
+    lists = b"list\n" + b"\xc0" + struct.pack("<2q", 1, 2) + b"\xe0" + struct.pack("<3d", 1, 2, 3)
+    number = b"number\n" + b"\x80" + struct.pack("<2d", 1.5, 0)
+    text = b"text\n" + b"\xc0" + struct.pack("<2q", 1, 2) + b"abc"
+    assert hashed() == sha256(lists + number + text).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text": ["ab", "c"]},
+        {"number": [1.5, 0.0]},
+        {"number": [None, 1.5]},
+        {"list": [[1.0, 2.0], [3.0]]},
+        {"more": [False, True]},
+    ],
+)
+def test_the_hash_of_values_tells_tables_apart(changes: dict[str, Any]) -> None:
+    assert hashed(**changes) != hashed()
+
+
+def test_wall_time_and_columns_without_values_are_not_hashed() -> None:
+    assert hashed(seconds=[1.0, 2.0], more=pa.nulls(2, pa.float64())) == hashed()
+    assert hashed(number=[float("nan"), None]) == hashed(number=[-float("nan"), None])

@@ -28,6 +28,7 @@ from sweep.views.export.tables import (
 )
 from sweep.views.reading import Reading
 from sweep.views.report.findings import Findings
+from sweep.views.seal import declaration_line
 from trainer.settings import written
 from trainer.store import StoreError
 
@@ -137,6 +138,7 @@ def declared(reading: Reading) -> dict[str, Any]:
     return {
         "study": study.name,
         "hash": reading.declared["hash"],
+        "seal": declaration_line(reading),
         "contents": written(study.contents),
         "searched": searched,
     }
@@ -173,7 +175,7 @@ def _dictionary(reading: Reading, rows: dict[str, int], tables: list[Table]) -> 
         "epochs, endpoints and runs; `candidates.run_ids` lists the runs of a candidate by place in the "
         "pool: those of one place are pairs. `significance.ipynb` computes every number of the report anew "
         "from these files (it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the "
-        "report's own, `study.json` the study as it was declared. "
+        "report's own, `study.json` the study as it was declared, with the seal of that. "
         "In the tables, accuracies and gains are shares from 0 to 1, since programs subtract them. What the "
         "notebook prints and draws is in points, hundredths of a share.",
     ]
