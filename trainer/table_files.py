@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
+from trainer.plain import one_line
 from trainer.settings import nearest
 
 Column = np.ndarray | list[str | None]
@@ -38,7 +39,13 @@ ORDERS: dict[bytes, Literal["little", "big"]] = {b"IM": "little", b"MI": "big"}
 
 
 class DataError(RuntimeError):
-    """The error for data that this machine lacks or cannot use. The message says what is expected where."""
+    """The error for data that this machine lacks or cannot use. The message says what is expected where.
+
+    It is one line, whatever stands in the names of files, columns and classes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def columns_of(file: str, content: bytes, named: list[str], features: str | None) -> dict[str, Column]:

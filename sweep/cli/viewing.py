@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, begun_ledger_of, place_of
-from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say
+from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say, show
 from sweep.format import counted
 from sweep.views.mlflow import open_view
 from sweep.views.mlflow.address import artifacts_of, uri_of
@@ -49,7 +49,7 @@ def report(
         if as_json:
             print_json(study_report.findings.as_json())
         else:
-            print(markdown(study_report.findings))
+            show(markdown(study_report.findings))
         home = Path() if "://" in store else Path(place_of(store))
         file = to or home / f"{ledger.study}-report.html"
         open_store(file.absolute().parent).write(file.name, page(study_report).encode())
@@ -79,7 +79,7 @@ def export(
             print_json({"to": str(to), "rows": rows})
             return
         for table, count in rows.items():
-            print(f"{to / table}.parquet  {counted(count, 'row')}")
+            show(f"{to / table}.parquet  {counted(count, 'row')}")
         say(f"what the columns mean: {to / 'README.md'}")
         say(f"a notebook that computes the report again: {to / 'significance.ipynb'}")
 
@@ -164,7 +164,7 @@ def sync(
             print_json({"uri": experiment.where, "experiment": experiment.id, **counts})
         elif not following:
             runs, points = counted(len(experiment.runs), "run"), counted(experiment.points, "metric point")
-            print(f"MLflow has {runs} for {ledger.store.where()}. Sent now: {points}.")
+            show(f"MLflow has {runs} for {ledger.store.where()}. Sent now: {points}.")
 
 
 def _open(url: str) -> None:
