@@ -16,24 +16,29 @@ DATA = ROOT / "tests" / "data"
 STUDY = DATA / "kept.yaml"
 
 
-def store_with_a_failure(folder: Path) -> Path:
-    """Return a store with the study `kept`, whose last run was given up."""
-    with tarfile.open(DATA / "ledger-15d2fea.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    study, state = folder / "store" / "kept", folder / "given-up" / "kept"
-    (run,) = (state / "runs").iterdir()
-    shutil.rmtree(study / "runs" / run.name)
-    shutil.copytree(state, study, dirs_exist_ok=True)
-    (study / "index.json").unlink()  # it knows the runs by their times
-    return folder / "store"
-
-
 def finished_store(folder: Path) -> Path:
     """Return a store with the finished study `kept`."""
     with tarfile.open(DATA / "ledger-15d2fea.tar.xz") as archive:
         archive.extractall(folder, filter="data")
-    (folder / "store" / "kept" / "index.json").unlink()
+    (folder / "store" / "kept" / "index.json").unlink()  # it knows the runs by their times
     return folder / "store"
+
+
+def store_with_a_failure(folder: Path) -> Path:
+    """Return a store with the study `kept`, in which a run of a tested arm was given up."""
+    store = finished_store(folder)
+    study = store / "kept"
+    tested = [run for run in sorted((study / "runs").iterdir()) if _is_tested(run)]
+    shutil.rmtree(tested[0])
+    (failure,) = (folder / "given-up" / "kept" / "failures").iterdir()
+    (study / "failures").mkdir(exist_ok=True)
+    shutil.copy(failure, study / "failures" / f"{tested[0].name}.json")
+    return store
+
+
+def _is_tested(run: Path) -> bool:
+    spec = json.loads((run / "spec.json").read_text())
+    return spec["policy"]["name"] == "additive-reset" and spec["task"]["validation"] == 0
 
 
 def forge(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -26,6 +26,7 @@ from sweep.views.export.tables import (
     schema_docs,
     tables_of,
 )
+from sweep.views.markdown import code, escaped
 from sweep.views.reading import Reading
 from sweep.views.report.findings import Findings
 from trainer.settings import written
@@ -165,15 +166,17 @@ def notebook(source: str) -> dict[str, Any]:
 
 def _dictionary(reading: Reading, rows: dict[str, int], tables: list[Table]) -> str:
     """The contents of README.md: the meaning of every table and column."""
+    description = reading.study.contents.description
     lines = [
         f"# {reading.name}",
         "",
-        *([reading.study.contents.description, ""] if reading.study.contents.description else []),
-        f"Exported from the study with the declared analysis `{reading.declared['hash']}`. `run_id` joins "
-        "epochs, endpoints and runs; `candidates.run_ids` lists the runs of a candidate by place in the "
-        "pool: those of one place are pairs. `significance.ipynb` computes every number of the report anew "
-        "from these files (it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the "
-        "report's own, `study.json` the study as it was declared. "
+        *([*map(escaped, description.splitlines()), ""] if description else []),
+        f"Exported from the study with the declared analysis {code(reading.declared['hash'])}. "
+        "`run_id` joins epochs, endpoints and runs; `candidates.run_ids` lists the runs of a candidate by "
+        "place in the pool: those of one place are pairs. "
+        "`significance.ipynb` computes every number of the report anew from these files "
+        "(it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the report's own, "
+        "`study.json` the study as it was declared. "
         "In the tables, accuracies and gains are shares from 0 to 1, since programs subtract them. What the "
         "notebook prints and draws is in points, hundredths of a share.",
     ]
@@ -188,7 +191,5 @@ def _dictionary(reading: Reading, rows: dict[str, int], tables: list[Table]) -> 
             "",
         ]
         lines += ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
-        lines += [
-            "| " + " | ".join(part.replace("|", "\\|") for part in doc) + " |" for doc in schema_docs(schema)
-        ]
+        lines += ["| " + " | ".join(map(escaped, doc)) + " |" for doc in schema_docs(schema)]
     return "\n".join(lines) + "\n"
