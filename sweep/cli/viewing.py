@@ -39,11 +39,14 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Print the gains as a table, and write one HTML page with everything, pictures too."""
+    from sweep.views.destination import check_file
     from sweep.views.reading import Reading
     from sweep.views.report.page import Report, page
     from sweep.views.report.words import markdown
 
     with errors(study, store):
+        if to:
+            check_file(to)
         ledger = begun_ledger_of(study, store)
         study_report = Report.of(Reading(ledger))
         if as_json:

@@ -65,7 +65,8 @@ class Experiment:
     def client(self) -> MlflowClient:
         """MLflow's own client."""
         if self._client is None:
-            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            # what fails is told by `errors` in a line; MLflow would log it with a traceback too
+            logging.getLogger("mlflow").setLevel(logging.CRITICAL)
             logging.getLogger("alembic").setLevel(logging.ERROR)
             _begin_database(self.uri)
             self._client = MlflowClient(self.uri)
