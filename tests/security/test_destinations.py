@@ -48,8 +48,13 @@ def test_an_export_into_a_store_or_a_ledger_is_refused(store: Path, tmp_path: Pa
 
 
 def test_an_export_to_the_root_is_refused(store: Path, tmp_path: Path) -> None:
+    before = set(Path("/").iterdir())
     told = sweep("export", STUDY, "--store", store, "--to", "/", cwd=tmp_path)
+    written = [path for path in set(Path("/").iterdir()) - before if path.name in files.FILES]
+    for path in written:
+        path.unlink()
     assert told.returncode == 2, told.stderr
+    assert written == []
     assert "root of the file system" in told.stderr
 
 
