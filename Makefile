@@ -8,7 +8,7 @@ STORE ?= results
 TO ?= results/$(basename $(notdir $(STUDY)))-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric test-security soak bench wheel clean
+.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric test-security soak bench sbom audit wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,7 @@ COMPILE = $(UV) pip compile --quiet --upgrade --universal --only-binary :all: \
 lock: | $(UV) ## renew requirements.lock from pyproject.toml, and the pinned uv
 	$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml
 	echo uv | $(COMPILE) --output-file requirements-uv.txt -
+	printf "cyclonedx-bom\npip-audit\n" | $(COMPILE) --output-file requirements-audit.txt -
 
 schema: $(READY) ## renew search_spaces/schema.json when what a study may hold has changed
 	$(RUN) -c 'import pathlib, sweep.study; pathlib.Path("search_spaces/schema.json").write_text(sweep.study.schema())'
@@ -98,6 +99,21 @@ bench: $(READY) ## measure an epoch, a sweep and the plan beside their rivals; a
 	$(RUN) -m benchmarks.plan
 	$(RUN) -m benchmarks.simulation
 
+# Apart from the product's environment, which has no use for these two commands.
+.audit/.ready: requirements-audit.txt
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	touch $@
+
+sbom: .audit/.ready ## write dist/sbom.json: every locked package, as CycloneDX
+	mkdir -p dist
+	.audit/bin/cyclonedx-py requirements --output-reproducible --output-format JSON --validate \
+		--output-file dist/sbom.json requirements.lock
+
+audit: .audit/.ready ## ask a database for known weaknesses of the locked packages; needs the internet
+	.audit/bin/pip-audit --disable-pip --require-hashes --progress-spinner off -r requirements.lock \
+		|| { echo "make audit: a weakness is listed above, or the database (pypi.org) could not be reached." >&2; exit 1; }
+
 # `build` is setuptools' own: what is left there from before would go into the wheel.
 wheel: $(READY) ## build dist/pairsweep-VERSION-py3-none-any.whl, to install anywhere with pip
 	rm -rf build dist
@@ -105,4 +121,4 @@ wheel: $(READY) ## build dist/pairsweep-VERSION-py3-none-any.whl, to install any
 	rm -rf build
 
 clean: ## remove the environment and every cache
-	rm -rf .venv .uv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .uv .audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

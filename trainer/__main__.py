@@ -26,6 +26,7 @@ from trainer.many import train_many
 from trainer.models import own
 from trainer.options import options_parser
 from trainer.orders import Order
+from trainer.plain import say
 from trainer.rows import EpochRow, from_parquet, json_ready
 from trainer.run_folder import Completed, DamagedRun, Diverged, Superseded
 from trainer.settings import SpecError
@@ -81,18 +82,18 @@ def main(arguments: list[str] | None = None) -> int:
         order = Order.from_json(read_file(options.run, LARGEST_RUN).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        print(f"{options.run}: cannot be read: {reason}.", file=sys.stderr)
+        say(f"{options.run}: cannot be read: {reason}.")
         return USAGE
     except SpecError as error:
-        print("\n".join(f"{options.run}: {problem}" for problem in error.problems), file=sys.stderr)
+        say("\n".join(f"{options.run}: {problem}" for problem in error.problems))
         return USAGE
     try:
         own.allow(options.allow_code)
     except own.ModelError as error:
-        print(error, file=sys.stderr)
+        say(error)
         return USAGE
     if why := own.refusal(order.spec.task.model):
-        print(f"{options.run}: task.model  {why}", file=sys.stderr)
+        say(f"{options.run}: task.model  {why}")
         return USAGE
     display = Display(order.spec.task.epochs)
     try:

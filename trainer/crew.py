@@ -23,6 +23,7 @@ from typing import Any, cast
 
 from trainer.claims import Claim, Watch, claim_on
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE
+from trainer.plain import one_line
 from trainer.reports import Busy, Ended, Failed, Progress, Report
 from trainer.seats import SIGNALS, serve
 from trainer.store import Store
@@ -206,7 +207,8 @@ class Crew:
         else:
             self.tally.failed += 1
         trace = report.log if not (report.machine or report.damaged) and report.blame else []
-        self.say("\n".join([f"run {report.run_id}: {report.reason}", *(f"    {line}" for line in trace)]))
+        lines = [f"run {report.run_id}: {report.reason}", *(f"    {line}" for line in trace)]
+        self.say("\n".join(map(one_line, lines)))
 
     def _lose(self, seat: Seat) -> None:
         """Give up the seat of a process that has ended, and the run that it had."""

@@ -21,6 +21,7 @@ import numpy as np
 from trainer import images, randomness, synthetic, tables
 from trainer.decoded import Say
 from trainer.images import CHANNELS, ImageLayout, Images
+from trainer.plain import say
 from trainer.settings import SpecError, one_of, read, settings_of
 from trainer.table_files import FORMATS, DataError
 from trainer.tables import Layout, Table
@@ -315,7 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         return _declare({"file": path, **given}, data_dir)
     except (DataError, SpecError) as error:
-        print(error, file=sys.stderr)
+        say(error)
         return 3 if isinstance(error, DataError) else 2
 
 
@@ -383,7 +384,7 @@ def _fetch(name: str, data_dir: Path) -> int:
         fetch(data_dir)
     arrays = load(name, data_dir)
     train, test = len(arrays.train_labels), len(arrays.test_labels)
-    print(f"{name}: {train:,} images to train and {test:,} to test, all there.", file=sys.stderr)
+    say(f"{name}: {train:,} images to train and {test:,} to test, all there.")
     return 0
 
 
@@ -399,17 +400,17 @@ def _declare(given: dict[str, object], data_dir: Path) -> int:
     declared = tables.declared(layout, found)
     table = read(Table, declared)  # what a run would refuse must not be printed
     print(json.dumps(declared))
-    print(tables.summary(table, found), file=sys.stderr)
+    say(tables.summary(table, found))
     return 0
 
 
 def _declare_images(given: dict[str, object], data_dir: Path) -> int:
     layout = read(ImageLayout, given, takes="images")
-    found = images.find(layout, data_dir, partial(print, file=sys.stderr))
+    found = images.find(layout, data_dir, say)
     declared = images.declared(found)
     pictures = read(Images, declared)  # what a run would refuse must not be printed
     print(json.dumps(declared))
-    print(images.summary(pictures, found), file=sys.stderr)
+    say(images.summary(pictures, found))
     return 0
 
 

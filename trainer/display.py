@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.rows import EpochRow
+from trainer.terminal import Terminal
 
 if TYPE_CHECKING:
     from trainer.attempt import Attempt
@@ -25,7 +26,7 @@ class Display:
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
-        self.console = Console(stderr=True, soft_wrap=True)
+        self.console = Terminal(stderr=True)
         self.attempt: Attempt | None = None
         self.last_line = -QUIET_SECONDS
         self.progress = _Bar(self) if self.console.is_terminal else None
@@ -36,7 +37,7 @@ class Display:
             threading.Thread(target=self._sign_of_life, daemon=True).start()
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line)
 
     def row(self, row: EpochRow) -> None:
         shares = {

@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.crew import Crew, Tally
@@ -16,8 +15,10 @@ from trainer.devices import NoDevice, choose
 from trainer.exits import USAGE
 from trainer.models import own
 from trainer.orders import Order, read_orders
+from trainer.plain import say
 from trainer.settings import SpecError
 from trainer.store import StoreError, open_store
+from trainer.terminal import Terminal
 from trainer.worker import Job
 
 LINE_SECONDS = 10.0
@@ -28,7 +29,7 @@ class Display:
     """One bar for all runs on a terminal; elsewhere a line now and then."""
 
     def __init__(self, total: int) -> None:
-        self.console = Console(stderr=True, soft_wrap=True)
+        self.console = Terminal(stderr=True)
         self.last_line = time.monotonic()
         self.bar: Progress | None = None
         if self.console.is_terminal:
@@ -46,7 +47,7 @@ class Display:
             self.bar.stop()
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line)
 
     def show(self, tally: Tally, done: float) -> None:
         """Show how many runs are done, with the shares of those under way."""
@@ -66,13 +67,13 @@ def train_many(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SpecError as error:
-        print("\n".join(f"stdin: {problem}" for problem in error.problems), file=sys.stderr)
+        say("\n".join(f"stdin: {problem}" for problem in error.problems))
         return USAGE
     except (own.ModelError, NoDevice, StoreError) as error:
-        print(f"--store: {error}" if isinstance(error, StoreError) else error, file=sys.stderr)
+        say(f"--store: {error}" if isinstance(error, StoreError) else error)
         return USAGE
     if refused := {why for order in orders if (why := own.refusal(order.spec.task.model))}:
-        print("\n".join(f"stdin: task.model  {why}" for why in sorted(refused)), file=sys.stderr)
+        say("\n".join(f"stdin: task.model  {why}" for why in sorted(refused)))
         return USAGE
     jobs = [_job(order, options, device) for order in orders]
     with Display(len(jobs)) as display:

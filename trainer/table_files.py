@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
+from trainer.plain import one_line
 from trainer.settings import nearest
 
 Column = np.ndarray | list[str | None]
@@ -25,10 +26,12 @@ LONGEST_LINE = 2**26
 """Bytes that one line of a CSV or ARFF may have. A table of genes has ten thousand columns."""
 MOST_COLUMNS = 2**17
 """Columns of a table."""
-MOST_CELLS = 2**28
-"""Cells of a table. As numbers they take 2 GiB."""
+MOST_CELLS = 2**26
+"""Cells of a table. As numbers they take half a GiB, and reading holds a few copies of them."""
 MOST_BYTES = 2**31
-"""Bytes of a file, and of what is packed in it."""
+"""Bytes of a file."""
+MOST_UNPACKED = 2**29
+"""Bytes of what is packed in a file."""
 
 
 NO_MEMORY = "takes more memory than this process can get. Make it smaller, or use a larger machine."
@@ -38,7 +41,13 @@ ORDERS: dict[bytes, Literal["little", "big"]] = {b"IM": "little", b"MI": "big"}
 
 
 class DataError(RuntimeError):
-    """The error for data that this machine lacks or cannot use. The message says what is expected where."""
+    """The error for data that this machine lacks or cannot use. The message says what is expected where.
+
+    It is one line, whatever stands in the names of files, columns and classes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def columns_of(file: str, content: bytes, named: list[str], features: str | None) -> dict[str, Column]:
@@ -108,13 +117,23 @@ def _csv(content: bytes, _named: list[str], _features: str | None) -> dict[str, 
 
 
 def _parquet(content: bytes, _named: list[str], _features: str | None) -> dict[str, Column]:
+    import pyarrow as pa
     from pyarrow import parquet
 
     file = parquet.ParquetFile(io.BytesIO(content))
     _check_size(file.metadata.num_rows, file.metadata.num_columns)
     # words are kept once, however often they are repeated
     words = [column.path for column in file.schema if column.physical_type == "BYTE_ARRAY"]
-    found = parquet.ParquetFile(io.BytesIO(content), read_dictionary=words).read()
+    packed = parquet.ParquetFile(io.BytesIO(content), read_dictionary=words)
+    groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+    _check_unpacked(sum(group.total_byte_size for group in groups))
+    batches, size = list[Any](), 0
+    for batch in packed.iter_batches(use_threads=False):
+        # what the file says of its sizes need not be true
+        size += batch.nbytes
+        _check_unpacked(size)
+        batches.append(batch)
+    found = pa.Table.from_batches(batches) if batches else packed.read()
     if index := [name for name in found.column_names if name.startswith("__index_level_")]:
         raise DataError(
             f"column {index[0]!r} is an index of pandas; "
@@ -262,7 +281,7 @@ def _check_size(rows: int, columns: int) -> None:
 
 
 def _check_packed(content: bytes) -> None:
-    """Raise DataError if what is packed in a .mat takes more than MOST_BYTES.
+    """Raise DataError if what is packed in a .mat takes more than MOST_UNPACKED.
 
     A file of version 5 is a header of 128 bytes and elements: their kind (15 is packed by zlib), their size,
     and so many bytes.
@@ -275,9 +294,14 @@ def _check_packed(content: bytes) -> None:
         if kind == 15:
             for unpacked in _unpacked(content[at : at + length]):
                 size += unpacked
-                if size > MOST_BYTES:
-                    raise DataError(f"holds more than {MOST_BYTES:,} bytes when it is unpacked.")
+                _check_unpacked(size)
         at += length
+
+
+def _check_unpacked(size: int) -> None:
+    """Raise DataError if what is packed in a file takes too much memory."""
+    if size > MOST_UNPACKED:
+        raise DataError(f"holds more than {MOST_UNPACKED:,} bytes when it is unpacked.")
 
 
 def _unpacked(packed: bytes) -> Iterator[int]:

@@ -155,6 +155,14 @@ def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
     DataError says how the file differs from its declaration.
     """
+    path = data_dir / table.file
+    # a file that is not the declared one may be made to harm who reads it
+    if path.is_file() and (actual := _checksum(path)) not in (None, table.checksum):
+        raise DataError(
+            f"{path}: checksum is {actual}, and {table.checksum} is declared. "
+            "It is another file than the study's. "
+            f"Bring that one, or declare this one: {command(table, data_dir)}"
+        )
     found = find(table, data_dir)
     differing = [
         f"{fact} is {actual}, and {getattr(table, fact)} is declared"

@@ -9,10 +9,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sweep.cli.options import JsonOption, StoreOption, StudyArgument, begun_ledger_of, ledger_of
-from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json, say
+from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json, say, show
 from sweep.cli.screen import arms_table, console, failures_table, time_left
 from sweep.errors import DamagedLedger
 from sweep.format import counted
@@ -26,7 +25,9 @@ from sweep.planning.plan import Plan
 from sweep.study import find, load
 from trainer.exits import INFRASTRUCTURE
 from trainer.models import own
+from trainer.plain import one_line
 from trainer.run_folder import DamagedRun
+from trainer.terminal import Terminal
 
 WATCH_SECONDS = 5.0
 FEW = 6
@@ -53,7 +54,7 @@ def status(
                 out.clear()
 
 
-def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
+def _show_status(given: str, store: str, out: Terminal, as_json: bool) -> bool:
     """Show a study's state once; return whether the study is complete."""
     ledger = begun_ledger_of(given, store)
     state = ledger.state(by_index=True)
@@ -83,10 +84,10 @@ def _show_status(given: str, store: str, out: Console, as_json: bool) -> bool:
         runs, why = counted(len(strays), "run"), command_for("doctor", given, store)
         lines.append(f"{runs} that no candidate has, and that count nowhere: {_listed(strays)}. Why: {why}")
     lines += ledger.damaged.values()
-    out.print(arms_table(view, study.analysis.endpoints), highlight=False)
-    out.print("\n".join(lines), highlight=False, markup=False)
+    out.print(arms_table(view, study.analysis.endpoints))
+    out.print("\n".join(map(one_line, lines)))
     if failures:
-        out.print(failures_table(failures), highlight=False)
+        out.print(failures_table(failures))
     return plan.complete
 
 
@@ -118,9 +119,10 @@ def doctor(
             print_json([asdict(finding) for finding in findings])
         else:
             for finding in findings:
-                print(f"{'repaired' if finding.repaired else 'damaged'}: {finding.file}: {finding.what}")
+                state = "repaired" if finding.repaired else "damaged"
+                show(one_line(f"{state}: {finding.file}: {finding.what}"))
             if not findings:
-                print("every file is whole.")
+                show("every file is whole.")
         if not all(finding.repaired for finding in findings):
             raise typer.Exit(INFRASTRUCTURE)
 
@@ -156,7 +158,7 @@ def seal(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: Json
         if as_json:
             print_json({"seal": found.line, **asdict(found)})
             return
-        print(found.line)
+        show(found.line)
         say(f"declaration {found.declaration}")
         grew = f", which grew {counted(found.growth, 'time')}" if found.growth else ""
         say(f"  of the study {found.study}{grew}")

@@ -17,6 +17,7 @@ import typer
 from sweep.errors import ChangedStudy, DamagedLedger, Held, NothingBegun, RejectStudy, TrackerDown
 from trainer.exits import INFRASTRUCTURE, USAGE
 from trainer.models.own import ModelError
+from trainer.plain import harmless, say
 from trainer.run_folder import DamagedRun
 from trainer.store import StoreError
 
@@ -38,9 +39,9 @@ def print_json(value: Any) -> None:
     print(json.dumps(plain(value), indent=1, allow_nan=False))
 
 
-def say(line: str) -> None:
-    """Print a line of progress."""
-    print(line, file=sys.stderr)
+def show(text: str) -> None:
+    """Print text to stdout."""
+    print(harmless(text))
 
 
 def leave(message: str, code: int) -> NoReturn:

@@ -85,7 +85,7 @@ def plan(
         if as_json:
             print_json(asdict(planned))
         else:
-            console().print(shown_plan(loaded, planned), highlight=False)
+            console().print(shown_plan(loaded, planned))
 
 
 def run(
@@ -246,7 +246,7 @@ def _show(study: Study, driven: Driven, as_json: bool) -> None:
         state = {"study": study.name, "store": driven.ledger.store.where(), "complete": driven.plan.complete}
         print_json({**state, **asdict(view)})
     else:
-        console().print(arms_table(view, study.analysis.endpoints), highlight=False)
+        console().print(arms_table(view, study.analysis.endpoints))
 
 
 def _ending(driven: Driven, study: str, store: str) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,6 +16,8 @@ from rich.text import Text
 from sweep.format import counted, duration
 from sweep.gains.progress import ArmView, Overview
 from sweep.statistics import Gain
+from trainer.plain import one_line
+from trainer.terminal import Terminal
 
 LINE_SECONDS, REFRESH_SECONDS = 10.0, 0.5
 """Time between two lines of progress, and between two drawings on a terminal."""
@@ -23,10 +25,10 @@ WIDE = 200
 """Columns that tables get where no terminal says how many it has."""
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> Terminal:
     """A console as wide as its terminal. Rich would take 80 columns where there is no terminal."""
-    terminal = Console(stderr=stderr, soft_wrap=True)
-    return terminal if terminal.is_terminal else Console(stderr=stderr, soft_wrap=True, width=WIDE)
+    terminal = Terminal(stderr=stderr)
+    return terminal if terminal.is_terminal else Terminal(stderr=stderr, width=WIDE)
 
 
 def arms_table(view: Overview, ratios: list[float]) -> Table:
@@ -72,8 +74,8 @@ def failures_table(failures: dict[str, dict[str, Any]]) -> RenderableType:
         where = f" on {failure['node']}" if failure["node"] else ""
         attempts = counted(failure["attempts"], "attempt")
         text = f"run {run_id} ({failure['what']}) failed after {attempts}{where}: {failure['reason']}"
-        parts.append(Text(text, style="bold"))
-        parts += [Text(f"    {line}") for line in failure["log"]]
+        parts.append(Text(one_line(text), style="bold"))
+        parts += [Text(f"    {one_line(line)}") for line in failure["log"]]
     return Group(*parts)
 
 
@@ -106,7 +108,7 @@ class Screen:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line)
 
     def show(self, state: Callable[[], tuple[Overview, int]]) -> None:
         """Show a study's progress, if it is time to.

@@ -18,7 +18,8 @@ from typing import Annotated
 import typer
 
 from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, begun_ledger_of, place_of
-from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say
+from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say, show
+from sweep.errors import RejectStudy
 from sweep.format import counted
 from sweep.views.mlflow import open_view
 from sweep.views.mlflow.address import artifacts_of, uri_of
@@ -39,17 +40,20 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Print the gains as a table, and write one HTML page with everything, pictures too."""
+    from sweep.views.destination import check_file
     from sweep.views.reading import Reading
     from sweep.views.report.page import Report, page
     from sweep.views.report.words import markdown
 
     with errors(study, store):
+        if to:
+            check_file(to)
         ledger = begun_ledger_of(study, store)
         study_report = Report.of(Reading(ledger))
         if as_json:
             print_json(study_report.findings.as_json())
         else:
-            print(markdown(study_report.findings))
+            show(markdown(study_report.findings))
         home = Path() if "://" in store else Path(place_of(store))
         file = to or home / f"{ledger.study}-report.html"
         try:
@@ -82,7 +86,7 @@ def export(
             print_json({"to": str(to), "rows": rows})
             return
         for table, count in rows.items():
-            print(f"{to / table}.parquet  {counted(count, 'row')}")
+            show(f"{to / table}.parquet  {counted(count, 'row')}")
         say(f"what the columns mean: {to / 'README.md'}")
         say(f"a notebook that computes the report again: {to / 'significance.ipynb'}")
 
@@ -92,6 +96,14 @@ def ui(
     store: StoreOption = DEFAULT_STORE,
     mlflow_uri: MlflowOption = None,
     port: Annotated[int, typer.Option(help="the port of MLflow's server; 0 takes any free one")] = PORT,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file",
+            metavar="FILE",
+            help="ask for the password on the first line of this file; any user name will do",
+        ),
+    ] = None,
 ) -> None:
     """Open MLflow on a study's gains. A server runs here until Ctrl-C, unless --mlflow-uri names one."""
     from sweep.views.mlflow.following import catch_up
@@ -99,7 +111,7 @@ def ui(
     from sweep.views.mlflow.server import free_port
 
     with errors(study, store):
-        place = place_of(store)
+        place, password = place_of(store), password_file and _password(password_file)
         uri, ledger = uri_of(mlflow_uri, place), begun_ledger_of(study, store)
         view = open_view(ledger, place, uri, say)
         say("bringing MLflow up to date with the ledger ...")
@@ -118,10 +130,24 @@ def ui(
         if port and free != port:
             say(f"port {port} is taken; MLflow runs on port {free}.")
         address = link(f"http://127.0.0.1:{free}", experiment.id, first)
-        _serve(uri, artifacts_of(uri, place, ledger.study) or "", free, address)
+        _serve(uri, artifacts_of(uri, place, ledger.study) or "", free, address, password)
 
 
-def _serve(uri: str, artifacts: str, port: int, address: str) -> None:
+def _password(file: Path) -> str:
+    """The first line of a file that other users cannot read."""
+    try:
+        shared = file.stat().st_mode & 0o077
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RejectStudy([f"--password-file {file}: cannot be read: {error}."]) from None
+    if shared:
+        raise RejectStudy([f"--password-file {file}: other users can read it. First: chmod 600 {file}"])
+    if not lines or not lines[0]:
+        raise RejectStudy([f"--password-file {file}: its first line is empty."])
+    return lines[0]
+
+
+def _serve(uri: str, artifacts: str, port: int, address: str, password: str | None) -> None:
     """Run MLflow's server, and open an address of it, until Ctrl-C."""
     from sweep.views.mlflow.server import serving
 
@@ -131,7 +157,7 @@ def _serve(uri: str, artifacts: str, port: int, address: str) -> None:
     with (
         suppress(KeyboardInterrupt),
         tempfile.NamedTemporaryFile() as log,
-        serving(uri, artifacts, port, Path(log.name)) as server,
+        serving(uri, artifacts, port, Path(log.name), password) as server,
     ):
         _open(address)
         say("Ctrl-C ends it.")
@@ -167,7 +193,7 @@ def sync(
             print_json({"uri": experiment.where, "experiment": experiment.id, **counts})
         elif not following:
             runs, points = counted(len(experiment.runs), "run"), counted(experiment.points, "metric point")
-            print(f"MLflow has {runs} for {ledger.store.where()}. Sent now: {points}.")
+            show(f"MLflow has {runs} for {ledger.store.where()}. Sent now: {points}.")
 
 
 def _open(url: str) -> None:

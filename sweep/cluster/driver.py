@@ -33,6 +33,7 @@ from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Run
 from trainer.claims import BEAT_SECONDS, Watch
 from trainer.models import own
+from trainer.plain import one_line
 from trainer.reports import Began, Busy, Ended, Failed, Progress, Report
 from trainer.worker import IMPORTS, Job
 
@@ -276,7 +277,7 @@ class Driver:
         again = self.plan.queue.lose(run_id, failure, node, blame=blame, shared=shared)
         where = f" on {failure.node}" if failure.node else ""
         what_next = "It is tried again." if again else "It is given up for now."
-        self.say(f"run {run_id}{where}: {failure.reason} {what_next}")
+        self.say(one_line(f"run {run_id}{where}: {failure.reason} {what_next}"))
         if not again:
             self.ledger.fail(run_id, self.plan.queue.failed[run_id], log)
         avoided = self.plan.queue.avoided

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from sweep.planning.values import Proposal, Result
+from sweep.planning.values import History, Proposal, Result
 from sweep.study import Candidate, Phase, ResolvedArm, Values
 
 
@@ -69,7 +70,9 @@ class Search:
         used = max(0, number - self.settings.lag)
         if left <= 0 or used > self.generations_done:
             return None
-        return Proposal(self.arm.name, number, min(left, self.settings.generation), self._scored(used))
+        return Proposal(
+            self.arm.name, number, min(left, self.settings.generation), History(partial(self._scored, used))
+        )
 
     def begin(self, values: list[Values]) -> Generation:
         """Start the next generation with these candidates."""

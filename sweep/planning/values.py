@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal, overload
 
 from sweep.errors import DamagedLedger
 from sweep.study import Candidate, Phase, Values
@@ -70,6 +72,31 @@ class Run:
     priority: tuple[int, ...]
 
 
+class History(Sequence[tuple[Values, float, int]]):
+    """The values, the mean score and the number of seeds of each earlier candidate, in a fixed order.
+
+    It is made when it is first read. A forecast never reads it, and making one for each generation takes a
+    time that grows with the square of the budget.
+    """
+
+    def __init__(self, make: Callable[[], list[tuple[Values, float, int]]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> list[tuple[Values, float, int]]:
+        return self._make()
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Values, float, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Values, float, int]]: ...
+    def __getitem__(self, index: Any) -> Any:
+        return self._made[index]
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A generation that is due, and the scores to propose it from."""
@@ -77,8 +104,7 @@ class Proposal:
     arm: str
     generation: int
     size: int
-    history: list[tuple[Values, float, int]]
-    """The values, the mean score and the number of seeds of each earlier candidate, in a fixed order."""
+    history: Sequence[tuple[Values, float, int]]
 
 
 @dataclass(frozen=True)

@@ -275,6 +275,29 @@ class Contents:
         declared = self.analysis.looks
         return declared if isinstance(declared, list) else [self.blocks]
 
+    @property
+    def most_runs(self) -> int:
+        """The number of runs, where no two endpoints or arms share any."""
+        picks = len(self.analysis.endpoints) if self.search.objective == "each" else 1
+        confirmed = self.confirm.seeds * picks
+        runs = sum(self._search_runs(arm) + self.finalists(arm) * confirmed for arm in self.arms)
+        return max(1, len(self.tasks)) * self.search.replicates * runs
+
+    def _search_runs(self, arm: str) -> int:
+        """The number of runs of one search of an arm. A repeat is searched where a pair is a search."""
+        if not self.original(arm).open_settings or (self.arms[arm].repeat and self.search.replicates == 1):
+            return 0
+        generations, rest = divmod(self.budget(arm), self.search.generation)
+        return generations * self._climb(self.search.generation) + self._climb(rest)
+
+    def _climb(self, candidates: int) -> int:
+        """The number of runs of a generation with so many candidates."""
+        runs, seeds = 0, 0
+        for rung in self.search.ladder:
+            runs += candidates * (rung - seeds)
+            candidates, seeds = math.ceil(candidates / 2), rung
+        return runs
+
     def original(self, arm: str) -> Arm:
         """The arm that says what is trained: the repeated one, or the arm itself."""
         return self.arms[self.arms[arm].repeat or arm]

@@ -34,6 +34,8 @@ from trainer.settings import SpecError, default_of, nearest, settings_of
 
 MOST_VALUES = 10_000
 """The most values of a searched setting with a step."""
+MOST_RUNS = 20_000
+"""The most runs of a study. A plan of so many takes about 20 seconds (`benchmarks.plan`)."""
 T = TypeVar("T")
 
 
@@ -44,6 +46,10 @@ def check(values: object) -> tuple[Contents | None, list[Problem]]:
     except SpecError as error:
         return None, _without_consequences(_misshapen(values, list(error.problems)))
     problems = list(_problems(contents))
+    if not problems and (runs := contents.most_runs) > MOST_RUNS:
+        # what follows would take as long as the plan
+        advice = "Lower budget, ladder, replicates or confirm.seeds, or make several studies of it."
+        return contents, [(("search",), f"makes {runs:,} runs; a study has at most {MOST_RUNS:,}. {advice}")]
     # With a problem in one of these parts it is not clear what is compared.
     if not {where[0] for where, _ in problems} & {"arms", "tasks", "analysis"}:
         problems += design_problems(contents)

@@ -23,6 +23,7 @@ from sweep.ledger.ledger import Ledger
 from sweep.views.export import files as exports
 from sweep.views.export import tables
 from sweep.views.export.tables import TABLES_VERSION
+from sweep.views.markdown import escaped
 from sweep.views.reading import Reading
 from sweep.views.report.page import Report, page
 from tests.integration.exported import TABLES, WILD, WORDS, made, values_of, written
@@ -129,7 +130,7 @@ def test_report_and_study_are_strict_json_with_every_word_as_it_was_written(fold
     endless = found["report"]["comparisons"][-1]
     assert endless | {"arm": WORDS, "ci_low": "-inf", "ci_high": "inf", "gain": None} == endless
     readme = (folder / "README.md").read_text(encoding="utf-8")
-    assert WORDS in readme
+    assert escaped(WORDS) in readme
     assert "What the notebook prints and draws is in points" in readme
     assert found["study"]["searched"] == {
         "additive": {"task.learning_rate": {"choice": [0.1, 1e18], "whole": False}}

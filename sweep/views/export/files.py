@@ -11,21 +11,23 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.errors import RejectStudy
+from sweep.views.destination import check_folder
 from sweep.views.export.tables import (
     ABOUT,
     Table,
     schema_docs,
     tables_of,
 )
+from sweep.views.markdown import code, escaped
 from sweep.views.reading import Reading
 from sweep.views.report.findings import Findings
 from sweep.views.seal import declaration_line
@@ -52,7 +54,8 @@ def export(
         tables = tables_of(reading, findings)
         for table in tables:
             report = partial(progress, table.name)
-            rows[table.name] = _write(folder / f"{table.name}.parquet", table, report)
+            with folder.file(f"{table.name}.parquet") as file:
+                rows[table.name] = _write(file, table, report)
         texts = {
             "report.json": _json(findings.as_json()),
             MARK: _json(declared(reading)),
@@ -60,51 +63,71 @@ def export(
             "significance.ipynb": _json(notebook(NOTEBOOK.read_text(encoding="utf-8"))),
         }
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            with folder.file(name) as file:
+                file.write(text.encode())
     return rows
 
 
+class _Folder:
+    """A folder that stays the same one, whatever its path leads to in the meantime."""
+
+    def __init__(self, path: str | Path, within: _Folder | None = None) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        self.handle = os.open(path, flags, dir_fd=within.handle if within else None)
+
+    def __enter__(self) -> _Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.handle)
+
+    @contextmanager
+    def file(self, name: str) -> Generator[BinaryIO]:
+        """A new file, which is on the disk when this ends."""
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self.handle)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+
+
 @contextmanager
-def _replaced(to: Path) -> Generator[Path]:
+def _replaced(to: Path) -> Generator[_Folder]:
     """An empty folder to write into. It becomes the folder `to` when all is written.
 
     Where `to` is there already, the files are moved into it one by one, each whole. Other files in it stay.
     A process that is killed between two files leaves old and new ones together. The last cell of the
     notebook then reports the difference.
     """
-    beside = to.parent / f".{to.name}.{secrets.token_hex(4)}.partial"
+    check_folder(to)
+    if not (to / MARK).exists() and (theirs := [name for name in FILES if (to / name).exists()]):
+        problem = "and this one would replace them. Name another folder."
+        raise RejectStudy([f"--to {to}: no export made the {' and '.join(theirs)} there, {problem}"])
+    beside = f".{to.name}.{secrets.token_hex(4)}.partial"
     try:
-        if to.exists() and not to.is_dir():
-            raise RejectStudy([f"--to {to}: is a file; an export is a folder."])
-        if not (to / MARK).exists() and (theirs := [name for name in FILES if (to / name).exists()]):
-            names = " and ".join(theirs)
-            problem = (
-                f"no export made the {names} there, and this one would replace them. Name another folder."
-            )
-            raise RejectStudy([f"--to {to}: {problem}"])
         to.parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
-        yield beside
-        for file in beside.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        if to.exists():
+        with ExitStack() as opened:
+            above = opened.enter_context(_Folder(to.parent.resolve()))
+            there = opened.enter_context(_Folder(to.name, above)) if to.exists() else None
+            os.mkdir(beside, dir_fd=above.handle)
+            opened.callback(shutil.rmtree, beside, ignore_errors=True, dir_fd=above.handle)
+            folder = opened.enter_context(_Folder(beside, above))
+            yield folder
+            if there is None:
+                os.rename(beside, to.name, src_dir_fd=above.handle, dst_dir_fd=above.handle)
+                return
             for name in FILES:
-                (beside / name).replace(to / name)
-        else:
-            beside.rename(to)
+                os.replace(name, name, src_dir_fd=folder.handle, dst_dir_fd=there.handle)
     except OSError as error:
         raise StoreError(
             f"the export to {to} could not be written: {error}. The study itself is untouched."
         ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write(path: Path, table: Table, progress: Callable[[int], None]) -> int:
+def _write(file: BinaryIO, table: Table, progress: Callable[[int], None]) -> int:
     """Write the batches of a table one after the other into a Parquet file; return the number of rows."""
     done, waiting = 0, list[pa.Table]()
-    with pq.ParquetWriter(path, table.columns, compression="zstd") as writer:
+    with pq.ParquetWriter(file, table.columns, compression="zstd") as writer:
         for batch in table.batches:
             waiting.append(batch)
             done += batch.num_rows
@@ -167,15 +190,17 @@ def notebook(source: str) -> dict[str, Any]:
 
 def _dictionary(reading: Reading, rows: dict[str, int], tables: list[Table]) -> str:
     """The contents of README.md: the meaning of every table and column."""
+    description = reading.study.contents.description
     lines = [
         f"# {reading.name}",
         "",
-        *([reading.study.contents.description, ""] if reading.study.contents.description else []),
-        f"Exported from the study with the declared analysis `{reading.declared['hash']}`. `run_id` joins "
-        "epochs, endpoints and runs; `candidates.run_ids` lists the runs of a candidate by place in the "
-        "pool: those of one place are pairs. `significance.ipynb` computes every number of the report anew "
-        "from these files (it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the "
-        "report's own, `study.json` the study as it was declared, with the seal of that. "
+        *([*map(escaped, description.splitlines()), ""] if description else []),
+        f"Exported from the study with the declared analysis {code(reading.declared['hash'])}. "
+        "`run_id` joins epochs, endpoints and runs; `candidates.run_ids` lists the runs of a candidate by "
+        "place in the pool: those of one place are pairs. "
+        "`significance.ipynb` computes every number of the report anew from these files "
+        "(it wants pandas, pyarrow, SciPy, Optuna and matplotlib); `report.json` has the report's own, "
+        "`study.json` the study as it was declared, with the seal of that. "
         "In the tables, accuracies and gains are shares from 0 to 1, since programs subtract them. What the "
         "notebook prints and draws is in points, hundredths of a share.",
     ]
@@ -190,7 +215,5 @@ def _dictionary(reading: Reading, rows: dict[str, int], tables: list[Table]) -> 
             "",
         ]
         lines += ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
-        lines += [
-            "| " + " | ".join(part.replace("|", "\\|") for part in doc) + " |" for doc in schema_docs(schema)
-        ]
+        lines += ["| " + " | ".join(map(escaped, doc)) + " |" for doc in schema_docs(schema)]
     return "\n".join(lines) + "\n"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.errors import RejectStudy
+from sweep.errors import RejectStudy, TrackerDown
 from sweep.ledger.ledger import Ledger
 from sweep.views.mlflow.address import NONE, artifacts_of
-from trainer.store import StoreError
 
 if TYPE_CHECKING:
     from sweep.views.mlflow.view import View
@@ -31,6 +31,18 @@ def prepare() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
 
 
+def _check_writable(database: Path) -> None:
+    """Make the folder of a database. TrackerDown says that nothing can be written there."""
+    with suppress(OSError):
+        database.parent.mkdir(parents=True, exist_ok=True)
+    for place in (database.parent, *([database] if database.exists() else [])):
+        if not os.access(place, os.W_OK):
+            raise TrackerDown(
+                f"{place} cannot be written to, and MLflow's database is kept there. "
+                "Copy the store into a folder of your own, and give that as --store."
+            )
+
+
 def open_view(ledger: Ledger, place: str, uri: str, say: Callable[[str], None]) -> View:
     """The view of a ledger in the MLflow at `uri`. RejectStudy is raised where `uri` is `none`."""
     if uri == NONE:
@@ -40,11 +52,6 @@ def open_view(ledger: Ledger, place: str, uri: str, say: Callable[[str], None]) 
     from sweep.views.mlflow.view import View
 
     if uri.startswith(SQLITE):
-        folder = Path(uri.removeprefix(SQLITE)).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = f"{folder} cannot be made: {error.strerror}. Give --mlflow-uri the address of a server."
-            raise StoreError(reason) from error
+        _check_writable(Path(uri.removeprefix(SQLITE)))
     experiment = Experiment(uri, ledger.study, ledger.store.where(), artifacts_of(uri, place, ledger.study))
     return View(ledger, experiment, say)

@@ -65,7 +65,7 @@ class Experiment:
     def client(self) -> MlflowClient:
         """MLflow's own client."""
         if self._client is None:
-            # it shows errors of a database with a traceback, and then raises what `errors` tells in a line
+            # what fails is told by `errors` in a line; MLflow would log it with a traceback too
             logging.getLogger("mlflow").setLevel(logging.CRITICAL)
             logging.getLogger("alembic").setLevel(logging.ERROR)
             _begin_database(self.uri)

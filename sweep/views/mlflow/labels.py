@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from sweep.gains.rows import Compared
 from sweep.study import Candidate, ResolvedArm
+from sweep.views.markdown import code, escaped
 from sweep.views.mlflow.client import NAME
 from sweep.views.mlflow.page import GROUP, NOTE_TAG
 from sweep.views.mlflow.parents import Parent
@@ -197,7 +198,9 @@ def note(parent: Parent, compared: Sequence[Compared]) -> str:
     """A parent in words: what it stands for, its settings, and its gains so far."""
     lines = [_about(parent)]
     if parent.candidate and parent.candidate.values:
-        values = ", ".join(f"`{key}` = {value}" for key, value in parent.candidate.values.items())
+        values = ", ".join(
+            f"{code(key)} = {escaped(str(value))}" for key, value in parent.candidate.values.items()
+        )
         lines.append(f"{_origin(parent, parent.candidate)}: {values}.")
     for _, row in rows_of(parent, compared):
         if row.gain is not None:
@@ -207,7 +210,7 @@ def note(parent: Parent, compared: Sequence[Compared]) -> str:
 
 def _about(parent: Parent) -> str:
     """What a parent stands for, and what its averages are over."""
-    arm = f"Arm `{parent.arm.method}`"
+    arm = f"Arm {code(parent.arm.method)}"
     seeds = counted(parent.arm.contents.confirm.seeds, "seed")
     match parent.stands_for:
         case "search":
@@ -246,7 +249,8 @@ def _gain_line(row: Compared, gain: float) -> str:
     pairs = f"better in {row.better} of {counted(row.pairs, unit)}"
     if row.equal:
         pairs += f" and equal in {row.equal}"
-    line = f"At r = {row.keep_ratio:g}: gain {100 * gain:+.2f} points over {row.reference_arm}, {pairs}"
+    over = f"over {escaped(row.reference_arm)}, {pairs}"
+    line = f"At r = {row.keep_ratio:g}: gain {100 * gain:+.2f} points {over}"
     low, high = interval_of(row)
     if low is None or high is None:
         return f"{line}; {row.state}."

@@ -1,4 +1,4 @@
-"""MLflow's own server, started on this machine and stopped again."""
+"""MLflow's server behind a guard (`guarded`), started on this machine and stopped again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from sweep.errors import TrackerDown
 
 START_SECONDS = 120.0
 """How long the server may take to answer for the first time."""
+PASSWORD = "SWEEP_UI_PASSWORD"  # noqa: S105, the name of a variable
+"""The environment variable with the server's password; without it none is asked for."""
 
 
 @contextmanager
-def serving(uri: str, artifacts: str, port: int, log: Path) -> Generator[subprocess.Popen[Any]]:
+def serving(
+    uri: str, artifacts: str, port: int, log: Path, password: str | None = None
+) -> Generator[subprocess.Popen[Any]]:
     """Run MLflow's server on 127.0.0.1 over a database. The caller gets it once it answers.
 
     What the server prints is appended to the file `log`.
     """
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--artifacts-destination", artifacts, "--workers", "1"]
+    command = [sys.executable, "-m", "sweep.views.mlflow.guarded", str(port)]
     # the address may hold a password, and everybody on the machine can read a command line
     more = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    more |= {"MLFLOW_ARTIFACTS_DESTINATION": artifacts}
+    more |= {} if password is None else {PASSWORD: password}
     environment = {**os.environ, **more, "MLFLOW_DISABLE_TELEMETRY": "true"}
     with log.open("a") as file:
         # in a session of its own Ctrl-C does not reach the server; it is stopped below

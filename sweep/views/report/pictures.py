@@ -30,7 +30,8 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    # text stays text
+    # text stays text, also with a $ in it
+    "text.parse_math": False,
     "svg.fonttype": "none",
     # the same study gives the same file
     "svg.hashsalt": "report",

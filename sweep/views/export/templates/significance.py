@@ -26,6 +26,7 @@ import optuna
 import pandas as pd
 from scipy import optimize, special, stats
 
+plt.rcParams["text.parse_math"] = False  # a name may hold a $
 report = json.loads(Path("report.json").read_text(encoding="utf-8"))
 study = json.loads(Path("study.json").read_text(encoding="utf-8"))
 contents, space = study["contents"], study["searched"]
