@@ -1,0 +1,115 @@
+"""The token that a Ray cluster asks for. Whoever has it can run code as the user of the cluster.
+
+A cluster that asks for none takes code from everybody who reaches its ports.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ray import exceptions
+from ray._private import services
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+from ray.job_config import JobConfig
+
+from sweep.errors import AbortSweep
+
+MODE, TOKEN, FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+"""The environment variables that Ray reads."""
+BOTH_SIDES = f"Set {MODE}=token and {FILE}=FILE, with the same token in the file,"
+
+
+class JobOfOurs(JobConfig):
+    """The work of a sweep, as Ray knows it: its workers import nothing from the folder the driver stands in.
+
+    Ray adds that folder to their path, except where a job brings a folder along.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+@contextmanager
+def token_from(file: Path) -> Generator[None]:
+    """Let this process, and those that it starts, use the token in a file, and no other."""
+    with _variables({MODE: "token", FILE: str(file), TOKEN: None}):
+        yield
+
+
+def use_token(address: str) -> None:
+    """Use the user's token for a cluster. Raises AbortSweep where there is none, or the cluster needs none.
+
+    Nothing is sent to a cluster that anybody may command: it is asked without the token first.
+    """
+    where = services.canonicalize_bootstrap_address(address, None)
+    if where is None:
+        raise ConnectionError("it is not running.")
+    with _variables({MODE: "disabled"}), _quiet():
+        is_open = _answers(where)
+    if is_open:
+        raise AbortSweep(
+            f"The Ray cluster at {address} has no token: it runs whatever anybody sends who reaches it. "
+            f"{BOTH_SIDES} before `ray start` on every node, and here."
+        )
+    os.environ[MODE] = "token"
+    _read_variables()
+    if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        raise AbortSweep(f"The Ray cluster at {address} asks for a token. {BOTH_SIDES} here as on its nodes.")
+    with _quiet():
+        accepted = _answers(where)
+    if not accepted:
+        raise AbortSweep(
+            f"The Ray cluster at {address} refuses the token that is set here. {BOTH_SIDES} here as on its nodes."
+        )
+
+
+def _answers(address: str) -> bool:
+    """Whether a cluster answers; False where it asks for another token."""
+    try:
+        GcsClient(address=address)
+    except exceptions.AuthenticationError:
+        return False
+    return True
+
+
+@contextmanager
+def _variables(values: dict[str, str | None]) -> Generator[None]:
+    """Set environment variables of Ray's, or remove them, for a time."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _read_variables()
+
+
+def _read_variables() -> None:
+    """Let Ray read its variables again. It has read them when it was imported."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Hide what Ray's C++ code writes to stderr about a refusal; it is told in our words."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
