@@ -16,7 +16,7 @@ from sweep.cli.viewing import export, report, sync, ui
 COMMANDS: tuple[Callable[..., Any], ...] = (plan, run, ready, status, doctor, report, export, ui, sync)
 HELP = (
     "Sweeps over seeded training runs. Exit codes: 0 done, 1 some runs failed, 2 the command or the study "
-    "is wrong, 3 files or machines, 130 and 143 stopped by a signal."
+    "is wrong, 3 files or machines, 129, 130 and 143 stopped by a signal."
 )
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast
 
 import typer
 
+from sweep.cluster.signals import Stopped
 from sweep.errors import ChangedStudy, DamagedLedger, Held, NothingBegun, RejectStudy, TrackerDown
 from trainer.exits import INFRASTRUCTURE, USAGE
 from trainer.models.own import ModelError
@@ -88,5 +89,8 @@ def errors(study: str, store: str) -> Generator[None]:
         leave("\n".join(filter(None, [error.trace, str(error)])), USAGE)
     except (Held, DamagedLedger, DamagedRun, StoreError, TrackerDown) as error:
         leave(str(error), INFRASTRUCTURE)
+    except Stopped as stop:
+        message = f"stopped by {stop.received.name}. To continue: {this_command()}"
+        leave(message, 128 + stop.received)
     except KeyboardInterrupt:
         leave("", 130)

@@ -27,6 +27,7 @@ from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_js
 from sweep.cli.planned_text import shown_plan
 from sweep.cli.screen import Screen, arms_table, console
 from sweep.cluster import prepare
+from sweep.cluster.signals import Signals
 from sweep.errors import AbortSweep, RejectStudy
 from sweep.estimate.planned import Planned
 from sweep.format import counted
@@ -109,6 +110,8 @@ def run(
     if dry_run:
         plan(study, store, ray_address, data_dir, slots, allow_code=allow_code, as_json=as_json)
         return
+    signals = Signals()
+    signals.listen()
     with errors(study, store):
         _refuse_client_address(ray_address)
         own.allow(allow_code or [])
@@ -125,7 +128,7 @@ def run(
         follow = None if uri == NONE else partial(Follower, place=place, uri=uri, hint=hint)
         with Screen(loaded.analysis.endpoints) as screen:
             ledger = Ledger(place, loaded.name, screen.say)
-            driven = _drive(loaded, ledger, screen, ray_address, data_dir, extend, follow)
+            driven = _drive(loaded, ledger, screen, signals, ray_address, data_dir, extend, follow)
         _show(loaded, driven, as_json)
         code, message = _ending(driven, study, store)
         say(message)
@@ -167,6 +170,7 @@ def _drive(
     study: Study,
     ledger: Ledger,
     screen: Screen,
+    signals: Signals,
     address: str | None,
     data_dir: Path,
     extend: bool,
@@ -190,7 +194,9 @@ def _drive(
         def show(driver: Driver) -> None:
             screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots))
 
-        driver = Driver(plan, ledger, lease, shared, data_dir=data_dir.absolute(), say=screen.say, show=show)
+        driver = Driver(
+            plan, ledger, lease, shared, signals, data_dir=data_dir.absolute(), say=screen.say, show=show
+        )
         if not plan.complete:
             follower = follow(ledger) if follow else None
             try:
@@ -198,13 +204,13 @@ def _drive(
             except AbortSweep as error:
                 leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
             finally:
-                patience = STOPPED_WAIT_SECONDS if driver.signals.received else FINISHED_WAIT_SECONDS
+                patience = STOPPED_WAIT_SECONDS if signals.received else FINISHED_WAIT_SECONDS
                 ledger.write_index()
     finally:
         lease.release()
         if follower:
             follower.finish(patience)
-    return Driven(ledger, plan, expected, driver.signals.received)
+    return Driven(ledger, plan, expected, signals.received)
 
 
 def begin(study: Study, ledger: Ledger, extend: bool) -> Plan:

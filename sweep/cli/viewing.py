@@ -22,6 +22,7 @@ from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_js
 from sweep.format import counted
 from sweep.views.mlflow import open_view
 from sweep.views.mlflow.address import artifacts_of, uri_of
+from trainer import stopping
 from trainer.exits import INFRASTRUCTURE
 from trainer.store import open_store
 
@@ -123,8 +124,7 @@ def _serve(uri: str, artifacts: str, port: int, address: str) -> None:
     from sweep.views.mlflow.server import serving
 
     # whichever signal ends this command, the server has to end with it
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    stopping.catch(signal.default_int_handler)
     with (
         suppress(KeyboardInterrupt),
         tempfile.NamedTemporaryFile() as log,

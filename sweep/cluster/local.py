@@ -74,7 +74,7 @@ def local_cluster(resources: Resources, early: Sequence[str], quiet: dict[str, A
 
 
 def _parent() -> str:
-    """The folder for Ray's folder: Ray's own choice, or the user's temporary folder, if it is short enough."""
+    """Where Ray's folder is made: Ray's own choice or the temporary folder, if its path is short enough."""
     parents = [os.environ.get("RAY_TMPDIR"), tempfile.gettempdir()]
     fitting = (path for path in parents if path and Path(path).is_dir() and len(path) <= LONGEST_PARENT)
     return next(fitting, "/tmp")  # noqa: S108  (a folder that only we can read is made in it)

@@ -9,10 +9,10 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ray import exceptions
+from ray import _raylet, exceptions
 from ray._private import services
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
 from ray.job_config import JobConfig
 
 from sweep.errors import AbortSweep
@@ -20,6 +20,10 @@ from sweep.errors import AbortSweep
 MODE, TOKEN, FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 """The environment variables that Ray reads."""
 BOTH_SIDES = f"Set {MODE}=token and {FILE}=FILE, with the same token in the file,"
+
+
+_RAY: Any = _raylet
+"""Ray's C++ code, which declares no types."""
 
 
 class JobOfOurs(JobConfig):
@@ -47,29 +51,27 @@ def use_token(address: str) -> None:
     where = services.canonicalize_bootstrap_address(address, None)
     if where is None:
         raise ConnectionError("it is not running.")
-    with _variables({MODE: "disabled"}), _quiet():
-        is_open = _answers(where)
+    cluster = f"The Ray cluster at {address}"
+    with _variables({MODE: "disabled"}):
+        is_open = _accepts_us(where)
     if is_open:
         raise AbortSweep(
-            f"The Ray cluster at {address} has no token: it runs whatever anybody sends who reaches it. "
+            f"{cluster} has no token: it runs whatever anybody sends who reaches it. "
             f"{BOTH_SIDES} before `ray start` on every node, and here."
         )
     os.environ[MODE] = "token"
     _read_variables()
-    if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
-        raise AbortSweep(f"The Ray cluster at {address} asks for a token. {BOTH_SIDES} here as on its nodes.")
-    with _quiet():
-        accepted = _answers(where)
-    if not accepted:
-        raise AbortSweep(
-            f"The Ray cluster at {address} refuses the token that is set here. {BOTH_SIDES} here as on its nodes."
-        )
+    if not _RAY.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        raise AbortSweep(f"{cluster} asks for a token. {BOTH_SIDES} here as on its nodes.")
+    if not _accepts_us(where):
+        raise AbortSweep(f"{cluster} refuses the token that is set here. {BOTH_SIDES} here as on its nodes.")
 
 
-def _answers(address: str) -> bool:
-    """Whether a cluster answers; False where it asks for another token."""
+def _accepts_us(address: str) -> bool:
+    """Whether a cluster answers this process; False where it asks for another token."""
     try:
-        GcsClient(address=address)
+        with _quiet():
+            _RAY.GcsClient(address=address)
     except exceptions.AuthenticationError:
         return False
     return True
@@ -97,8 +99,8 @@ def _set(values: dict[str, str | None]) -> None:
 
 def _read_variables() -> None:
     """Let Ray read its variables again. It has read them when it was imported."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    _RAY.Config.initialize("")
+    _RAY.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
