@@ -9,6 +9,7 @@ import typer
 
 from sweep import __version__
 from sweep.cli.checking import doctor, status
+from sweep.cli.children import guard_children
 from sweep.cli.ready import ready
 from sweep.cli.running import plan, run
 from sweep.cli.viewing import export, report, sync, ui
@@ -47,4 +48,5 @@ def app() -> typer.Typer:
 
 def main() -> None:
     """Run the command."""
+    guard_children()
     app()()

@@ -23,7 +23,16 @@ from sweep.cli.options import (
     StudyArgument,
     place_of,
 )
-from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say, this_command
+from sweep.cli.output import (
+    DEFAULT_STORE,
+    command_for,
+    errors,
+    leave,
+    print_json,
+    say,
+    this_command,
+    with_tracker,
+)
 from sweep.cli.planned_text import shown_plan
 from sweep.cli.screen import Screen, arms_table, console
 from sweep.cluster import prepare
@@ -40,7 +49,7 @@ from sweep.ledger.shared import Shared
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import Phase, Study, find, load
-from sweep.views.mlflow.address import NONE, shown_uri, uri_of
+from sweep.views.mlflow.address import NONE, uri_of
 from sweep.views.mlflow.following import FINISHED_WAIT_SECONDS, STOPPED_WAIT_SECONDS, Follower
 from trainer import data, models
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE
@@ -123,8 +132,7 @@ def run(
             loaded.resources = replace(loaded.resources, workers=workers)
         place = place_of(store)
         uri = uri_of(mlflow_uri, place)
-        option = f" --mlflow-uri {shown_uri(mlflow_uri)}" if mlflow_uri else ""
-        hint = f"To bring it up to date: {command_for('sync', study, store)}{option}"
+        hint = f"To bring it up to date: {with_tracker(command_for('sync', study, store), mlflow_uri)}"
         follow = None if uri == NONE else partial(Follower, place=place, uri=uri, hint=hint)
         with Screen(loaded.analysis.endpoints) as screen:
             ledger = Ledger(place, loaded.name, screen.say)
