@@ -60,7 +60,7 @@ def use_token(address: str) -> None:
             f"{BOTH_SIDES} before `ray start` on every node, and here."
         )
     os.environ[MODE] = "token"
-    _read_variables()
+    read_variables()
     if not _RAY.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
         raise AbortSweep(f"{cluster} asks for a token. {BOTH_SIDES} here as on its nodes.")
     if not _accepts_us(where):
@@ -94,10 +94,10 @@ def _set(values: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    _read_variables()
+    read_variables()
 
 
-def _read_variables() -> None:
+def read_variables() -> None:
     """Let Ray read its variables again. It has read them when it was imported."""
     _RAY.Config.initialize("")
     _RAY.AuthenticationTokenLoader.instance().reset_cache()

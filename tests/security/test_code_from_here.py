@@ -69,7 +69,10 @@ def test_mlflows_server_does_not_run_it(trapped: Path) -> None:
     with log.open("w") as out:
         shown = subprocess.Popen(
             arguments("sweep", "ui", "kept.yaml", "--store", "store", "--port", "0"),
-            **{"cwd": trapped, "env": environment(), "stdout": out, "stderr": out},
+            cwd=trapped,
+            env=environment(),
+            stdout=out,
+            stderr=out,
         )
     try:
         end = time.monotonic() + PATIENCE_SECONDS
@@ -87,8 +90,13 @@ def test_the_processes_of_a_crew_do_not_run_it(trapped: Path) -> None:
     lines = "".join(Order(run_spec(seed=seed, epochs=1, model="mlp-16")).to_json() + "\n" for seed in (1, 2))
     done = subprocess.run(
         arguments("trainer", "--from-stdin", "--store", "runs", "--workers", "2", "--device", "cpu"),
-        **{"cwd": trapped, "env": environment(), "input": lines, "timeout": PATIENCE_SECONDS},
-        **{"capture_output": True, "text": True, "check": False},
+        cwd=trapped,
+        env=environment(),
+        input=lines,
+        timeout=PATIENCE_SECONDS,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, ran(trapped)) == (0, []), done.stderr
     assert len(list((trapped / "runs").iterdir())) == 2
