@@ -26,9 +26,11 @@ LOCAL_OBJECTS = 100 * 2**20
 IDLE_SECONDS = 30
 """The time for which Ray's first processes wait for work. By default they end after one second, which passes
 while Tune reserves their room."""
-LONGEST_PARENT = 27
-"""The characters that the path of the parent folder may have: the path of a socket has at most 107, and Ray
-adds 80 of them."""
+RAYS_FOLDER = "ray"
+"""The folder in ours that Ray gets: it opens its own to everybody, and ours stays closed."""
+LONGEST_PARENT = 24
+"""The characters that the path of the parent folder may have: the path of a socket has at most 107, of which
+Ray adds 65 and we 18."""
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def local_cluster(resources: Resources, early: Sequence[str], quiet: dict[str, A
     most = resources.workers or math.inf
     if resources.cpus == 1 and not resources.gpus and most >= (os.cpu_count() or 1):
         system["preload_python_modules"] = list(early)
-    # a temporary folder is its owner's alone, whatever the umask; Ray opens all that it makes to everybody
+    # a temporary folder is its owner's alone, whatever the umask
     with (
         tempfile.TemporaryDirectory(prefix="sweep-", dir=_parent(), ignore_cleanup_errors=True) as folder,
         token_from(_new_token(Path(folder))),
@@ -65,7 +67,7 @@ def local_cluster(resources: Resources, early: Sequence[str], quiet: dict[str, A
                     object_store_memory=LOCAL_OBJECTS,
                     job_config=JobOfOurs(),
                     _system_config=system,
-                    _temp_dir=folder,
+                    _temp_dir=f"{folder}/{RAYS_FOLDER}",
                     **quiet,
                 )
             yield

@@ -6,6 +6,7 @@ A cluster that asks for none takes code from everybody who reaches its ports.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from sweep.errors import AbortSweep
 
 MODE, TOKEN, FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 """The environment variables that Ray reads."""
+CONNECT_SECONDS = 10.0
 BOTH_SIDES = f"Set {MODE}=token and {FILE}=FILE, with the same token in the file,"
 
 
@@ -51,6 +53,9 @@ def use_token(address: str) -> None:
     where = services.canonicalize_bootstrap_address(address, None)
     if where is None:
         raise ConnectionError("it is not running.")
+    host, _, port = where.rpartition(":")
+    # Ray itself would try for a minute
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     cluster = f"The Ray cluster at {address}"
     with _variables({MODE: "disabled"}):
         is_open = _accepts_us(where)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run_spec
-from tests.security.victim import PATIENCE_SECONDS, arguments, environment, sweep
+from tests.conftest import run_spec
+from tests.security.victim import PATIENCE_SECONDS, arguments, environment, kept_ledger, sweep
 from tests.sweeps import AS_URGENT, write_study
 from trainer.orders import Order
 
@@ -63,8 +62,7 @@ def test_neither_the_workers_nor_the_follower_of_a_sweep_run_it(trapped: Path) -
 
 
 def test_mlflows_server_does_not_run_it(trapped: Path) -> None:
-    with tarfile.open(ROOT / "tests" / "data" / "ledger-15d2fea.tar.xz") as archive:
-        archive.extractall(trapped, filter="data")
+    kept_ledger(trapped)
     log = trapped / "ui.log"
     with log.open("w") as out:
         shown = subprocess.Popen(
