@@ -197,9 +197,5 @@ def as_nobody(command: list[str]) -> subprocess.CompletedProcess[str]:
 def _run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command with nothing of ours in the environment."""
     env = {"PATH": os.environ["PATH"], "HOME": "/", "LC_ALL": "C"}
-    return subprocess.run(
-        command,
-        **{"env": env, "cwd": "/", "text": True, "timeout": PATIENCE_SECONDS, **options},
-        capture_output=True,
-        check=False,
-    )
+    more: dict[str, Any] = {"env": env, "cwd": "/", "timeout": PATIENCE_SECONDS, **options}
+    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
