@@ -139,8 +139,8 @@ def fit(driver: Driver, name: str, folder: str, *, cpus: int, gpus: float, share
     An attempt takes `cpus` and `gpus`. `shared` says that this process did not start the cluster.
     """
     mend_tune()
-    # Tune asks for environment variables in its actors' processes, among them the keys of AWS. Ray writes what
-    # is asked for to logs and command lines, which everybody on a node can read. A node has keys of its own.
+    # Tune asks for environment variables in its actors' processes, among them the keys of AWS. Ray writes
+    # what is asked for to logs and command lines, which everybody can read. A node has keys of its own.
     class_cache.ENV_VARS_TO_PROPAGATE = {RAY_CHDIR_TO_TRIAL_DIR} if shared else set[str]()
     if not shared:
         # on this machine they have the other variables already, and without a request for any Ray uses the

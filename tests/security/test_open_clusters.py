@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.clusters import head_of, write_token
-from tests.security.victim import sweep
+from tests.security.victim import PATIENCE_SECONDS, sweep
 from tests.sweeps import AS_URGENT, write_study
 
 
@@ -58,7 +57,6 @@ def test_a_sweep_on_a_cluster_with_a_token_gives_away_neither_keys_nor_the_worki
     """
     study, secret, mark = write_study(tmp_path, search={"budget": 2}), "canary-of-a-key", tmp_path / "ran"
     (tmp_path / "yaml.py").write_text(f"open({str(mark)!r}, 'w').close()\nraise SystemExit(9)\n")
-    folder = Path(os.environ.get("RAY_TMPDIR", "/tmp/ray"))
     for name, value in AS_URGENT.items():
         monkeypatch.setenv(name, value)
     with head_of(monkeypatch, write_token(tmp_path), num_cpus=2) as cluster:
@@ -66,8 +64,9 @@ def test_a_sweep_on_a_cluster_with_a_token_gives_away_neither_keys_nor_the_worki
             *("run", study, "--store", tmp_path, "--ray-address", cluster.address),
             cwd=tmp_path,
             env={"AWS_SECRET_ACCESS_KEY": secret, "MLFLOW_TRACKING_URI": "none"},
+            seconds=3 * PATIENCE_SECONDS,
         )
-        session = (folder / "session_latest").resolve()
+        session = Path(cluster.head_node.get_session_dir_path())
         logs = {path.name: path.read_bytes() for path in session.rglob("*") if path.is_file()}
     assert len(logs) > 5
     assert [name for name, content in logs.items() if secret.encode() in content] == []
