@@ -16,6 +16,7 @@ import traceback
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from trainer import stopping
 from trainer.claims import SILENT_SECONDS, Claimed, Watch
 from trainer.data import DataError
 from trainer.decoded import folder_of
@@ -45,7 +46,7 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """Handlers of SIGINT and SIGTERM.
+    """Handlers of SIGINT, SIGTERM and SIGHUP.
 
     The first signal stops training and keeps the last complete epoch. The second ends the process at once.
     """
@@ -53,13 +54,15 @@ class Signals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.attempt: Attempt | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
+        self.terminals = stopping.terminals()
+        stopping.catch(self._receive)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for order in stopping.ORDERS:
+            signal.signal(order, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        stopping.forget_closed(self.terminals)
         if self.attempt is None or self.attempt.breakable:
             raise Stopped
 

@@ -21,11 +21,13 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, cast
 
+from trainer import stopping
 from trainer.claims import Claim, Watch, claim_on
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE
 from trainer.plain import one_line
 from trainer.reports import Busy, Ended, Failed, Progress, Report
-from trainer.seats import SIGNALS, serve
+from trainer.seats import serve
+from trainer.stopping import SIGNALS
 from trainer.store import Store
 from trainer.worker import Job
 
@@ -83,6 +85,7 @@ class Crew:
         self.tally = Tally(len(self.jobs))
         self.received: int = 0
         """The signal that stopped the work; 0 where there was none."""
+        self._terminals = stopping.terminals()
         self._left = deque(self.jobs)
         self._elsewhere: list[tuple[Job, Claim]] = []
         """The runs that other machines seem to train."""
@@ -92,7 +95,7 @@ class Crew:
 
     def work(self) -> int:
         """Train everything that nobody else trains. Returns the exit code."""
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        before = stopping.catch(self._receive)
         try:
             while self._goes_on():
                 self._hear_all()
@@ -230,10 +233,13 @@ class Crew:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.received:
+            if number not in stopping.ORDERS:
+                return
             for seat in self._seats:
                 seat.process.kill()
             os._exit(128 + number)
         self.received = number
+        stopping.forget_closed(self._terminals)
 
     def _end(self) -> None:
         """End the processes. One whose pipe is closed commits its last whole epoch and ends."""

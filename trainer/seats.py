@@ -10,10 +10,8 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 
 from trainer.reports import Busy, Ended, Failed, Report
+from trainer.stopping import SIGNALS
 from trainer.worker import IMPORTS, Worker
-
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
-"""The signals that the crew answers for all its processes."""
 
 
 def serve(pipes: list[Connection]) -> None:

@@ -476,6 +476,11 @@ def open_store(place: str | Path, within: str | Path | None = None) -> Store:
     Credentials and endpoint of an object store come from the environment.
     """
     text = str(place)
+    if re.search(r"://[^@/]*:[^/]*@|://.*[?#]", text):
+        raise StoreError(
+            "a store's URL may hold neither a password nor a query, because it is shown. Credentials come "
+            "from the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
     if "://" in text:
         return BucketStore(text)
     if not text or re.match(r"\w{2,}:/", text):

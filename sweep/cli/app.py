@@ -9,17 +9,17 @@ import typer
 
 from sweep import __version__
 from sweep.cli.checking import doctor, seal, status
+from sweep.cli.children import guard_children
 from sweep.cli.ready import ready
 from sweep.cli.running import plan, run
 from sweep.cli.viewing import export, report, sync, ui
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
-    *(plan, run, ready, status, doctor, seal),
-    *(report, export, ui, sync),
-)
+    plan, run, ready, status, doctor, seal, report, export, ui, sync,
+)  # fmt: skip
 HELP = (
     "Sweeps over seeded training runs. Exit codes: 0 done, 1 some runs failed, 2 the command or the study "
-    "is wrong, 3 files or machines, 130 and 143 stopped by a signal."
+    "is wrong, 3 files or machines, 129, 130 and 143 stopped by a signal."
 )
 
 
@@ -50,4 +50,5 @@ def app() -> typer.Typer:
 
 def main() -> None:
     """Run the command."""
+    guard_children()
     app()()

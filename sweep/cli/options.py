@@ -53,7 +53,8 @@ MlflowOption = Annotated[
         "--mlflow-uri",
         envvar="MLFLOW_TRACKING_URI",
         metavar="U",
-        help="an MLflow server or database, or none for no MLflow. By default a database in the store",
+        help="an MLflow server or database, or none for no MLflow. By default a database in the store. An "
+        "address with a password belongs into the variable: all users of a machine see its command lines",
     ),
 ]
 

@@ -14,7 +14,9 @@ from typing import Any, NoReturn, cast
 
 import typer
 
+from sweep.cluster.signals import Stopped
 from sweep.errors import ChangedStudy, DamagedLedger, Held, NothingBegun, RejectStudy, TrackerDown
+from sweep.views.mlflow.address import shown_uri
 from trainer.exits import INFRASTRUCTURE, USAGE
 from trainer.models.own import ModelError
 from trainer.plain import harmless, say
@@ -24,6 +26,7 @@ from trainer.store import StoreError
 DEFAULT_STORE = "results"
 FROM_ENVIRONMENT = {"--store": "STORE", "--ray-address": "RAY_ADDRESS", "--data-dir": "DATA_DIR"}
 """Options and the environment variables that they are read from."""
+TRACKER = "--mlflow-uri"
 
 
 def print_json(value: Any) -> None:
@@ -53,21 +56,44 @@ def leave(message: str, code: int) -> NoReturn:
 def program() -> list[str]:
     """The beginning of a command line that starts `sweep` as it was started now."""
     script = Path(sys.argv[0])
-    return ["python", "-m", "sweep"] if script.name == "__main__.py" else [os.path.relpath(script)]
+    if script.name != "__main__.py":
+        return [os.path.relpath(script)]
+    return ["python", *(["-P"] if sys.flags.safe_path else []), "-m", "sweep"]
 
 
 def this_command() -> str:
     """The command line as it was typed, with the options that were read from the environment.
 
-    Another shell may lack these variables.
+    Another shell may lack these variables. A tracker's address that holds a password is not repeated.
     """
-    typed = sys.argv[1:]
+    typed, tracker = _without_secret_uri(sys.argv[1:])
     options = {argument.partition("=")[0] for argument in typed}
     from_environment: list[str] = []
     for option, variable in FROM_ENVIRONMENT.items():
         if os.environ.get(variable) and option not in options:
             from_environment += [option, os.environ[variable]]
-    return shlex.join([*program(), *typed, *from_environment])
+    return with_tracker(shlex.join([*program(), *typed, *from_environment]), tracker)
+
+
+def _without_secret_uri(typed: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without --mlflow-uri where its value has to be hidden, and that value."""
+    for i, argument in enumerate(typed):
+        option, mark, value = argument.partition("=")
+        if option == TRACKER:
+            end = i + (1 if mark else 2)
+            uri = value if mark else " ".join(typed[i + 1 : end])
+            if shown_uri(uri) != uri:
+                return [*typed[:i], *typed[end:]], uri
+    return typed, None
+
+
+def with_tracker(command: str, uri: str | None) -> str:
+    """A command line with the tracker's address. One that has to be hidden comes by the environment."""
+    if not uri:
+        return command
+    if (shown := shown_uri(uri)) == uri:
+        return f"{command} {TRACKER} {shlex.quote(uri)}"
+    return f"{command}\nBefore that, set MLFLOW_TRACKING_URI to {shown}, with what *** stands for."
 
 
 def command_for(command: str, study: str, store: str, *more: str) -> str:
@@ -89,5 +115,8 @@ def errors(study: str, store: str) -> Generator[None]:
         leave("\n".join(filter(None, [error.trace, str(error)])), USAGE)
     except (Held, DamagedLedger, DamagedRun, StoreError, TrackerDown) as error:
         leave(str(error), INFRASTRUCTURE)
+    except Stopped as stop:
+        message = f"stopped by {stop.received.name}. To continue: {this_command()}"
+        leave(message, 128 + stop.received)
     except KeyboardInterrupt:
         leave("", 130)

@@ -24,10 +24,20 @@ from sweep.cli.options import (
     StudyArgument,
     place_of,
 )
-from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say, this_command
+from sweep.cli.output import (
+    DEFAULT_STORE,
+    command_for,
+    errors,
+    leave,
+    print_json,
+    say,
+    this_command,
+    with_tracker,
+)
 from sweep.cli.planned_text import shown_plan
 from sweep.cli.screen import Screen, arms_table, console
 from sweep.cluster import prepare
+from sweep.cluster.signals import Signals
 from sweep.errors import AbortSweep, RejectStudy
 from sweep.estimate.planned import Planned
 from sweep.format import counted
@@ -40,7 +50,7 @@ from sweep.ledger.shared import Shared
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import Phase, Study, find, load
-from sweep.views.mlflow.address import NONE, shown_uri, uri_of
+from sweep.views.mlflow.address import NONE, uri_of
 from sweep.views.mlflow.following import FINISHED_WAIT_SECONDS, STOPPED_WAIT_SECONDS, Follower
 from trainer import data, models
 from trainer.exits import DONE, FAILED, INFRASTRUCTURE
@@ -111,6 +121,8 @@ def run(
     if dry_run:
         plan(study, store, ray_address, data_dir, slots, allow_code=allow_code, as_json=as_json)
         return
+    signals = Signals()
+    signals.listen()
     with errors(study, store):
         _refuse_client_address(ray_address)
         own.allow(allow_code or [])
@@ -122,12 +134,11 @@ def run(
             loaded.resources = replace(loaded.resources, workers=workers)
         place = place_of(store)
         uri = uri_of(mlflow_uri, place)
-        option = f" --mlflow-uri {shown_uri(mlflow_uri)}" if mlflow_uri else ""
-        hint = f"To bring it up to date: {command_for('sync', study, store)}{option}"
+        hint = f"To bring it up to date: {with_tracker(command_for('sync', study, store), mlflow_uri)}"
         follow = None if uri == NONE else partial(Follower, place=place, uri=uri, hint=hint)
         with Screen(loaded.analysis.endpoints) as screen:
             ledger = Ledger(place, loaded.name, screen.say)
-            driven = _drive(loaded, ledger, screen, ray_address, data_dir, extend, follow)
+            driven = _drive(loaded, ledger, screen, signals, ray_address, data_dir, extend, follow)
         _show(loaded, driven, as_json)
         code, message = _ending(driven, study, store)
         say(message)
@@ -169,6 +180,7 @@ def _drive(
     study: Study,
     ledger: Ledger,
     screen: Screen,
+    signals: Signals,
     address: str | None,
     data_dir: Path,
     extend: bool,
@@ -192,7 +204,9 @@ def _drive(
         def show(driver: Driver) -> None:
             screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots))
 
-        driver = Driver(plan, ledger, lease, shared, data_dir=data_dir.absolute(), say=screen.say, show=show)
+        driver = Driver(
+            plan, ledger, lease, shared, signals, data_dir=data_dir.absolute(), say=screen.say, show=show
+        )
         if not plan.complete:
             follower = follow(ledger) if follow else None
             try:
@@ -200,7 +214,7 @@ def _drive(
             except (AbortSweep, StoreError) as error:
                 leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
             finally:
-                patience = STOPPED_WAIT_SECONDS if driver.signals.received else FINISHED_WAIT_SECONDS
+                patience = STOPPED_WAIT_SECONDS if signals.received else FINISHED_WAIT_SECONDS
                 # a driver that has lost the study knows less than its successor
                 if not lease.lost.is_set():
                     # it is only a summary, and what went wrong before it has to be told
@@ -210,7 +224,7 @@ def _drive(
         lease.release()
         if follower:
             follower.finish(patience)
-    return Driven(ledger, plan, expected, driver.signals.received)
+    return Driven(ledger, plan, expected, signals.received)
 
 
 def begin(study: Study, ledger: Ledger, extend: bool) -> Plan:

@@ -18,11 +18,21 @@ from typing import Annotated
 import typer
 
 from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, begun_ledger_of, place_of
-from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, say, show
+from sweep.cli.output import (
+    DEFAULT_STORE,
+    command_for,
+    errors,
+    leave,
+    print_json,
+    say,
+    show,
+    with_tracker,
+)
 from sweep.errors import RejectStudy
 from sweep.format import counted
 from sweep.views.mlflow import open_view
-from sweep.views.mlflow.address import artifacts_of, uri_of
+from sweep.views.mlflow.address import artifacts_of, public_uri, uri_of
+from trainer import stopping
 from trainer.exits import INFRASTRUCTURE
 from trainer.store import StoreError, open_store
 
@@ -124,7 +134,7 @@ def ui(
         if not confirming:
             say("the confirmation has not begun, so there are no gains yet: this shows the search so far.")
         if uri.startswith("http"):
-            _open(link(uri, experiment.id, first))
+            _open(link(public_uri(uri), experiment.id, first))
             return
         free = free_port(port)
         if port and free != port:
@@ -152,8 +162,7 @@ def _serve(uri: str, artifacts: str, port: int, address: str, password: str | No
     from sweep.views.mlflow.server import serving
 
     # whichever signal ends this command, the server has to end with it
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    stopping.catch(signal.default_int_handler)
     with (
         suppress(KeyboardInterrupt),
         tempfile.NamedTemporaryFile() as log,
@@ -185,8 +194,7 @@ def sync(
             # with --follow, the `sweep run` that started this command tells the user what to do
             if following:
                 raise typer.Exit(INFRASTRUCTURE)
-            option = f" --mlflow-uri {experiment.where}" if mlflow_uri else ""
-            command = f"{command_for('sync', study, store)}{option}"
+            command = with_tracker(command_for("sync", study, store), mlflow_uri)
             leave(f"MLflow is not up to date. Once it answers again: {command}", INFRASTRUCTURE)
         if as_json:
             counts = {"runs": len(experiment.runs), "points_sent": experiment.points}

@@ -72,18 +72,19 @@ class Driver:
         ledger: Ledger,
         lease: Lease,
         shared: Shared,
+        signals: Signals,
         *,
         data_dir: Path,
         say: Callable[[str], None],
         show: Callable[[Driver], None],
     ) -> None:
         self.plan, self.ledger, self.lease, self.shared = plan, ledger, lease, shared
+        self.signals = signals
         self.data_dir = data_dir
         self.say, self.show = say, show
         self.resources = plan.study.resources
         self.slots = 0
         self.hosts = Hosts(self.resources.sharing)
-        self.signals = Signals(say)
         self.error: Exception | None = None
         self._attempts: dict[str, Attempt] = {}
         """Attempts under way, by Tune's name for each."""
@@ -110,7 +111,7 @@ class Driver:
 
         Raises AbortSweep where the work cannot go on.
         """
-        self.signals.listen()
+        self.signals.begin(self.say)
         # this import takes a second, in which Ray can start
         Thread(target=import_module, args=[TUNING]).start()
         early = (TUNING, *IMPORTS)
@@ -120,13 +121,13 @@ class Driver:
             redirect_stdout(nowhere),
             Cluster(address, self.resources, early) as self.cluster,
         ):
-            # once more, because ray.init may have set handlers of its own
+            # once more, because Ray may have set handlers of its own
             self.signals.listen()
             self.cluster.examine(self.ledger.store, self.plan.study.data, self.data_dir)
             while not self.plan.over and not self.stopping:
                 self._begun = 0
                 self._fit(shared=bool(address))
-        self.signals.working = False
+        self.signals.end()
         if self.error:
             raise self.error
         if self.lease.lost.is_set():

@@ -6,10 +6,9 @@ It knows nothing of Tune.
 from __future__ import annotations
 
 import math
-import os
 import secrets
-import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -17,25 +16,21 @@ from typing import Any, cast
 import ray
 from ray import exceptions
 from ray._private import utils
-from ray._private.node import Node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sweep
 import trainer
 from sweep.cluster import preflight
+from sweep.cluster.local import local_cluster
+from sweep.cluster.tokens import JobOfOurs, use_token
 from sweep.errors import AbortSweep
 from sweep.study.contents import Resources
 from trainer.data import Data
 from trainer.models import own
 from trainer.store import Store
 
-LOCAL_OBJECTS = 100 * 2**20
-"""The bytes of the object store of a cluster of our own: nothing larger than a report is sent."""
 ANSWER_SECONDS = 120.0
 """The time that a node has to answer the preflight."""
-IDLE_SECONDS = 30
-"""The time for which Ray's first processes wait for work. By default they end after one second, which passes
-while Tune reserves their room."""
 
 
 class Cluster:
@@ -52,12 +47,19 @@ class Cluster:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         setattr(utils, "set_sigterm_handler", _nothing)  # noqa: B010  (Ray's own exits with 15)
         try:
-            if address:
-                code = [trainer, sweep, *(str(own.source(package)) for package in own.allowed())]
-                ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
-            else:
-                _start_here(resources, early, quiet)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            with ExitStack() as until_exit:
+                if address:
+                    use_token(address)
+                    until_exit.callback(ray.shutdown)
+                    code = [trainer, sweep, *(str(own.source(package)) for package in own.allowed())]
+                    job, files = JobOfOurs(), {"py_modules": code}
+                    ray.init(address=address, job_config=job, runtime_env=files, **quiet)
+                else:
+                    until_exit.enter_context(local_cluster(resources, early, quiet))
+                self._until_exit = until_exit.pop_all()
+        except AbortSweep:
+            raise
+        except (exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
             what = f"no Ray cluster at {address}" if address else "Ray does not start here"
             raise AbortSweep(f"{what}: {str(error).strip().splitlines()[0]}") from error
 
@@ -67,7 +69,7 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ray.shutdown()
+        self._until_exit.close()
 
     def name(self, node: str) -> str:
         """A node's name for people."""
@@ -169,30 +171,6 @@ class Cluster:
 
 class _Blocker:
     """An actor that does nothing and occupies a slot."""
-
-
-def _start_here(resources: Resources, early: Sequence[str], quiet: dict[str, Any]) -> None:
-    """Start a cluster of our own, without the services that it does not need; decision 15 has their cost."""
-
-    def no_dashboard(node: Any, **_: Any) -> None:
-        node._webui_url = ""
-
-    for service, instead in (("api_server", no_dashboard), ("monitor", _nothing), ("log_monitor", _nothing)):
-        setattr(Node, f"start_{service}", instead)
-    # the dashboard's packages count as missing, so that its agent does without them as well
-    sys.modules["ray.dashboard.optional_deps"] = None  # type: ignore[assignment]
-    system: dict[str, Any] = {"idle_worker_killing_time_threshold_ms": 1000 * IDLE_SECONDS}
-    # Ray starts one process for each core. They import early only where every one of them may have a run.
-    most = resources.workers or math.inf
-    if resources.cpus == 1 and not resources.gpus and most >= (os.cpu_count() or 1):
-        system["preload_python_modules"] = list(early)
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        object_store_memory=LOCAL_OBJECTS,
-        _system_config=system,
-        **quiet,
-    )
 
 
 def _nothing(_: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.train.constants import RAY_CHDIR_TO_TRIAL_DIR
 from ray.tune import TuneError as TuneError
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
@@ -138,10 +139,13 @@ def fit(driver: Driver, name: str, folder: str, *, cpus: int, gpus: float, share
     An attempt takes `cpus` and `gpus`. `shared` says that this process did not start the cluster.
     """
     mend_tune()
+    # Tune asks for environment variables in its actors' processes, among them the keys of AWS. Ray writes
+    # what is asked for to logs and command lines, which everybody can read. A node has keys of its own.
+    class_cache.ENV_VARS_TO_PROPAGATE = {RAY_CHDIR_TO_TRIAL_DIR} if shared else set[str]()
     if not shared:
-        # Tune asks for environment variables in its actors' processes. On this machine they have them
-        # already, and without that request Ray uses the processes that it started first.
-        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+        # on this machine they have the other variables already, and without a request for any Ray uses the
+        # processes that it started first
+        class_cache.DEFAULT_ENV_VARS = {}
     tune.Tuner(
         tune.with_resources(_Attempt, {"cpu": cpus, "gpu": gpus}),
         tune_config=tune.TuneConfig(

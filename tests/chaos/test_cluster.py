@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.clusters import head_of, write_token
 from tests.integration.exported import values_of
 from tests.own_models import SMALL, SMALL_STUDY
 from tests.sweeps import (
@@ -36,32 +37,22 @@ from tests.sweeps import (
 )
 
 pytestmark = pytest.mark.chaos
-SOON_MISSED = {
-    "health_check_period_ms": 1000,
-    "health_check_timeout_ms": 2000,
-    "health_check_failure_threshold": 4,
-}
-"""Ray declares a silent node dead after some ten seconds; by default it takes a minute."""
 
 
 @contextmanager
 def two_nodes(
-    monkeypatch: pytest.MonkeyPatch, second: dict[str, str] | None = None, **each: int
+    monkeypatch: pytest.MonkeyPatch, folder: Path, second: dict[str, str] | None = None, **each: int
 ) -> Generator[Any]:
     """Start a cluster: a head without CPUs, and two nodes with one CPU each, or what `each` says.
 
-    `second` is added to the second node's environment.
+    Its token is in the folder, and commands that the test starts find it by the environment. `second` is
+    added to the second node's environment.
     """
     each = each or {"num_cpus": 1}
     monkeypatch.setenv("PYTHONPATH", f"{FAULTS}{os.pathsep}{Path.cwd()}")
-    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on loopback
     for name, value in AS_URGENT.items():
         monkeypatch.setenv(name, value)
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON_MISSED}
-    cluster: Any = Cluster(initialize_head=True, head_node_args=head)
-    try:
+    with head_of(monkeypatch, write_token(folder), num_cpus=0) as cluster:
         cluster.add_node(**each)
         for name, value in (second or {}).items():
             monkeypatch.setenv(name, value)
@@ -70,8 +61,6 @@ def two_nodes(
             monkeypatch.delenv(name)
         cluster.wait_for_nodes()
         yield cluster
-    finally:
-        cluster.shutdown()
 
 
 def processes(node: Any) -> list[int]:
@@ -102,7 +91,7 @@ def test_a_node_that_is_lost_costs_its_attempts_and_nothing_else(
 ) -> None:
     study = write_study(tmp_path, **UNHURRIED)
     with (
-        two_nodes(monkeypatch) as cluster,
+        two_nodes(monkeypatch, tmp_path) as cluster,
         Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,
     ):
         started.until(lambda: checkpoints(tmp_path) and working_on(cluster.bad))
@@ -119,7 +108,7 @@ def test_hosts_work_on_every_node_and_a_node_that_is_lost_takes_its_own_along(
     study = write_study(tmp_path, **UNHURRIED, resources={"gpus": 0.5, "attempts": 1, "commit_seconds": 0})
     monkeypatch.setenv("PRETENDED_GPUS", "1")
     with (
-        two_nodes(monkeypatch, num_cpus=2, num_gpus=1) as cluster,
+        two_nodes(monkeypatch, tmp_path, num_cpus=2, num_gpus=1) as cluster,
         Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,
     ):
         started.until(lambda: checkpoints(tmp_path) and hosts(processes(cluster.bad)))
@@ -135,7 +124,7 @@ def test_a_node_that_is_frozen_and_let_go_changes_nothing(
 ) -> None:
     study = write_study(tmp_path, **UNHURRIED)
     with (
-        two_nodes(monkeypatch) as cluster,
+        two_nodes(monkeypatch, tmp_path) as cluster,
         Started(tmp_path, "run", study, "--store", tmp_path, "--ray-address", cluster.address) as started,
     ):
         started.until(lambda: checkpoints(tmp_path) and working_on(cluster.bad))
@@ -170,7 +159,7 @@ def test_work_is_kept_away_from_a_node_on_which_everything_fails(
     }
     study = write_study(tmp_path, arms=arms)
     monkeypatch.setenv("HOMELESS", str(tmp_path / "seen"))
-    with two_nodes(monkeypatch, {"NODE_ROLE": "bad"}) as cluster:
+    with two_nodes(monkeypatch, tmp_path, {"NODE_ROLE": "bad"}) as cluster:
         done = sweep("run", study, "--store", tmp_path, "--ray-address", cluster.address, "--json")
     assert done.returncode == 0, done.stderr
     assert "the data is not on this node" in done.stderr
@@ -182,7 +171,7 @@ def test_a_node_without_the_data_is_refused_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = write_study(tmp_path, task={"data": "cifar10", "model": "wrn-10-1"})
-    with two_nodes(monkeypatch) as cluster:
+    with two_nodes(monkeypatch, tmp_path) as cluster:
         done = sweep(
             "run", study, "--store", tmp_path, "--data-dir", tmp_path, "--ray-address", cluster.address
         )
@@ -206,7 +195,7 @@ def test_a_package_of_ones_own_travels_to_every_node(
 ) -> None:
     study = write_own_study(tmp_path)
     (tmp_path / "code" / "small.py").write_text(SMALL)
-    with two_nodes(monkeypatch) as cluster:
+    with two_nodes(monkeypatch, tmp_path) as cluster:
         done = sweep(
             *("run", study, "--store", tmp_path, "--ray-address", cluster.address, "--allow-code", "small"),
             env={"PYTHONPATH": str(tmp_path / "code")},
@@ -225,7 +214,7 @@ def test_a_node_with_another_version_of_the_package_is_refused_by_its_name(
     study = write_own_study(tmp_path)
     (tmp_path / "code" / "small.py").write_text(SMALL)
     (tmp_path / "other" / "small.py").write_text(f"{SMALL}# another version\n")
-    with two_nodes(monkeypatch, {"OTHER_CODE": str(tmp_path / "other")}) as cluster:
+    with two_nodes(monkeypatch, tmp_path, {"OTHER_CODE": str(tmp_path / "other")}) as cluster:
         done = sweep(
             *("run", study, "--store", tmp_path, "--ray-address", cluster.address, "--allow-code", "small"),
             env={"PYTHONPATH": str(tmp_path / "code")},

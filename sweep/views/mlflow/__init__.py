@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import RejectStudy, TrackerDown
 from sweep.ledger.ledger import Ledger
-from sweep.views.mlflow.address import NONE, artifacts_of
+from sweep.views.mlflow.address import NONE, SQLITE, artifacts_of
 
 if TYPE_CHECKING:
     from sweep.views.mlflow.view import View
@@ -48,7 +48,7 @@ def open_view(ledger: Ledger, place: str, uri: str, say: Callable[[str], None]) 
     if uri == NONE:
         raise RejectStudy([f"--mlflow-uri {NONE}: then there is no MLflow to show anything in."])
     prepare()
-    from sweep.views.mlflow.client import SQLITE, Experiment
+    from sweep.views.mlflow.client import Experiment
     from sweep.views.mlflow.view import View
 
     if uri.startswith(SQLITE):

@@ -22,7 +22,7 @@ from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.errors import TrackerDown
-from sweep.views.mlflow.address import shown_uri
+from sweep.views.mlflow.address import SQLITE, shown_uri, without_secrets
 from sweep.views.mlflow.points import Point
 from trainer.store import StoreError, open_store
 
@@ -30,7 +30,6 @@ MOST_METRICS, MOST_WORDS = 1000 - 2 * 100, 100
 """Limits of one request: MLflow takes 1,000 items, at most 100 of them parameters and 100 of them tags."""
 TAG_LENGTH, EXPERIMENT_TAG_LENGTH = 5000, 20_000
 KEY, OWNER, NAME = "sweep.key", "sweep.ledger", "mlflow.runName"
-SQLITE = "sqlite:///"
 EPOCH_ZERO_MS, STEP_MS = 1_600_000_000_000, 60_000
 """A point's time follows from its step. The same point with another time would be stored twice."""
 
@@ -85,9 +84,8 @@ class Experiment:
         except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
             self.id = ""
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise TrackerDown(
-                f"MLflow at {self.where}: {textwrap.shorten(first, 300, placeholder=' ...')}"
-            ) from error
+            reason = textwrap.shorten(without_secrets(first, self.uri), 300, placeholder=" ...")
+            raise TrackerDown(f"MLflow at {self.where}: {reason}") from error
 
     def open(self) -> None:
         """Find or make the experiment, and read its runs. Of runs with one key the smallest id stays."""

@@ -18,6 +18,7 @@ from sweep.errors import TrackerDown
 from sweep.gains.rows import Compared
 from sweep.ledger.lease import holder
 from sweep.ledger.ledger import Ledger
+from sweep.views.mlflow.address import without_secrets
 from sweep.views.reading import Reading
 
 if TYPE_CHECKING:
@@ -107,12 +108,15 @@ class Follower:
 
     def __init__(self, ledger: Ledger, place: str, uri: str, hint: str) -> None:
         """Start the process. `hint` tells the user how to bring MLflow up to date later."""
-        self.say, self.hint = ledger.say, hint
+        self.say, self.hint, self.uri = ledger.say, hint, uri
         # the file lives as long as the process
         self.log: IO[Any] = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        # nothing lies there that its packages could read or import
+        self.folder = tempfile.TemporaryDirectory(prefix="sweep-")
         sync = ["sync", f"{ledger.study}.yaml", "--store", place, "--follow"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sweep", *sync],
+            [sys.executable, "-P", "-m", "sweep", *sync],
+            cwd=self.folder.name,
             # the address may hold a password, and everybody on the machine can read a command line
             env={**os.environ, "MLFLOW_TRACKING_URI": uri},
             stdin=subprocess.DEVNULL,
@@ -126,6 +130,10 @@ class Follower:
 
     def finish(self, seconds: float) -> None:
         """Wait at most so many seconds for the last update, and tell the user where MLflow is behind."""
+        with self.folder:
+            self._finish(seconds)
+
+    def _finish(self, seconds: float) -> None:
         self.say("bringing MLflow up to date ...")
         try:
             code = self.process.wait(seconds)
@@ -137,4 +145,4 @@ class Follower:
         if code:
             self.log.seek(0)
             lines = self.log.read().strip().splitlines() or ["no reason was given."]
-            self.say(f"MLflow is behind: {lines[-1]}\n{self.hint}")
+            self.say(f"MLflow is behind: {without_secrets(lines[-1], self.uri)}\n{self.hint}")

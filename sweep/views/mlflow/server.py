@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import TrackerDown
+from sweep.views.mlflow.address import without_secrets
 
 START_SECONDS = 120.0
 """How long the server may take to answer for the first time."""
@@ -28,29 +30,33 @@ def serving(
 
     What the server prints is appended to the file `log`.
     """
-    command = [sys.executable, "-m", "sweep.views.mlflow.guarded", str(port)]
+    command = [sys.executable, "-P", "-m", "sweep.views.mlflow.guarded", str(port)]
     # the address may hold a password, and everybody on the machine can read a command line
     more = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     more |= {"MLFLOW_ARTIFACTS_DESTINATION": artifacts}
     more |= {} if password is None else {PASSWORD: password}
     environment = {**os.environ, **more, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with log.open("a") as file:
+    # uvicorn imports from the folder it stands in, so that one is empty
+    with log.open("a") as file, tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         # in a session of its own Ctrl-C does not reach the server; it is stopped below
-        server = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
-    try:
-        _wait_for(server, port, log)
-        yield server
-    finally:
-        server.terminate()
-        server.wait()
+        server = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            _wait_for(server, port, log, uri)
+            yield server
+        finally:
+            server.terminate()
+            server.wait()
 
 
-def _wait_for(server: subprocess.Popen[Any], port: int, log: Path) -> None:
+def _wait_for(server: subprocess.Popen[Any], port: int, log: Path, uri: str) -> None:
     """Return when the server takes connections; raise TrackerDown where it ends or takes too long."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if server.poll() is not None:
-            raise TrackerDown(f"{log.read_text()}\nthe MLflow server ended with code {server.returncode}.")
+            said = without_secrets(log.read_text(), uri)
+            raise TrackerDown(f"{said}\nthe MLflow server ended with code {server.returncode}.")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:

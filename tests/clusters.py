@@ -1,0 +1,54 @@
+"""Ray clusters of several nodes on this machine, as somebody starts them who has read the documents."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOON_MISSED = {
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 4,
+}
+"""Ray declares a silent node dead after some ten seconds; by default it takes a minute."""
+
+
+def write_token(folder: Path) -> dict[str, str]:
+    """Write a token that nobody else can read; return the variables that name it."""
+    file = folder / "ray-token"
+    file.touch(mode=0o600)
+    file.write_text(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
+
+
+@contextmanager
+def head_of(monkeypatch: pytest.MonkeyPatch, auth: dict[str, str], **head: Any) -> Generator[Any]:
+    """Start the first node of a cluster on loopback, with these variables about its token."""
+    from ray.cluster_utils import Cluster
+
+    for name, value in {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **auth}.items():
+        monkeypatch.setenv(name, value)
+    _read_variables()
+    cluster: Any = Cluster(
+        initialize_head=True,
+        head_node_args={"include_dashboard": False, "_system_config": SOON_MISSED, **head},
+    )
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+        for name in auth:
+            monkeypatch.delenv(name)
+        _read_variables()
+
+
+def _read_variables() -> None:
+    """Let Ray read its variables again; it did so when it was imported."""
+    from sweep.cluster import tokens
+
+    tokens.read_variables()
