@@ -101,7 +101,7 @@ def deadlocks(uri: str, number: int, broken: list[float], locked: threading.Even
         def waiting() -> Any:
             query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
             look.execute(query, ["latest_metrics"])
-            return look.fetchone()[0]
+            return look.fetchall()[0][0]
 
         for _ in range(number):
             # who looks for a deadlock first is broken off; MLflow looks after a second
