@@ -112,7 +112,7 @@ sbom: .audit/.ready ## write dist/sbom.json: every locked package, as CycloneDX
 
 audit: .audit/.ready ## ask a database for known weaknesses of the locked packages; needs the internet
 	.audit/bin/pip-audit --disable-pip --require-hashes --progress-spinner off -r requirements.lock \
-		|| { echo "make audit: a weakness is listed above, or the database (pypi.org) could not be reached." >&2; exit 1; }
+		|| { echo "make audit: a weakness is listed above, or the database could not be reached." >&2; exit 1; }
 
 # `build` is setuptools' own: what is left there from before would go into the wheel.
 wheel: $(READY) ## build dist/pairsweep-VERSION-py3-none-any.whl, to install anywhere with pip
