@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.options import JsonOption, StoreOption, StudyArgument, begun_ledger_of, ledger_of
+from sweep.cli.options import JsonOption, StoreOption, StudyArgument, begun_ledger_of, ledger_of, reading_of
 from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json, say, show
 from sweep.cli.screen import arms_table, console, failures_table, time_left
 from sweep.errors import DamagedLedger
@@ -143,7 +143,6 @@ def _against_seal(ledger: Ledger, declaration: str, results: str | None) -> list
 
 def seal(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """Print a line to publish, which later shows whether declaration or results were changed."""
-    from sweep.views.reading import Reading
     from sweep.views.seal import seal_before, seal_of
 
     with errors(study, store):
@@ -154,7 +153,7 @@ def seal(study: StudyArgument, store: StoreOption = DEFAULT_STORE, as_json: Json
                 say(line)
             found = seal_before(fresh)
         else:
-            found = seal_of(Reading(begun_ledger_of(study, store)))
+            found = seal_of(reading_of(begun_ledger_of(study, store)))
         if as_json:
             print_json({"seal": found.line, **asdict(found)})
             return

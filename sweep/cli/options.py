@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from sweep.errors import RejectStudy
 from sweep.ledger.ledger import Ledger
 from sweep.study import find, load
 from trainer.models import own
+
+if TYPE_CHECKING:
+    from sweep.views.reading import Reading
 
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="the study: a YAML file, or the name of one in search_spaces/")
@@ -77,6 +80,16 @@ def begun_ledger_of(study: str, store: str) -> Ledger:
         plan = command_for("plan", study, store)
         say(f"{path} is not what the study was begun with, which is used here. To compare: {plan}")
     return ledger
+
+
+def reading_of(ledger: Ledger) -> Reading:
+    """Everything about a study, for a view. Runs whose files are damaged are told, and not counted."""
+    from sweep.views.reading import Reading  # it takes a moment to import
+
+    reading = Reading(ledger)
+    for reason in ledger.damaged.values():
+        say(f"{reason} It counts as not finished here.")
+    return reading
 
 
 def _is_declared(path: Path, identity: dict[str, Any]) -> bool:

@@ -17,7 +17,15 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.options import JsonOption, MlflowOption, StoreOption, StudyArgument, begun_ledger_of, place_of
+from sweep.cli.options import (
+    JsonOption,
+    MlflowOption,
+    StoreOption,
+    StudyArgument,
+    begun_ledger_of,
+    place_of,
+    reading_of,
+)
 from sweep.cli.output import (
     DEFAULT_STORE,
     command_for,
@@ -51,7 +59,6 @@ def report(
 ) -> None:
     """Print the gains as a table, and write one HTML page with everything, pictures too."""
     from sweep.views.destination import check_file
-    from sweep.views.reading import Reading
     from sweep.views.report.page import Report, page
     from sweep.views.report.words import markdown
 
@@ -59,7 +66,7 @@ def report(
         if to:
             check_file(to)
         ledger = begun_ledger_of(study, store)
-        study_report = Report.of(Reading(ledger))
+        study_report = Report.of(reading_of(ledger))
         if as_json:
             print_json(study_report.findings.as_json())
         else:
@@ -81,11 +88,10 @@ def export(
 ) -> None:
     """Write Parquet tables, what their columns mean, and a notebook that computes the report again."""
     from sweep.views.export import files
-    from sweep.views.reading import Reading
     from sweep.views.report.page import Report
 
     with errors(study, store):
-        reading = Reading(begun_ledger_of(study, store))
+        reading = reading_of(begun_ledger_of(study, store))
         findings = Report.of(reading).findings
 
         def progress(table: str, done: int) -> None:

@@ -65,7 +65,7 @@ def from_declared(name: str, declared: Mapping[str, Any]) -> Study:
     for key in ("arms", "tasks"):
         if key in declared:
             identity[key] = {name: identity[key][name] for name in declared[key]}
-    contents, wrong = check(identity)
+    contents, wrong = check(identity, begun=True)
     if not contents or wrong:
         raise _lacks(name, [f"{'.'.join(map(str, where))}: {reason}" for where, reason in wrong])
     study = Study(name, contents, declared.get("taken_seeds", ()))

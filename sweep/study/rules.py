@@ -39,8 +39,11 @@ MOST_RUNS = 20_000
 T = TypeVar("T")
 
 
-def check(values: object) -> tuple[Contents | None, list[Problem]]:
-    """The contents of a study, and all that is wrong with them. None where a part lacks its shape."""
+def check(values: object, *, begun: bool = False) -> tuple[Contents | None, list[Problem]]:
+    """The contents of a study, and all that is wrong with them. None where a part lacks its shape.
+
+    A study that was `begun` stands as it was declared, also where its design would be refused today.
+    """
     try:
         contents = Contents.read(values)
     except SpecError as error:
@@ -51,7 +54,7 @@ def check(values: object) -> tuple[Contents | None, list[Problem]]:
         advice = "Lower budget, ladder, replicates or confirm.seeds, or make several studies of it."
         return contents, [(("search",), f"makes {runs:,} runs; a study has at most {MOST_RUNS:,}. {advice}")]
     # With a problem in one of these parts it is not clear what is compared.
-    if not {where[0] for where, _ in problems} & {"arms", "tasks", "analysis"}:
+    if not begun and not {where[0] for where, _ in problems} & {"arms", "tasks", "analysis"}:
         problems += design_problems(contents)
     return contents, _without_consequences(problems)
 

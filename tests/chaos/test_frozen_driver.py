@@ -6,6 +6,7 @@ It learns that it was replaced, stops with a line that says so, and changes no r
 from __future__ import annotations
 
 import os
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -70,7 +71,12 @@ def test_a_driver_that_is_let_go_after_it_was_replaced_stops_and_changes_nothing
     assert "Another driver has taken this study over; this one stops." in said
     assert "Traceback" not in said
     after = content(tmp_path)
-    assert [name for name in after.keys() | before.keys() if after.get(name) != before.get(name)] == []
+    assert {name: after.get(name) for name in before} == before
+    # a commit that was under way when the process was frozen is still written; no outcome names it
+    late = after.keys() - before.keys()
+    assert [
+        name for name in late if not re.search(r"/attempt-\d+/(checkpoint|epochs|endpoints)-", name)
+    ] == []
     assert_whole("a frozen driver that was replaced", 1, tmp_path, undisturbed)
     assert generations(tmp_path) == generations(undisturbed)
 

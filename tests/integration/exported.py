@@ -237,8 +237,10 @@ def age(store: Path, name: str) -> None:
         for kind, file in body["files"].items():
             if kind in ("epochs", "endpoints"):
                 data = _first_version((folder / file["name"]).read_bytes())
-                file |= {"bytes": len(data), "sha256": digest(data)}
-                for path in (folder / file["name"], folder / f"{kind}.parquet"):
+                (folder / file["name"]).unlink()
+                name = file["name"].replace(file["sha256"][:16], digest(data)[:16])
+                file |= {"name": name, "bytes": len(data), "sha256": digest(data)}
+                for path in (folder / name, folder / f"{kind}.parquet"):
                     path.write_bytes(data)
         (folder / "outcome.json").write_bytes(seal(body))
 

@@ -16,8 +16,8 @@ import pytest
 from tests.conftest import ROOT, run_spec
 from tests.integration.attempts import as_left_by_an_ended_process
 from trainer.claims import SILENT_SECONDS, Claim, Claimed, Hold, Watch, claim_on
-from trainer.run_folder import Completed, RunFolder
-from trainer.store import Store, open_store, seal, unseal
+from trainer.run_folder import Completed, File, RunFolder
+from trainer.store import Store, digest, open_store, seal, unseal
 
 SPEC = run_spec()
 ELSEWHERE = {"host": "elsewhere", "boot": "b", "space": "s", "pid": 7, "started": "9", "lease": 0}
@@ -270,7 +270,13 @@ def test_a_hold_gives_up_when_its_run_is_taken_over_finished_or_moved_away(tmp_p
     assert not (tmp_path / SPEC.run_id).exists()
     assert folder(store).claim({}) == 1
     assert hold.beat()
-    folder(store).finish(Completed(1, False, 1, {}))
+    files = {
+        kind: File(f"attempt-1/{kind}-1-{digest(b'rows')[:16]}.parquet", 4, digest(b"rows"))
+        for kind in ("epochs", "endpoints")
+    }
+    for file in files.values():
+        store.write(f"{SPEC.run_id}/{file.name}", b"rows")
+    folder(store).finish(Completed(1, False, 1, files))
     assert not hold.beat()
     assert not list(tmp_path.rglob("claim.json"))
     assert claim_on(store, SPEC.run_id) is None

@@ -317,7 +317,7 @@ def test_a_damaged_run_is_named_and_hides_no_other(store: Path, uri: str, what: 
     said: list[str] = []
     assert (view := view_of(store, uri, said)).update(live=False)
     assert view.update(live=False) == 0
-    assert len([line for line in said if damaged.name in line]) == (1 if what != "outcome" else 0)
+    assert len([line for line in said if damaged.name in line]) == 1
     whole = {f"run {it.name}" for it in folders(store, "saw")}
     assert all(
         shown(uri)[key].status == "FINISHED" and ("train_loss", 3) in shown(uri)[key].points for key in whole

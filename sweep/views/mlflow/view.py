@@ -71,6 +71,8 @@ class View:
         with self.experiment.errors():
             before = self.experiment.writes
             reading = Reading(self.ledger)
+            for reason in self.ledger.damaged.values():
+                self._tell_once(reason)
             if not self.experiment.id or not live:
                 self.experiment.open()
             compared: Sequence[Compared] = []
@@ -93,9 +95,12 @@ class View:
         try:
             yield
         except DamagedRun as error:
-            if str(error) not in self._reported:
-                self.say(f"{error} What needs it is left out of MLflow.")
-            self._reported.add(str(error))
+            self._tell_once(str(error))
+
+    def _tell_once(self, damage: str) -> None:
+        if damage not in self._reported:
+            self.say(f"{damage} What needs it is left out of MLflow.")
+        self._reported.add(damage)
 
     def _cohort(
         self, parent: Parent, compared: Sequence[Compared], looks: Sequence[Sequence[Compared]], live: bool
