@@ -100,7 +100,7 @@ def test_a_diverged_run_scores_0_and_a_collapsed_one_what_it_measured_and_neithe
     due = plan.wanted()
     assert due
     values = given([0.05, 0.1])
-    assert due.history == [(values[0], score, 1), (values[1], (0.5 + score) / 2, 2)]
+    assert list(due.history) == [(values[0], score, 1), (values[1], (0.5 + score) / 2, 2)]
 
 
 def test_diverged_confirmation_runs_are_results_like_any_other() -> None:
@@ -145,7 +145,7 @@ def test_a_generation_is_proposed_from_all_generations_up_to_its_own_less_one_le
         known = [
             (c, scores) for c, scores in plan.searched("tuned") if _generation(c.name) < generation - lag
         ]
-        assert due.history == [
+        assert list(due.history) == [
             (c.values, pytest.approx(sum(scores) / len(scores)), len(scores)) for c, scores in known
         ]
         assert not unfinished

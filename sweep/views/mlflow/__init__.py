@@ -38,8 +38,8 @@ def _check_writable(database: Path) -> None:
     for place in (database.parent, *([database] if database.exists() else [])):
         if not os.access(place, os.W_OK):
             raise TrackerDown(
-                f"cannot write {place}, where MLflow's database is kept. Give another one with --mlflow-uri, "
-                "or copy the store into a folder of your own, and give that as --store."
+                f"cannot write {place}, where MLflow's database is kept. Give another one with "
+                "--mlflow-uri, or copy the store into a folder of your own, and give that as --store."
             )
 
 
