@@ -273,6 +273,8 @@ class RunFolder:
 
     def _is_usable(self, commit: Commit, use: Callable[[dict[str, Any]], object]) -> bool:
         """Whether `use` took the state in a checkpoint. A damaged one is reported to `say`."""
+        import torch
+
         data = self.store.read(f"{self.root}/{commit.name}")
         try:
             if digest(data)[:16] not in commit.name:
@@ -284,6 +286,8 @@ class RunFolder:
             ):
                 raise ValueError("it is not a checkpoint of this run")
             use(cast("dict[str, Any]", state))
+        except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+            raise  # the machine failed, and not the file
         except Exception as error:  # a state that was made up can fail anywhere
             self.damaged.add(commit.name)
             why = (str(error) or type(error).__name__).splitlines()[0]

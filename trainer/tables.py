@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ import numpy as np
 
 from trainer import randomness
 from trainer.settings import SettingError, Within, nearest, written
+from trainer.store import read_file
 from trainer.table_files import FORMATS, MOST_BYTES, NO_MEMORY, Column, DataError, columns_of, unread
 
 TEST = 1 / 3
@@ -155,18 +156,21 @@ def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
     DataError says how the file differs from its declaration.
     """
-    path = data_dir / table.file
-    # a file that is not the declared one may be made to harm who reads it
-    if path.is_file() and (actual := _checksum(path)) not in (None, table.checksum):
-        raise DataError(
-            f"{path}: checksum is {actual}, and {table.checksum} is declared. "
-            "It is another file than the study's. "
-            f"Bring that one, or declare this one: {command(table, data_dir)}"
-        )
     found = find(table, data_dir)
+    _compare(table, data_dir, found.facts())
+    test_last = (
+        randomness.permutation(table.rows, 0, "table")
+        if found.marked is None
+        else np.argsort(found.marked, kind="stable")
+    )
+    return found.inputs[test_last], found.labels[test_last]
+
+
+def _compare(table: Table, data_dir: Path, facts: Mapping[str, object]) -> None:
+    """Raise DataError where facts about a file are not those that were declared."""
     differing = [
         f"{fact} is {actual}, and {getattr(table, fact)} is declared"
-        for fact, actual in found.facts().items()
+        for fact, actual in facts.items()
         if actual != getattr(table, fact)
     ]
     if differing:
@@ -175,12 +179,6 @@ def load(table: Table, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
             "It is another file than the study's. "
             f"Bring that one, or declare this one: {command(table, data_dir)}"
         )
-    test_last = (
-        randomness.permutation(table.rows, 0, "table")
-        if found.marked is None
-        else np.argsort(found.marked, kind="stable")
-    )
-    return found.inputs[test_last], found.labels[test_last]
 
 
 def command(layout: Layout, data_dir: Path) -> str:
@@ -223,9 +221,7 @@ def find(layout: Layout, data_dir: Path) -> Found:
     """Read a file's content. DataError says why no run can train on it, in which column, and what to do."""
     path = data_dir / layout.file
     try:
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise DataError(f"{path}: has {size:,} bytes; at most {MOST_BYTES:,} are read.")
-        content = path.read_bytes()
+        content = read_file(path, MOST_BYTES)
     except FileNotFoundError:
         missing = f"{layout.file}: not in {data_dir}, the folder of --data-dir, "
         where = "where files of one's own lie on every node."
@@ -234,6 +230,10 @@ def find(layout: Layout, data_dir: Path) -> Found:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
     except MemoryError:
         raise DataError(f"{path}: {NO_MEMORY}") from None
+    checksum = hashlib.sha256(content).hexdigest()[:DIGITS]
+    if isinstance(layout, Table):
+        # a file that is not the declared one may be made to harm who parses it
+        _compare(layout, data_dir, {"checksum": checksum})
     try:
         columns = columns_of(
             layout.file, content, [layout.target, *([layout.split] if layout.split else [])], layout.features
@@ -246,7 +246,7 @@ def find(layout: Layout, data_dir: Path) -> Found:
         raise DataError(f"{path}: {error}") from None
     except MemoryError:
         raise DataError(f"{path}: {NO_MEMORY}") from None
-    return Found(inputs, labels, names, marked, hashlib.sha256(content).hexdigest()[:DIGITS])
+    return Found(inputs, labels, names, marked, checksum)
 
 
 def _likely_file(layout: Layout, path: Path) -> str:

@@ -57,7 +57,7 @@ MlflowOption = Annotated[
         envvar="MLFLOW_TRACKING_URI",
         metavar="U",
         help="an MLflow server or database, or none for no MLflow. By default a database in the store. An "
-        "address with a password belongs into the variable: all users of a machine see its command lines",
+        "address with a password belongs in the variable: all users of a machine see its command lines",
     ),
 ]
 
@@ -87,8 +87,8 @@ def reading_of(ledger: Ledger) -> Reading:
     from sweep.views.reading import Reading  # it takes a moment to import
 
     reading = Reading(ledger)
-    for reason in ledger.damaged.values():
-        say(f"{reason} It counts as not finished here.")
+    for run_id, reason in ledger.damaged.items():
+        say(f"{reason} Run {run_id} counts as not finished here.")
     return reading
 
 

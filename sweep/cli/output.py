@@ -93,7 +93,9 @@ def with_tracker(command: str, uri: str | None) -> str:
         return command
     if (shown := shown_uri(uri)) == uri:
         return f"{command} {TRACKER} {shlex.quote(uri)}"
-    return f"{command}\nBefore that, set MLFLOW_TRACKING_URI to {shown}, with what *** stands for."
+    return (
+        f"{command}\nBefore that, set MLFLOW_TRACKING_URI to {shown}; *** stands for what is not shown here."
+    )
 
 
 def command_for(command: str, study: str, store: str, *more: str) -> str:

@@ -128,7 +128,9 @@ def _orphans(ledger: Ledger, plan: Plan, extensions: list[dict[str, Any]]) -> It
         before = [run_id for run_id in found if run_id in known]
         found = [run_id for run_id in found if run_id not in known]
         if before:
-            ledger.say(f"picked before the study grew, and counted no more: {', '.join(before)}.")
+            ledger.say(
+                f"these runs were picked before the study grew, and count no more: {', '.join(before)}."
+            )
     if found and not plan.complete:
         ledger.say(
             f"no candidate has these runs now: {', '.join(found)}. They are counted again if candidates "

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
 
-from tests.security.handed import STUDY
+from tests.kept import STUDY
 from tests.security.test_pages import hostile_store
 from tests.security.victim import sweep
+from tests.servers import Silent, serving
 
 pytestmark = [pytest.mark.browser]
 
@@ -22,21 +21,15 @@ def listening() -> Iterator[tuple[str, list[str]]]:
     """Listen on loopback; yield the address, and the paths that were asked for."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(Silent):
+        def look(self) -> None:
             asked.append(self.path)
             self.send_error(404)
 
-        def log_message(self, *_: object) -> None:  # type: ignore[reportIncompatibleMethodOverride]
-            pass
+        do_GET = look  # noqa: N815  (the base class's name)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler) as address:
+        yield address, asked
 
 
 @pytest.fixture

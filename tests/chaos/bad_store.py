@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import urlsplit
+
+from tests.servers import Silent, serving
 
 ANY = ("late", "503 at once", "503 though it was done", "twice", "no answer")
 """What may happen to any request."""
@@ -70,7 +70,7 @@ def bad_store(behind: str, plan: Plan) -> Generator[str]:
     """Start the proxy on loopback and a free port; yield its address."""
     target = urlsplit(behind).netloc
 
-    class Between(BaseHTTPRequestHandler):
+    class Between(Silent):
         protocol_version = "HTTP/1.1"
 
         def handle_request(self) -> None:
@@ -108,7 +108,8 @@ def bad_store(behind: str, plan: Plan) -> Generator[str]:
                     pass
             self.answer(answer)
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_request  # noqa: N815  (the base class's names)
+        # the base class's names
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_request  # noqa: N815
 
         def forward(self, body: bytes) -> Answer:
             connection = http.client.HTTPConnection(target, timeout=60)
@@ -134,26 +135,8 @@ def bad_store(behind: str, plan: Plan) -> Generator[str]:
             if self.command != "HEAD":
                 self.wfile.write(answer.body[:send])
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            pass
-
-    with Quiet(("127.0.0.1", 0), Between) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{proxy.server_port}"
-        finally:
-            proxy.shutdown()
-            thread.join()
-
-
-class Quiet(ThreadingHTTPServer):
-    """A server whose clients may go away at any time: they are killed."""
-
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass
+    with serving(Between) as address:
+        yield address
 
 
 def _altered(body: bytes) -> bytes:

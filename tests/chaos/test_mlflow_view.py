@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from sweep.views.mlflow.client import Experiment
 from sweep.views.mlflow.server import free_port
 from sweep.views.reading import Reading, RunFiles
 from tests.conftest import ROOT
+from tests.servers import Silent, serving
 from tests.sweeps import Started, environment, sweep, sweep_command
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, server, shown, synced, view_of
 
@@ -129,7 +129,7 @@ def test_a_view_killed_before_it_removed_what_a_cohort_was_removes_it_the_next_t
 def failing(target: int, draw: random.Random) -> Generator[str]:
     """A proxy that forwards everything, and answers a third of it with an error."""
 
-    class Forward(BaseHTTPRequestHandler):
+    class Forward(Silent):
         protocol_version = "HTTP/1.1"
 
         def forward(self) -> None:
@@ -153,17 +153,8 @@ def failing(target: int, draw: random.Random) -> Generator[str]:
 
         do_GET = do_POST = do_PUT = do_PATCH = forward  # noqa: N815  (their names are the base class's)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forward) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{proxy.server_port}"
-        finally:
-            proxy.shutdown()
-            thread.join()
+    with serving(Forward) as address:
+        yield address
 
 
 def test_a_server_that_says_of_a_third_of_all_it_did_that_it_failed_ends_with_one_run_a_key(

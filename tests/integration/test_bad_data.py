@@ -393,7 +393,7 @@ def large_file(folder: Path) -> str:
 BAD_TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "a line of 2^27 bytes": (long_line, "line 3, which begins b'1111111111"),
     "2^24 columns": (many_columns, "claims 0 rows of 16,777,217 columns"),
-    "a file of 4 GiB": (large_file, "has 4,294,967,296 bytes; at most 2,147,483,648 are read"),
+    "a file of 4 GiB": (large_file, "has 4,294,967,296 bytes, and at most 2,147,483,648 are read"),
     "a packed .mat": (packed_mat, "holds more than 536,870,912 bytes when it is unpacked"),
     "a sparse .mat": (sparse_mat, "claims 1,000,000,000,000 rows"),
     "a .mat that is none": (nonsense("MATLAB" * 99, "t.mat"), "cannot be read as .mat"),

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT
+from tests.kept import DATA, STUDIES, unpack
 from tests.sweeps import sweep
 
-DATA = ROOT / "tests" / "data"
-STUDIES = ("kept", "kept-tasks")
 TABLES = ("epochs", "endpoints", "runs", "candidates", "comparisons", "across")
 PROSE = ("description", "store")
 """Keys of the report whose words may change."""
@@ -37,14 +33,7 @@ Published figures are what the study says."""
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """A copy of the ledger's store, every file with the time that the index knows it by."""
-    with tarfile.open(DATA / "ledger-15d2fea.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    for study in STUDIES:
-        folder = tmp_path / "store" / study
-        for run_id, (stamp, _) in json.loads((folder / "index.json").read_text())["runs"].items():
-            nanoseconds = int(stamp.partition("-")[2])
-            os.utime(folder / "runs" / run_id / "outcome.json", ns=(nanoseconds, nanoseconds))
-    return tmp_path / "store"
+    return unpack(tmp_path)
 
 
 def given_up(store: Path) -> str:

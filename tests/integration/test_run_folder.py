@@ -128,6 +128,17 @@ def test_a_damaged_checkpoint_is_no_longer_counted_among_the_two_that_are_kept(b
     assert [path.name.split("-")[1] for path in whole] == ["3", "2"]
 
 
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_a_machine_without_memory_damages_no_checkpoint(broken_off: Path, error: type[Exception]) -> None:
+    def use(_: object) -> None:
+        raise error
+
+    said: list[str] = []
+    with pytest.raises(error):
+        RunFolder(LocalStore(broken_off), SPEC, said.append).latest(use)
+    assert said == []
+
+
 def test_a_checkpoint_that_would_run_code_is_refused_unrun(broken_off: Path, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +20,7 @@ from sweep.ledger.growth import hash_of
 from sweep.ledger.ledger import Ledger
 from sweep.views.reading import Reading
 from sweep.views.seal import Seal, differences, parts_of, seal_before, seal_of
-from tests.conftest import ROOT
+from tests.kept import unpack
 from tests.loops import begin, drive, short_values, study_of
 from tests.sweeps import sweep
 from trainer.store import seal, unseal
@@ -68,9 +67,7 @@ def reseal(path: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("study", PUBLISHED)
 def test_a_seal_that_was_published_fits_for_ever(study: str, tmp_path: Path) -> None:
-    with tarfile.open(ROOT / "tests" / "data" / "ledger-15d2fea.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    found = seal_of(Reading(Ledger(str(tmp_path / "store"), study, print)))
+    found = seal_of(Reading(Ledger(str(unpack(tmp_path)), study, print)))
     assert found.line == PUBLISHED[study]
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_spec
-from tests.security.victim import PATIENCE_SECONDS, arguments, environment, kept_ledger, sweep
+from tests.kept import unpack
+from tests.security.victim import PATIENCE_SECONDS, arguments, environment, sweep
 from tests.sweeps import AS_URGENT, write_study
 from trainer.orders import Order
 
@@ -62,7 +63,7 @@ def test_neither_the_workers_nor_the_follower_of_a_sweep_run_it(trapped: Path) -
 
 
 def test_mlflows_server_does_not_run_it(trapped: Path) -> None:
-    kept_ledger(trapped)
+    unpack(trapped)
     log = trapped / "ui.log"
     with log.open("w") as out:
         shown = subprocess.Popen(

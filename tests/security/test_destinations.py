@@ -19,13 +19,13 @@ from sweep.ledger.ledger import Ledger
 from sweep.views.export import files
 from sweep.views.reading import Reading
 from sweep.views.report.page import Report
-from tests.security.handed import STUDY, finished_store
+from tests.kept import STUDY, unpack
 from tests.security.victim import PATIENCE_SECONDS, arguments, environment, sweep
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished_store(tmp_path_factory.mktemp("handed"))
+    return unpack(tmp_path_factory.mktemp("handed"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -145,5 +145,5 @@ def test_a_store_that_cannot_be_written_to_is_told_in_a_line(
     assert told.returncode == 3, told.stderr
     assert "Traceback" not in told.stderr
     assert len(told.stderr.splitlines()) <= 2
-    assert "cannot be written to" in told.stderr
+    assert "cannot write " in told.stderr
     assert "--store" in told.stderr

@@ -26,8 +26,8 @@ from sweep.cli.app import app
 from sweep.ledger.lease import Lease
 from sweep.study import Study
 from sweep.study.contents import Contents
+from tests.kept import snapshot
 from tests.loops import drive
-from tests.security.ledgers import snapshot
 from tests.security.victim import sweep
 from tests.sweeps import study_values
 from trainer.__main__ import main as train

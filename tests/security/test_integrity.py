@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.kept import DATA, STUDY, falsify
 from tests.security.victim import sweep
-from trainer.store import seal, unseal
+from trainer.store import unseal
 
-DATA = ROOT / "tests" / "data"
-STUDY = DATA / "kept.yaml"
 Change = Callable[[dict[str, Any]], Any]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """A store with the finished study `kept`, whose files have the times that its index knows them by."""
-    with tarfile.open(DATA / "ledger-15d2fea.tar.xz") as archive:
-        members = [member for member in archive if member.name.startswith("store/kept/")]
-        archive.extractall(tmp_path, members, filter="data")
-    for run_id, (stamp, _) in json.loads((tmp_path / "store/kept/index.json").read_text())["runs"].items():
-        at = int(stamp.partition("-")[2])
-        os.utime(tmp_path / "store" / "kept" / "runs" / run_id / "outcome.json", ns=(at, at))
-    return tmp_path / "store"
-
-
 def reseal(path: Path, change: Change) -> None:
-    """Change a sealed file, seal it anew, and give it the time that it had."""
-    times, body = path.stat(), unseal(path.read_bytes())
-    change(body)
-    path.write_bytes(seal(body))
+    """Falsify a sealed file, and give it the time that it had."""
+    times = path.stat()
+    falsify(path, change)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
@@ -222,9 +206,7 @@ def is_search_of_additive(folder: Path) -> bool:
 
 def test_a_run_from_elsewhere_in_a_finished_study_is_named(store: Path) -> None:
     runs = store / "kept" / "runs"
-    with tarfile.open(DATA / "ledger-15d2fea.tar.xz") as archive:
-        archive.extractall(store.parent / "more", filter="data")
-    stray = next((store.parent / "more" / "store" / "kept-tasks" / "runs").iterdir())
+    stray = next((store / "kept-tasks" / "runs").iterdir())
     shutil.copytree(stray, runs / stray.name)
     code, said = doctor(store)
     assert code == 3

@@ -7,34 +7,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.security.ledgers import STUDY, falsify, first_run, unpack
-from tests.security.victim import sweep, trainer
+from tests.kept import STUDY, falsify, first_run
+from tests.security.victim import assert_one_message, sweep, trainer
 from trainer.store import seal, unseal
-
-
-@pytest.fixture(scope="session")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack(tmp_path_factory.mktemp("kept"))
-
-
-@pytest.fixture
-def store(unpacked: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(unpacked, tmp_path / "store"))
-
-
-def assert_one_message(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    for word in words:
-        assert word in done.stdout + done.stderr
-
 
 DEEP = b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b', "check": ""}'
 

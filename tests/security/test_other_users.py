@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.security.victim import PATIENCE_SECONDS, arguments, environment, kept_ledger
+from tests.kept import unpack
+from tests.security.victim import PATIENCE_SECONDS, arguments, environment
 from tests.sweeps import AS_URGENT, descendants, write_study
 
 NOBODY = 65534
@@ -38,7 +39,7 @@ def sweeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Po
 def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
     """`sweep ui`, as soon as its server answers."""
     folder = tmp_path_factory.mktemp("showing")
-    command = ["ui", "kept.yaml", "--store", kept_ledger(folder), "--port", "0"]
+    command = ["ui", "kept.yaml", "--store", unpack(folder), "--port", "0"]
     yield from _until(lambda: "Ctrl-C ends it" in (folder / "said").read_text(), folder, command, {})
 
 
@@ -183,7 +184,7 @@ def test_another_user_reads_neither_the_token_nor_a_socket(sweeping: subprocess.
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_a_store_in_a_folder_of_its_users_own_is_closed_to_others(tmp_path: Path) -> None:
     """Files of a store get the permissions that the user's umask leaves: the folder decides."""
-    store = kept_ledger(tmp_path)
+    store = unpack(tmp_path)
     (file,) = store.glob("kept/study.json")
     store.chmod(0o700)
     assert as_nobody(["cat", str(file)]).returncode

@@ -19,7 +19,8 @@ from markdown_it import MarkdownIt
 from sweep.views.markdown import code, escaped
 from sweep.views.report import pictures
 from sweep.views.report.searched import Tuning, TuningCurve
-from tests.security.handed import STUDY, forge, forge_failure, store_with_a_failure
+from tests.kept import STUDY, falsify
+from tests.security.handed import forge_failure, store_with_a_failure
 from tests.security.victim import sweep
 
 FETCHED = (
@@ -70,7 +71,7 @@ def hostile_store(folder: Path) -> Path:
     """Return a store in which a failure's reason and the description are hostile."""
     store = store_with_a_failure(folder)
     forge_failure(store, HOSTILE, [])
-    forge(store / "kept" / "study.json", lambda body: body.update(description=HOSTILE))
+    falsify(store / "kept" / "study.json", lambda body: body.update(description=HOSTILE))
     return store
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from sweep.views.mlflow import address
 from sweep.views.mlflow.address import without_secrets
-from tests.security.victim import kept_ledger, sweep
+from tests.kept import unpack
+from tests.security.victim import sweep
 from tests.sweeps import write_study
 
 SECRET = "hunter2-of-the-tracker"
@@ -68,7 +69,7 @@ def dead_port() -> int:
 def test_a_tracker_that_is_down_is_told_without_its_password(
     tmp_path: Path, form: str, by_option: bool
 ) -> None:
-    store, uri = kept_ledger(tmp_path), form.format(SECRET, dead_port())
+    store, uri = unpack(tmp_path), form.format(SECRET, dead_port())
     options, env = ["--mlflow-uri", uri] if by_option else [], {"MLFLOW_TRACKING_URI": uri}
     done = sweep("sync", "kept.yaml", "--store", store, *options, cwd=tmp_path, env=env)
     assert done.returncode == 3, done.stderr

@@ -114,6 +114,7 @@ def test_rays_processes_end_with_a_driver_that_is_killed(tmp_path: Path) -> None
         command.until(lambda: commits(tmp_path))
         # two helpers of Ray's, which know nothing of runs, notice it within a minute
         ours = [pid for pid in descendants(command.process.pid) if "Agent" not in _name(pid)]
+        assert any("raylet" in _name(pid) for pid in ours)
         command.process.kill()
         command.process.wait()
         ended(ours)

@@ -22,9 +22,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import run_spec
-from tests.security.ledgers import STUDY, falsify, first_run, snapshot, unpack
-from tests.security.victim import PATIENCE_SECONDS, arguments, environment, sweep, trainer
-from trainer import store as stores
+from tests.kept import STUDY, falsify, first_run, snapshot
+from tests.security.victim import (
+    PATIENCE_SECONDS,
+    arguments,
+    assert_one_message,
+    environment,
+    sweep,
+    trainer,
+)
 from trainer.store import LocalStore, Refused, Store, StoreError, open_store
 
 SECRET = b"the owner alone may read this"
@@ -32,17 +38,6 @@ NAMES = ["../a", "a/../../b", "/etc/a", "a//b", "a/./b", "", "a/", "a\nb", "\x1b
 """Names that lead out of a store, or upset a terminal."""
 DAC_OVERRIDE, DROP = 1, 24
 """The capability by which root writes where nobody may, and the request to drop it: <linux/prctl.h>."""
-
-
-@pytest.fixture(scope="session")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack(tmp_path_factory.mktemp("kept"))
-
-
-@pytest.fixture
-def store(unpacked: Path, tmp_path: Path) -> Path:
-    """A copy of a finished study's store, with the same times."""
-    return Path(shutil.copytree(unpacked, tmp_path / "store"))
 
 
 @pytest.fixture
@@ -53,13 +48,6 @@ def outside(tmp_path: Path) -> Path:
     (folder / "secret").write_bytes(SECRET)
     (folder / "secret").chmod(0o600)
     return folder
-
-
-def assert_one_message(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    for word in words:
-        assert word in done.stdout + done.stderr
 
 
 # names
@@ -285,7 +273,7 @@ def test_where_neither_is_there_it_is_said_why_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", no_link)
-    monkeypatch.setattr(stores.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
     with pytest.raises(
         StoreError, match=r"cannot write .*a: its file system has no hard links.*another disk"
     ):

@@ -17,7 +17,8 @@ from PIL import Image
 
 from sweep.cli.screen import arms_table, console
 from sweep.gains.progress import ArmView, Overview
-from tests.security.handed import STUDY, forge, forge_failure, store_with_a_failure
+from tests.kept import STUDY, falsify
+from tests.security.handed import forge_failure, store_with_a_failure
 from tests.security.victim import PATIENCE_SECONDS, arguments, environment, sweep
 from tests.sweeps import write_study
 from trainer.plain import harmless, one_line
@@ -60,7 +61,7 @@ def test_the_host_of_a_driver_is_shown_as_text(tmp_path: Path) -> None:
     store = store_with_a_failure(tmp_path)
     (lease,) = (store / "kept" / "lease").glob("*.json")
     # on another machine, so that nobody can say whether it lives
-    forge(lease, lambda body: body.update(state="held", boot="elsewhere", host=f"elsewhere{HOSTILE}"))
+    falsify(lease, lambda body: body.update(state="held", boot="elsewhere", host=f"elsewhere{HOSTILE}"))
     told = sweep("status", STUDY, "--store", store, cwd=tmp_path)
     assert obeyed(told.stdout + told.stderr) == []
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,13 +27,6 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def arguments(module: str, *more: str | Path) -> list[str]:
     """A command line. As with the installed command, the folder it is started in is not on Python's path."""
     return [sys.executable, "-P", "-m", module, *map(str, more)]
-
-
-def kept_ledger(folder: Path) -> Path:
-    """Unpack a finished study, `kept`, which both checkouts can read; return its store."""
-    with tarfile.open(ROOT / "tests" / "data" / "ledger-15d2fea.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "store"
 
 
 def sweep(
@@ -65,3 +57,11 @@ def _run(
         timeout=seconds,
         check=False,
     )
+
+
+def assert_one_message(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """Assert that a command ended with a code and a message that has these words, and no traceback."""
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    for word in words:
+        assert word in done.stdout + done.stderr

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from trainer.store import TEMPORARY, LocalStore, StoreError
+from trainer.store import LocalStore, StoreError
+from trainer.stores.local import TEMPORARY
 
 OLD, NEW = b"old" * 1000, b"new!" * 5000
 

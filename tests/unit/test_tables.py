@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -369,8 +370,15 @@ def test_a_file_that_is_not_there_names_the_folder_and_the_nearest_one(
     text = refused(tmp_path, "gens.csv", capsys)
     assert f"gens.csv: not in {tmp_path}, the folder of --data-dir" in text
     assert "Did you mean 'genes.csv'?" in text
+
+
+def test_what_is_no_file_is_refused_and_a_pipe_is_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "folder.csv").mkdir()
-    assert "folder.csv: cannot be read: Is a directory." in refused(tmp_path, "folder.csv", capsys)
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("folder.csv", "pipe.csv"):
+        assert f"{name}: cannot be read: it is no file, but a folder" in refused(tmp_path, name, capsys)
 
 
 def test_a_declared_file_that_is_not_there_is_known_by_its_checksum_and_not_by_a_name_that_is_near(

@@ -1,4 +1,4 @@
-"""A finished study in a store of its own, as another person may hand it on, and ways to falsify it."""
+"""The ledger that commit 15d2fea made, as another person may hand it on, and ways to falsify it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from tests.conftest import ROOT
 from trainer.store import seal, unseal
 
 DATA = ROOT / "tests" / "data"
+STUDIES = ("kept", "kept-tasks")
+"""The finished studies of the store that `unpack` makes."""
 STUDY = DATA / "kept.yaml"
-"""The study of the store that `unpack` makes."""
+"""The file of the first one."""
 
 
 def unpack(folder: Path) -> Path:
-    """Unpack the ledger that commit 15d2fea made, and return its store. The index knows its runs by time."""
+    """Unpack the ledger, and return its store. Every file has the time that the index knows it by."""
     with tarfile.open(DATA / "ledger-15d2fea.tar.xz") as archive:
         archive.extractall(folder, filter="data")
-    kept = folder / "store" / "kept"
-    for run_id, (stamp, _) in json.loads((kept / "index.json").read_text())["runs"].items():
-        nanoseconds = int(stamp.partition("-")[2])
-        os.utime(kept / "runs" / run_id / "outcome.json", ns=(nanoseconds, nanoseconds))
+    for study in STUDIES:
+        ledger = folder / "store" / study
+        for run_id, (stamp, _) in json.loads((ledger / "index.json").read_text())["runs"].items():
+            nanoseconds = int(stamp.partition("-")[2])
+            os.utime(ledger / "runs" / run_id / "outcome.json", ns=(nanoseconds, nanoseconds))
     return folder / "store"
 
 
