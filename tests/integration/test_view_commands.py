@@ -101,7 +101,7 @@ def test_a_study_whose_policy_is_gone_is_said_to_need_it(command: str, tmp_path:
     done = sweep(command, write_study(tmp_path), "--store", tmp_path, *more, env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "arms.gone: policy.name  must be one of dense, fixed," in done.stderr
+    assert "arms.gone.policy.name: must be one of dense, fixed," in done.stderr
     assert "it is 'faulty'" in done.stderr
     assert "attempt-1/attempt.json" in done.stderr
     assert (tmp_path / "small" / "study.json").read_bytes() == before
