@@ -293,6 +293,6 @@ def _slots(study: Study, address: str | None) -> int:
 
     try:
         with Cluster(address, study.resources) as cluster:
-            return max(1, cluster.slots(set()))
+            return max(1, cluster.room())
     except AbortSweep as error:
         leave(str(error), INFRASTRUCTURE)
