@@ -32,7 +32,9 @@ PREFIX = "pairsweep/"
 MOST_PENDING = 32
 """The most groups that wait at a time."""
 LOOK_SECONDS, QUICK_SECONDS = 1.0, 0.1
-"""The time from one look at the cluster to the next, and while a slot is awaited."""
+"""The time from one look at the cluster to the next, and while a slot is expected."""
+SOON_SECONDS = 2.0
+"""The time for which a slot is expected after it was asked for."""
 SURPLUS_SECONDS = 10.0
 """The time after which slots that no run wants are given back, so that a cluster can shrink."""
 PATIENCE_SECONDS, SAY_SECONDS = 5.0, 60.0
@@ -64,7 +66,7 @@ class Slots:
         self._slots: list[Slot] = []
         self._back = 0
         """How many slots that processes are in are to be given back, as soon as they end a run."""
-        self._looked_at = self._surplus_since = self._said_at = -math.inf
+        self._looked_at = self._asked_at = self._surplus_since = self._said_at = -math.inf
         self._waits_since = math.inf
 
     def __enter__(self) -> Slots:
@@ -91,8 +93,8 @@ class Slots:
     def look(self, demand: int) -> int:
         """See how the cluster is, and ask for slots for so many runs. Returns how many may be under way."""
         now = time.monotonic()
-        awaited = not all(map(self._usable, self._slots)) or not self._slots
-        if now - self._looked_at >= (QUICK_SECONDS if awaited and not self.count else LOOK_SECONDS):
+        soon = not self.count or now - self._asked_at < SOON_SECONDS
+        if now - self._looked_at >= (QUICK_SECONDS if soon else LOOK_SECONDS):
             self._looked_at = now
             groups: dict[str, dict[str, Any]] = placement_group_table()
             self._follow(groups)
@@ -120,11 +122,14 @@ class Slots:
         return slot
 
     def leave(self, slot: Slot) -> None:
-        """Note that a process has left its slot."""
-        slot.taken = False
-        if self.wants_back(slot) and slot in self._slots:
+        """Give a slot back that a process has left. The next look asks for another one, if it is wanted.
+
+        Its node may be gone without a word. A new group is only made on a node that answers.
+        """
+        if slot in self._slots:
             self._back = max(0, self._back - 1)
             self._remove(slot)
+            self._looked_at = -math.inf
 
     def clear(self) -> None:
         """Note that no process is in any slot, because Tune has ended all."""
@@ -191,7 +196,7 @@ class Slots:
         bundle = {"CPU": float(resources.cpus), "GPU": float(resources.gpus)}
         selector = {"ray.io/node-id": f"!in({','.join(sorted(kept_away))})"} if kept_away else {}
         for _ in range(min(wanted - len(self._slots), MOST_PENDING - pending)):
-            self._made += 1
+            self._made, self._asked_at = self._made + 1, time.monotonic()
             group = placement_group(
                 [{kind: amount for kind, amount in bundle.items() if amount}],
                 name=f"{self._name}/{self._made}",
