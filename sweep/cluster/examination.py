@@ -33,6 +33,8 @@ class _Question:
     """A question to a node that is not answered yet."""
 
     answer: Any
+    group: Any
+    """The placement group in which the node answers."""
     note: str
     asked_at: float
     """When it was asked, by `time.time`, as nodes tell their clocks."""
@@ -54,6 +56,7 @@ class Examination:
         """The GPU of the node that passed first."""
         self._fit: set[str] = set()
         self._open: dict[str, _Question] = {}
+        self._asked_again: set[str] = set()
 
     def begin(self) -> None:
         """Answer the questions here. Raises AbortSweep where the runs are trained here and cannot be."""
@@ -68,6 +71,10 @@ class Examination:
     def is_fit(self, node: str) -> bool:
         """Whether a node may be given work."""
         return not self.needed or node in self._fit
+
+    def needs(self, group: Any) -> bool:
+        """Whether a node answers in this group now, so that it has to stay."""
+        return any(question.group is group for question in self._open.values())
 
     def look(self, groups: Mapping[str, Any]) -> None:
         """Ask each new node, in the given group of its own, and hear what the others have answered.
@@ -103,7 +110,7 @@ class Examination:
         probe: Any = ray.remote(preflight.probe)
         asked = probe.options(num_cpus=0, num_gpus=min(gpus, 1), scheduling_strategy=there)
         answer = asked.remote(*self._question, gpus, note, own.allowed())
-        self._open[node] = _Question(answer, note, time.time())
+        self._open[node] = _Question(answer, group, note, time.time())
 
     def _heard(self, node: str) -> list[str] | None:
         """The problems with a node by its answer; None while it has time to answer."""
@@ -114,6 +121,11 @@ class Examination:
         try:
             facts: dict[str, Any] = ray.get(question.answer)
         except exceptions.RayError as error:
+            if node not in self._asked_again:
+                # a process can be lost on a good node, too
+                self._asked_again.add(node)
+                self._remove(self._open.pop(node).note)
+                return None
             return [f"it did not answer: {str(error).strip().splitlines()[0]}"]
         if facts["answer"] and facts["answer"] not in self.store.names("preflight"):
             facts["problems"].append(

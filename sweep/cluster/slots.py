@@ -145,6 +145,9 @@ class Slots:
             and self.examination.is_fit(slot.node)
         )
 
+    def _may_go(self, slot: Slot) -> bool:
+        return not slot.taken and not self.examination.needs(slot.group)
+
     def _wanted(self, demand: int) -> int:
         most = self.cluster.resources.workers or math.inf
         # on this machine nobody else wants the room, and processes that stay need not start again
@@ -171,7 +174,7 @@ class Slots:
         kept_away = frozenset(self.cluster.kept_away)
         for slot in list(self._slots):
             unwanted = slot.node in kept_away if slot.node else slot.kept_away != kept_away
-            if unwanted and not slot.taken:
+            if unwanted and self._may_go(slot):
                 self._remove(slot)
         wanted, held = self._wanted(demand), sum(bool(slot.node) for slot in self._slots)
         if len(self._slots) <= wanted:
@@ -179,12 +182,12 @@ class Slots:
         surplus = len(self._slots) - wanted if now - self._surplus_since >= SURPLUS_SECONDS else 0
         if poorest is not None and held > poorest:
             # what becomes free is for the other one, who would have to share it with what waits here
-            for slot in [slot for slot in self._slots if not slot.node and not slot.taken]:
+            for slot in [slot for slot in self._slots if not slot.node and self._may_go(slot)]:
                 self._remove(slot)
             surplus = max(surplus, 1) if held >= poorest + 2 else surplus
             wanted = min(wanted, held)
         waiting_first = sorted(self._slots, key=lambda slot: bool(slot.node))
-        for slot in [slot for slot in waiting_first if not slot.taken][:surplus]:
+        for slot in [slot for slot in waiting_first if self._may_go(slot)][:surplus]:
             self._remove(slot)
             surplus -= 1
         self._back = surplus
