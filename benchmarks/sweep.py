@@ -201,7 +201,7 @@ def planned(study: Path, folder: Path) -> tuple[int, int]:
         str(study),
         "--store",
         str(folder / "none"),
-        "--slots",
+        "--workers",
         str(CORES),
         "--json",
     ]

@@ -74,6 +74,8 @@ def _show_status(given: str, store: str, out: Terminal, as_json: bool) -> bool:
         if now := driver["now"]:
             running, slots = counted(now["running"], "run"), counted(now["slots"], "slot")
             lines.append(f"{running} under way on {slots}; {time_left(view, now['slots'])}")
+            kept_away: dict[str, str] = now.get("kept_away", {})
+            lines += [f"node {name} gets no work: {reason}" for name, reason in kept_away.items()]
     elif not plan.complete and not outside:
         packages = dict.fromkeys(own.package_of(task.model) or "" for task in study.own_models)
         allowing = [word for package in packages for word in (own.OPTION, package)]

@@ -63,7 +63,7 @@ def plan(
     store: StoreOption = DEFAULT_STORE,
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
-    slots: Annotated[
+    workers: Annotated[
         int | None, typer.Option(min=1, help="plan for so many runs at once; by default, as many as fit")
     ] = None,
     gpu: Annotated[
@@ -90,7 +90,7 @@ def plan(
         loaded = load(find(study))
         ledger = Ledger(place_of(store), loaded.name, say)
         other = None if pilot is None else Ledger(place_of(store), Path(pilot).stem, say)
-        slots = slots or _slots(loaded, ray_address)
+        slots = workers or _slots(loaded, ray_address)
         planned = Planned.of(loaded, ledger, slots, data_dir.absolute(), gpu, other)
         if as_json:
             print_json(asdict(planned))
@@ -103,7 +103,7 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
-    slots: Annotated[
+    workers: Annotated[
         int | None, typer.Option(min=1, help="run at most so many at once; by default, as many as fit")
     ] = None,
     extend: Annotated[
@@ -119,7 +119,7 @@ def run(
 ) -> None:
     """Run a study to its end. If it is stopped, the same command goes on with it."""
     if dry_run:
-        plan(study, store, ray_address, data_dir, slots, allow_code=allow_code, as_json=as_json)
+        plan(study, store, ray_address, data_dir, workers, allow_code=allow_code, as_json=as_json)
         return
     signals = Signals()
     signals.listen()
@@ -129,9 +129,9 @@ def run(
         loaded = load(find(study), to_run=True)
         if loaded.own_models:
             _try_models(loaded)
-        if slots:
-            workers = min(slots, loaded.resources.workers or slots)
-            loaded.resources = replace(loaded.resources, workers=workers)
+        if workers:
+            most = min(workers, loaded.resources.workers or workers)
+            loaded.resources = replace(loaded.resources, workers=most)
         place = place_of(store)
         uri = uri_of(mlflow_uri, place)
         hint = f"To bring it up to date: {with_tracker(command_for('sync', study, store), mlflow_uri)}"
@@ -293,6 +293,6 @@ def _slots(study: Study, address: str | None) -> int:
 
     try:
         with Cluster(address, study.resources) as cluster:
-            return max(1, cluster.slots(set()))
+            return max(1, cluster.room())
     except AbortSweep as error:
         leave(str(error), INFRASTRUCTURE)

@@ -22,9 +22,11 @@ from typing import Any
 import ray
 from ray import exceptions
 
+from sweep.cluster.examination import Examination
 from sweep.cluster.hosts import Hosts
 from sweep.cluster.nodes import Cluster
 from sweep.cluster.signals import Signals
+from sweep.cluster.slots import Slots
 from sweep.errors import AbortSweep
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
@@ -41,8 +43,8 @@ TUNING, FINISHED = "sweep.cluster.tuning", "FINISHED"
 """The module that imports Tune, and Tune's word for a searcher without further work."""
 ROUND = 2000
 """The number of attempts after which Tune is started anew. It keeps every attempt, 40 MB for a thousand."""
-INDEX_SECONDS, SLOTS_SECONDS = 30.0, 2.0
-"""The times after which the index is written and the slots are counted again."""
+INDEX_SECONDS = 30.0
+"""The time after which the index is written again."""
 IMPORTANT = ("damaged", "missing")
 """The first words of a run's messages that the person at the sweep should see."""
 
@@ -97,7 +99,7 @@ class Driver:
         """The claims on runs that others train and that give no sign of life, by run_id."""
         self._busy: set[str] = set()
         """The runs that others were seen to train."""
-        self._counted_at = self._indexed_at = -math.inf
+        self._indexed_at = -math.inf
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles this object so that it could restore itself, which never happens
@@ -120,10 +122,15 @@ class Driver:
             Path(os.devnull).open("w") as nowhere,
             redirect_stdout(nowhere),
             Cluster(address, self.resources, early) as self.cluster,
+            self._slots_of(self.cluster) as self.room,
         ):
             # once more, because Ray may have set handlers of its own
             self.signals.listen()
-            self.cluster.examine(self.ledger.store, self.plan.study.data, self.data_dir)
+            if not address and not self.cluster.room():
+                raise AbortSweep(self.cluster.no_room())
+            # now, so that Ray makes the slots meanwhile
+            self.room.reserve(self.plan.queue.demand(time.monotonic()))
+            self.room.examination.begin()
             while not self.plan.over and not self.stopping:
                 self._begun = 0
                 self._fit(shared=bool(address))
@@ -156,9 +163,7 @@ class Driver:
         if self.plan.over:
             return FINISHED
         now = time.monotonic()
-        # here, because Tune calls nothing else while no attempt is under way
-        if now - self._counted_at > SLOTS_SECONDS:
-            self._counted_at, self.slots = now, self.cluster.slots(self.plan.queue.avoided)
+        self.slots = self.room.look(self.plan.queue.demand(now))
         if len(self._attempts) >= self.slots or not (run := self.plan.queue.next(now)):
             return None
         self._begun += 1
@@ -216,7 +221,12 @@ class Driver:
         if now - self._indexed_at > INDEX_SECONDS and not self.lease.lost.is_set():
             self._indexed_at = now
             self.ledger.write_index()
-        self.lease.now = {"running": len(self.plan.queue.running), "slots": self.slots}
+        kept_away = {self.cluster.name(node): why for node, why in self.cluster.kept_away.items()}
+        self.lease.now = {
+            "running": len(self.plan.queue.running),
+            "slots": self.slots,
+            "kept_away": kept_away,
+        }
         if self.plan.over and not self._attempts:
             # so that the next driver need not wait until Ray has ended
             self.lease.release()
@@ -244,6 +254,11 @@ class Driver:
             return None
 
     # inside
+
+    def _slots_of(self, cluster: Cluster) -> Slots:
+        study = self.plan.study
+        examination = Examination(cluster, self.ledger.store, study.data, self.data_dir, self.say)
+        return Slots(cluster, study.name, examination, self.say)
 
     def _kill(self, attempt: Attempt, now: float) -> None:
         """End a process that makes no progress. Tune then calls `lost`."""
@@ -315,7 +330,8 @@ class Driver:
         cpus, gpus = self.resources.cpus, self.resources.gpus
         with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
             try:
-                tuning.fit(self, self.plan.study.name, folder, cpus=cpus, gpus=gpus, shared=shared)
+                name = self.plan.study.name
+                tuning.fit(self, self.room, name, folder, cpus=cpus, gpus=gpus, shared=shared)
             except (tuning.TuneError, exceptions.RayError, RuntimeError) as error:
                 if not self.error:
                     raise AbortSweep(f"Ray: {str(error).strip().splitlines()[-1]}") from error

@@ -1,4 +1,4 @@
-"""The questions that every node of a cluster answers before anything starts, and the check of answers."""
+"""The questions that every node of a cluster answers before it is given work, and the check of answers."""
 
 from __future__ import annotations
 
@@ -154,28 +154,25 @@ def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {first}"
 
 
-def compare(here: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[str]:
-    """The problems with the nodes' answers. `here` holds the driver's own answers."""
-    problems: list[str] = []
-    for name, facts in nodes.items():
-        problems += [f"node {name}: {problem}" for problem in facts["problems"]]
-        problems += [
-            f"node {name}: {key} is {facts[key]}, and {here[key]} where the driver runs."
-            for key in SAME
-            if facts[key] != here[key]
-        ]
-        problems += [
-            f"node {name}: the package {package} is {code}, and {here['packages'][package]} where the "
-            "driver runs."
-            for package, code in facts["packages"].items()
-            if code != here["packages"][package]
-        ]
-        if abs(facts["clock"] - here["clock"]) > CLOCK_SECONDS:
-            problems.append(
-                f"node {name}: its clock is {facts['clock'] - here['clock']:+.0f} s from the driver's."
-            )
-    devices = {facts.get("device") for facts in nodes.values()} - {None, "none"}
-    if len(devices) > 1:
-        listed = ", ".join(sorted(map(str, devices)))
-        problems.append(f"the nodes have different GPUs ({listed}): their numbers differ in the last bits.")
+def compare(here: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+    """The problems with a node's answers. `here` holds the driver's own, and the GPU to have, if any."""
+    problems: list[str] = list(facts["problems"])
+    problems += [
+        f"{key} is {facts[key]}, and {here[key]} where the driver runs."
+        for key in SAME
+        if facts[key] != here[key]
+    ]
+    problems += [
+        f"the package {package} is {code}, and {here['packages'][package]} where the driver runs."
+        for package, code in facts["packages"].items()
+        if code != here["packages"][package]
+    ]
+    if abs(facts["clock"] - here["clock"]) > CLOCK_SECONDS:
+        problems.append(f"its clock is {facts['clock'] - here['clock']:+.0f} s from the driver's.")
+    device, wanted = facts.get("device", "none"), here.get("device")
+    if wanted and device not in ("none", wanted):
+        problems.append(
+            f"its GPU is a {device}, and a {wanted} on the node that was examined first: their numbers "
+            "differ in the last bits."
+        )
     return problems

@@ -1,16 +1,22 @@
-"""The actor, searcher, callback and stopper that Ray Tune is given. They decide nothing."""
+"""What Ray Tune is given: actor, searcher, callback, stopper and slots. They decide nothing."""
 
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.air import ResourceRequest
+from ray.air.execution import ResourceManager
+from ray.air.execution.resources.placement_group import PlacementGroupAcquiredResources
 from ray.train.constants import RAY_CHDIR_TO_TRIAL_DIR
 from ray.tune import TuneError as TuneError
 from ray.tune.execution import class_cache
@@ -19,9 +25,13 @@ from ray.tune.search import Searcher
 
 from sweep.cluster.guest import Guest, mps_runs, why_gone
 from sweep.cluster.reports import from_json, to_json
+from sweep.cluster.slots import Slot, Slots
 from sweep.cluster.worker import Worker
 from trainer.reports import Busy, Ended, Failed, Report
 from trainer.worker import Job
+
+PAUSE_SECONDS = 0.1
+"""The time between two questions for work where nothing is under way."""
 
 
 class Driver(Protocol):
@@ -133,12 +143,80 @@ class Stopping(tune.Stopper):
         return self.driver.out_of_patience
 
 
-def fit(driver: Driver, name: str, folder: str, *, cpus: int, gpus: float, shared: bool) -> None:
+@dataclass
+class Taken(PlacementGroupAcquiredResources):
+    """A slot that Tune has an actor in, from the actor's start to its end."""
+
+    slot: Slot
+
+
+class Room(ResourceManager):
+    """The driver's slots as Tune asks for them, in place of placement groups of Tune's own."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.nothing_under_way: Callable[[], bool] = bool
+
+    def request_resources(self, resource_request: ResourceRequest) -> None:
+        pass  # the driver has asked already, for all runs that are ready
+
+    def cancel_resource_request(self, resource_request: ResourceRequest) -> None:
+        pass
+
+    def has_resources_ready(self, resource_request: ResourceRequest) -> bool:
+        return self.slots.free is not None
+
+    def acquire_resources(self, resource_request: ResourceRequest) -> Taken:
+        slot = self.slots.take()
+        return Taken(resource_request, slot.group, slot)
+
+    def free_resources(self, acquired_resource: Any) -> None:
+        self.slots.leave(acquired_resource.slot)
+
+    def get_resource_futures(self) -> list[Any]:
+        # Tune asks this before it waits for an event; with nothing to wait for it would not wait at all
+        if self.nothing_under_way():
+            time.sleep(PAUSE_SECONDS)
+        return []
+
+    def clear(self) -> None:
+        self.slots.clear()
+
+
+class Controller(TuneController):
+    """Tune's loop, with the driver's slots."""
+
+    def __init__(self, *, slots: Slots, **given: Any) -> None:
+        room = Room(slots)
+        super().__init__(resource_manager_factory=lambda: room, **given)
+        manager: Any = self._actor_manager
+        events = (manager._actor_state_events, manager._actor_task_events)
+        room.nothing_under_way = lambda: not any(event.get_futures() for event in events)
+
+    def _update_trial_queue(self, blocking: bool = False, timeout: int = 600) -> bool:
+        # Tune would ask for up to ten minutes, and meanwhile call nobody else
+        return super()._update_trial_queue(blocking=False)
+
+    def _cleanup_cached_actors(self, force_all: bool = False) -> None:
+        cache: Any = self._actor_cache
+        manager: Any = self._actor_manager
+        idle = [actor for actors in cache._cached_objects.values() for actor in actors]
+        taken: list[Taken | None] = [manager.get_actor_resources(actor) for actor in idle]
+        back = any(one and manager._resource_manager.slots.wants_back(one.slot) for one in taken)
+        super()._cleanup_cached_actors(force_all=force_all or back)
+
+
+def fit(
+    driver: Driver, slots: Slots, name: str, folder: str, *, cpus: int, gpus: float, shared: bool
+) -> None:
     """Let Tune run the driver's attempts until there are no more. Nobody reads what Tune writes to `folder`.
 
-    An attempt takes `cpus` and `gpus`. `shared` says that this process did not start the cluster.
+    An attempt takes `cpus` and `gpus`, and is in one of the slots. `shared` says that this process did not
+    start the cluster.
     """
     mend_tune()
+    # Tune has no option for it
+    setattr(sys.modules["ray.tune.tune"], "TuneController", partial(Controller, slots=slots))  # noqa: B010
     # Tune asks for environment variables in its actors' processes, among them the keys of AWS. Ray writes
     # what is asked for to logs and command lines, which everybody can read. A node has keys of its own.
     class_cache.ENV_VARS_TO_PROPAGATE = {RAY_CHDIR_TO_TRIAL_DIR} if shared else set[str]()

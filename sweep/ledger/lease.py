@@ -49,7 +49,7 @@ class Lease:
         }
         self.number = 0
         """Its number: a later driver has a higher one."""
-        self.now: dict[str, int] = {}
+        self.now: dict[str, Any] = {}
         """What the holder is doing, for `sweep status`; written with each sign of life."""
         self._beating = Beating(self._goes_on)
         self._beat_at = 0.0

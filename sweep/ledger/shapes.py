@@ -19,6 +19,13 @@ def _wrong_value(value: object) -> str | None:
     )
 
 
+def _wrong_doing(value: object) -> str | None:
+    """Why a lease cannot say this of what its holder is doing; None where it can."""
+    texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    counts = isinstance(value, int) and 0 <= value < 2**63
+    return None if texts or counts else "must be a count, or texts by name."
+
+
 def _wrong_name(text: str) -> str | None:
     return None if NAME.fullmatch(text) else "must be the name of a study."
 
@@ -83,10 +90,10 @@ class LeaseRecord(Process):
     since: Time
     beat: Whole
     state: Literal["held", "released"]
-    now: dict[str, Whole]
+    now: dict[str, Annotated[Any, _wrong_doing]]
 
     def __post_init__(self) -> None:
-        if self.now and not (self.now.keys() >= {"running", "slots"} and self.now["slots"]):
+        if self.now and not all(isinstance(self.now.get(key), int) for key in ("running", "slots")):
             raise SettingError("now", "must say how many runs are under way, and on how many slots.")
 
 

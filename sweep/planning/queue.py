@@ -39,6 +39,10 @@ class Queue:
         """The runs that are ready, in no order."""
         return [run for _, _, run in self._ready]
 
+    def demand(self, now: float) -> int:
+        """The number of runs that could be under way now, were there room for all."""
+        return len(self.running) + len(self._ready) + sum(until <= now for until, _ in self._later)
+
     def add(self, run: Run) -> None:
         """Make a run ready, unless it was given up."""
         if run.run_id not in self.failed:

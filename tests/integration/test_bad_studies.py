@@ -354,7 +354,7 @@ WHOLE_FILES = [
 
 def plan(study: str) -> str:
     """Return what the command says of a study that it refuses; two slots, so that it asks no cluster."""
-    done = CliRunner().invoke(app(), ["plan", study, "--slots", "2"])
+    done = CliRunner().invoke(app(), ["plan", study, "--workers", "2"])
     assert done.exit_code == 2, (done.output, done.exception)
     assert isinstance(done.exception, SystemExit)
     assert "Traceback" not in done.output
@@ -399,7 +399,7 @@ def test_the_study_that_the_bad_ones_are_made_of_is_good(
 ) -> None:
     monkeypatch.setattr("sweep.estimate.pace.CALIBRATION_SECONDS", 0.0)
     (folder / "good.yaml").write_text(GOOD)
-    assert CliRunner().invoke(app(), ["plan", "good.yaml", "--slots", "2"]).exit_code == 0
+    assert CliRunner().invoke(app(), ["plan", "good.yaml", "--workers", "2"]).exit_code == 0
 
 
 @pytest.mark.parametrize(("seeds", "needed"), [(2, 8), (7, 8)])

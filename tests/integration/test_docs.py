@@ -102,7 +102,7 @@ def test_the_study_of_the_readme_has_ten_lines_and_is_planned(tmp_path: Path) ->
         str(path),
         "--store",
         str(tmp_path / "store"),
-        "--slots",
+        "--workers",
         "2",
     ]
     done = subprocess.run(plan, cwd=ROOT, capture_output=True, text=True, check=False)

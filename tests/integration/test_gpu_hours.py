@@ -43,7 +43,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def invoke(folder: Path, *more: str, study: str = "cifar10") -> Result:
     """Run the command in this process; slots are given, so that it asks no cluster."""
     return CliRunner().invoke(
-        app(), ["plan", study, "--store", str(folder / "store"), "--slots", "32", *more]
+        app(), ["plan", study, "--store", str(folder / "store"), "--workers", "32", *more]
     )
 
 
@@ -116,7 +116,7 @@ def test_with_few_slots_no_gpu_is_full(results: Path, tmp_path: Path) -> None:
     """Four slots at `gpus: 0.1` are four runs on one GPU, and not ten: 1.25 epochs a second, 48 hours."""
     write_gpu_results(results)
     shares = [
-        plan(results, "--gpu", "H100", "--slots", "4", study=changed(tmp_path, gpus=gpus))
+        plan(results, "--gpu", "H100", "--workers", "4", study=changed(tmp_path, gpus=gpus))
         for gpus in (0.1, 0.25)
     ]
     assert shares[0]["gpu_hours_left"] == pytest.approx(shares[1]["gpu_hours_left"])
@@ -288,7 +288,7 @@ def test_a_study_that_takes_no_gpu_has_no_gpu_hours_and_takes_no_name(
 
 def test_the_command_as_a_process_answers_a_name_that_nobody_measured(tmp_path: Path) -> None:
     """No GPU has this name, whatever has been measured by then."""
-    done = sweep("plan", "cifar10", "--store", tmp_path / "store", "--slots", "1", "--gpu", "no such card")
+    done = sweep("plan", "cifar10", "--store", tmp_path / "store", "--workers", "1", "--gpu", "no such card")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("--gpu no such card: has not been measured. ")
     assert "python -m benchmarks.gpu" in done.stderr

@@ -95,7 +95,7 @@ def differences(expected: Any, found: Any, path: str = "") -> Iterator[str]:
 def test_it_is_complete_and_its_study_file_is_the_one_it_was_begun_with(kept: Path, study: str) -> None:
     before = files(kept / study)
     seen = json_of("status", file(study), "--store", kept)
-    planned = json_of("plan", file(study), "--store", kept, "--slots", "1")
+    planned = json_of("plan", file(study), "--store", kept, "--workers", "1")
     assert (seen["complete"], seen["done"], seen["damaged"], seen["failures"]) == (
         True,
         seen["total"],

@@ -291,7 +291,7 @@ def test_a_plan_on_images_measures_a_run_and_takes_decoded_images_for_no_study(
 ) -> None:
     study = write_study(tmp_path, task={"data": declared, "train_size": None, "batch_size": 8})
     plan = sweep_command(
-        "plan", study, "--store", tmp_path / "store", "--data-dir", tmp_path, "--slots", "1"
+        "plan", study, "--store", tmp_path / "store", "--data-dir", tmp_path, "--workers", "1"
     )
     for _ in range(2):
         done = subprocess.run(

@@ -129,7 +129,7 @@ def test_a_study_that_grew_after_a_look_is_tested_as_one_that_may_be_looked_at_a
     assert [(row["looks"], row["pairs"]) for row in looked["comparisons"]] == [(1, 6)]
     write_study(tmp_path, **BRIEF, confirm={"seeds": 12})
     new = set(folders(tmp_path))
-    done = sweep("run", study, "--store", tmp_path, "--extend", "--slots", "1")
+    done = sweep("run", study, "--store", tmp_path, "--extend", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert_one_at_a_time(set(folders(tmp_path)) - new)
     told = json.loads(sweep("report", study, "--store", tmp_path, "--json").stdout)
@@ -144,7 +144,7 @@ def test_a_study_that_grew_after_a_look_is_tested_as_one_that_may_be_looked_at_a
 
 
 def assert_one_at_a_time(runs: set[Path]) -> None:
-    """Check that no two runs overlap: --slots 1 allows one at a time even where there is room for more."""
+    """Check that no two runs overlap: --workers 1 allows one at a time even where there is room for more."""
     assert len(runs) == 12
     ends = {folder: pq.read_table(folder / "epochs.parquet")["ended_at"].to_pylist()[-1] for folder in runs}
     starts = {

@@ -136,7 +136,7 @@ def test_the_packages_are_the_wheels_and_the_checkout_cannot_be_imported(install
 
 
 def test_a_study_is_found_by_its_name_and_planned_by_a_measurement(installed: Installed) -> None:
-    told = json.loads(installed("sweep", "plan", "cifar10", "--gpu", "h100", "--slots", "8", "--json"))
+    told = json.loads(installed("sweep", "plan", "cifar10", "--gpu", "h100", "--workers", "8", "--json"))
     assert round(told["gpu_hours_left"]) == 103
     assert "quickstart holds no study yet." in installed.run("sweep", "status", "quickstart").stderr
     names = "cifar10, cifar10-short, connectivity, papers-tables, quickstart"

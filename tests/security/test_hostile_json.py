@@ -225,7 +225,7 @@ def test_no_study_does_harm(made: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def attack(content: Any) -> None:
         file.write_bytes(as_bytes(content, in_yaml))
         try:
-            ends_well("plan", "small.yaml", "--store", "store", "--slots", "1")
+            ends_well("plan", "small.yaml", "--store", "store", "--workers", "1")
             ends_well("status", "small.yaml", "--store", "store")
         finally:
             file.write_bytes(whole)

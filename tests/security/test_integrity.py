@@ -57,7 +57,7 @@ def ask_less(body: dict[str, Any]) -> None:
     "command",
     [
         ("status",),
-        ("plan", "--slots", "1"),
+        ("plan", "--workers", "1"),
         ("run", "--mlflow-uri", "none"),
         ("report",),
         ("export", "--to", "out"),
@@ -98,7 +98,7 @@ def test_another_study_does_not_take_seeds_from_a_declaration_that_its_hash_does
     reseal(store / "kept" / "study.json", ask_less)
     other = store.parent / "other.yaml"
     other.write_text(STUDY.read_text().replace("seeds: 8", "seeds: 9"))
-    done = sweep("plan", other, "--store", store, "--slots", "1", "--json", cwd=store.parent)
+    done = sweep("plan", other, "--store", store, "--workers", "1", "--json", cwd=store.parent)
     assert done.returncode == 0, done.stderr
     assert f"{store / 'kept' / 'study.json'} is damaged" in done.stderr
     assert not [line for line in json.loads(done.stdout)["warnings"] if "kept" in line]
@@ -114,7 +114,7 @@ def flatter(body: dict[str, Any]) -> None:
             result[split] = {ratio: 1 - score for ratio, score in result[split].items()}
 
 
-@pytest.mark.parametrize("command", [("report",), ("plan", "--slots", "1")], ids=lambda it: it[0])
+@pytest.mark.parametrize("command", [("report",), ("plan", "--workers", "1")], ids=lambda it: it[0])
 def test_no_figure_comes_from_the_index(command: tuple[str, ...], store: Path) -> None:
     name, *more = command
     before = json_of(store, name, *more)

@@ -230,6 +230,7 @@ def test_a_run_that_was_put_off_is_handed_out_when_its_time_has_come_and_has_los
     assert not plan.over
     assert first not in plan.queue.running
     assert not plan.queue.overdue(1e9)
+    assert (plan.queue.demand(9.9), plan.queue.demand(10.0)) == (0, 1)
     assert plan.queue.next(9.9) is None
     again = plan.queue.next(10.0)
     assert again
