@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
+import yaml
 
 from tests.cluster.lan import PORT, RAY, Host, Lan, wait_until
 from tests.conftest import ROOT
@@ -36,7 +39,9 @@ from tests.sweeps import (
 
 PLUGIN = Path(__file__).parent / "plugin"
 ATTEMPTS = 1
-EPOCHS = 240
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""The variables with secrets that every node has in its environment, besides Ray's token."""
+EPOCHS = 120
 """The epochs of a run. On one core of 2.x GHz it takes some five seconds."""
 TASK: dict[str, Any] = {
     "model": "mlp-32-32",
@@ -47,15 +52,53 @@ TASK: dict[str, Any] = {
     "train_size": None,
     "init_scale": 0.3,
 }
-LINES = 1200
+LINES = 600
 """The lines of the table that the runs train on."""
 NODES = f"""
 import json, sys
 from ray._raylet import GcsClient
 nodes = GcsClient(address=sys.argv[1] + ":{PORT}").get_all_node_info(timeout=5).items()
-print(json.dumps({{node.node_name: key.hex() for key, node in nodes if not node.state}}))
+print(json.dumps({{key.hex(): node.node_name for key, node in nodes if not node.state}}))
 """
-"""Prints the living nodes of a cluster: the id of each by its address."""
+"""Prints the living nodes of a cluster: the address of each by its id."""
+S3_PORT, BUCKET = 8333, "ledger"
+MAKE_BUCKET = f'import boto3; boto3.client("s3").create_bucket(Bucket="{BUCKET}")'
+COPY_BUCKET = f"""
+import sys; from pathlib import Path; import boto3
+s3 = boto3.client("s3")
+for page in s3.get_paginator("list_objects_v2").paginate(Bucket="{BUCKET}"):
+    for item in page["Contents"]:
+        file = Path(sys.argv[1], item["Key"]); file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(s3.get_object(Bucket="{BUCKET}", Key=item["Key"])["Body"].read())
+"""
+FAKE_CLOUD: dict[str, Any] = {
+    "cluster_name": "drill",
+    "max_workers": 2,
+    "idle_timeout_minutes": 0.1,
+    "upscaling_speed": 1.0,
+    "provider": {
+        "type": "fake_multinode",
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    },
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    },
+    "head_node_type": "ray.head.default",
+    **{name: {} for name in ("auth", "file_mounts")},
+    **{
+        name: []
+        for name in (
+            *("cluster_synced_files", "initialization_commands", "setup_commands", "rsync_exclude"),
+            *("head_setup_commands", "worker_setup_commands", "rsync_filter"),
+            *("head_start_ray_commands", "worker_start_ray_commands"),
+        )
+    },
+    "file_mounts_sync_continuously": False,
+}
+"""A cloud that Ray pretends to have: it starts nodes when there is demand, on the head's host."""
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -85,23 +128,35 @@ class Lab:
         for made in (self.counts, self.data):
             made.mkdir(exist_ok=True)
         self.table = declare_table(self.data)
-        self.head = lan.add()
+        self.head, self.store_host = lan.add(), lan.add()
+        self.hosts: list[Host] = []
+        self.secrets = {name: f"canary{secrets.token_hex(12)}" for name in SECRETS}
         self._swept = 0
 
-    @property
-    def hosts(self) -> list[Host]:
-        return self.lan.hosts[1:]
-
     def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return what every command of the sweep and every node has in its environment."""
         path = f"{PLUGIN}{os.pathsep}{ROOT}"
-        return {"PYTHONPATH": path, "EPOCHS_TRAINED": str(self.counts), **(more or {})}
+        s3 = f"http://{self.store_host.address}:{S3_PORT}"
+        place = {"AWS_ENDPOINT_URL": s3, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+        place["AWS_DEFAULT_REGION"] = place["AWS_REGION"]
+        ours = {"PYTHONPATH": path, "EPOCHS_TRAINED": str(self.counts)}
+        return {**ours, **place, **self.secrets, **(more or {})}
 
     def begin(self, hosts: int, env: Mapping[str, str] | None = None) -> Lab:
         """Start the cluster with so many hosts. Its head can be restarted without a loss."""
         kept = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.head.folder / "gcs")}
         self.head.start_head(env=self.variables({**kept, **(env or {})}))
-        for _ in range(hosts):
-            self.join(self.lan.add(), env)
+        self.hosts = [self.lan.add() for _ in range(hosts)]
+        for host in self.hosts:
+            self.join(host, env)
+        return self
+
+    def begin_from_zero(self) -> Lab:
+        """Start a head alone, which gets more nodes when there is demand."""
+        config = self.folder / "cloud.yaml"
+        config.write_text(yaml.safe_dump(FAKE_CLOUD))
+        fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        self.head.start_head("--autoscaling-config", str(config), env=self.variables(fake))
         return self
 
     def join(self, host: Host, env: Mapping[str, str] | None = None) -> None:
@@ -113,14 +168,18 @@ class Lab:
         self.join(host, env)
 
     def nodes(self) -> dict[str, str]:
-        """Return the ids of the living nodes, by their addresses."""
+        """Return the addresses of the living nodes, by their ids."""
         done = self.head.call(sys.executable, "-c", NODES, self.head.address, seconds=60)
         return json.loads(done.stdout) if not done.returncode else {}
 
     def ready(self, *without: Host) -> None:
         """Wait until Ray knows every host."""
-        wanted = {host.address for host in self.lan.hosts if host not in without}
-        wait_until(lambda: set(self.nodes()) == wanted, f"nodes: {wanted}", 180)
+        wanted = sorted(host.address for host in [self.head, *self.hosts] if host not in without)
+        wait_until(lambda: sorted(self.nodes().values()) == wanted, f"nodes: {wanted}", 180)
+
+    def node(self, host: Host) -> str | None:
+        """Return the id by which Ray knows a host now."""
+        return next((node for node, address in self.nodes().items() if address == host.address), None)
 
     def study(self, name: str, **parts: Any) -> Path:
         return write_drill_study(self.folder, self.table, name, **parts)
@@ -210,7 +269,10 @@ def declare_table(folder: Path) -> dict[str, Any]:
     drawn = np.random.default_rng(1)
     labels = np.arange(LINES) % 2
     points = drawn.normal(0, 1, (LINES, 8)) + labels[:, None]
-    lines = [",".join([*(f"{x:.4f}" for x in row), "ab"[label]]) for row, label in zip(points, labels, strict=True)]
+    lines = [
+        ",".join([*(f"{x:.4f}" for x in row), "ab"[label]])
+        for row, label in zip(points, labels, strict=True)
+    ]
     (folder / "clouds.csv").write_text("\n".join(["a,b,c,d,e,f,g,h,kind", *lines]) + "\n")
     options = ("--target", "kind", "--data-dir", str(folder), "--labels", "a", "b")
     command = [sys.executable, "-m", "trainer.data", "clouds.csv", *options]
@@ -296,7 +358,9 @@ def killed_under_a_run(lab: Lab, times: int = 3) -> list[Swept]:
 
 def _on_attempt(sweep: Sweeping, run: str, number: int) -> tuple[str, int] | None:
     found = sweep.under_way().get(run)
-    assert found or not (sweep.folder / "runs" / run / "outcome.json").exists(), "it ended before it was lost"
+    assert found or not (sweep.folder / "runs" / run / "outcome.json").exists(), (
+        "it ended before it was lost"
+    )
     return found if found and found[1] >= number else None
 
 
@@ -315,7 +379,7 @@ def preempted(lab: Lab, every: float = 0) -> list[Swept]:
             if not host or time.monotonic() - began < count * every:
                 time.sleep(0.1)
                 continue
-            if node := lab.nodes().get(host.address):
+            if node := lab.node(host):
                 drain(lab, node)
                 end = time.monotonic() + 15
                 while lab.works(host) and not sweep.over and time.monotonic() < end:
@@ -419,6 +483,90 @@ def two_studies(lab: Lab) -> list[Swept]:
         return [one.end(), other.end()]
 
 
+def ledger_on_s3(lab: Lab) -> list[Swept]:
+    """Take the power of a host that trains while the ledger is in an object store on another host."""
+    start_store(lab)
+    before = lab.trained()
+    with lab.sweep(f"s3://{BUCKET}", env=lab.variables()) as sweep:
+        sweep.until(lambda: lab.trained() - before > 2 * EPOCHS and any(map(lab.works, lab.hosts)))
+        host = next(host for host in lab.hosts if lab.works(host))
+        host.off()
+        lab.again(host)
+        swept = sweep.end()
+    lab.ready()
+    copy = lab.folder / "copy"
+    done = lab.head.call(sys.executable, "-c", COPY_BUCKET, copy, env=lab.variables())
+    assert not done.returncode, done.stderr
+    return [replace(swept, store=copy)]
+
+
+def start_store(lab: Lab) -> None:
+    """Start an object store on a host of its own, and make a bucket there."""
+    host = lab.store_host
+    keys = {"accessKey": lab.secrets["AWS_ACCESS_KEY_ID"], "secretKey": lab.secrets["AWS_SECRET_ACCESS_KEY"]}
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    config, data = host.folder / "s3.json", host.folder / "objects"
+    config.write_text(
+        json.dumps({"identities": [{"name": "sweep", "credentials": [keys], "actions": actions}]})
+    )
+    data.mkdir()
+    weed = str(Path(sys.executable).parent / "weed")
+    small = ("-master.volumeSizeLimitMB=64", "-volume.max=20")
+    s3 = ("-s3", f"-s3.port={S3_PORT}", f"-s3.config={config}", *small)
+    host.spawn(host.folder / "weed.log", weed, "server", f"-dir={data}", f"-ip={host.address}", *s3)
+
+    def made() -> bool:
+        return not lab.head.call(sys.executable, "-c", MAKE_BUCKET, env=lab.variables()).returncode
+
+    wait_until(made, "the object store makes a bucket")
+
+
+def from_zero(lab: Lab) -> list[Swept]:
+    """Begin where there is no node: the cluster grows, and shrinks at the end."""
+    assert len(lab.nodes()) == 1
+    with lab.sweep() as sweep:
+        swept = sweep.end()
+    assert "waiting" in swept.said
+    wait_until(lambda: len(lab.nodes()) == 1, "the cluster shrinks")
+    return [swept]
+
+
+class CommandLines(Thread):
+    """The command lines of all processes of this machine, as they are while a drill goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.over, self.seen = Event(), set[bytes]()
+
+    def run(self) -> None:
+        while not self.over.wait(0.2):
+            self.seen |= {_command_line(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+
+    def __enter__(self) -> CommandLines:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join()
+
+
+def shown_secrets(lab: Lab, commands: CommandLines) -> list[str]:
+    """Return where one of a lab's secrets can be read: files of the hosts and the store, command lines.
+
+    The files that have to hold one are left out: the token's own, and what the object store keeps for itself.
+    """
+    token = (lab.lan.folder / "ray-token").read_text()
+    words = [word.encode() for word in (token, *lab.secrets.values())]
+    lines = [line.decode(errors="replace") for line in commands.seen if any(word in line for word in words)]
+    own = (lab.lan.folder / "ray-token", lab.store_host.folder / "s3.json")
+    for path in (*lab.folder.rglob("*"), *lab.lan.folder.rglob("*")):
+        with suppress(OSError):
+            if path.is_file() and path not in own and any(word in path.read_bytes() for word in words):
+                lines.append(str(path))
+    return lines
+
+
 DRILLS: dict[str, Callable[[Lab], list[Swept]]] = {
     "undisturbed": quiet,
     "cable cut for 20 s": cable_cut,
@@ -432,5 +580,6 @@ DRILLS: dict[str, Callable[[Lab], list[Swept]]] = {
     "clock 90 s off": clock_off,
     "clock 30 s off": partial(clock_off, seconds=30),
     "two studies at once": two_studies,
+    "ledger on S3, a host killed": ledger_on_s3,
 }
 """The drills in a lab of three hosts, by name."""

@@ -288,5 +288,3 @@ class Lan:
         host = Host(self, len(self.hosts) + 1)
         self.hosts.append(host)
         return host
-
-
