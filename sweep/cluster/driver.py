@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -23,6 +23,8 @@ import ray
 from ray import exceptions
 
 from sweep.cluster.examination import Examination
+from sweep.cluster.fates import Fates
+from sweep.cluster.guest import NO_MEMORY, NODE_GONE
 from sweep.cluster.hosts import Hosts
 from sweep.cluster.nodes import Cluster
 from sweep.cluster.signals import Signals
@@ -34,6 +36,7 @@ from sweep.ledger.shared import Shared
 from sweep.planning.plan import Plan
 from sweep.planning.values import Failure, Run
 from trainer.claims import BEAT_SECONDS, Watch
+from trainer.exits import INFRASTRUCTURE
 from trainer.models import own
 from trainer.plain import one_line
 from trainer.reports import Began, Busy, Ended, Failed, Progress, Report
@@ -45,6 +48,9 @@ ROUND = 2000
 """The number of attempts after which Tune is started anew. It keeps every attempt, 40 MB for a thousand."""
 INDEX_SECONDS = 30.0
 """The time after which the index is written again."""
+DRAINED = "its node is being drained."
+"""The reason of an attempt that leaves a node before the node goes."""
+NO_TRY = "no try is spent."
 IMPORTANT = ("damaged", "missing")
 """The first words of a run's messages that the person at the sweep should see."""
 
@@ -131,9 +137,11 @@ class Driver:
             # now, so that Ray makes the slots meanwhile
             self.room.reserve(self.plan.queue.demand(time.monotonic()))
             self.room.examination.begin()
-            while not self.plan.over and not self.stopping:
-                self._begun = 0
-                self._fit(shared=bool(address))
+            head = ray.get_runtime_context().gcs_address
+            with Fates(head, tell=self._head_is_lost, end=self._end_without_head) as self.fates:
+                while not self.plan.over and not self.stopping:
+                    self._begun = 0
+                    self._fit(shared=bool(address))
         self.signals.end()
         if self.error:
             raise self.error
@@ -162,8 +170,15 @@ class Driver:
         self.shared.advance(self.plan)
         if self.plan.over:
             return FINISHED
+        if self.fates.silent:
+            # nothing can begin now, and asking for room would take until the head is back
+            return None
         now = time.monotonic()
-        self.slots = self.room.look(self.plan.queue.demand(now))
+        try:
+            self.slots = self.room.look(self.plan.queue.demand(now), self.fates.draining)
+        except (exceptions.RpcError, exceptions.GetTimeoutError):
+            # the head does not answer; `fates` ends the sweep where that lasts
+            return None
         if len(self._attempts) >= self.slots or not (run := self.plan.queue.next(now)):
             return None
         self._begun += 1
@@ -183,9 +198,11 @@ class Driver:
         for message in report.messages:
             if message.startswith(IMPORTANT) or " continues " in message:
                 self.say(f"run {run_id}: {message}")
+        if report.node in self.fates.draining and isinstance(report, Began | Progress):
+            self._hand_over(attempt)
         match report:
             case Began():
-                if report.gpu and attempt.trial:
+                if report.gpu and attempt.trial and not attempt.reason:
                     alone = run_id in self.plan.queue.apart
                     host = self.hosts.enter(trial, report.node, report.gpu, alone=alone)
                     attempt.trial.temporary_state.ray_actor.enter.remote(host)
@@ -202,17 +219,20 @@ class Driver:
                 self.hosts.ended(trial)
             case Failed():
                 self.hosts.ended(trial, failed=True)
-                failure = Failure(report.reason, self.cluster.name(report.node), damaged=report.damaged)
+                failure = Failure(report.reason, self.fates.name(report.node), damaged=report.damaged)
                 node = report.node if report.machine else ""
-                self._lose(attempt, failure, node, report.log, blame=report.blame, process=report.fatal)
+                if report.machine and report.fatal:
+                    self._lose_process(attempt, failure, report.log)
+                else:
+                    self._lose(attempt, failure, node, report.log, blame=report.blame, process=report.fatal)
 
     def lost(self, trial: str, reason: str) -> None:
         """Note that an attempt's process is gone."""
         self.hosts.lost(trial)
         attempt = self._attempts.pop(trial, None)
         if attempt and not attempt.ended:
-            failure = Failure(attempt.reason or reason, self.cluster.name(attempt.node))
-            self._lose(attempt, failure, attempt.node, [], process=True)
+            failure = Failure(attempt.reason or reason, self.fates.name(attempt.node))
+            self._lose_process(attempt, failure, [])
 
     def tend(self) -> None:
         """Write the index, end overdue attempts, show progress. Tune calls it several times a second."""
@@ -230,7 +250,8 @@ class Driver:
         if self.plan.over and not self._attempts:
             # so that the next driver need not wait until Ray has ended
             self.lease.release()
-        if overdue := set(self.plan.queue.overdue(now)):
+        self._judge()
+        if not self.fates.silent and (overdue := set(self.plan.queue.overdue(now))):
             for attempt in self._attempts.values():
                 if attempt.run_id in overdue and not attempt.ended:
                     self._kill(attempt, now)
@@ -268,6 +289,25 @@ class Driver:
         if attempt.trial and (actor := attempt.trial.temporary_state.ray_actor):
             ray.kill(actor, no_restart=True)
 
+    def _hand_over(self, attempt: Attempt) -> None:
+        """Make an attempt leave a node that is being drained. It says so in its next report."""
+        if not attempt.reason and attempt.trial and (actor := attempt.trial.temporary_state.ray_actor):
+            attempt.reason = DRAINED
+            actor.hand_over.remote(DRAINED)
+
+    def _head_is_lost(self) -> None:
+        """End the sweep in order, before Ray ends this process. Attempts commit what they have trained."""
+        self.error = self.error or AbortSweep(
+            f"The head of the Ray cluster at {self.cluster.address or 'this machine'} does not answer. "
+            "What is committed is kept; run the same command again once it is back."
+        )
+
+    def _end_without_head(self) -> None:
+        """End this process, because everything in it may be waiting for the head."""
+        self.say(str(self.error))
+        self.lease.release()
+        os._exit(INFRASTRUCTURE)
+
     def _put_off(self, run_id: str, report: Busy) -> None:
         """Leave a run that somebody outside of the sweep trains for later. It is said once."""
         if self._watch.is_silent(run_id, report.stamp):
@@ -291,16 +331,60 @@ class Driver:
         attempt.ended, run_id = True, attempt.run_id
         shared = process and self.resources.sharing > 1
         again = self.plan.queue.lose(run_id, failure, node, blame=blame, shared=shared)
+        nobodys_fault = failure.reason in (NODE_GONE, DRAINED)
+        what_next = f"It goes on elsewhere; {NO_TRY}" if nobodys_fault else "It is tried again."
+        self._tell_lost(run_id, failure, what_next, log, given_up=not again)
+        self._avoid(node)
+
+    def _lose_process(self, attempt: Attempt, failure: Failure, log: list[str]) -> None:
+        """Tell plan and ledger that an attempt's process was lost, or the host that trained its run.
+
+        Its node may be gone, which Ray tells much later. A cluster of our own has the driver's node alone.
+        """
+        node, run_id = attempt.node, attempt.run_id
+        if failure.reason in (NODE_GONE, DRAINED) or self.fates.is_gone(node) or node in self.fates.draining:
+            self._lose(attempt, replace(failure, reason=NODE_GONE), "", log, blame=False)
+        elif not self.cluster.address or failure.reason == NO_MEMORY:
+            self._lose(attempt, failure, node, log, process=True)
+        else:
+            attempt.ended = True
+            shared, now = self.resources.sharing > 1, time.monotonic()
+            again = self.plan.queue.lose_early(run_id, failure, node, now, shared=shared)
+            what_next = "It goes on elsewhere; it loses a try if its node turns out to live."
+            self._tell_lost(run_id, failure, what_next, log, given_up=not again)
+
+    def _judge(self) -> None:
+        """Count the lost processes whose nodes are known to live by now, and tell which nodes are gone."""
+        for judged in self.plan.queue.judge(self.fates.took, self.fates.answered_at):
+            failure, run_id = judged.failure, judged.run_id
+            if judged.gone:
+                what_next = NO_TRY
+                failure = replace(failure, reason=NODE_GONE)
+            else:
+                tries = f"{judged.tries} of {self.plan.queue.attempts} tries are used."
+                failure = replace(failure, reason=f"its node lives, and {failure.reason}")
+                what_next = tries
+            self._tell_lost(run_id, failure, what_next, [], given_up=judged.given_up)
+        for node in self.plan.queue.avoided - self._bad_nodes:
+            self._avoid(node)
+
+    def _tell_lost(
+        self, run_id: str, failure: Failure, what_next: str, log: list[str], *, given_up: bool
+    ) -> None:
+        """Say what became of a run whose attempt was lost. One that is given up goes into the ledger."""
         where = f" on {failure.node}" if failure.node else ""
-        what_next = "It is tried again." if again else "It is given up for now."
-        self.say(one_line(f"run {run_id}{where}: {failure.reason} {what_next}"))
-        if not again:
+        if given_up:
+            what_next = "It is given up for now."
             self.ledger.fail(run_id, self.plan.queue.failed[run_id], log)
+        self.say(one_line(f"run {run_id}{where}: {failure.reason} {what_next}"))
+
+    def _avoid(self, node: str) -> None:
+        """Keep work away from a node on which attempts kept failing."""
         avoided = self.plan.queue.avoided
         if node in avoided and node not in self._bad_nodes:
             self._bad_nodes.add(node)
             if self.cluster.keep_away(node, avoided):
-                name = self.cluster.name(node)
+                name = self.fates.name(node)
                 self.say(f"node {name}: attempts keep ending badly there; no more work goes to it.")
             else:
                 self.plan.queue.forgive(node)

@@ -63,11 +63,13 @@ def why_gone(text: str) -> str:
     return next((reason for sign, reason in _SIGNS.items() if sign in text), _NO_SIGN)
 
 
+NODE_GONE = "its node is gone."
+NO_MEMORY = "it was ended because its node was out of memory."
 _NO_SIGN = "its process ended: it was killed, or ran out of memory."
 _SIGNS = {
-    "node was dead": "its node is gone.",
-    "node has died": "its node is gone.",
-    "node died": "its node is gone.",
-    "OutOfMemory": "it was ended because its node was out of memory.",
-    "memory pressure": "it was ended because its node was out of memory.",
+    "node was dead": NODE_GONE,
+    "node has died": NODE_GONE,
+    "node died": NODE_GONE,
+    "OutOfMemory": NO_MEMORY,
+    "memory pressure": NO_MEMORY,
 }

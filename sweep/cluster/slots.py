@@ -66,6 +66,8 @@ class Slots:
         self._slots: list[Slot] = []
         self._back = 0
         """How many slots that processes are in are to be given back, as soon as they end a run."""
+        self._draining: frozenset[str] = frozenset()
+        """The nodes that will soon be gone."""
         self._looked_at = self._asked_at = self._surplus_since = self._said_at = -math.inf
         self._waits_since = math.inf
 
@@ -90,9 +92,12 @@ class Slots:
         """Ask for the first slots, for so many runs."""
         self._ask_for(self._wanted(demand))
 
-    def look(self, demand: int) -> int:
-        """See how the cluster is, and ask for slots for so many runs. Returns how many may be under way."""
-        now = time.monotonic()
+    def look(self, demand: int, draining: frozenset[str] = frozenset()) -> int:
+        """See how the cluster is, and ask for slots for so many runs. Returns how many may be under way.
+
+        Nothing begins on the nodes that are `draining`.
+        """
+        now, self._draining = time.monotonic(), draining
         soon = not self.count or now - self._asked_at < SOON_SECONDS
         if now - self._looked_at >= (QUICK_SECONDS if soon else LOOK_SECONDS):
             self._looked_at = now
@@ -112,7 +117,7 @@ class Slots:
 
     def wants_back(self, slot: Slot) -> bool:
         """Whether a process that is between two runs should end, because its slot is given back."""
-        return self._back > 0 or slot.node in self.cluster.kept_away
+        return self._back > 0 or slot.node in self.cluster.kept_away or slot.node in self._draining
 
     def take(self) -> Slot:
         """Give a process a free slot."""
@@ -142,6 +147,7 @@ class Slots:
         return (
             bool(slot.node)
             and slot.node not in self.cluster.kept_away
+            and slot.node not in self._draining
             and self.examination.is_fit(slot.node)
         )
 
@@ -173,7 +179,7 @@ class Slots:
         """
         kept_away = frozenset(self.cluster.kept_away)
         for slot in list(self._slots):
-            unwanted = slot.node in kept_away if slot.node else slot.kept_away != kept_away
+            unwanted = slot.node in kept_away | self._draining if slot.node else slot.kept_away != kept_away
             if unwanted and self._may_go(slot):
                 self._remove(slot)
         wanted, held = self._wanted(demand), sum(bool(slot.node) for slot in self._slots)

@@ -60,7 +60,7 @@ class _Attempt(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         job = Job(**config["job"])
         self.worker = Guest(job, self.trial_id) if job.hosted and not mps_runs() else Worker(job)
-        self.failed = False
+        self.failed, self.leaves = False, ""
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -70,7 +70,7 @@ class _Attempt(tune.Trainable):
         if self.failed:
             # a process in which an attempt failed is not used again: its state is unknown
             os._exit(1)
-        report = self.worker.step()
+        report = self.worker.step() if not self.leaves else self._left()
         self.failed = isinstance(report, Failed)
         text = to_json(report, ray.get_runtime_context().get_node_id())
         return {"report": text, "done": isinstance(report, Busy | Ended)}
@@ -79,6 +79,15 @@ class _Attempt(tune.Trainable):
         """Take the host that the driver chose. The attempt asked for one in its first report."""
         assert isinstance(self.worker, Guest)
         self.worker.host = host
+
+    def hand_over(self, reason: str) -> None:
+        """Commit the last whole epoch and leave the run to another attempt, which is no fault of the run."""
+        self.leaves = reason
+        self.worker.stop()
+
+    def _left(self) -> Report:
+        run_id = self.worker.job.run_id
+        return Failed(run_id=run_id, messages=[], reason=self.leaves, log=[], blame=False)
 
     def cleanup(self) -> None:
         self.worker.stop()

@@ -4,12 +4,47 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from sweep.planning.values import Failure, Run
 
 NODE_STRIKES = 3
 """A node gets no more work after this many different runs failed there and none ended well between them."""
+FATE_SECONDS = 90.0
+"""A node that is not found dead within this time after a process was lost there lives: the loss counts."""
+LOST_IN_A_ROW = 10
+"""A run with this many losses that are not judged yet is given up, so that it cannot go on for ever."""
+
+
+@dataclass(eq=False)
+class Loss:
+    """A process that was lost, on a node that may be gone. It is judged when the node's fate is known."""
+
+    run: Run
+    failure: Failure
+    node: str
+    at: float
+    blames: bool
+    """Whether it counts as a try if the node lives. A run that has its outcome is not blamed."""
+    strikes: bool
+    """Whether it counts against the node. It does not where a run has ended well there since."""
+    apart: bool
+    """Whether its run has to be trained apart because of it."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of a loss."""
+
+    run_id: str
+    failure: Failure
+    gone: bool
+    """Whether the node is gone, so that nobody is to blame."""
+    tries: int
+    """How many tries of the run count now."""
+    given_up: bool
+    """Whether the run is given up because of it."""
 
 
 class Queue:
@@ -30,6 +65,8 @@ class Queue:
         """The time of each running run's last progress."""
         self._tries: Counter[str] = Counter()
         self._strikes: dict[str, set[str]] = {}
+        self._losses: list[Loss] = []
+        """The losses that are not judged yet."""
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._later)
@@ -90,11 +127,64 @@ class Queue:
             if node:
                 self._strikes.setdefault(node, set()).add(run_id)
         if failure.damaged or self._tries[run_id] >= self.attempts:
-            what = f"{run.candidate}, {run.phase} seed {run.spec.seed}"
-            self.failed[run_id] = replace(failure, attempts=self._tries[run_id], what=what)
+            self._give_up(run, failure)
             return False
         self._push(run)
         return True
+
+    def lose_early(
+        self, run_id: str, failure: Failure, node: str, now: float, *, shared: bool = False
+    ) -> bool:
+        """End an attempt whose process was lost, before anybody knows whether its node is gone.
+
+        Returns whether its run is tried again. It is ready at once, and `judge` decides later whether the
+        attempt counts as a try. `node` is empty where it is not known. `shared` is that of `lose`.
+        """
+        apart = shared and run_id not in self.apart
+        if apart:
+            self.apart.add(run_id)
+        run = self.running.pop(run_id)
+        del self._since[run_id]
+        self._losses.append(Loss(run, failure, node, now, not apart, not apart and bool(node), apart))
+        lost = self._unjudged(run_id)
+        if lost >= LOST_IN_A_ROW:
+            failure = replace(failure, reason=f"{failure.reason} That happened {lost} times in a row.")
+        elif self._tries[run_id] < self.attempts:
+            self._push(run)
+            return True
+        self._give_up(run, failure)
+        return False
+
+    def judge(self, gone: Callable[[Loss], bool], now: float) -> list[Judged]:
+        """Judge the losses whose node is gone, and those after which it has lived for FATE_SECONDS.
+
+        `now` is the time up to which `gone` knows. A run that is being tried again when it loses its last
+        try is given up only if that attempt ends without an outcome as well.
+        """
+        judged: list[Judged] = []
+        for loss in list(self._losses):
+            if not (dead := gone(loss)) and now - loss.at < FATE_SECONDS:
+                continue
+            self._losses.remove(loss)
+            run_id, given_up = loss.run.run_id, False
+            if dead and loss.apart:
+                self.apart.discard(run_id)
+            if not dead and loss.strikes:
+                self._strikes.setdefault(loss.node, set()).add(run_id)
+            if not loss.blames or run_id in self.failed:
+                continue
+            if dead and loss.run in self.ready:
+                # nobody's fault: it is as urgent as before
+                self.withdraw(run_id)
+                self._push(loss.run)
+            if not dead:
+                self._tries[run_id] += 1
+                given_up = self._tries[run_id] >= self.attempts and run_id not in self.running
+            if given_up:
+                self.withdraw(run_id)
+                self._give_up(loss.run, loss.failure)
+            judged.append(Judged(run_id, loss.failure, dead, self._tries[run_id], given_up))
+        return judged
 
     def put_off(self, run_id: str, until: float) -> None:
         """End an attempt that began nothing. Its run is ready again at the given time, and loses no try."""
@@ -111,6 +201,9 @@ class Queue:
         self.apart.discard(run_id)
         self.failed.pop(run_id, None)
         self._strikes.pop(node, None)
+        for loss in self._losses:
+            loss.blames = loss.blames and loss.run.run_id != run_id
+            loss.strikes = loss.strikes and loss.node != node
 
     def damage(self, run_id: str, reason: str) -> None:
         """Give up a finished run whose files are damaged. It does not run again, and what needs it waits."""
@@ -132,5 +225,14 @@ class Queue:
         """Clear a node's failures, for a driver that has no other node left."""
         self._strikes.pop(node, None)
 
+    def _unjudged(self, run_id: str) -> int:
+        return sum(loss.run.run_id == run_id for loss in self._losses)
+
+    def _give_up(self, run: Run, failure: Failure) -> None:
+        what, attempts = f"{run.candidate}, {run.phase} seed {run.spec.seed}", self._tries[run.run_id]
+        attempts += self._unjudged(run.run_id)
+        self.failed[run.run_id] = replace(failure, attempts=attempts, what=what)
+
     def _push(self, run: Run) -> None:
-        heapq.heappush(self._ready, ((self._tries[run.run_id], *run.priority), run.run_id, run))
+        lost = self._tries[run.run_id] + self._unjudged(run.run_id)
+        heapq.heappush(self._ready, ((lost, *run.priority), run.run_id, run))

@@ -192,7 +192,7 @@ class Resources:
     workers: Positive | None = None
     """The most runs at once; null takes as many as the cluster has room for."""
     attempts: Positive = 3
-    """The number of tries at a run before it counts as failed."""
+    """The number of tries at a run before it counts as failed. One that ends with its node is none."""
     deadline: Annotated[float, Within(above=0)] = 600.0
     """The number of seconds without progress after which an attempt is ended."""
     commit_seconds: Annotated[float, Within(at_least=0)] = 30.0

@@ -91,6 +91,22 @@ class Faulty(KeepRatioPolicy):
 
 POLICIES["faulty"] = Faulty
 
+if seconds := os.environ.get("EPOCH_SECONDS"):
+    # every epoch takes longer, so that something can happen to it
+    longer, after_epoch = float(seconds), KeepRatioPolicy.after_epoch
+
+    def after_longer_epoch(self: KeepRatioPolicy, train_accuracy: float) -> None:
+        time.sleep(longer)
+        after_epoch(self, train_accuracy)
+
+    KeepRatioPolicy.after_epoch = after_longer_epoch
+
+if seconds := os.environ.get("FATE_SECONDS"):
+    # it is known sooner that a node lives
+    from sweep.planning import queue
+
+    queue.FATE_SECONDS = float(seconds)
+
 if folder := os.environ.get("DIE_ONCE"):
     # the first process that comes to either place leaves a flag of the place's name in this folder, and dies
     flags = Path(folder)
