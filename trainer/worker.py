@@ -44,7 +44,7 @@ class Job:
     data_dir: str
     device: str
     threads: int
-    commit_seconds: float
+    commit_share: float
     keep_weights: bool
     hosted: bool = False
     """Whether it is trained in a host together with other runs, if its node has no better way."""
@@ -128,7 +128,7 @@ class Worker:
             spec,
             train,
             show=self._messages.append,
-            commit_seconds=job.commit_seconds,
+            commit_share=job.commit_share,
             keep_weights=job.keep_weights,
             lease=job.lease,
             silent=job.silent,

@@ -299,7 +299,7 @@ class Driver:
             data_dir=str(self.data_dir),
             device="cuda" if self.resources.gpus else "cpu",
             threads=self.resources.cpus,
-            commit_seconds=self.resources.commit_seconds,
+            commit_share=self.resources.commit_share,
             keep_weights=run.phase == "confirm",
             hosted=self.resources.sharing > 1,
             lease=self.lease.number,

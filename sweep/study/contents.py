@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+from trainer.options import COMMIT_SHARE
 from trainer.settings import WITHOUT_POINT, Filled, Share, Within, read
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -195,8 +196,8 @@ class Resources:
     """The number of tries at a run before it counts as failed."""
     deadline: Annotated[float, Within(above=0)] = 600.0
     """The number of seconds without progress after which an attempt is ended."""
-    commit_seconds: Annotated[float, Within(at_least=0)] = 30.0
-    """The number of seconds from one checkpoint to the next."""
+    commit_share: Share = COMMIT_SHARE
+    """The share of a run's time that its checkpoints may take. 1 makes one at the end of each epoch."""
 
     @property
     def sharing(self) -> int:
