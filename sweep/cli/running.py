@@ -43,6 +43,7 @@ from sweep.estimate.planned import Planned
 from sweep.format import counted
 from sweep.gains.progress import overview
 from sweep.ledger.fresh import with_fresh_seeds
+from sweep.ledger.gpu_time import GpuHours
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import GREW, grew_after_look, look_before_growth
@@ -174,6 +175,8 @@ class Driven:
     """The number of runs in all, by phase and arm."""
     received: signal.Signals | None
     """The signal that ended it early, if one did."""
+    gpu_hours: GpuHours | None
+    """None where runs take no GPU."""
 
 
 def _drive(
@@ -207,7 +210,7 @@ def _drive(
         driver = Driver(
             plan, ledger, lease, shared, signals, data_dir=data_dir.absolute(), say=screen.say, show=show
         )
-        if not plan.complete:
+        if not plan.complete and not driver.gpu_clock.spent:
             follower = follow(ledger) if follow else None
             try:
                 driver.drive(address)
@@ -220,11 +223,12 @@ def _drive(
                     # it is only a summary, and what went wrong before it has to be told
                     with suppress(StoreError):
                         ledger.write_index()
+                        driver.gpu_clock.write()
     finally:
         lease.release()
         if follower:
             follower.finish(patience)
-    return Driven(ledger, plan, expected, signals.received)
+    return Driven(ledger, plan, expected, signals.received, driver.gpu_clock.hours)
 
 
 def begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
@@ -258,7 +262,8 @@ def _show(study: Study, driven: Driven, as_json: bool) -> None:
     view = overview(driven.plan, driven.expected, {})
     if as_json:
         state = {"study": study.name, "store": driven.ledger.store.where(), "complete": driven.plan.complete}
-        print_json({**state, **asdict(view)})
+        hours = driven.gpu_hours and driven.gpu_hours.values
+        print_json({**state, "gpu_hours": hours, **asdict(view)})
     else:
         console().print(arms_table(view, study.analysis.endpoints))
 
@@ -273,6 +278,10 @@ def _ending(driven: Driven, study: str, store: str) -> tuple[int, str]:
         return DONE, f"done: {runs}.{early} Results: {where}. Next: {report} and {ui}"
     if driven.received:
         return 128 + driven.received, f"stopped by {driven.received.name}. To continue: {this_command()}"
+    if driven.gpu_hours and driven.gpu_hours.spent:
+        done = f"{counted(plan.finished.total(), 'run')} of {driven.expected.total():,} done"
+        next_step = f"raise resources.gpu_hours and run the same command: {this_command()}"
+        return FAILED, f"{driven.gpu_hours}: {done}; {next_step}"
     assert failed, "the plan is over, and neither complete nor failed"
     why = f"{counted(len(failed), 'run')} failed. Why: {command_for('status', study, store)}"
     if any(failure.damaged for failure in failed.values()):

@@ -24,8 +24,9 @@ from ray import exceptions
 
 from sweep.cluster.hosts import Hosts
 from sweep.cluster.nodes import Cluster
-from sweep.cluster.signals import Signals
+from sweep.cluster.signals import PATIENCE_SECONDS, Signals
 from sweep.errors import AbortSweep
+from sweep.ledger.gpu_time import GpuClock
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.shared import Shared
@@ -85,6 +86,7 @@ class Driver:
         self.resources = plan.study.resources
         self.slots = 0
         self.hosts = Hosts(self.resources.sharing)
+        self.gpu_clock = GpuClock(ledger, plan.study, time.monotonic())
         self.error: Exception | None = None
         self._attempts: dict[str, Attempt] = {}
         """Attempts under way, by Tune's name for each."""
@@ -98,6 +100,8 @@ class Driver:
         self._busy: set[str] = set()
         """The runs that others were seen to train."""
         self._counted_at = self._indexed_at = -math.inf
+        self._spent_at = math.inf
+        """When the GPU-hours were spent."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles this object so that it could restore itself, which never happens
@@ -138,7 +142,7 @@ class Driver:
     @property
     def stopping(self) -> bool:
         """Whether no more work may be handed out."""
-        return bool(self.signals.received or self.error or self.lease.lost.is_set())
+        return bool(self.signals.received or self.error or self.lease.lost.is_set() or self.gpu_clock.spent)
 
     @property
     def epochs(self) -> dict[str, float]:
@@ -216,6 +220,8 @@ class Driver:
         if now - self._indexed_at > INDEX_SECONDS and not self.lease.lost.is_set():
             self._indexed_at = now
             self.ledger.write_index()
+            self.gpu_clock.write()
+        self._count_gpu_time(now)
         self.lease.now = {"running": len(self.plan.queue.running), "slots": self.slots}
         if self.plan.over and not self._attempts:
             # so that the next driver need not wait until Ray has ended
@@ -229,8 +235,8 @@ class Driver:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the time that runs have after a signal is over."""
-        return self.signals.out_of_patience
+        """Whether the time that runs have to stop is over."""
+        return self.signals.out_of_patience or time.monotonic() - self._spent_at > PATIENCE_SECONDS
 
     def guarded(self, call: Callable[[], Any]) -> Any:
         """Make a call for Tune and keep its exception in `error`.
@@ -244,6 +250,17 @@ class Driver:
             return None
 
     # inside
+
+    def _count_gpu_time(self, now: float) -> None:
+        was_spent = self.gpu_clock.spent
+        # an attempt that waits for a node takes no GPU yet
+        under_way = [attempt for attempt in self._attempts.values() if attempt.node and not attempt.ended]
+        self.gpu_clock.count(len(under_way), now)
+        if self.gpu_clock.spent and not was_spent:
+            self._spent_at = now
+            self.say(
+                f"{self.gpu_clock.hours}: no more runs are begun; those under way keep their last epoch."
+            )
 
     def _kill(self, attempt: Attempt, now: float) -> None:
         """End a process that makes no progress. Tune then calls `lost`."""

@@ -198,6 +198,9 @@ class Resources:
     """The number of seconds without progress after which an attempt is ended."""
     commit_share: Share = COMMIT_SHARE
     """The share of a run's time that its checkpoints may take. 1 makes one at the end of each epoch."""
+    gpu_hours: Annotated[float, Within(above=0)] | None = None
+    """The GPU time that the study may take over all sessions: of each run, `gpus` times its hours under way.
+    When it is spent, runs keep their last epoch and stop. null sets no limit."""
 
     @property
     def sharing(self) -> int:
