@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from sweep.cli.notify import Tell, address, notifying
+from sweep.cli.observer import Observer
 from sweep.cli.options import (
     AddressOption,
     CodeOption,
@@ -127,7 +130,7 @@ def run(
     with errors(study, store):
         _refuse_client_address(ray_address)
         own.allow(allow_code or [])
-        loaded = load(find(study), to_run=True)
+        url, loaded = address(), load(find(study), to_run=True)
         if loaded.own_models:
             _try_models(loaded)
         if slots:
@@ -137,9 +140,9 @@ def run(
         uri = uri_of(mlflow_uri, place)
         hint = f"To bring it up to date: {with_tracker(command_for('sync', study, store), mlflow_uri)}"
         follow = None if uri == NONE else partial(Follower, place=place, uri=uri, hint=hint)
-        with Screen(loaded.analysis.endpoints) as screen:
+        with Screen(loaded.analysis.endpoints) as screen, notifying(url, screen.say) as tell:
             ledger = Ledger(place, loaded.name, screen.say)
-            driven = _drive(loaded, ledger, screen, signals, ray_address, data_dir, extend, follow)
+            driven = _drive(loaded, ledger, screen, signals, ray_address, data_dir, extend, follow, tell)
         _show(loaded, driven, as_json)
         code, message = _ending(driven, study, store)
         say(message)
@@ -188,8 +191,12 @@ def _drive(
     data_dir: Path,
     extend: bool,
     follow: Callable[[Ledger], Follower] | None,
+    tell: Tell,
 ) -> Driven:
-    """Work on a study as its one driver. `follow` starts the process that keeps MLflow up to date."""
+    """Work on a study as its one driver. `follow` starts the process that keeps MLflow up to date.
+
+    `tell` is given each event of which somebody elsewhere is told.
+    """
     prepare(address)
     from sweep.cluster.driver import Driver  # Ray takes a second to import
 
@@ -204,7 +211,10 @@ def _drive(
         done, where = plan.finished.total(), ledger.store.where()
         screen.say(f"study {study.name}: {done} of {counted(expected.total(), 'run')} done, in {where}")
 
+        observer = Observer(plan, expected.total(), tell, time.monotonic())
+
         def show(driver: Driver) -> None:
+            observer.look(driver.epochs, driver.gpu_clock.hours, time.monotonic())
             screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots))
 
         driver = Driver(
@@ -214,7 +224,9 @@ def _drive(
             follower = follow(ledger) if follow else None
             try:
                 driver.drive(address)
+                observer.end(driver.gpu_clock.hours, time.monotonic())
             except (AbortSweep, StoreError) as error:
+                observer.once("failed", str(error))
                 leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
             finally:
                 patience = STOPPED_WAIT_SECONDS if signals.received else FINISHED_WAIT_SECONDS

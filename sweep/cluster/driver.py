@@ -163,6 +163,8 @@ class Driver:
         # here, because Tune calls nothing else while no attempt is under way
         if now - self._counted_at > SLOTS_SECONDS:
             self._counted_at, self.slots = now, self.cluster.slots(self.plan.queue.avoided)
+            self._count_gpu_time(now)
+            self.show(self)
         if len(self._attempts) >= self.slots or not (run := self.plan.queue.next(now)):
             return None
         self._begun += 1

@@ -244,6 +244,9 @@ class Contents:
     """What is compared, and how."""
     resources: Resources = Resources()
     """How runs are carried out."""
+    notify: list[Literal["done", "failed", "stalled", "spent"]] | None = None
+    """The events of which the address in SWEEP_NOTIFY_URL is told; null takes all of them. Without that
+    variable nobody is told. It may change at any time."""
 
     @classmethod
     def read(cls, given: object) -> Contents:
