@@ -144,7 +144,8 @@ class Worker:
                 done = len(attempt.training.rows) + attempt.training.batch / attempt.training.batches
                 loss = row.train_loss if row else None
                 messages = self._new_messages()
-                yield Progress(run_id=job.run_id, messages=messages, epochs=done, loss=loss)
+                kept = attempt.kept_epochs
+                yield Progress(run_id=job.run_id, messages=messages, epochs=done, loss=loss, kept=kept)
         assert attempt.outcome is not None
         if hasattr(attempt, "training"):
             # The attempt and its folder refer to each other. So without this line the next run would get the

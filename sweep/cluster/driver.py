@@ -23,6 +23,7 @@ import ray
 from ray import exceptions
 
 from sweep.cluster.hosts import Hosts
+from sweep.cluster.metrics import Metrics
 from sweep.cluster.nodes import Cluster
 from sweep.cluster.signals import PATIENCE_SECONDS, Signals
 from sweep.errors import AbortSweep
@@ -100,6 +101,8 @@ class Driver:
         self._busy: set[str] = set()
         """The runs that others were seen to train."""
         self._counted_at = self._indexed_at = -math.inf
+        self.metrics: Metrics | None = None
+        """None where the cluster is our own."""
         self._spent_at = math.inf
         """When the GPU-hours were spent."""
 
@@ -127,6 +130,7 @@ class Driver:
         ):
             # once more, because Ray may have set handlers of its own
             self.signals.listen()
+            self.metrics = Metrics(self.plan.study.name) if address else None
             self.cluster.examine(self.ledger.store, self.plan.study.data, self.data_dir)
             while not self.plan.over and not self.stopping:
                 self._begun = 0
@@ -164,7 +168,7 @@ class Driver:
         if now - self._counted_at > SLOTS_SECONDS:
             self._counted_at, self.slots = now, self.cluster.slots(self.plan.queue.avoided)
             self._count_gpu_time(now)
-            self.show(self)
+            self._show(now)
         if len(self._attempts) >= self.slots or not (run := self.plan.queue.next(now)):
             return None
         self._begun += 1
@@ -192,6 +196,8 @@ class Driver:
                     attempt.trial.temporary_state.ray_actor.enter.remote(host)
             case Progress():
                 attempt.epochs = report.epochs
+                if self.metrics:
+                    self.metrics.hear(run_id, report.kept, time.monotonic())
             case Busy():
                 self._attempts.pop(trial, None)
                 self.hosts.ended(trial)
@@ -233,7 +239,7 @@ class Driver:
                 if attempt.run_id in overdue and not attempt.ended:
                     self._kill(attempt, now)
         self.hosts.tend()
-        self.show(self)
+        self._show(now)
 
     @property
     def out_of_patience(self) -> bool:
@@ -252,6 +258,11 @@ class Driver:
             return None
 
     # inside
+
+    def _show(self, now: float) -> None:
+        self.show(self)
+        if self.metrics:
+            self.metrics.show(self.plan, self.epochs, now)
 
     def _count_gpu_time(self, now: float) -> None:
         was_spent = self.gpu_clock.spent
