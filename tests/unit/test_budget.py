@@ -9,6 +9,7 @@ import pytest
 
 from sweep.errors import RejectStudy
 from sweep.estimate.planned import Planned
+from sweep.ledger.doctor import examine
 from sweep.ledger.gpu_time import FILE, GpuClock, gpu_hours, used_before
 from sweep.ledger.growth import identity_hash
 from sweep.ledger.ledger import Ledger
@@ -80,6 +81,15 @@ def test_without_a_sound_record_the_finished_runs_are_counted(tmp_path: Path, re
         it.store.write(FILE, record)
     assert used_before(it, study(gpus=0.5)) == 1
     assert len(said) == (record is not None)
+
+
+def test_the_doctor_removes_a_damaged_record_because_no_result_needs_it(tmp_path: Path) -> None:
+    it, begun = study(gpus=1), ledger(tmp_path)
+    begun.load()
+    begun.declare(it, extend=False)
+    begun.store.write(FILE, b"{}")
+    assert [(Path(found.file).name, found.repaired) for found in examine(it, begun)] == [(FILE, True)]
+    assert FILE not in begun.store.names()
 
 
 def test_a_plan_warns_where_it_takes_more_gpu_time_than_it_may(
