@@ -46,7 +46,7 @@ STUDY: dict[str, Any] = {
     "arms": {"dense": {"policy": {"name": "dense"}}, "fixed": {"policy": {"name": "fixed", "ratio": 0.3}}},
     "confirm": {"seeds": 14},
     "analysis": {"baseline": "dense", "endpoints": [1.0]},
-    "resources": {"cpus": 1, "workers": 2, "commit_seconds": 1},
+    "resources": {"cpus": 1, "workers": 2, "commit_share": 1},
 }
 CLOSED = "http://127.0.0.1:9"
 """The discard port: nobody listens there."""

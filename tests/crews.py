@@ -19,7 +19,7 @@ LONG: dict[str, Any] = {"model": "mlp-16", "epochs": 100_000, "evaluate_every": 
 
 
 def command(store: Path, workers: int = 2, *more: str) -> list[str]:
-    options = ["--workers", str(workers), "--device", "cpu", "--threads", "1", "--commit-seconds", "0"]
+    options = ["--workers", str(workers), "--device", "cpu", "--threads", "1", "--commit-share", "1"]
     return [sys.executable, "-m", "trainer", "--from-stdin", "--store", str(store), *options, *more]
 
 

@@ -38,7 +38,7 @@ def job_of(runs_url: str, spec: RunSpec, **changes: Any) -> Job:
         "data_dir": "data",
         "device": "cpu",
         "threads": 1,
-        "commit_seconds": 0.0,
+        "commit_share": 1,
         "keep_weights": False,
     }
     return Job(spec.run_id, spec.to_json(), runs_url, **{**plain, **changes})

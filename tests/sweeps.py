@@ -53,7 +53,7 @@ def study_values(**parts: Any) -> dict[str, Any]:
         "search": {"budget": 4, "generation": 2, "lag": 0, "ladder": [1, 2], "validation": 0.1},
         "confirm": {"seeds": 6},
         "analysis": {"baseline": "dense", "endpoints": [1.0]},
-        "resources": {"commit_seconds": 0},
+        "resources": {"commit_share": 1},
     }
     for name, part in parts.items():
         values[name] = {**values.get(name, {}), **part} if isinstance(part, dict) else part

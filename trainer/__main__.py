@@ -194,7 +194,7 @@ def _begin(
                 order.spec,
                 train,
                 show=display.say,
-                commit_seconds=options.commit_seconds,
+                commit_share=options.commit_share,
                 keep_weights=options.keep_weights or order.keep_weights,
                 silent=silent,
             )

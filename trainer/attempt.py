@@ -16,6 +16,7 @@ from typing import Any
 from trainer import process
 from trainer.claims import Hold
 from trainer.models import own
+from trainer.options import COMMIT_SHARE
 from trainer.rows import EndpointRow, EpochRow, to_parquet
 from trainer.run_folder import Completed, Diverged, File, Outcome, RunFolder, Superseded
 from trainer.spec import RunSpec
@@ -38,7 +39,7 @@ class Attempt:
         train: Callable[[], Training],
         *,
         show: Callable[[str], None],
-        commit_seconds: float = 30.0,
+        commit_share: float = COMMIT_SHARE,
         keep_weights: bool = False,
         lease: int = 0,
         silent: str = "",
@@ -49,12 +50,7 @@ class Attempt:
         Raises Claimed where somebody trains the run now. `lease` and `silent` are those of
         `RunFolder.next_attempt`.
         """
-        self.show, self.commit_seconds, self.keep_weights, self.clock = (
-            show,
-            commit_seconds,
-            keep_weights,
-            clock,
-        )
+        self.show, self.commit_share, self.keep_weights, self.clock = show, commit_share, keep_weights, clock
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.folder = RunFolder(store, spec, self.say)
         self.uncommitted: dict[str, Any] | None = None
@@ -90,7 +86,8 @@ class Attempt:
         else:
             self.say(f"attempt {self.number} starts at epoch 1 of {epochs}")
         self._write_log()
-        self.committed_at = self.clock()
+        to_parquet(EpochRow, [])  # imports what tables need, which is not the cost of a commit
+        self.committed_at, self.commit_cost = self.clock(), 0.0
 
     def __iter__(self) -> Iterator[EpochRow]:
         """The rows still to come. After the last one `outcome` is set."""
@@ -105,7 +102,7 @@ class Attempt:
             row = self._next(steps)
             if row:
                 self.uncommitted = self.training.state()
-                if not self.training.done and self.clock() - self.committed_at >= self.commit_seconds:
+                if not self.training.done and self._is_due():
                     self.commit()
             yield row
         self._finish()
@@ -116,6 +113,13 @@ class Attempt:
             return next(steps)
         finally:
             self.breakable = False
+
+    def _is_due(self) -> bool:
+        """Whether the last commit took less than `commit_share` of the time since it began.
+
+        The first one is due at once: an attempt that is killed soon has brought its run forward then.
+        """
+        return self.commit_cost <= self.commit_share * (self.clock() - self.committed_at)
 
     def say(self, line: str) -> None:
         """Show a line to the user and add it to the log."""
@@ -141,6 +145,7 @@ class Attempt:
         self.folder.write_log(self.number, list(self.log))
 
     def _commit(self, state: dict[str, Any]) -> dict[str, File]:
+        began_at = self.clock()
         rows, endpoints = self.training.rows[: len(state["rows"])], self.training.endpoints
         tables = {"epochs": to_parquet(EpochRow, rows)}
         if self.training.done:
@@ -154,7 +159,8 @@ class Attempt:
             raise
         self._note(f"kept epoch {len(rows)}")
         self._write_log()
-        self.uncommitted, self.committed_at, self.kept_epochs = None, self.clock(), len(rows)
+        self.uncommitted, self.kept_epochs = None, len(rows)
+        self.committed_at, self.commit_cost = began_at, self.clock() - began_at
         return kept
 
     def _finish(self) -> None:

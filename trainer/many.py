@@ -91,7 +91,7 @@ def _job(order: Order, options: argparse.Namespace, device: str) -> Job:
         data_dir=str(options.data_dir or "data"),
         device=device,
         threads=options.threads or max(1, len(os.sched_getaffinity(0)) // options.workers),
-        commit_seconds=options.commit_seconds,
+        commit_share=options.commit_share,
         keep_weights=options.keep_weights or order.keep_weights,
         allowed=own.allowed(),
     )

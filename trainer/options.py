@@ -7,6 +7,9 @@ from pathlib import Path
 
 from trainer.models import own
 
+COMMIT_SHARE = 0.02
+"""The share of a run's time that its commits may take."""
+
 
 def options_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
@@ -55,11 +58,12 @@ def options_parser() -> argparse.ArgumentParser:
         "of the results depend on it",
     )
     parser.add_argument(
-        "--commit-seconds",
-        type=_seconds,
-        default=30.0,
+        "--commit-share",
+        type=_share,
+        default=COMMIT_SHARE,
         metavar="S",
-        help="commit at the first end of an epoch after so many seconds (default: 30)",
+        help="commit at the end of an epoch where commits take at most this share of the time; 1 commits at "
+        f"each (default: {COMMIT_SHARE:g})",
     )
     parser.add_argument(
         "--keep-weights", action="store_true", help="keep the final checkpoint when the run is finished"
@@ -80,11 +84,11 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def _share(text: str) -> float:
     try:
-        seconds = float(text)
+        share = float(text)
     except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds; it is {text!r}")
-    return seconds
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and at most 1; it is {text!r}")
+    return share

@@ -36,6 +36,8 @@ class Progress(_Report):
     epochs: float
     """The epochs done, with the share of the one under way."""
     loss: float | None
+    kept: int = 0
+    """The epochs that are committed."""
 
 
 @dataclass(frozen=True, kw_only=True)

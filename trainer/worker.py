@@ -44,7 +44,7 @@ class Job:
     data_dir: str
     device: str
     threads: int
-    commit_seconds: float
+    commit_share: float
     keep_weights: bool
     hosted: bool = False
     """Whether it is trained in a host together with other runs, if its node has no better way."""
@@ -128,7 +128,7 @@ class Worker:
             spec,
             train,
             show=self._messages.append,
-            commit_seconds=job.commit_seconds,
+            commit_share=job.commit_share,
             keep_weights=job.keep_weights,
             lease=job.lease,
             silent=job.silent,
@@ -144,7 +144,8 @@ class Worker:
                 done = len(attempt.training.rows) + attempt.training.batch / attempt.training.batches
                 loss = row.train_loss if row else None
                 messages = self._new_messages()
-                yield Progress(run_id=job.run_id, messages=messages, epochs=done, loss=loss)
+                kept = attempt.kept_epochs
+                yield Progress(run_id=job.run_id, messages=messages, epochs=done, loss=loss, kept=kept)
         assert attempt.outcome is not None
         if hasattr(attempt, "training"):
             # The attempt and its folder refer to each other. So without this line the next run would get the

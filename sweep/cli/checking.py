@@ -18,6 +18,7 @@ from sweep.format import counted
 from sweep.gains.progress import overview
 from sweep.ledger.findings import Finding
 from sweep.ledger.fresh import with_fresh_seeds
+from sweep.ledger.gpu_time import gpu_hours
 from sweep.ledger.lease import holder
 from sweep.ledger.ledger import Ledger, orphans
 from sweep.planning.forecast import forecast
@@ -62,9 +63,11 @@ def _show_status(given: str, store: str, out: Terminal, as_json: bool) -> bool:
     view = overview(plan, forecast(Plan(study, {}, {}), 1).runs, {})
     driver, taken = holder(ledger.store), Counter(ledger.taken().values())
     outside = sum(not claim.holder["lease"] for claim in ledger.claims().values())
+    hours = gpu_hours(ledger)
     if as_json:
         values = {"study": study.name, "complete": plan.complete, "driver": driver, "outside": outside}
         values = {**values, "taken": taken, "failures": failures, "damaged": ledger.damaged}
+        values = {**values, "gpu_hours": hours and hours.values}
         print_json({**values, "orphans": orphans(ledger, plan), **asdict(view)})
         return plan.complete
     lines = [f"{view.done}/{counted(view.total, 'run')} done, {len(failures)} failed"]
@@ -80,6 +83,9 @@ def _show_status(given: str, store: str, out: Terminal, as_json: bool) -> bool:
         packages = dict.fromkeys(own.package_of(task.model) or "" for task in study.own_models)
         allowing = [word for package in packages for word in (own.OPTION, package)]
         lines.append(f"no process works on it now. To go on: {command_for('run', given, store, *allowing)}")
+    if hours:
+        more = "; to go on, raise resources.gpu_hours" if hours.spent and not plan.complete else ""
+        lines.append(f"{hours}{more}")
     if outside:
         lines.append(f"{counted(outside, 'run')} being trained outside of a sweep")
     if strays := orphans(ledger, plan):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from sweep.cli.notify import Tell, address, notifying
+from sweep.cli.observer import Observer
 from sweep.cli.options import (
     AddressOption,
     CodeOption,
@@ -43,6 +46,7 @@ from sweep.estimate.planned import Planned
 from sweep.format import counted
 from sweep.gains.progress import overview
 from sweep.ledger.fresh import with_fresh_seeds
+from sweep.ledger.gpu_time import GpuHours
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import GREW, grew_after_look, look_before_growth
@@ -126,7 +130,7 @@ def run(
     with errors(study, store):
         _refuse_client_address(ray_address)
         own.allow(allow_code or [])
-        loaded = load(find(study), to_run=True)
+        url, loaded = address(), load(find(study), to_run=True)
         if loaded.own_models:
             _try_models(loaded)
         if workers:
@@ -136,9 +140,9 @@ def run(
         uri = uri_of(mlflow_uri, place)
         hint = f"To bring it up to date: {with_tracker(command_for('sync', study, store), mlflow_uri)}"
         follow = None if uri == NONE else partial(Follower, place=place, uri=uri, hint=hint)
-        with Screen(loaded.analysis.endpoints) as screen:
+        with Screen(loaded.analysis.endpoints) as screen, notifying(url, screen.say) as tell:
             ledger = Ledger(place, loaded.name, screen.say)
-            driven = _drive(loaded, ledger, screen, signals, ray_address, data_dir, extend, follow)
+            driven = _drive(loaded, ledger, screen, signals, ray_address, data_dir, extend, follow, tell)
         _show(loaded, driven, as_json)
         code, message = _ending(driven, study, store)
         say(message)
@@ -174,6 +178,8 @@ class Driven:
     """The number of runs in all, by phase and arm."""
     received: signal.Signals | None
     """The signal that ended it early, if one did."""
+    gpu_hours: GpuHours | None
+    """None where runs take no GPU."""
 
 
 def _drive(
@@ -185,8 +191,12 @@ def _drive(
     data_dir: Path,
     extend: bool,
     follow: Callable[[Ledger], Follower] | None,
+    tell: Tell,
 ) -> Driven:
-    """Work on a study as its one driver. `follow` starts the process that keeps MLflow up to date."""
+    """Work on a study as its one driver. `follow` starts the process that keeps MLflow up to date.
+
+    `tell` is given each event of which somebody elsewhere is told.
+    """
     prepare(address)
     from sweep.cluster.driver import Driver  # Ray takes a second to import
 
@@ -201,17 +211,22 @@ def _drive(
         done, where = plan.finished.total(), ledger.store.where()
         screen.say(f"study {study.name}: {done} of {counted(expected.total(), 'run')} done, in {where}")
 
+        observer = Observer(plan, expected.total(), tell, time.monotonic())
+
         def show(driver: Driver) -> None:
+            observer.look(driver.epochs, driver.gpu_clock.hours, time.monotonic())
             screen.show(lambda: (overview(plan, expected, driver.epochs), driver.slots))
 
         driver = Driver(
             plan, ledger, lease, shared, signals, data_dir=data_dir.absolute(), say=screen.say, show=show
         )
-        if not plan.complete:
+        if not plan.complete and not driver.gpu_clock.spent:
             follower = follow(ledger) if follow else None
             try:
                 driver.drive(address)
+                observer.end(driver.gpu_clock.hours, time.monotonic())
             except (AbortSweep, StoreError) as error:
+                observer.once("failed", str(error))
                 leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
             finally:
                 patience = STOPPED_WAIT_SECONDS if signals.received else FINISHED_WAIT_SECONDS
@@ -220,11 +235,12 @@ def _drive(
                     # it is only a summary, and what went wrong before it has to be told
                     with suppress(StoreError):
                         ledger.write_index()
+                        driver.gpu_clock.write()
     finally:
         lease.release()
         if follower:
             follower.finish(patience)
-    return Driven(ledger, plan, expected, signals.received)
+    return Driven(ledger, plan, expected, signals.received, driver.gpu_clock.hours)
 
 
 def begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
@@ -258,7 +274,8 @@ def _show(study: Study, driven: Driven, as_json: bool) -> None:
     view = overview(driven.plan, driven.expected, {})
     if as_json:
         state = {"study": study.name, "store": driven.ledger.store.where(), "complete": driven.plan.complete}
-        print_json({**state, **asdict(view)})
+        hours = driven.gpu_hours and driven.gpu_hours.values
+        print_json({**state, "gpu_hours": hours, **asdict(view)})
     else:
         console().print(arms_table(view, study.analysis.endpoints))
 
@@ -273,6 +290,10 @@ def _ending(driven: Driven, study: str, store: str) -> tuple[int, str]:
         return DONE, f"done: {runs}.{early} Results: {where}. Next: {report} and {ui}"
     if driven.received:
         return 128 + driven.received, f"stopped by {driven.received.name}. To continue: {this_command()}"
+    if driven.gpu_hours and driven.gpu_hours.spent:
+        done = f"{counted(plan.finished.total(), 'run')} of {driven.expected.total():,} done"
+        next_step = f"raise resources.gpu_hours and run the same command: {this_command()}"
+        return FAILED, f"{driven.gpu_hours}: {done}; {next_step}"
     assert failed, "the plan is over, and neither complete nor failed"
     why = f"{counted(len(failed), 'run')} failed. Why: {command_for('status', study, store)}"
     if any(failure.damaged for failure in failed.values()):

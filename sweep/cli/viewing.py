@@ -36,7 +36,7 @@ from sweep.cli.output import (
     show,
     with_tracker,
 )
-from sweep.errors import RejectStudy
+from sweep.cli.secret_file import first_line
 from sweep.format import counted
 from sweep.views.mlflow import open_view
 from sweep.views.mlflow.address import artifacts_of, public_uri, uri_of
@@ -127,7 +127,7 @@ def ui(
     from sweep.views.mlflow.server import free_port
 
     with errors(study, store):
-        place, password = place_of(store), password_file and _password(password_file)
+        place, password = place_of(store), password_file and first_line(password_file, "--password-file")
         uri, ledger = uri_of(mlflow_uri, place), begun_ledger_of(study, store)
         view = open_view(ledger, place, uri, say)
         say("bringing MLflow up to date with the ledger ...")
@@ -147,20 +147,6 @@ def ui(
             say(f"port {port} is taken; MLflow runs on port {free}.")
         address = link(f"http://127.0.0.1:{free}", experiment.id, first)
         _serve(uri, artifacts_of(uri, place, ledger.study) or "", free, address, password)
-
-
-def _password(file: Path) -> str:
-    """The first line of a file that other users cannot read."""
-    try:
-        shared = file.stat().st_mode & 0o077
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RejectStudy([f"--password-file {file}: cannot be read: {error}."]) from None
-    if shared:
-        raise RejectStudy([f"--password-file {file}: other users can read it. First: chmod 600 {file}"])
-    if not lines or not lines[0]:
-        raise RejectStudy([f"--password-file {file}: its first line is empty."])
-    return lines[0]
 
 
 def _serve(uri: str, artifacts: str, port: int, address: str, password: str | None) -> None:

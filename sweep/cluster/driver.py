@@ -26,10 +26,12 @@ from sweep.cluster.examination import Examination
 from sweep.cluster.fates import Fates
 from sweep.cluster.guest import NO_MEMORY, NODE_GONE
 from sweep.cluster.hosts import Hosts
+from sweep.cluster.metrics import Metrics
 from sweep.cluster.nodes import Cluster
-from sweep.cluster.signals import Signals
+from sweep.cluster.signals import PATIENCE_SECONDS, Signals
 from sweep.cluster.slots import Slots
 from sweep.errors import AbortSweep
+from sweep.ledger.gpu_time import GpuClock
 from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.shared import Shared
@@ -93,6 +95,7 @@ class Driver:
         self.resources = plan.study.resources
         self.slots = 0
         self.hosts = Hosts(self.resources.sharing)
+        self.gpu_clock = GpuClock(ledger, plan.study, time.monotonic())
         self.error: Exception | None = None
         self._attempts: dict[str, Attempt] = {}
         """Attempts under way, by Tune's name for each."""
@@ -106,6 +109,10 @@ class Driver:
         self._busy: set[str] = set()
         """The runs that others were seen to train."""
         self._indexed_at = -math.inf
+        self.metrics: Metrics | None = None
+        """None where the cluster is our own."""
+        self._spent_at = math.inf
+        """When the GPU-hours were spent."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles this object so that it could restore itself, which never happens
@@ -132,6 +139,7 @@ class Driver:
         ):
             # once more, because Ray may have set handlers of its own
             self.signals.listen()
+            self.metrics = Metrics(self.plan.study.name) if address else None
             if not address and not self.cluster.room():
                 raise AbortSweep(self.cluster.no_room())
             # now, so that Ray makes the slots meanwhile
@@ -153,7 +161,7 @@ class Driver:
     @property
     def stopping(self) -> bool:
         """Whether no more work may be handed out."""
-        return bool(self.signals.received or self.error or self.lease.lost.is_set())
+        return bool(self.signals.received or self.error or self.lease.lost.is_set() or self.gpu_clock.spent)
 
     @property
     def epochs(self) -> dict[str, float]:
@@ -208,6 +216,8 @@ class Driver:
                     attempt.trial.temporary_state.ray_actor.enter.remote(host)
             case Progress():
                 attempt.epochs = report.epochs
+                if self.metrics:
+                    self.metrics.hear(run_id, report.kept, time.monotonic())
             case Busy():
                 self._attempts.pop(trial, None)
                 self.hosts.ended(trial)
@@ -241,6 +251,8 @@ class Driver:
         if now - self._indexed_at > INDEX_SECONDS and not self.lease.lost.is_set():
             self._indexed_at = now
             self.ledger.write_index()
+            self.gpu_clock.write()
+        self._count_gpu_time(now)
         kept_away = {self.cluster.name(node): why for node, why in self.cluster.kept_away.items()}
         self.lease.now = {
             "running": len(self.plan.queue.running),
@@ -256,12 +268,12 @@ class Driver:
                 if attempt.run_id in overdue and not attempt.ended:
                     self._kill(attempt, now)
         self.hosts.tend()
-        self.show(self)
+        self._show(now)
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the time that runs have after a signal is over."""
-        return self.signals.out_of_patience
+        """Whether the time that runs have to stop is over."""
+        return self.signals.out_of_patience or time.monotonic() - self._spent_at > PATIENCE_SECONDS
 
     def guarded(self, call: Callable[[], Any]) -> Any:
         """Make a call for Tune and keep its exception in `error`.
@@ -280,6 +292,22 @@ class Driver:
         study = self.plan.study
         examination = Examination(cluster, self.ledger.store, study.data, self.data_dir, self.say)
         return Slots(cluster, study.name, examination, self.say)
+
+    def _show(self, now: float) -> None:
+        self.show(self)
+        if self.metrics:
+            self.metrics.show(self.plan, self.epochs, now)
+
+    def _count_gpu_time(self, now: float) -> None:
+        was_spent = self.gpu_clock.spent
+        # an attempt that waits for a node takes no GPU yet
+        under_way = [attempt for attempt in self._attempts.values() if attempt.node and not attempt.ended]
+        self.gpu_clock.count(len(under_way), now)
+        if self.gpu_clock.spent and not was_spent:
+            self._spent_at = now
+            self.say(
+                f"{self.gpu_clock.hours}: no more runs are begun; those under way keep their last epoch."
+            )
 
     def _kill(self, attempt: Attempt, now: float) -> None:
         """End a process that makes no progress. Tune then calls `lost`."""
@@ -398,7 +426,7 @@ class Driver:
             data_dir=str(self.data_dir),
             device="cuda" if self.resources.gpus else "cpu",
             threads=self.resources.cpus,
-            commit_seconds=self.resources.commit_seconds,
+            commit_share=self.resources.commit_share,
             keep_weights=run.phase == "confirm",
             hosted=self.resources.sharing > 1,
             lease=self.lease.number,

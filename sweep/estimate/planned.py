@@ -13,6 +13,7 @@ from sweep.estimate.pace import pace_of
 from sweep.estimate.warnings import warnings
 from sweep.format import rounded_hours
 from sweep.ledger.fresh import with_fresh_seeds
+from sweep.ledger.gpu_time import used_before
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import GREW, grew_after_look
 from sweep.ledger.shared import Shared
@@ -152,6 +153,7 @@ class Planned:
                 *about_seeds,
                 *(f"{results}: taking them over counts as a look." for results in seen),
                 *_hopeless(study, strictest),
+                *_over_budget(study, ledger, gpu_hours),
                 *warnings(study),
                 *benchmarks.damaged,
             ],
@@ -185,6 +187,19 @@ def _gpu_hours(study: Study, rest: Played, per_epoch: float | None, sharing: int
     # a run with `gpus: 0.75` holds a whole GPU, because no other run fits beside it
     held = max(study.resources.gpus, 1 / sharing)
     return rest.epochs * per_epoch * held / 3600
+
+
+def _over_budget(study: Study, ledger: Ledger, hours_left: float | None) -> Iterator[str]:
+    """The warning that the study takes more GPU-hours than it may."""
+    budget = study.resources.gpu_hours
+    if budget is None or hours_left is None:
+        return
+    used = used_before(ledger, study)
+    if used + hours_left > budget:
+        yield (
+            f"the study takes about {rounded_hours(used + hours_left)} GPU-hours, {rounded_hours(used)} of "
+            f"them used so far, and resources.gpu_hours is {budget:g}: it will stop before its end."
+        )
 
 
 def _faster(hours: float | None, packings: Mapping[str, float], epochs: int) -> Iterator[str]:

@@ -28,6 +28,7 @@ from trainer.settings import SpecError
 from trainer.spec import RunSpec
 from trainer.store import Refused, Store, digest, unseal
 
+_NOT_NEEDED = re.compile(r"index\.json|failures/|taken/|gpu-hours\.json")
 _SHAPES: dict[str, type] = {"attempt.json": AttemptRecord, "claim.json": Sign}
 
 
@@ -79,9 +80,9 @@ def _findings(study: Study, ledger: Ledger) -> Iterator[Finding]:
 
 
 def _damaged_summaries(ledger: Ledger) -> Iterator[Finding]:
-    """Remove a damaged index, failures and records of where runs came from: no result needs them."""
+    """Remove damaged summaries and records that no result needs."""
     for name in ledger.store.names():
-        if re.match(r"index\.json|failures/|taken/", name) and _content(ledger.store, name) is None:
+        if _NOT_NEEDED.match(name) and _content(ledger.store, name) is None:
             ledger.store.delete(name)
             yield Finding(ledger.store.where(name), "is damaged; removed, for no result needs it.", True)
 

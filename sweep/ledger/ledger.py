@@ -2,6 +2,7 @@
 
     study.json  generations/<arm>-<g>.json  lease/lease-<n>.json  index.json  looks/<pairs>-<hash>.json
     runs/<run_id>/...                       failures/<run_id>.json            taken/<study>/<run_id>.json
+    gpu-hours.json
 
 Everything but the index is the truth. The index repeats what the run folders hold. Only `sweep status`
 believes it; every other command reads the run folders. The folder of one run is in `trainer.run_folder`.

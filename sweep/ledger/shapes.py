@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from sweep.study.contents import NAME
 from trainer.sealed import Number, Process, Time, Whole, read_sealed
-from trainer.settings import Excerpt, Filled, SettingError
+from trainer.settings import Excerpt, Filled, SettingError, Within
 from trainer.store import Store
 
 
@@ -136,6 +136,14 @@ class Taken(Excerpt):
     at: Time
 
 
+@dataclass(frozen=True)
+class GpuHoursRecord(Excerpt):
+    """A gpu-hours.json."""
+
+    used: Annotated[float, Within(at_least=0)]
+    budget: Annotated[float, Within(above=0)] | None
+
+
 SHAPES: dict[str, type] = {
     "study.json": Declared,
     "generations": Generation,
@@ -144,6 +152,7 @@ SHAPES: dict[str, type] = {
     "failures": FailureRecord,
     "looks": LookRecord,
     "taken": Taken,
+    "gpu-hours.json": GpuHoursRecord,
 }
 """The shapes by the first part of a file's name."""
 

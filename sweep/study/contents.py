@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+from trainer.options import COMMIT_SHARE
 from trainer.settings import WITHOUT_POINT, Filled, Share, Within, read
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -195,8 +196,11 @@ class Resources:
     """The number of tries at a run before it counts as failed. One that ends with its node is none."""
     deadline: Annotated[float, Within(above=0)] = 600.0
     """The number of seconds without progress after which an attempt is ended."""
-    commit_seconds: Annotated[float, Within(at_least=0)] = 30.0
-    """The number of seconds from one checkpoint to the next."""
+    commit_share: Share = COMMIT_SHARE
+    """The share of a run's time that its checkpoints may take. 1 makes one at the end of each epoch."""
+    gpu_hours: Annotated[float, Within(above=0)] | None = None
+    """The GPU time that the study may take over all sessions: of each run, `gpus` times its hours under way.
+    When it is spent, runs keep their last epoch and stop. null sets no limit."""
 
     @property
     def sharing(self) -> int:
@@ -240,6 +244,9 @@ class Contents:
     """What is compared, and how."""
     resources: Resources = Resources()
     """How runs are carried out."""
+    notify: list[Literal["done", "failed", "stalled", "spent"]] | None = None
+    """The events of which the address in SWEEP_NOTIFY_URL is told; null takes all of them. Without that
+    variable nobody is told. It may change at any time."""
 
     @classmethod
     def read(cls, given: object) -> Contents:

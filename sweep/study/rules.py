@@ -153,6 +153,8 @@ def _number_problems(contents: Contents) -> Iterator[Problem]:
     if 0 < gpus < LEAST_GPU:
         reason = f"must be 0 or at least {LEAST_GPU:g}, which is ten runs on a GPU; it is {gpus:g}."
         yield ("resources", "gpus"), reason
+    if contents.resources.gpu_hours and not gpus:
+        yield ("resources", "gpu_hours"), "has no use: resources.gpus is 0, so that no run takes a GPU."
 
 
 def _one_of_the_arms(arm: str, arms: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from trainer.spec import RunSpec, Task
 
 EXACT = 2**53
 """Every whole number below this has a float of its own."""
-OPERATION = ("description", "published", "resources")
+OPERATION = ("description", "published", "resources", "notify")
 """The parts of a study that may change at any time, because they do not change what is measured."""
 
 

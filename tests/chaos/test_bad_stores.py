@@ -46,7 +46,7 @@ def test_a_sweep_on_a_store_with_faults_has_the_right_rows_or_stops_and_goes_on_
     seed = int.from_bytes(os.urandom(4))
     print(f"the seed of the faults is {seed}")
     plan = Plan(random.Random(seed), share=0.03)
-    study, codes = write_study(tmp_path, resources={"commit_seconds": 0, "attempts": 20}), list[int]()
+    study, codes = write_study(tmp_path, resources={"commit_share": 1, "attempts": 20}), list[int]()
     with bad_store(s3_environment["AWS_ENDPOINT_URL"], plan) as address:
         env = {**s3_environment, "AWS_ENDPOINT_URL": address}
         while not codes or (codes[-1] and len(codes) < STARTS):

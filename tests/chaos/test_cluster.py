@@ -105,7 +105,7 @@ def test_a_node_that_is_lost_costs_its_attempts_and_nothing_else(
 def test_hosts_work_on_every_node_and_a_node_that_is_lost_takes_its_own_along(
     tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = write_study(tmp_path, **UNHURRIED, resources={"gpus": 0.5, "attempts": 1, "commit_seconds": 0})
+    study = write_study(tmp_path, **UNHURRIED, resources={"gpus": 0.5, "attempts": 1, "commit_share": 1})
     monkeypatch.setenv("PRETENDED_GPUS", "1")
     with (
         two_nodes(monkeypatch, tmp_path, num_cpus=2, num_gpus=1) as cluster,

@@ -27,7 +27,7 @@ def test_every_kind_of_failure_is_told_and_the_others_finish(tmp_path: Path) -> 
         arms=arms,
         confirm={"seeds": 2},
         analysis={"baseline": "dense", "endpoints": [1.0], "test": "paired-t"},
-        resources={"attempts": 1, "deadline": 30, "commit_seconds": 0},
+        resources={"attempts": 1, "deadline": 30, "commit_share": 1},
     )
     done = sweep("run", study, "--store", tmp_path, "--json", timeout=600)
     assert done.returncode == 1, done.stderr
@@ -60,7 +60,7 @@ def test_a_signal_keeps_the_last_epoch_and_names_the_command_that_continues(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     study = write_study(
-        tmp_path, task={"epochs": 4000, "evaluate_every": 500}, resources={"commit_seconds": 0}
+        tmp_path, task={"epochs": 4000, "evaluate_every": 500}, resources={"commit_share": 1}
     )
     with Started(tmp_path, "run", study, "--store", tmp_path) as started:
         started.until(lambda: any((tmp_path / "small" / "runs").glob("*/attempt-*/checkpoint-*")))

@@ -46,7 +46,7 @@ def gpus(number: int) -> dict[str, str]:
 def shared(root: Path, **resources: Any) -> Path:
     """Write the undisturbed study, with four runs on each GPU."""
     return write_study(
-        root, **UNHURRIED, resources={"gpus": 0.25, "commit_seconds": 0, "attempts": 1, **resources}
+        root, **UNHURRIED, resources={"gpus": 0.25, "commit_share": 1, "attempts": 1, **resources}
     )
 
 
@@ -181,7 +181,7 @@ def test_a_run_that_always_takes_its_host_down_is_given_up_and_no_other_one_is(t
         arms=arms,
         confirm={"seeds": 2},
         analysis={"baseline": "dense", "endpoints": [1.0], "test": "paired-t"},
-        resources={"gpus": 0.25, "attempts": 1, "deadline": 60, "commit_seconds": 0},
+        resources={"gpus": 0.25, "attempts": 1, "deadline": 60, "commit_share": 1},
     )
     done = sweep("run", study, "--store", tmp_path, "--json", timeout=800, env=gpus(1))
     assert done.returncode == 1, done.stderr

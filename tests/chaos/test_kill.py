@@ -23,7 +23,7 @@ EPOCHS = 80
 
 
 def start(run: Path, store: Path) -> subprocess.Popen[str]:
-    return unread(command(run, store, "--commit-seconds", "0"))
+    return unread(command(run, store, "--commit-share", "1"))
 
 
 def read_rows(process: subprocess.Popen[str], count: int) -> None:

@@ -106,7 +106,7 @@ def test_twenty_kills_of_the_whole_tree_change_nothing(
 def test_actors_killed_at_random_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
     seed = int.from_bytes(os.urandom(4))
     moments = random.Random(seed)
-    study = write_study(tmp_path, **UNHURRIED, resources={"commit_seconds": 0, "attempts": 20})
+    study = write_study(tmp_path, **UNHURRIED, resources={"commit_share": 1, "attempts": 20})
     print(f"the seed of the moments is {seed}")
     killed = 0
     with Started(tmp_path, "run", study, "--store", tmp_path) as started:

@@ -20,7 +20,7 @@ def attempt(
     spec: RunSpec = SPEC,
     said: list[str] | None = None,
     store: LocalStore | None = None,
-    commit_seconds: float = 0,
+    commit_share: float = 1,
     **options: Any,
 ) -> Attempt:
     say = said.append if said is not None else lambda _: None
@@ -29,7 +29,7 @@ def attempt(
         spec,
         lambda: Training(spec),
         show=say,
-        commit_seconds=commit_seconds,
+        commit_share=commit_share,
         **options,
     )
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import without_wall
-from tests.integration.attempts import SPEC, attempt, checkpoints, contents, kept_rows, take
+from tests.conftest import run_spec, without_wall
+from tests.integration.attempts import SPEC, attempt, contents, kept_rows, take
 from trainer.run_folder import Completed, Superseded
 from trainer.store import LocalStore, StoreError
 from trainer.training import Training
@@ -123,8 +123,27 @@ def test_broken_off_after_its_last_epoch_a_run_is_finished_without_training(
     assert (tmp_path / SPEC.run_id / "endpoints.parquet").exists()
 
 
-def test_commits_come_no_more_often_than_asked(tmp_path: Path) -> None:
-    times = iter(range(100))
-    slow = attempt(tmp_path, commit_seconds=2, clock=lambda: float(next(times)))
-    take(slow, 3)  # asked at 1, 2 and 3 seconds: due at 2
-    assert [path.name.split("-")[1] for path in checkpoints(tmp_path)] == ["2"]
+class Slow(LocalStore):
+    """A store in which a checkpoint takes a second, on a clock of its own."""
+
+    now = 0.0
+
+    def write(self, name: str, data: bytes) -> None:
+        self.now += "checkpoint" in name
+        super().write(name, data)
+
+
+@pytest.mark.parametrize(
+    ("share", "kept"), [(0.25, [1, 1, 1, 4, 4, 4, 7, 7, 7]), (1, [1, 2, 3, 4, 5, 6, 7, 8, 8])]
+)
+def test_the_first_epoch_is_committed_and_then_commits_take_at_most_their_share_of_the_time(
+    tmp_path: Path, share: float, kept: list[int]
+) -> None:
+    store = Slow(tmp_path)
+    spec = run_spec(epochs=9)
+    it = attempt(tmp_path, spec, store=store, commit_share=share, clock=lambda: store.now)
+    found: list[int] = []
+    for _ in it:
+        found.append(it.kept_epochs)
+        store.now += 1  # for the next epoch
+    assert found == kept

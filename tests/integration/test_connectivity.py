@@ -392,7 +392,7 @@ def test_killed_at_random_moments_the_rows_and_the_masks_are_those_of_an_undistu
     )
     undisturbed = Training(spec)
     list(undisturbed)
-    arguments = command(run, store, "--commit-seconds", "0", "--keep-weights")
+    arguments = command(run, store, "--commit-share", "1", "--keep-weights")
     for _ in range(4):
         with subprocess.Popen(
             arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -40,7 +40,7 @@ def small() -> dict[str, Any]:
     values["search"] |= {"budget": 2, "generation": 2, "ladder": [1]}
     values["confirm"] = {"seeds": SEEDS}
     values["analysis"]["test"] = "paired-t"  # two pairs are nothing that signs could be flipped of
-    values["resources"] |= {"commit_seconds": 0}
+    values["resources"] |= {"commit_share": 1}
     return values
 
 

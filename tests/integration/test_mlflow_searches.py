@@ -44,7 +44,7 @@ VALUES: dict[str, Any] = {
     },
     "confirm": {"seeds": 1},
     "analysis": {"baseline": "tuned", "family": ["sparse"], "endpoints": [1.0, 0.1]},
-    "resources": {"commit_seconds": 0},
+    "resources": {"commit_share": 1},
 }
 RATIOS = {1.0: "", 0.1: "_at_r_0.1"}
 

@@ -95,7 +95,7 @@ def test_a_run_on_folders_has_the_rows_of_the_same_run_on_arrays(
 
 def test_a_killed_run_continues_from_decoded_images_alone(tmp_path: Path, declared: dict[str, Any]) -> None:
     run, spec = write_run(tmp_path, declared, epochs=12)
-    more = ("--data-dir", str(tmp_path), "--commit-seconds", "0")
+    more = ("--data-dir", str(tmp_path), "--commit-share", "1")
     undisturbed = rows_of(train(run, tmp_path / "other", *more))
     process = unread(command(run, tmp_path / "runs", *more))
     assert process.stdout

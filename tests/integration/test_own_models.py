@@ -50,7 +50,7 @@ def rows_of(stdout: str) -> list[dict[str, Any]]:
 
 
 def kill_after_rows(run: Path, store: Path, *more: str, rows: int = 3) -> None:
-    process = unread(command(run, store, "--commit-seconds", "0", *more))
+    process = unread(command(run, store, "--commit-share", "1", *more))
     assert process.stdout
     for _ in range(rows):
         assert process.stdout.readline(), process.stderr and process.stderr.read()

@@ -138,7 +138,7 @@ def test_a_trainer_whose_terminal_is_closed_commits(tmp_path: Path, many: bool) 
     spec = RunSpec.read(run_values(**LONG))
     (tmp_path / "run.json").write_text(spec.to_json())
     which = ["--from-stdin"] if many else ["run.json"]
-    options = [*which, "--store", "runs", "--device", "cpu", "--threads", "1", "--commit-seconds", "0"]
+    options = [*which, "--store", "runs", "--device", "cpu", "--threads", "1", "--commit-share", "1"]
     with ending(OnATerminal(tmp_path, "trainer", *options, stdin=Order(spec).to_json() + "\n")) as command:
         command.until(lambda: command.read() or commits(tmp_path))
         os.close(command.terminal)
@@ -151,7 +151,7 @@ def test_a_trainer_whose_terminal_is_closed_commits(tmp_path: Path, many: bool) 
 
 def test_a_trainer_under_nohup_goes_on(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(RunSpec.read(run_values(**LONG)).to_json())
-    options = ["run.json", "--store", "runs", "--device", "cpu", "--threads", "1", "--commit-seconds", "0"]
+    options = ["run.json", "--store", "runs", "--device", "cpu", "--threads", "1", "--commit-share", "1"]
     # as nohup does
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

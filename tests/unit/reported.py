@@ -20,6 +20,7 @@ def findings_of(it: Study, rows: Sequence[Compared], **more: Any) -> Findings:
         "complete": True,
         "decided": False,
         "runs": {},
+        "gpu_hours": None,
         "taken": {},
         "looks": [],
         "grew_after_look": "",

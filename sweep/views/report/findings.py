@@ -13,6 +13,7 @@ from sweep.format import plain_json
 from sweep.gains.across import across
 from sweep.gains.comparisons import earlier, keep_ratio_matters
 from sweep.gains.rows import Across, Compared
+from sweep.ledger.gpu_time import GpuHours, gpu_hours
 from sweep.planning.values import Failure, Growth, Look
 from sweep.statistics import pairs_needed, smallest_p_value
 from sweep.study import Study
@@ -65,6 +66,8 @@ class Findings:
     """Whether the study ended early, because all comparisons were decided at a look."""
     runs: dict[str, int]
     """The number of runs, by state."""
+    gpu_hours: GpuHours | None
+    """None where no GPU time was recorded."""
     taken: dict[str, dict[str, int]]
     """The number of runs that other studies have trained, by study and phase."""
     looks: list[Look]
@@ -131,6 +134,7 @@ class Findings:
                 "complete": self.complete,
                 "decided": self.decided,
                 "runs": self.runs,
+                "gpu_hours": self.gpu_hours and self.gpu_hours.values,
                 "taken": self.taken,
                 "analysis": self.declared,
                 "looks": [asdict(look) for look in self.looks],
@@ -179,6 +183,7 @@ def findings_of(
         complete=plan.complete,
         decided=plan.decided,
         runs={state: states[state] for state in STATES},
+        gpu_hours=gpu_hours(reading.ledger),
         taken=_taken(reading),
         looks=reading.looks,
         grew_after_look=reading.grew_after_look,
