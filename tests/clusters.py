@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,20 @@ def head_of(monkeypatch: pytest.MonkeyPatch, auth: dict[str, str], **head: Any) 
         for name in auth:
             monkeypatch.delenv(name)
         _read_variables()
+
+
+@contextmanager
+def head_with_dashboard(
+    monkeypatch: pytest.MonkeyPatch, auth: dict[str, str], **head: Any
+) -> Generator[str]:
+    """Start a cluster of one node to which studies can be handed in; yield the URL of its dashboard.
+
+    Its `python` is the one that runs here, as where somebody has activated an environment.
+    """
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    free = {"dashboard_port": 0, "dashboard_host": "127.0.0.1"}
+    with head_of(monkeypatch, auth, include_dashboard=True, **free, **head) as cluster:
+        yield f"http://{cluster.head_node.webui_url}"
 
 
 def _read_variables() -> None:

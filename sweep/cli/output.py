@@ -15,7 +15,15 @@ from typing import Any, NoReturn, cast
 import typer
 
 from sweep.cluster.signals import Stopped
-from sweep.errors import ChangedStudy, DamagedLedger, Held, NothingBegun, RejectStudy, TrackerDown
+from sweep.errors import (
+    AbortSweep,
+    ChangedStudy,
+    DamagedLedger,
+    Held,
+    NothingBegun,
+    RejectStudy,
+    TrackerDown,
+)
 from sweep.views.mlflow.address import shown_uri
 from trainer.exits import INFRASTRUCTURE, USAGE
 from trainer.models.own import ModelError
@@ -115,7 +123,7 @@ def errors(study: str, store: str) -> Generator[None]:
         leave(str(error), USAGE)
     except ModelError as error:
         leave("\n".join(filter(None, [error.trace, str(error)])), USAGE)
-    except (Held, DamagedLedger, DamagedRun, StoreError, TrackerDown) as error:
+    except (AbortSweep, Held, DamagedLedger, DamagedRun, StoreError, TrackerDown) as error:
         leave(str(error), INFRASTRUCTURE)
     except Stopped as stop:
         message = f"stopped by {stop.received.name}. To continue: {this_command()}"

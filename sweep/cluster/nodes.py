@@ -18,9 +18,8 @@ from ray import exceptions
 from ray._private import utils
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import sweep
-import trainer
 from sweep.cluster import preflight
+from sweep.cluster.code import code_to_send
 from sweep.cluster.local import local_cluster
 from sweep.cluster.tokens import JobOfOurs, use_token
 from sweep.errors import AbortSweep
@@ -51,8 +50,7 @@ class Cluster:
                 if address:
                     use_token(address)
                     until_exit.callback(ray.shutdown)
-                    code = [trainer, sweep, *(str(own.source(package)) for package in own.allowed())]
-                    job, files = JobOfOurs(), {"py_modules": code}
+                    job, files = JobOfOurs(), {"py_modules": code_to_send(own.allowed())}
                     ray.init(address=address, job_config=job, runtime_env=files, **quiet)
                 else:
                     until_exit.enter_context(local_cluster(resources, early, quiet))
