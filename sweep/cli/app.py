@@ -12,11 +12,12 @@ from sweep.cli.checking import doctor, seal, status
 from sweep.cli.children import guard_children
 from sweep.cli.handing_in import list_, logs, stop, submit
 from sweep.cli.ready import ready
+from sweep.cli.removing import remove
 from sweep.cli.running import plan, run
 from sweep.cli.viewing import export, report, sync, ui
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
-    plan, run, submit, list_, logs, stop, ready, status, doctor, seal, report, export, ui, sync,
+    plan, run, submit, list_, logs, stop, ready, status, doctor, seal, report, export, ui, sync, remove,
 )  # fmt: skip
 HELP = (
     "Sweeps over seeded training runs. Exit codes: 0 done, 1 some runs failed, 2 the command or the study "

@@ -147,7 +147,8 @@ def _entrypoint(study: str, store: str, options: Sequence[str]) -> str:
 
 
 def _handed_in(job: JobDetails) -> HandedIn:
-    assert job.submission_id and job.metadata
+    assert job.submission_id
+    assert job.metadata
     ended = ENDS.get(job.driver_exit_code or 0, "died")
     changed = job.end_time or job.start_time
     since = datetime.fromtimestamp(changed / 1000).astimezone() if changed else None
