@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,15 +50,16 @@ def head_of(monkeypatch: pytest.MonkeyPatch, auth: dict[str, str], **head: Any) 
 @contextmanager
 def head_with_dashboard(
     monkeypatch: pytest.MonkeyPatch, auth: dict[str, str], **head: Any
-) -> Generator[str]:
-    """Start a cluster of one node to which studies can be handed in; yield the URL of its dashboard.
+) -> Generator[Any]:
+    """Start a cluster of one node to which studies can be handed in, at its `dashboard`.
 
-    Its `python` is the one that runs here, as where somebody has activated an environment.
+    No `python` is on its path, as where nobody has activated an environment.
     """
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    free = {"dashboard_port": 0, "dashboard_host": "127.0.0.1"}
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    free = {"dashboard_port": 0, "dashboard_agent_listen_port": 0, "dashboard_host": "127.0.0.1"}
     with head_of(monkeypatch, auth, include_dashboard=True, **free, **head) as cluster:
-        yield f"http://{cluster.head_node.webui_url}"
+        cluster.dashboard = f"http://{cluster.head_node.webui_url}"
+        yield cluster
 
 
 def _read_variables() -> None:

@@ -42,6 +42,20 @@ CHATTY = (
     "ray._private.runtime_env.packaging",
 )
 """The modules of Ray that log each step of handing in."""
+SCRIPT, START = (
+    "start.sh",
+    r"""
+# The driver gets the Python and the address of the raylet above it. Ray itself would take the `python` on
+# the path, and any cluster on the machine.
+raylet=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$PPID/status")
+of_raylet() { tr '\0' '\n' < "/proc/$raylet/cmdline" | sed -n "s/^--$1=\([^ ]*\).*/\1/p"; }
+python=$(of_raylet python_worker_command)
+address=$(of_raylet gcs-address)
+export RAY_ADDRESS="${address:-$RAY_ADDRESS}"
+exec "${python:-python}" -P -m sweep "$@"
+""",
+)
+"""What a job runs: a file beside the study's, and its content."""
 LIVE = (JobStatus.PENDING, JobStatus.RUNNING)
 STATES = {
     JobStatus.PENDING: "waiting to start",
@@ -95,6 +109,7 @@ class Jobs:
                 raise Held(f"{study} in {store} is {other.state} as {other.id}, since {other.since}.")
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder, _told(self.dashboard):
             shutil.copyfile(file, Path(folder, f"{study}.yaml"))
+            Path(folder, SCRIPT).write_text(START)
             return self.client.submit_job(
                 submission_id=f"pairsweep-{study}-{secrets.token_hex(4)}",
                 entrypoint=_entrypoint(study, store, options),
@@ -139,11 +154,10 @@ class Jobs:
 
 
 def _entrypoint(study: str, store: str, options: Sequence[str]) -> str:
-    """The shell command of a job. Its `python` is that of the environment in which the head was started."""
-    run = shlex.join(["python", "-P", "-m", "sweep", "run", f"{study}.yaml", "--store", store, *options])
+    """The shell command of a job."""
     # MLflow's database would lie in the job's folder, which goes with the job
     tracker = 'export MLFLOW_TRACKING_URI="${MLFLOW_TRACKING_URI:-none}"; ' if "://" in store else ""
-    return f"{tracker}exec {run}"
+    return f"{tracker}exec {shlex.join(['sh', SCRIPT, 'run', f'{study}.yaml', '--store', store, *options])}"
 
 
 def _handed_in(job: JobDetails) -> HandedIn:
