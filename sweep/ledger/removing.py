@@ -56,7 +56,7 @@ def contents(ledger: Ledger) -> Contents:
 def remove(ledger: Ledger, lease: Lease) -> list[str]:
     """Remove a study, whose lease the caller holds. Returns why files are left; empty where none is.
 
-    The lease is released.
+    The lease goes last. Where files are left, the caller still has it.
     """
     store = ledger.store
     store.write(DECLARATION, seal({REMOVED: now()}))
