@@ -47,7 +47,8 @@ def remove(
         try:
             ledger.load(keep=False, by_index=True)
             if runs := trained_now(ledger):
-                raise Held(f"{counted(len(runs), 'run')} of {found.where} are being trained.")
+                trained = f"Being trained outside of a sweep: {counted(len(runs), 'run')} of {found.where}."
+                raise Held(f"{trained} End those processes first.")
             if not yes and typer.prompt("The name of the study, to remove it", err=True) != name:
                 leave("That is not its name. Nothing was removed.", USAGE)
             problems = remove_from(ledger, lease)

@@ -106,7 +106,8 @@ class Jobs:
         study = file.stem
         for other in self.all():
             if other.is_live and (other.study, other.store) == (study, store):
-                raise Held(f"{study} in {store} is {other.state} as {other.id}, since {other.since}.")
+                advice = f"`sweep logs {study}` shows how far it is, and `sweep stop {study}` ends it."
+                raise Held(f"{study} in {store} is {other.state} since {other.since}. {advice}")
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder, _told(self.dashboard):
             shutil.copyfile(file, Path(folder, f"{study}.yaml"))
             Path(folder, SCRIPT).write_text(START)

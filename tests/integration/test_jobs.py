@@ -78,7 +78,9 @@ def test_a_study_that_is_handed_in_stopped_and_handed_in_again_ends_as_if_it_had
     assert re.fullmatch("pairsweep-small-[0-9a-f]{8}", head.submit(study, store))
     again = head("submit", study, "--store", store)
     assert again.returncode == 3
-    assert "is running as pairsweep-small-" in again.stderr or "is waiting to start as" in again.stderr
+    assert re.match(
+        f"small in {store} is (running|waiting to start) since .* `sweep logs small` ", again.stderr
+    )
     _until_committed(store)
     stopped = head("stop", "small")
     assert stopped.returncode == 0, stopped.stderr
