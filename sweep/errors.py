@@ -46,6 +46,13 @@ class DamagedLedger(RuntimeError):
     """Files that the sweep needs are damaged. The message names them. Nothing was deleted."""
 
 
+class HalfRemoved(RuntimeError):
+    """The study was being removed, and some of its files are left. `sweep remove` ends that."""
+
+    def __init__(self, where: str, since: str) -> None:
+        super().__init__(f"{where} is being removed since {since}, and is no study any more.")
+
+
 class Held(RuntimeError):
     """Another driver holds the study. The message says which one, and since when."""
 

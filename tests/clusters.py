@@ -47,6 +47,21 @@ def head_of(monkeypatch: pytest.MonkeyPatch, auth: dict[str, str], **head: Any) 
         _read_variables()
 
 
+@contextmanager
+def head_with_dashboard(
+    monkeypatch: pytest.MonkeyPatch, auth: dict[str, str], **head: Any
+) -> Generator[Any]:
+    """Start a cluster of one node to which studies can be handed in, at its `dashboard`.
+
+    No `python` is on its path, as where nobody has activated an environment.
+    """
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    free = {"dashboard_port": 0, "dashboard_agent_listen_port": 0, "dashboard_host": "127.0.0.1"}
+    with head_of(monkeypatch, auth, include_dashboard=True, **free, **head) as cluster:
+        cluster.dashboard = f"http://{cluster.head_node.webui_url}"
+        yield cluster
+
+
 def _read_variables() -> None:
     """Let Ray read its variables again; it did so when it was imported."""
     from sweep.cluster import tokens

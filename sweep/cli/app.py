@@ -10,12 +10,14 @@ import typer
 from sweep import __version__
 from sweep.cli.checking import doctor, seal, status
 from sweep.cli.children import guard_children
+from sweep.cli.handing_in import list_, logs, stop, submit
 from sweep.cli.ready import ready
+from sweep.cli.removing import remove
 from sweep.cli.running import plan, run
 from sweep.cli.viewing import export, report, sync, ui
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
-    plan, run, ready, status, doctor, seal, report, export, ui, sync,
+    plan, run, submit, list_, logs, stop, ready, status, doctor, seal, report, export, ui, sync, remove,
 )  # fmt: skip
 HELP = (
     "Sweeps over seeded training runs. Exit codes: 0 done, 1 some runs failed, 2 the command or the study "
@@ -44,7 +46,7 @@ def app() -> typer.Typer:
     )
     command.callback()(_options)
     for subcommand in COMMANDS:
-        command.command()(subcommand)
+        command.command(subcommand.__name__.rstrip("_"))(subcommand)
     return command
 
 

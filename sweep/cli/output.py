@@ -14,8 +14,18 @@ from typing import Any, NoReturn, cast
 
 import typer
 
+from sweep.cluster import in_job
 from sweep.cluster.signals import Stopped
-from sweep.errors import ChangedStudy, DamagedLedger, Held, NothingBegun, RejectStudy, TrackerDown
+from sweep.errors import (
+    AbortSweep,
+    ChangedStudy,
+    DamagedLedger,
+    HalfRemoved,
+    Held,
+    NothingBegun,
+    RejectStudy,
+    TrackerDown,
+)
 from sweep.views.mlflow.address import shown_uri
 from trainer.exits import INFRASTRUCTURE, USAGE
 from trainer.models.own import ModelError
@@ -55,6 +65,9 @@ def leave(message: str, code: int) -> NoReturn:
 
 def program() -> list[str]:
     """The beginning of a command line that starts `sweep` as it was started now."""
+    if in_job():
+        # on the machine where the study was handed in
+        return ["sweep"]
     script = Path(sys.argv[0])
     if script.name != "__main__.py":
         return [os.path.relpath(script)]
@@ -64,9 +77,12 @@ def program() -> list[str]:
 def this_command() -> str:
     """The command line as it was typed, with the options that were read from the environment.
 
-    Another shell may lack these variables. A tracker's address that holds a password is not repeated.
+    Another shell may lack these variables. A tracker's address that holds a password is not repeated. A
+    study that was handed in is handed in again.
     """
     typed, tracker = _without_secret_uri(sys.argv[1:])
+    if in_job():
+        return with_tracker(shlex.join([*program(), "submit", *typed[1:]]), tracker)
     options = {argument.partition("=")[0] for argument in typed}
     from_environment: list[str] = []
     for option, variable in FROM_ENVIRONMENT.items():
@@ -111,11 +127,13 @@ def errors(study: str, store: str) -> Generator[None]:
         yield
     except NothingBegun as error:
         leave(f"{error} To begin it: {command_for('run', study, store)}", USAGE)
+    except HalfRemoved as error:
+        leave(f"{error} To remove what is left: {command_for('remove', study, store)}", INFRASTRUCTURE)
     except (RejectStudy, ChangedStudy) as error:
         leave(str(error), USAGE)
     except ModelError as error:
         leave("\n".join(filter(None, [error.trace, str(error)])), USAGE)
-    except (Held, DamagedLedger, DamagedRun, StoreError, TrackerDown) as error:
+    except (AbortSweep, Held, DamagedLedger, DamagedRun, StoreError, TrackerDown) as error:
         leave(str(error), INFRASTRUCTURE)
     except Stopped as stop:
         message = f"stopped by {stop.received.name}. To continue: {this_command()}"

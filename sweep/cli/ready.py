@@ -35,7 +35,7 @@ def ready(
         loaded = load(find(study))
         ledger = Ledger(place_of(store), loaded.name, say)
         plan = _plan(loaded, ledger, extend)
-        taken = _taken(ledger)
+        taken = trained_now(ledger)
         orders: list[Order] = []
         while run := plan.queue.next(0.0):
             if run.run_id not in taken:
@@ -65,7 +65,7 @@ def _plan(study: Study, ledger: Ledger, extend: bool) -> Plan:
     return plan
 
 
-def _taken(ledger: Ledger) -> set[str]:
+def trained_now(ledger: Ledger) -> set[str]:
     """The runs that somebody trains now. It waits for signs of life from other machines."""
     claims = ledger.claims()
     taken = {run_id for run_id, claim in claims.items() if claim.is_here}

@@ -27,3 +27,8 @@ def prepare(address: str | None) -> None:
     if not address:
         # a cluster of our own listens on loopback only
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def in_job() -> bool:
+    """Whether this process was started by Ray for a study that was handed in."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

@@ -15,8 +15,7 @@ import ray
 from ray import exceptions
 from ray._private import state, utils
 
-import sweep
-import trainer
+from sweep.cluster.code import code_to_send
 from sweep.cluster.local import local_cluster
 from sweep.cluster.tokens import JobOfOurs, use_token
 from sweep.errors import AbortSweep
@@ -46,8 +45,7 @@ class Cluster:
                 if address:
                     use_token(address)
                     until_exit.callback(ray.shutdown)
-                    code = [trainer, sweep, *(str(own.source(package)) for package in own.allowed())]
-                    job, files = JobOfOurs(), {"py_modules": code}
+                    job, files = JobOfOurs(), {"py_modules": code_to_send(own.allowed())}
                     ray.init(address=address, job_config=job, runtime_env=files, **quiet)
                 else:
                     until_exit.enter_context(local_cluster(resources, early, quiet))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import requests
 from ray import _raylet, exceptions
 from ray._private import services
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray.job_config import JobConfig
 
 from sweep.errors import AbortSweep
@@ -56,9 +58,20 @@ def use_token(address: str) -> None:
     host, _, port = where.rpartition(":")
     # Ray itself would try for a minute
     socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    cluster = f"The Ray cluster at {address}"
     with _variables({MODE: "disabled"}):
         is_open = _accepts_us(where)
+    _use_token(f"The Ray cluster at {address}", is_open, lambda: _accepts_us(where))
+
+
+def use_token_at(dashboard: str) -> None:
+    """Use the user's token for the cluster whose dashboard has this URL. Raises as `use_token` does."""
+    is_open = _answers_us(dashboard, {})
+    headers = get_auth_headers_if_auth_enabled
+    _use_token(f"The Ray cluster at {dashboard}", is_open, lambda: _answers_us(dashboard, headers({})))
+
+
+def _use_token(cluster: str, is_open: bool, accepts_us: Callable[[], bool]) -> None:
+    """Use the user's token for a cluster, which may be open to everybody; `accepts_us` asks it."""
     if is_open:
         raise AbortSweep(
             f"{cluster} has no token: it runs whatever anybody sends who reaches it. "
@@ -68,7 +81,7 @@ def use_token(address: str) -> None:
     read_variables()
     if not _RAY.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
         raise AbortSweep(f"{cluster} asks for a token. {BOTH_SIDES} here as on its nodes.")
-    if not _accepts_us(where):
+    if not accepts_us():
         raise AbortSweep(f"{cluster} refuses the token that is set here. {BOTH_SIDES} here as on its nodes.")
 
 
@@ -80,6 +93,22 @@ def _accepts_us(address: str) -> bool:
     except exceptions.AuthenticationError:
         return False
     return True
+
+
+def _answers_us(dashboard: str, headers: dict[str, str]) -> bool:
+    """Whether a dashboard answers a request; False where it asks for another token."""
+    try:
+        # a redirect would carry the token elsewhere
+        answer = requests.get(
+            f"{dashboard}/api/version", headers=headers, timeout=CONNECT_SECONDS, allow_redirects=False
+        )
+    except requests.RequestException as error:
+        raise AbortSweep(
+            f"{dashboard} does not answer ({type(error).__name__}): is it a dashboard?"
+        ) from None
+    if answer.status_code not in (200, 401, 403):
+        raise AbortSweep(f"{dashboard} is no dashboard of a Ray cluster: it answers {answer.status_code}.")
+    return answer.status_code == 200
 
 
 @contextmanager

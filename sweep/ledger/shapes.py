@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from sweep.errors import HalfRemoved
 from sweep.study.contents import NAME
-from trainer.sealed import Number, Process, Time, Whole, read_sealed
+from trainer.sealed import Number, Process, Time, Whole, checked
 from trainer.settings import Excerpt, Filled, SettingError, Within
-from trainer.store import Store
+from trainer.store import LARGEST_SEALED, Store, unseal
+
+DECLARATION = "study.json"
+REMOVED = "removed_since"
+"""What the study.json of a study that is being removed says, and nothing else."""
 
 
 def _wrong_value(value: object) -> str | None:
@@ -144,6 +149,13 @@ class GpuHoursRecord(Excerpt):
     budget: Annotated[float, Within(above=0)] | None
 
 
+@dataclass(frozen=True)
+class Removed:
+    """A study.json of a study that is being removed."""
+
+    removed_since: Time
+
+
 SHAPES: dict[str, type] = {
     "study.json": Declared,
     "generations": Generation,
@@ -158,5 +170,11 @@ SHAPES: dict[str, type] = {
 
 
 def content(store: Store, name: str) -> dict[str, Any]:
-    """The content of a study's sealed file. ValueError: damaged. FileNotFoundError: missing."""
-    return read_sealed(store, name, SHAPES[name.split("/")[0]])
+    """The content of a study's sealed file. ValueError: damaged. FileNotFoundError: missing.
+
+    Raises HalfRemoved where it is the study.json of a study that is being removed.
+    """
+    body = unseal(store.read(name, LARGEST_SEALED))
+    if name == DECLARATION and REMOVED in body:
+        raise HalfRemoved(store.where(), checked(body, Removed)[REMOVED])
+    return checked(body, SHAPES[name.split("/")[0]])

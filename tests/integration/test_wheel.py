@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 import yaml
 
 from sweep import __version__
+from tests.clusters import head_with_dashboard, write_token
 from tests.conftest import ROOT
-from tests.sweeps import environment
+from tests.sweeps import AS_URGENT, environment
 from trainer.store import unseal
 
 FINDERS = "import json, sys; print(json.dumps([*sys.path, *map(str, sys.meta_path)]))"
@@ -158,6 +160,35 @@ def test_a_run_does_not_take_the_repository_around_it_for_its_own(installed: Ins
     rows = installed("python", "-m", "trainer", "run.json", "--store", "runs").splitlines()
     assert [json.loads(row)["epoch"] for row in rows] == [1, 2]
     (attempt,) = installed.folder.glob("runs/*/attempt-1/attempt.json")
+    assert unseal(attempt.read_bytes())["commit"] == "unknown"
+    assert not installed.opened()
+
+
+@pytest.fixture
+def head(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, str]]]:
+    """The dashboard of a cluster, and the variables that name its token."""
+    for name, value in {**AS_URGENT, "MLFLOW_TRACKING_URI": "none"}.items():
+        monkeypatch.setenv(name, value)
+    auth = write_token(installed.folder)
+    with head_with_dashboard(monkeypatch, auth, num_cpus=2) as cluster:
+        yield cluster.dashboard, auth
+
+
+def test_a_machine_with_the_wheel_an_address_and_a_token_hands_a_study_in(
+    installed: Installed, head: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard, auth = head
+    for name, value in auth.items():
+        monkeypatch.setenv(name, value)
+    (installed.folder / "far.yaml").write_text(yaml.safe_dump(STUDY))
+    store = installed.folder / "there"
+    job = installed("sweep", "submit", "far.yaml", "--address", dashboard, "--store", str(store))
+    log = installed("sweep", "logs", "far", "--address", dashboard, "--follow")
+    assert f"Running entrypoint for job {job.strip()}" in log
+    assert "done: 12 runs." in log
+    assert "complete" in installed("sweep", "status", "far.yaml", "--store", str(store), "--json")
+    (attempt, *_) = store.glob("far/runs/*/attempt-1/attempt.json")
+    # the wheel's code ran there: the checkout's would know its commit
     assert unseal(attempt.read_bytes())["commit"] == "unknown"
     assert not installed.opened()
 

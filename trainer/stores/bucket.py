@@ -83,6 +83,9 @@ class BucketStore(Store):
     def delete_partial(self, folder: str = "") -> None:
         pass  # an interrupted PUT leaves nothing
 
+    def delete_empty(self, folder: str) -> None:
+        pass  # a bucket has no folders
+
     def _get(self, name: str, most: int) -> bytes:
         found = self.store.get(name)
         if (size := found.meta["size"]) > most:

@@ -62,3 +62,7 @@ class Store(ABC):
     @abstractmethod
     def delete_partial(self, folder: str = "") -> None:
         """Delete incomplete files that killed writers left under a folder. Nobody may be writing there."""
+
+    @abstractmethod
+    def delete_empty(self, folder: str) -> None:
+        """Delete a folder at the top of the store and those in it, where no file is left in them."""

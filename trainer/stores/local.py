@@ -95,6 +95,15 @@ class LocalStore(Store):
             if name.endswith(TEMPORARY):
                 self.delete(name)
 
+    def delete_empty(self, folder: str) -> None:
+        (name,) = parts_of(folder)
+        with contextlib.suppress(OSError), self._open([]) as home:
+            for _, inner, _, handle in os.fwalk(name, topdown=False, dir_fd=home):
+                for empty in inner:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(empty, dir_fd=handle)
+            os.rmdir(name, dir_fd=home)
+
     def _files(self, folder: str) -> list[tuple[str, os.stat_result]]:
         """What lies under a folder and is no folder. Links are listed, so that reading one can refuse it."""
         parts = parts_of(folder) if folder else []
