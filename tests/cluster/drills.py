@@ -1,7 +1,7 @@
 """Drills: what a cluster of hosts goes through while sweeps run on it, each one as a function.
 
-`tests/cluster/test_*.py` run the short ones, and `python -m benchmarks.drill` all of them. A study allows one
-try for each run. So a try that is spent fails the sweep, and a drill that ends well has spent none.
+`tests/cluster/test_*.py` run the short ones, and `python -m benchmarks.drill` all of them. The study allows
+one try for each run. So a try that is spent fails the sweep, and a drill that ends well has spent none.
 """
 
 from __future__ import annotations
@@ -142,13 +142,21 @@ class Lab:
         ours = {"PYTHONPATH": path, "EPOCHS_TRAINED": str(self.counts)}
         return {**ours, **place, **self.secrets, **(more or {})}
 
-    def begin(self, hosts: int, env: Mapping[str, str] | None = None) -> Lab:
-        """Start the cluster with so many hosts. Its head can be restarted without a loss."""
-        kept = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.head.folder / "gcs")}
-        self.head.start_head(env=self.variables({**kept, **(env or {})}))
-        self.hosts = [self.lan.add() for _ in range(hosts)]
-        for host in self.hosts:
-            self.join(host, env)
+    def begin(self, hosts: int, *, kept: bool = True, loss: float = 0, delay: float = 0) -> Lab:
+        """Start the cluster with so many hosts.
+
+        `kept`: its head keeps what it knows on disk, so that it can be restarted. With `loss` and `delay`
+        the cable of each host is a bad one.
+        """
+        storage = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.head.folder / "gcs")}
+        self.head.start_head(env=self.variables(storage if kept else None))
+        for seed in range(hosts):
+            host = self.lan.add()
+            if loss or delay:
+                host.off()
+                host.on(loss, delay, seed)
+            self.hosts.append(host)
+            self.join(host)
         return self
 
     def begin_from_zero(self) -> Lab:
@@ -206,7 +214,7 @@ class Lab:
 class Sweeping(Started):
     """A sweep under way on the head of a lab."""
 
-    def __init__(self, lab: Lab, study: Path, store: str, env: Mapping[str, str] | None) -> None:
+    def __init__(self, lab: Lab, study: Path, store: str = "", env: Mapping[str, str] | None = None) -> None:
         self.lab, self.study, self.name = lab, study, study.stem
         self.store = lab.folder
         self.begun = time.monotonic()
@@ -412,6 +420,25 @@ def head_restarted(lab: Lab) -> list[Swept]:
     return [swept]
 
 
+def head_lost(lab: Lab) -> list[Swept]:
+    """Kill a head that keeps nothing: the sweep says so and ends, and goes on with the next head."""
+    with lab.sweep() as sweep:
+        sweep.until(sweep.busy_host)
+        kill_gcs(lab.head)
+        broken = sweep.end(code=3)
+    assert "head of the Ray cluster" in broken.said, broken.said
+    lab.head.off()
+    lab.head.on()
+    lab.head.start_head(env=lab.variables())
+    for host in lab.hosts:
+        host.off()
+        lab.again(host)
+    lab.ready()
+    with Sweeping(lab, sweep.study) as again:
+        swept = again.end()
+    return [replace(swept, seconds=broken.seconds + swept.seconds, said=broken.said + swept.said)]
+
+
 def kill_gcs(head: Host) -> Callable[[], object]:
     """Kill the process that knows the cluster. Return what starts it as it was."""
     (pid,) = [pid for pid in head.processes() if b"/gcs_server\0" in _command_line(pid)]
@@ -420,9 +447,7 @@ def kill_gcs(head: Host) -> Callable[[], object]:
     env = dict(pair.split("=", 1) for pair in pairs)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not _command_line(pid), "the GCS is gone")
-    return lambda: subprocess.Popen(
-        head.command(*command), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    return lambda: head.spawn(head.folder / "gcs.log", *command, env=env)
 
 
 def joined_in_the_middle(lab: Lab) -> list[Swept]:
@@ -554,7 +579,7 @@ class CommandLines(Thread):
 def shown_secrets(lab: Lab, commands: CommandLines) -> list[str]:
     """Return where one of a lab's secrets can be read: files of the hosts and the store, command lines.
 
-    The files that have to hold one are left out: the token's own, and what the object store keeps for itself.
+    The two files that have to hold one are left out: the token's, and the object store's list of users.
     """
     token = (lab.lan.folder / "ray-token").read_text()
     words = [word.encode() for word in (token, *lab.secrets.values())]

@@ -122,6 +122,7 @@ class Host:
         self.folder.mkdir()
         self.cable: subprocess.Popen[bytes] | None = None
         """The forwarder, where the cable is a bad one."""
+        self._started: list[subprocess.Popen[bytes]] = []
         self.on()
 
     def on(self, loss: float = 0, delay: float = 0, seed: int = 0) -> None:
@@ -146,6 +147,9 @@ class Host:
         with suppress(NoNamespaces):
             self.cable_out()
         self.space.end()
+        for process in self._started:
+            process.wait()
+        self._started.clear()
         if self.cable:
             self.cable.kill()
             self.cable.wait()
@@ -201,7 +205,10 @@ class Host:
         """Run a command on the host to its end."""
         return subprocess.run(
             self.command(*arguments),
-            **{"capture_output": True, "text": True, "check": False, "cwd": ROOT},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
             env=self.environment(env),
             timeout=seconds,
         )
@@ -211,16 +218,18 @@ class Host:
     ) -> subprocess.Popen[bytes]:
         """Start a command on the host; its output goes to a file."""
         with log.open("a") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(*arguments), stdout=out, stderr=out, env=self.environment(env), cwd=ROOT
             )
+        self._started.append(process)
+        return process
 
     def sweep(self, *arguments: str | Path, seconds: float = 200) -> subprocess.CompletedProcess[str]:
         """Run the command `sweep` on the host to its end."""
         return self.call(*sweep_command(*arguments), seconds=seconds)
 
     def start_ray(self, *options: str, env: Mapping[str, str] | None = None) -> None:
-        """Start Ray as a node of the head's cluster, and again whenever it ends, as a service manager does."""
+        """Start Ray as a node of the head's cluster, and again whenever it ends, as a service would be."""
         ray = self._ray("--address", f"{self.lan.hosts[0].address}:{PORT}", "--num-cpus", "1", *options)
         again = 'while :; do "$@" || echo "ray ended with $?"; sleep 1; done'
         self.spawn(self.folder / "ray.log", "bash", "-c", again, "again", *ray, "--block", env=env)
