@@ -224,6 +224,9 @@ class Sweeping(Started):
         command = sweep_command("run", *self.arguments)
         self.process = lab.head.spawn(self.log, *command, env=lab.variables(env))
 
+    def __enter__(self) -> Sweeping:
+        return self
+
     @property
     def folder(self) -> Path:
         return self.store / self.name
@@ -350,8 +353,7 @@ def cable_cut_for_good(lab: Lab) -> list[Swept]:
 def killed_under_a_run(lab: Lab, times: int = 3) -> list[Swept]:
     """Take the power of the host that trains a run, so many times under the same run."""
     with lab.sweep() as sweep:
-        host = sweep.until(sweep.busy_host)
-        run = sweep.kept_on(host)
+        run: str = sweep.until(lambda: next(filter(None, map(sweep.kept_on, lab.hosts)), None))
         for number in range(1, times + 1):
             node, _ = sweep.until(partial(_on_attempt, sweep, run, number))
             host = next(host for host in lab.hosts if host.name == node)
