@@ -216,9 +216,10 @@ class Sweeping(Started):
 
     def __init__(self, lab: Lab, study: Path, store: str = "", env: Mapping[str, str] | None = None) -> None:
         self.lab, self.study, self.name = lab, study, study.stem
-        self.store = lab.folder
+        # sweeps in the same store would take each other's runs over
+        self.store = lab.folder / study.stem
         self.begun = time.monotonic()
-        where = ["--store", store or str(lab.folder), "--data-dir", str(lab.data)]
+        where = ["--store", store or str(self.store), "--data-dir", str(lab.data)]
         self.arguments = [str(study), *where, "--ray-address", f"{lab.head.address}:{PORT}"]
         self.log = lab.folder / f"{self.name}-{time.monotonic_ns()}.log"
         command = sweep_command("run", *self.arguments)
@@ -478,7 +479,7 @@ def kept_away(lab: Lab, sweep: Sweeping, host: Host, reason: str) -> None:
     """Wait until `sweep status` names a host that gets no work, with the reason."""
 
     def named() -> bool:
-        done = lab.head.sweep("status", sweep.study, "--store", lab.folder)
+        done = lab.head.sweep("status", sweep.study, "--store", sweep.store)
         return any(host.name in line and reason in line for line in done.stdout.splitlines())
 
     sweep.until(named)
