@@ -115,7 +115,7 @@ class Swept:
 
     @property
     def tries_spent(self) -> int:
-        return len(re.findall(r"It is (?:tried again|given up)", self.said))
+        return len(re.findall(r"It is tried again|It is given up|tries are used", self.said))
 
 
 class Lab:
