@@ -25,12 +25,15 @@ FRAME = 65536
 
 
 def start(
-    switch: int, host: int, port: str, loss: float, delay: float, seed: int
+    enter: list[str], switch: int, host: int, port: str, loss: float, delay: float, seed: int
 ) -> subprocess.Popen[bytes]:
-    """Start a cable between the namespaces of two processes; return once both of its ends are there."""
+    """Start a cable between the namespaces of two processes; return once both of its ends are there.
+
+    `enter` comes before its command. Raises OSError where this machine has no such devices.
+    """
     values = map(str, (switch, host, port, loss, delay, seed))
-    command = [sys.executable, __file__, *values]
-    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdout=subprocess.PIPE)
+    command = ["setpriv", "--pdeathsig", "KILL", *enter, sys.executable, __file__, *values]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout
     with process.stdout as said:
         if said.readline() != b"ready\n":

@@ -35,7 +35,7 @@ set -e
 mkdir -p /tmp/ray "$FOLDER/ray"
 mount --bind "$FOLDER/ray" /tmp/ray
 mount --bind "$HOSTS" /etc/hosts
-echo "$NAME" > /proc/sys/kernel/hostname
+hostname "$NAME"
 ip link set lo up
 echo ready
 sleep infinity & wait
@@ -133,7 +133,8 @@ class Host:
         self.space = Space([*self.lan.enter, *command], env)
         self.pid = self.space.pid
         if loss or delay:
-            self.cable = bad_cable.start(self.lan.pid, self.pid, self.port, loss, delay, seed)
+            ends = self.lan.pid, self.pid, self.port
+            self.cable = bad_cable.start(self.lan.enter, *ends, loss, delay, seed)
         else:
             peer = ("peer", "name", "eth0", "netns", str(self.pid))
             self.lan.run("ip", "link", "add", self.port, "type", "veth", *peer)
@@ -188,7 +189,7 @@ class Host:
 
     def command(self, *arguments: str | Path) -> list[str]:
         """Return a command as one that runs on this host. It ends with the host."""
-        user = ["--user"] if self.lan.enter else []
+        user = ["--user", "--preserve-credentials"] if self.lan.enter else []
         inside = ["--target", str(self.pid), *user, "--net", "--mount", "--uts", "--ipc", "--pid"]
         return ["nsenter", *inside, "--", *map(str, arguments)]
 
@@ -289,7 +290,7 @@ class Lan:
 
     def run(self, *command: str) -> None:
         """Run a command at the switch."""
-        user = ["--user"] if self.enter else []
+        user = ["--user", "--preserve-credentials"] if self.enter else []
         _run("nsenter", "--target", str(self.pid), *user, "--net", "--", *command)
 
     def add(self) -> Host:

@@ -47,7 +47,10 @@ def test_a_host_has_its_own_name_and_processes_and_is_new_after_a_loss_of_power(
 def test_a_bad_cable_delays_both_ways(lan: Lan) -> None:
     one, other = lan.add(), lan.add()
     other.off()
-    other.on(delay=0.2)
+    try:
+        other.on(delay=0.2)
+    except OSError as reason:
+        pytest.skip(f"this machine allows no tap devices: {reason}")
     took = "import time; began = time.monotonic()\n" + REACH.replace("; socket.", "\ntry: socket.")
     end = "\nexcept ConnectionRefusedError: print(time.monotonic() - began)"
     done = one.call(sys.executable, "-c", took.replace(", 1)", ", 9)") + end, other.address)
