@@ -326,15 +326,27 @@ def quiet(lab: Lab) -> list[Swept]:
 
 def cable_cut(lab: Lab, seconds: float = 20) -> list[Swept]:
     """Pull the cable of a host that trains out for a time."""
+    return _away(lab, Host.cable_out, Host.cable_in, seconds)
+
+
+def frozen(lab: Lab, seconds: float = 20) -> list[Swept]:
+    """Stop every process of a host that trains for a time."""
+    return _away(lab, Host.freeze, Host.thaw, seconds)
+
+
+def _away(
+    lab: Lab, begin: Callable[[Host], None], end: Callable[[Host], None], seconds: float
+) -> list[Swept]:
     with lab.sweep() as sweep:
         host = sweep.until(sweep.busy_host)
-        host.cable_out()
-        out = time.monotonic()
+        begin(host)
+        began = time.monotonic()
         try:
-            while time.monotonic() - out < seconds and not sweep.over:
+            # what is awaited is the end of this time itself
+            while time.monotonic() - began < seconds and not sweep.over:
                 time.sleep(0.1)
         finally:
-            host.cable_in()
+            end(host)
         swept = sweep.end()
     lab.ready()
     return [swept]
@@ -600,6 +612,7 @@ DRILLS: dict[str, Callable[[Lab], list[Swept]]] = {
     "cable cut for 20 s": cable_cut,
     "cable cut for 90 s": partial(cable_cut, seconds=90),
     "cable cut for good": cable_cut_for_good,
+    "host frozen for 20 s": frozen,
     "host killed three times under the same run": killed_under_a_run,
     "host drained": preempted,
     "a host preempted every 20 s": partial(preempted, every=20),
