@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.cluster.lan import PORT, RAY, Host, Lan, wait_until
+from tests.cluster.lan import OBJECTS, PORT, RAY, Host, Lan, wait_until
 from tests.conftest import ROOT
 from tests.sweeps import (
     Started,
@@ -84,7 +84,12 @@ FAKE_CLOUD: dict[str, Any] = {
     },
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-        "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        "worker": {
+            "resources": {"CPU": 1, "object_store_memory": OBJECTS},
+            "node_config": {},
+            "min_workers": 0,
+            "max_workers": 2,
+        },
     },
     "head_node_type": "ray.head.default",
     **{name: {} for name in ("auth", "file_mounts")},
