@@ -8,7 +8,7 @@ STORE ?= results
 TO ?= results/$(basename $(notdir $(STUDY)))-export
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric test-security soak bench sbom audit wheel clean
+.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric test-security soak drill bench sbom audit wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ test-all: $(READY) ## every test that this machine can run: also kills, two-node
 
 soak: $(READY) ## kill, freeze and starve whole sweeps, a hundred kills among it; half an hour
 	$(RUN) -m benchmarks.soak
+
+drill: $(READY) ## sweeps on three hosts that are killed, cut off and drained; network namespaces, some forty minutes
+	$(RUN) -m benchmarks.drill
 
 # A processor that lacks an instruction set runs these as the next lesser one it has, and says nothing. The kernels run in Triton's
 # interpreter here, which asks neither for ATen's instructions nor for its threads.

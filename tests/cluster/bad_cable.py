@@ -25,15 +25,20 @@ FRAME = 65536
 
 
 def start(
-    switch: int, host: int, port: str, loss: float, delay: float, seed: int
+    enter: list[str], switch: int, host: int, port: str, loss: float, delay: float, seed: int
 ) -> subprocess.Popen[bytes]:
-    """Start a cable between the namespaces of two processes; return once both of its ends are there."""
+    """Start a cable between the namespaces of two processes; return once both of its ends are there.
+
+    `enter` comes before its command. Raises OSError where this machine has no such devices.
+    """
     values = map(str, (switch, host, port, loss, delay, seed))
-    command = [sys.executable, __file__, *values]
-    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdout=subprocess.PIPE)
+    command = ["setpriv", "--pdeathsig", "KILL", *enter, sys.executable, __file__, *values]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout
-    if process.stdout.readline() != b"ready\n":
-        raise OSError("the bad cable did not start")
+    with process.stdout as said:
+        if said.readline() != b"ready\n":
+            process.wait()
+            raise OSError("the bad cable did not start")
     return process
 
 
@@ -49,7 +54,7 @@ def _device(pid: int, name: str) -> int:
 
 
 def forward(ends: tuple[int, int], loss: float, delay: float, draws: random.Random) -> None:
-    """Pass frames between two files for ever; each frame is lost or late on its own."""
+    """Pass frames between two files until one is at its end; each frame is lost or late on its own."""
     other = {ends[0]: ends[1], ends[1]: ends[0]}
     waiting: list[tuple[float, int, int, bytes]] = []
     count = 0
@@ -67,6 +72,8 @@ def forward(ends: tuple[int, int], loss: float, delay: float, draws: random.Rand
                 frame = os.read(end, FRAME)
             except OSError:
                 continue
+            if not frame:
+                return
             if draws.random() >= loss:
                 count += 1
                 heapq.heappush(waiting, (time.monotonic() + delay, count, other[end], frame))

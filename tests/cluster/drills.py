@@ -1,7 +1,7 @@
 """Drills: what a cluster of hosts goes through while sweeps run on it, each one as a function.
 
-`tests/cluster/test_*.py` run the short ones, and `python -m benchmarks.drill` all of them. A study allows one
-try for each run. So a try that is spent fails the sweep, and a drill that ends well has spent none.
+`tests/cluster/test_*.py` run the short ones, and `python -m benchmarks.drill` all of them. The study allows
+one try for each run. So a try that is spent fails the sweep, and a drill that ends well has spent none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.cluster.lan import PORT, RAY, Host, Lan, wait_until
+from tests.cluster.lan import OBJECTS, PORT, RAY, Host, Lan, wait_until
 from tests.conftest import ROOT
 from tests.sweeps import (
     Started,
@@ -84,7 +84,12 @@ FAKE_CLOUD: dict[str, Any] = {
     },
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-        "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        "worker": {
+            "resources": {"CPU": 1, "object_store_memory": OBJECTS},
+            "node_config": {},
+            "min_workers": 0,
+            "max_workers": 2,
+        },
     },
     "head_node_type": "ray.head.default",
     **{name: {} for name in ("auth", "file_mounts")},
@@ -115,7 +120,7 @@ class Swept:
 
     @property
     def tries_spent(self) -> int:
-        return len(re.findall(r"It is (?:tried again|given up)", self.said))
+        return len(re.findall(r"It is tried again|It is given up|tries are used", self.said))
 
 
 class Lab:
@@ -142,13 +147,21 @@ class Lab:
         ours = {"PYTHONPATH": path, "EPOCHS_TRAINED": str(self.counts)}
         return {**ours, **place, **self.secrets, **(more or {})}
 
-    def begin(self, hosts: int, env: Mapping[str, str] | None = None) -> Lab:
-        """Start the cluster with so many hosts. Its head can be restarted without a loss."""
-        kept = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.head.folder / "gcs")}
-        self.head.start_head(env=self.variables({**kept, **(env or {})}))
-        self.hosts = [self.lan.add() for _ in range(hosts)]
-        for host in self.hosts:
-            self.join(host, env)
+    def begin(self, hosts: int, *, kept: bool = True, loss: float = 0, delay: float = 0) -> Lab:
+        """Start the cluster with so many hosts.
+
+        `kept`: its head keeps what it knows on disk, so that it can be restarted. With `loss` and `delay`
+        the cable of each host is a bad one.
+        """
+        storage = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.head.folder / "gcs")}
+        self.head.start_head(env=self.variables(storage if kept else None))
+        for seed in range(hosts):
+            host = self.lan.add()
+            if loss or delay:
+                host.off()
+                host.on(loss, delay, seed)
+            self.hosts.append(host)
+            self.join(host)
         return self
 
     def begin_from_zero(self) -> Lab:
@@ -206,15 +219,19 @@ class Lab:
 class Sweeping(Started):
     """A sweep under way on the head of a lab."""
 
-    def __init__(self, lab: Lab, study: Path, store: str, env: Mapping[str, str] | None) -> None:
+    def __init__(self, lab: Lab, study: Path, store: str = "", env: Mapping[str, str] | None = None) -> None:
         self.lab, self.study, self.name = lab, study, study.stem
-        self.store = lab.folder
+        # sweeps in the same store would take each other's runs over
+        self.store = lab.folder / study.stem
         self.begun = time.monotonic()
-        where = ["--store", store or str(lab.folder), "--data-dir", str(lab.data)]
+        where = ["--store", store or str(self.store), "--data-dir", str(lab.data)]
         self.arguments = [str(study), *where, "--ray-address", f"{lab.head.address}:{PORT}"]
         self.log = lab.folder / f"{self.name}-{time.monotonic_ns()}.log"
         command = sweep_command("run", *self.arguments)
         self.process = lab.head.spawn(self.log, *command, env=lab.variables(env))
+
+    def __enter__(self) -> Sweeping:
+        return self
 
     @property
     def folder(self) -> Path:
@@ -314,15 +331,27 @@ def quiet(lab: Lab) -> list[Swept]:
 
 def cable_cut(lab: Lab, seconds: float = 20) -> list[Swept]:
     """Pull the cable of a host that trains out for a time."""
+    return _away(lab, Host.cable_out, Host.cable_in, seconds)
+
+
+def frozen(lab: Lab, seconds: float = 20) -> list[Swept]:
+    """Stop every process of a host that trains for a time."""
+    return _away(lab, Host.freeze, Host.thaw, seconds)
+
+
+def _away(
+    lab: Lab, begin: Callable[[Host], None], end: Callable[[Host], None], seconds: float
+) -> list[Swept]:
     with lab.sweep() as sweep:
         host = sweep.until(sweep.busy_host)
-        host.cable_out()
-        out = time.monotonic()
+        begin(host)
+        began = time.monotonic()
         try:
-            while time.monotonic() - out < seconds and not sweep.over:
+            # what is awaited is the end of this time itself
+            while time.monotonic() - began < seconds and not sweep.over:
                 time.sleep(0.1)
         finally:
-            host.cable_in()
+            end(host)
         swept = sweep.end()
     lab.ready()
     return [swept]
@@ -342,8 +371,7 @@ def cable_cut_for_good(lab: Lab) -> list[Swept]:
 def killed_under_a_run(lab: Lab, times: int = 3) -> list[Swept]:
     """Take the power of the host that trains a run, so many times under the same run."""
     with lab.sweep() as sweep:
-        host = sweep.until(sweep.busy_host)
-        run = sweep.kept_on(host)
+        run: str = sweep.until(lambda: next(filter(None, map(sweep.kept_on, lab.hosts)), None))
         for number in range(1, times + 1):
             node, _ = sweep.until(partial(_on_attempt, sweep, run, number))
             host = next(host for host in lab.hosts if host.name == node)
@@ -412,6 +440,25 @@ def head_restarted(lab: Lab) -> list[Swept]:
     return [swept]
 
 
+def head_lost(lab: Lab) -> list[Swept]:
+    """Kill a head that keeps nothing: the sweep says so and ends, and goes on with the next head."""
+    with lab.sweep() as sweep:
+        sweep.until(sweep.busy_host)
+        kill_gcs(lab.head)
+        broken = sweep.end(code=3)
+    assert "head of the Ray cluster" in broken.said, broken.said
+    lab.head.off()
+    lab.head.on()
+    lab.head.start_head(env=lab.variables())
+    for host in lab.hosts:
+        host.off()
+        lab.again(host)
+    lab.ready()
+    with Sweeping(lab, sweep.study) as again:
+        swept = again.end()
+    return [replace(swept, seconds=broken.seconds + swept.seconds, said=broken.said + swept.said)]
+
+
 def kill_gcs(head: Host) -> Callable[[], object]:
     """Kill the process that knows the cluster. Return what starts it as it was."""
     (pid,) = [pid for pid in head.processes() if b"/gcs_server\0" in _command_line(pid)]
@@ -420,9 +467,7 @@ def kill_gcs(head: Host) -> Callable[[], object]:
     env = dict(pair.split("=", 1) for pair in pairs)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not _command_line(pid), "the GCS is gone")
-    return lambda: subprocess.Popen(
-        head.command(*command), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    return lambda: head.spawn(head.folder / "gcs.log", *command, env=env)
 
 
 def joined_in_the_middle(lab: Lab) -> list[Swept]:
@@ -451,7 +496,7 @@ def kept_away(lab: Lab, sweep: Sweeping, host: Host, reason: str) -> None:
     """Wait until `sweep status` names a host that gets no work, with the reason."""
 
     def named() -> bool:
-        done = lab.head.sweep("status", sweep.study, "--store", lab.folder)
+        done = lab.head.sweep("status", sweep.study, "--store", sweep.store)
         return any(host.name in line and reason in line for line in done.stdout.splitlines())
 
     sweep.until(named)
@@ -554,7 +599,7 @@ class CommandLines(Thread):
 def shown_secrets(lab: Lab, commands: CommandLines) -> list[str]:
     """Return where one of a lab's secrets can be read: files of the hosts and the store, command lines.
 
-    The files that have to hold one are left out: the token's own, and what the object store keeps for itself.
+    The two files that have to hold one are left out: the token's, and the object store's list of users.
     """
     token = (lab.lan.folder / "ray-token").read_text()
     words = [word.encode() for word in (token, *lab.secrets.values())]
@@ -572,6 +617,7 @@ DRILLS: dict[str, Callable[[Lab], list[Swept]]] = {
     "cable cut for 20 s": cable_cut,
     "cable cut for 90 s": partial(cable_cut, seconds=90),
     "cable cut for good": cable_cut_for_good,
+    "host frozen for 20 s": frozen,
     "host killed three times under the same run": killed_under_a_run,
     "host drained": preempted,
     "a host preempted every 20 s": partial(preempted, every=20),

@@ -35,7 +35,7 @@ set -e
 mkdir -p /tmp/ray "$FOLDER/ray"
 mount --bind "$FOLDER/ray" /tmp/ray
 mount --bind "$HOSTS" /etc/hosts
-echo "$NAME" > /proc/sys/kernel/hostname
+hostname "$NAME"
 ip link set lo up
 echo ready
 sleep infinity & wait
@@ -122,6 +122,7 @@ class Host:
         self.folder.mkdir()
         self.cable: subprocess.Popen[bytes] | None = None
         """The forwarder, where the cable is a bad one."""
+        self._started: list[subprocess.Popen[bytes]] = []
         self.on()
 
     def on(self, loss: float = 0, delay: float = 0, seed: int = 0) -> None:
@@ -132,7 +133,8 @@ class Host:
         self.space = Space([*self.lan.enter, *command], env)
         self.pid = self.space.pid
         if loss or delay:
-            self.cable = bad_cable.start(self.lan.pid, self.pid, self.port, loss, delay, seed)
+            ends = self.lan.pid, self.pid, self.port
+            self.cable = bad_cable.start(self.lan.enter, *ends, loss, delay, seed)
         else:
             peer = ("peer", "name", "eth0", "netns", str(self.pid))
             self.lan.run("ip", "link", "add", self.port, "type", "veth", *peer)
@@ -146,6 +148,9 @@ class Host:
         with suppress(NoNamespaces):
             self.cable_out()
         self.space.end()
+        for process in self._started:
+            process.wait()
+        self._started.clear()
         if self.cable:
             self.cable.kill()
             self.cable.wait()
@@ -184,7 +189,7 @@ class Host:
 
     def command(self, *arguments: str | Path) -> list[str]:
         """Return a command as one that runs on this host. It ends with the host."""
-        user = ["--user"] if self.lan.enter else []
+        user = ["--user", "--preserve-credentials"] if self.lan.enter else []
         inside = ["--target", str(self.pid), *user, "--net", "--mount", "--uts", "--ipc", "--pid"]
         return ["nsenter", *inside, "--", *map(str, arguments)]
 
@@ -201,7 +206,10 @@ class Host:
         """Run a command on the host to its end."""
         return subprocess.run(
             self.command(*arguments),
-            **{"capture_output": True, "text": True, "check": False, "cwd": ROOT},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
             env=self.environment(env),
             timeout=seconds,
         )
@@ -211,16 +219,18 @@ class Host:
     ) -> subprocess.Popen[bytes]:
         """Start a command on the host; its output goes to a file."""
         with log.open("a") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(*arguments), stdout=out, stderr=out, env=self.environment(env), cwd=ROOT
             )
+        self._started.append(process)
+        return process
 
     def sweep(self, *arguments: str | Path, seconds: float = 200) -> subprocess.CompletedProcess[str]:
         """Run the command `sweep` on the host to its end."""
         return self.call(*sweep_command(*arguments), seconds=seconds)
 
     def start_ray(self, *options: str, env: Mapping[str, str] | None = None) -> None:
-        """Start Ray as a node of the head's cluster, and again whenever it ends, as a service manager does."""
+        """Start Ray as a node of the head's cluster, and again whenever it ends, as a service would be."""
         ray = self._ray("--address", f"{self.lan.hosts[0].address}:{PORT}", "--num-cpus", "1", *options)
         again = 'while :; do "$@" || echo "ray ended with $?"; sleep 1; done'
         self.spawn(self.folder / "ray.log", "bash", "-c", again, "again", *ray, "--block", env=env)
@@ -280,7 +290,7 @@ class Lan:
 
     def run(self, *command: str) -> None:
         """Run a command at the switch."""
-        user = ["--user"] if self.enter else []
+        user = ["--user", "--preserve-credentials"] if self.enter else []
         _run("nsenter", "--target", str(self.pid), *user, "--net", "--", *command)
 
     def add(self) -> Host:

@@ -15,7 +15,8 @@ if off := os.environ.get("CLOCK_OFF"):
     # only the clock that the driver asks a node for: Ray itself breaks with another one
     from sweep.cluster import preflight
 
-    setattr(preflight, "time", SimpleNamespace(time=lambda: time.time() + float(off)))  # noqa: B010
+    seconds = float(off)
+    setattr(preflight, "time", SimpleNamespace(time=lambda: time.time() + seconds))  # noqa: B010
 
 if folder := os.environ.get("EPOCHS_TRAINED"):
     # each epoch that a policy hears of is a byte in a file of this process
