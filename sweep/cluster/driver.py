@@ -163,7 +163,7 @@ class Driver:
         if self.plan.over:
             return FINISHED
         now = time.monotonic()
-        self.slots = self.room.look(self.plan.queue.demand(now))
+        self._look(now)
         if len(self._attempts) >= self.slots or not (run := self.plan.queue.next(now)):
             return None
         self._begun += 1
@@ -218,15 +218,15 @@ class Driver:
         """Write the index, end overdue attempts, show progress. Tune calls it several times a second."""
         self.lease.look_after_pause()
         now = time.monotonic()
+        if not self.stopping:
+            # also while Tune asks for no more work, because an attempt may wait for a slot
+            self._look(now)
         if now - self._indexed_at > INDEX_SECONDS and not self.lease.lost.is_set():
             self._indexed_at = now
             self.ledger.write_index()
         kept_away = {self.cluster.name(node): why for node, why in self.cluster.kept_away.items()}
-        self.lease.now = {
-            "running": len(self.plan.queue.running),
-            "slots": self.slots,
-            "kept_away": kept_away,
-        }
+        running = len(self.plan.queue.running)
+        self.lease.now = {"running": running, "slots": self.slots, "kept_away": kept_away}
         if self.plan.over and not self._attempts:
             # so that the next driver need not wait until Ray has ended
             self.lease.release()
@@ -259,6 +259,9 @@ class Driver:
         study = self.plan.study
         examination = Examination(cluster, self.ledger.store, study.data, self.data_dir, self.say)
         return Slots(cluster, study.name, examination, self.say)
+
+    def _look(self, now: float) -> None:
+        self.slots = self.room.look(self.plan.queue.demand(now))
 
     def _kill(self, attempt: Attempt, now: float) -> None:
         """End a process that makes no progress. Tune then calls `lost`."""

@@ -98,6 +98,7 @@ class Slots:
             self._looked_at = now
             groups: dict[str, dict[str, Any]] = placement_group_table()
             self._follow(groups)
+            self.cluster.forget_gone()
             self.examination.look({slot.node: slot.group for slot in self._slots if slot.node})
             self._settle(demand, poorest(groups.values(), self._name, self._totals()), now)
             self._say_what_is_missing(demand, now)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 from ray import tune
@@ -25,10 +25,13 @@ from ray.tune.search import Searcher
 
 from sweep.cluster.guest import Guest, mps_runs, why_gone
 from sweep.cluster.reports import from_json, to_json
-from sweep.cluster.slots import Slot, Slots
 from sweep.cluster.worker import Worker
 from trainer.reports import Busy, Ended, Failed, Report
 from trainer.worker import Job
+
+if TYPE_CHECKING:
+    # an actor imports this module, and needs none of the driver's
+    from sweep.cluster.slots import Slot, Slots
 
 PAUSE_SECONDS = 0.1
 """The time between two questions for work where nothing is under way."""
