@@ -189,8 +189,8 @@ class Room(ResourceManager):
 class Controller(TuneController):
     """Tune's loop, with the driver's slots."""
 
-    def __init__(self, *, slots: Slots, **given: Any) -> None:
-        room = Room(slots)
+    def __init__(self, *, driver: Driver, slots: Slots, **given: Any) -> None:
+        self.driver, room = driver, Room(slots)
         super().__init__(resource_manager_factory=lambda: room, **given)
         manager: Any = self._actor_manager
         events = (manager._actor_state_events, manager._actor_task_events)
@@ -199,6 +199,11 @@ class Controller(TuneController):
     def _update_trial_queue(self, blocking: bool = False, timeout: int = 600) -> bool:
         # Tune would ask for up to ten minutes, and meanwhile call nobody else
         return super()._update_trial_queue(blocking=False)
+
+    def _maybe_cache_trial_actor(self, trial: Any) -> bool:
+        # After a signal a process ends, and commits as it ends. An attempt that is still starting would take
+        # it instead, and nobody would commit the run that it trained.
+        return not self.driver.stopping and super()._maybe_cache_trial_actor(trial)
 
     def _cleanup_cached_actors(self, force_all: bool = False) -> None:
         cache: Any = self._actor_cache
@@ -219,7 +224,8 @@ def fit(
     """
     mend_tune()
     # Tune has no option for it
-    setattr(sys.modules["ray.tune.tune"], "TuneController", partial(Controller, slots=slots))  # noqa: B010
+    controller = partial(Controller, driver=driver, slots=slots)
+    setattr(sys.modules["ray.tune.tune"], "TuneController", controller)  # noqa: B010
     # Tune asks for environment variables in its actors' processes, among them the keys of AWS. Ray writes
     # what is asked for to logs and command lines, which everybody can read. A node has keys of its own.
     class_cache.ENV_VARS_TO_PROPAGATE = {RAY_CHDIR_TO_TRIAL_DIR} if shared else set[str]()
