@@ -129,7 +129,8 @@ class Driver:
             if not address and not self.cluster.room():
                 raise AbortSweep(self.cluster.no_room())
             # now, so that Ray makes the slots meanwhile
-            self.room.reserve(self.plan.queue.demand(time.monotonic()))
+            now = time.monotonic()
+            self.room.reserve(self.plan.queue.demand(now), now)
             self.room.examination.begin()
             while not self.plan.over and not self.stopping:
                 self._begun = 0
@@ -261,7 +262,7 @@ class Driver:
         return Slots(cluster, study.name, examination, self.say)
 
     def _look(self, now: float) -> None:
-        self.slots = self.room.look(self.plan.queue.demand(now))
+        self.slots = self.room.look(self.plan.queue.demand(now), now)
 
     def _kill(self, attempt: Attempt, now: float) -> None:
         """End a process that makes no progress. Tune then calls `lost`."""

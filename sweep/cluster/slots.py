@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -86,13 +85,12 @@ class Slots:
         """The number of runs that may be under way."""
         return max(0, sum(map(self._usable, self._slots)) - self._back)
 
-    def reserve(self, demand: int) -> None:
+    def reserve(self, demand: int, now: float) -> None:
         """Ask for the first slots, for so many runs."""
-        self._ask_for(self._wanted(demand))
+        self._ask_for(self._wanted(demand), now)
 
-    def look(self, demand: int) -> int:
+    def look(self, demand: int, now: float) -> int:
         """See how the cluster is, and ask for slots for so many runs. Returns how many may be under way."""
-        now = time.monotonic()
         soon = not self.count or now - self._asked_at < SOON_SECONDS
         if now - self._looked_at >= (QUICK_SECONDS if soon else LOOK_SECONDS):
             self._looked_at = now
@@ -192,15 +190,15 @@ class Slots:
             self._remove(slot)
             surplus -= 1
         self._back = surplus
-        self._ask_for(wanted)
+        self._ask_for(wanted, now)
 
-    def _ask_for(self, wanted: int) -> None:
+    def _ask_for(self, wanted: int, now: float) -> None:
         pending = sum(not slot.node for slot in self._slots)
         resources, kept_away = self.cluster.resources, frozenset(self.cluster.kept_away)
         bundle = {"CPU": float(resources.cpus), "GPU": float(resources.gpus)}
         selector = {"ray.io/node-id": f"!in({','.join(sorted(kept_away))})"} if kept_away else {}
         for _ in range(min(wanted - len(self._slots), MOST_PENDING - pending)):
-            self._made, self._asked_at = self._made + 1, time.monotonic()
+            self._made, self._asked_at = self._made + 1, now
             group = placement_group(
                 [{kind: amount for kind, amount in bundle.items() if amount}],
                 name=f"{self._name}/{self._made}",
