@@ -91,7 +91,7 @@ class Slots:
 
     def look(self, demand: int, now: float) -> int:
         """See how the cluster is, and ask for slots for so many runs. Returns how many may be under way."""
-        soon = not self.count or now - self._asked_at < SOON_SECONDS
+        soon = now - self._asked_at < SOON_SECONDS or self.examination.under_way
         if now - self._looked_at >= (QUICK_SECONDS if soon else LOOK_SECONDS):
             self._looked_at = now
             groups: dict[str, dict[str, Any]] = placement_group_table()
@@ -176,15 +176,16 @@ class Slots:
             if unwanted and self._may_go(slot):
                 self._remove(slot)
         wanted, held = self._wanted(demand), sum(bool(slot.node) for slot in self._slots)
-        if len(self._slots) <= wanted:
-            self._surplus_since = now
-        surplus = len(self._slots) - wanted if now - self._surplus_since >= SURPLUS_SECONDS else 0
         if poorest is not None and held > poorest:
             # what becomes free is for the other one, who would have to share it with what waits here
             for slot in [slot for slot in self._slots if not slot.node and self._may_go(slot)]:
                 self._remove(slot)
-            surplus = max(surplus, 1) if held >= poorest + 2 else surplus
             wanted = min(wanted, held)
+        if len(self._slots) <= wanted:
+            self._surplus_since = now
+        surplus = len(self._slots) - wanted if now - self._surplus_since >= SURPLUS_SECONDS else 0
+        if poorest is not None and held >= poorest + 2:
+            surplus = max(surplus, 1)
         waiting_first = sorted(self._slots, key=lambda slot: bool(slot.node))
         for slot in [slot for slot in waiting_first if self._may_go(slot)][:surplus]:
             self._remove(slot)

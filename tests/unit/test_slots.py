@@ -69,6 +69,7 @@ class Sweep:
         examination: Any = SimpleNamespace(
             is_fit=lambda node: node not in self.examined,
             look=lambda _: None,
+            under_way=False,
             needs=lambda group: ray.table[group.key].get("bundles_to_node_id", {}).get(0) in self.examined,
         )
         self.slots = Slots(self.cluster, "mine", examination, self.said.append)
