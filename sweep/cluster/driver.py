@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -143,7 +143,8 @@ class Driver:
             if not address and not self.cluster.room():
                 raise AbortSweep(self.cluster.no_room())
             # now, so that Ray makes the slots meanwhile
-            self.room.reserve(self.plan.queue.demand(time.monotonic()))
+            now = time.monotonic()
+            self.room.reserve(self.plan.queue.demand(now), now)
             self.room.examination.begin()
             head = ray.get_runtime_context().gcs_address
             with Fates(head, tell=self._head_is_lost, end=self._end_without_head) as self.fates:
@@ -182,11 +183,7 @@ class Driver:
             # nothing can begin now, and asking for room would take until the head is back
             return None
         now = time.monotonic()
-        try:
-            self.slots = self.room.look(self.plan.queue.demand(now), self.fates.draining)
-        except (exceptions.RpcError, exceptions.GetTimeoutError):
-            # the head does not answer; `fates` ends the sweep where that lasts
-            return None
+        self._look(now)
         if len(self._attempts) >= self.slots or not (run := self.plan.queue.next(now)):
             return None
         self._begun += 1
@@ -248,17 +245,17 @@ class Driver:
         """Write the index, end overdue attempts, show progress. Tune calls it several times a second."""
         self.lease.look_after_pause()
         now = time.monotonic()
+        if not self.stopping:
+            # also while Tune asks for no more work, because an attempt may wait for a slot
+            self._look(now)
         if now - self._indexed_at > INDEX_SECONDS and not self.lease.lost.is_set():
             self._indexed_at = now
             self.ledger.write_index()
             self.gpu_clock.write()
         self._count_gpu_time(now)
         kept_away = {self.cluster.name(node): why for node, why in self.cluster.kept_away.items()}
-        self.lease.now = {
-            "running": len(self.plan.queue.running),
-            "slots": self.slots,
-            "kept_away": kept_away,
-        }
+        running = len(self.plan.queue.running)
+        self.lease.now = {"running": running, "slots": self.slots, "kept_away": kept_away}
         if self.plan.over and not self._attempts:
             # so that the next driver need not wait until Ray has ended
             self.lease.release()
@@ -308,6 +305,14 @@ class Driver:
             self.say(
                 f"{self.gpu_clock.hours}: no more runs are begun; those under way keep their last epoch."
             )
+
+    def _look(self, now: float) -> None:
+        if self.fates.silent:
+            # asking for room would take until the head is back
+            return
+        # where the head stays away, `fates` ends the sweep
+        with suppress(exceptions.RpcError, exceptions.GetTimeoutError):
+            self.slots = self.room.look(self.plan.queue.demand(now), now, self.fates.draining)
 
     def _kill(self, attempt: Attempt, now: float) -> None:
         """End a process that makes no progress. Tune then calls `lost`."""

@@ -72,6 +72,11 @@ class Examination:
         """Whether a node may be given work."""
         return not self.needed or node in self._fit
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a node has not answered yet."""
+        return bool(self._open)
+
     def needs(self, group: Any) -> bool:
         """Whether a node answers in this group now, so that it has to stay."""
         return any(question.group is group for question in self._open.values())

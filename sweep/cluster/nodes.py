@@ -86,6 +86,11 @@ class Cluster:
         self.kept_away[node] = "attempts keep ending badly there."
         return True
 
+    def forget_gone(self) -> None:
+        """Forget why no work goes to nodes that are gone: a node that comes back has another id."""
+        for node in self.kept_away.keys() - {node["NodeID"] for node in self.alive()}:
+            del self.kept_away[node]
+
     @property
     def wanted(self) -> str:
         """The room that a run takes, in words."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -88,21 +87,22 @@ class Slots:
         """The number of runs that may be under way."""
         return max(0, sum(map(self._usable, self._slots)) - self._back)
 
-    def reserve(self, demand: int) -> None:
+    def reserve(self, demand: int, now: float) -> None:
         """Ask for the first slots, for so many runs."""
-        self._ask_for(self._wanted(demand))
+        self._ask_for(self._wanted(demand), now)
 
-    def look(self, demand: int, draining: frozenset[str] = frozenset()) -> int:
+    def look(self, demand: int, now: float, draining: frozenset[str] = frozenset()) -> int:
         """See how the cluster is, and ask for slots for so many runs. Returns how many may be under way.
 
         Nothing begins on the nodes that are `draining`.
         """
-        now, self._draining = time.monotonic(), draining
-        soon = not self.count or now - self._asked_at < SOON_SECONDS
+        self._draining = draining
+        soon = now - self._asked_at < SOON_SECONDS or self.examination.under_way
         if now - self._looked_at >= (QUICK_SECONDS if soon else LOOK_SECONDS):
             self._looked_at = now
             groups: dict[str, dict[str, Any]] = placement_group_table()
             self._follow(groups)
+            self.cluster.forget_gone()
             self.examination.look({slot.node: slot.group for slot in self._slots if slot.node})
             self._settle(demand, poorest(groups.values(), self._name, self._totals()), now)
             self._say_what_is_missing(demand, now)
@@ -183,29 +183,30 @@ class Slots:
             if unwanted and self._may_go(slot):
                 self._remove(slot)
         wanted, held = self._wanted(demand), sum(bool(slot.node) for slot in self._slots)
-        if len(self._slots) <= wanted:
-            self._surplus_since = now
-        surplus = len(self._slots) - wanted if now - self._surplus_since >= SURPLUS_SECONDS else 0
         if poorest is not None and held > poorest:
             # what becomes free is for the other one, who would have to share it with what waits here
             for slot in [slot for slot in self._slots if not slot.node and self._may_go(slot)]:
                 self._remove(slot)
-            surplus = max(surplus, 1) if held >= poorest + 2 else surplus
             wanted = min(wanted, held)
+        if len(self._slots) <= wanted:
+            self._surplus_since = now
+        surplus = len(self._slots) - wanted if now - self._surplus_since >= SURPLUS_SECONDS else 0
+        if poorest is not None and held >= poorest + 2:
+            surplus = max(surplus, 1)
         waiting_first = sorted(self._slots, key=lambda slot: bool(slot.node))
         for slot in [slot for slot in waiting_first if self._may_go(slot)][:surplus]:
             self._remove(slot)
             surplus -= 1
         self._back = surplus
-        self._ask_for(wanted)
+        self._ask_for(wanted, now)
 
-    def _ask_for(self, wanted: int) -> None:
+    def _ask_for(self, wanted: int, now: float) -> None:
         pending = sum(not slot.node for slot in self._slots)
         resources, kept_away = self.cluster.resources, frozenset(self.cluster.kept_away)
         bundle = {"CPU": float(resources.cpus), "GPU": float(resources.gpus)}
         selector = {"ray.io/node-id": f"!in({','.join(sorted(kept_away))})"} if kept_away else {}
         for _ in range(min(wanted - len(self._slots), MOST_PENDING - pending)):
-            self._made, self._asked_at = self._made + 1, time.monotonic()
+            self._made, self._asked_at = self._made + 1, now
             group = placement_group(
                 [{kind: amount for kind, amount in bundle.items() if amount}],
                 name=f"{self._name}/{self._made}",

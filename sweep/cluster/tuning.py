@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 from ray import tune
@@ -25,10 +25,13 @@ from ray.tune.search import Searcher
 
 from sweep.cluster.guest import Guest, mps_runs, why_gone
 from sweep.cluster.reports import from_json, to_json
-from sweep.cluster.slots import Slot, Slots
 from sweep.cluster.worker import Worker
 from trainer.reports import Busy, Ended, Failed, Report
 from trainer.worker import Job
+
+if TYPE_CHECKING:
+    # an actor imports this module, and needs none of the driver's
+    from sweep.cluster.slots import Slot, Slots
 
 PAUSE_SECONDS = 0.1
 """The time between two questions for work where nothing is under way."""
@@ -195,8 +198,8 @@ class Room(ResourceManager):
 class Controller(TuneController):
     """Tune's loop, with the driver's slots."""
 
-    def __init__(self, *, slots: Slots, **given: Any) -> None:
-        room = Room(slots)
+    def __init__(self, *, driver: Driver, slots: Slots, **given: Any) -> None:
+        self.driver, room = driver, Room(slots)
         super().__init__(resource_manager_factory=lambda: room, **given)
         manager: Any = self._actor_manager
         events = (manager._actor_state_events, manager._actor_task_events)
@@ -205,6 +208,11 @@ class Controller(TuneController):
     def _update_trial_queue(self, blocking: bool = False, timeout: int = 600) -> bool:
         # Tune would ask for up to ten minutes, and meanwhile call nobody else
         return super()._update_trial_queue(blocking=False)
+
+    def _maybe_cache_trial_actor(self, trial: Any) -> bool:
+        # After a signal a process ends, and commits as it ends. An attempt that is still starting would take
+        # it instead, and nobody would commit the run that it trained.
+        return not self.driver.stopping and super()._maybe_cache_trial_actor(trial)
 
     def _cleanup_cached_actors(self, force_all: bool = False) -> None:
         cache: Any = self._actor_cache
@@ -225,7 +233,8 @@ def fit(
     """
     mend_tune()
     # Tune has no option for it
-    setattr(sys.modules["ray.tune.tune"], "TuneController", partial(Controller, slots=slots))  # noqa: B010
+    controller = partial(Controller, driver=driver, slots=slots)
+    setattr(sys.modules["ray.tune.tune"], "TuneController", controller)  # noqa: B010
     # Tune asks for environment variables in its actors' processes, among them the keys of AWS. Ray writes
     # what is asked for to logs and command lines, which everybody can read. A node has keys of its own.
     class_cache.ENV_VARS_TO_PROPAGATE = {RAY_CHDIR_TO_TRIAL_DIR} if shared else set[str]()

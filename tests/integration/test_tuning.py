@@ -1,12 +1,13 @@
-"""The attempt that Tune gives a free process to."""
+"""The attempt that Tune gives a free process to, and the process that nobody gets."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
 
-from sweep.cluster.tuning import mend_tune
+from sweep.cluster.tuning import Controller, mend_tune
 
 
 def given(trial: str, *, pending: set[str], starting: set[str]) -> bool:
@@ -26,3 +27,8 @@ def test_a_process_that_starts_is_waited_for_while_another_attempt_has_none() ->
 
 def test_a_free_process_is_taken_instead_of_one_that_starts_where_nobody_else_wants_it() -> None:
     assert given("first", pending={"first"}, starting={"first"})
+
+
+def test_after_a_signal_no_attempt_takes_a_process_which_would_then_not_commit_its_run() -> None:
+    stopping: Any = SimpleNamespace(driver=SimpleNamespace(stopping=True))
+    assert vars(Controller)["_maybe_cache_trial_actor"](stopping, "first") is False
