@@ -256,6 +256,11 @@ class Driver:
         """
         try:
             return call()
+        except exceptions.RayError as error:
+            # a head that is away for a moment ends nothing, and `fates` ends the sweep if it stays away
+            if not self.fates.silent:
+                self.error = self.error or error
+            return None
         except Exception as error:
             self.error = self.error or error
             return None

@@ -42,6 +42,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Head:
     head = Head()
     monkeypatch.setattr(fates, "_RAY", SimpleNamespace(GcsClient=lambda address: head))
     monkeypatch.setattr(fates, "ASK_SECONDS", 0.001)
+    monkeypatch.setattr(fates, "SILENT_SECONDS", 0.1)
     return head
 
 
