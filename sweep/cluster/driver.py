@@ -342,15 +342,10 @@ class Driver:
     def _judge(self) -> None:
         """Count the lost processes whose nodes are known to live by now, and tell which nodes are gone."""
         for judged in self.plan.queue.judge(self.fates.took, self.fates.answered_at):
-            failure, run_id = judged.failure, judged.run_id
-            if judged.gone:
-                what_next = NO_TRY
-                failure = replace(failure, reason=NODE_GONE)
-            else:
-                tries = f"{judged.tries} of {self.plan.queue.attempts} tries are used."
-                failure = replace(failure, reason=f"its node lives, and {failure.reason}")
-                what_next = tries
-            self._tell_lost(run_id, failure, what_next, [], given_up=judged.given_up)
+            lives = f"{judged.failure.reason} Its node lives."
+            failure = replace(judged.failure, reason=NODE_GONE if judged.gone else lives)
+            what_next = NO_TRY if judged.gone else "That counts as a try."
+            self._tell_lost(judged.run_id, failure, what_next, [], given_up=judged.given_up)
         for node in self.plan.queue.avoided - self._bad_nodes:
             self._avoid(node)
 
