@@ -48,7 +48,6 @@ INDEX_SECONDS, SLOTS_SECONDS = 30.0, 2.0
 """The times after which the index is written and the slots are counted again."""
 DRAINED = "its node is being drained."
 """The reason of an attempt that leaves a node before the node goes."""
-NO_TRY = "no try is spent."
 IMPORTANT = ("damaged", "missing")
 """The first words of a run's messages that the person at the sweep should see."""
 
@@ -318,7 +317,7 @@ class Driver:
         shared = process and self.resources.sharing > 1
         again = self.plan.queue.lose(run_id, failure, node, blame=blame, shared=shared)
         nobodys_fault = failure.reason in (NODE_GONE, DRAINED)
-        what_next = f"It goes on elsewhere; {NO_TRY}" if nobodys_fault else "It is tried again."
+        what_next = "It goes on elsewhere; no try is spent." if nobodys_fault else "It is tried again."
         self._tell_lost(run_id, failure, what_next, log, given_up=not again)
         self._avoid(node)
 
@@ -344,7 +343,7 @@ class Driver:
         for judged in self.plan.queue.judge(self.fates.took, self.fates.answered_at):
             lives = f"{judged.failure.reason} Its node lives."
             failure = replace(judged.failure, reason=NODE_GONE if judged.gone else lives)
-            what_next = NO_TRY if judged.gone else "That counts as a try."
+            what_next = "No try is spent." if judged.gone else "That counts as a try."
             self._tell_lost(judged.run_id, failure, what_next, [], given_up=judged.given_up)
         for node in self.plan.queue.avoided - self._bad_nodes:
             self._avoid(node)
