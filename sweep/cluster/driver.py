@@ -282,8 +282,9 @@ class Driver:
 
     def _head_is_lost(self) -> None:
         """End the sweep in order, before Ray ends this process. Attempts commit what they have trained."""
+        where = f"at {self.cluster.address}" if self.cluster.address else "on this machine"
         self.error = self.error or AbortSweep(
-            f"The head of the Ray cluster at {self.cluster.address or 'this machine'} does not answer. "
+            f"The head of the Ray cluster {where} does not answer. "
             "What is committed is kept; run the same command again once it is back."
         )
 
