@@ -52,7 +52,6 @@ INDEX_SECONDS = 30.0
 """The time after which the index is written again."""
 DRAINED = "its node is being drained."
 """The reason of an attempt that leaves a node before the node goes."""
-NO_TRY = "no try is spent."
 IMPORTANT = ("damaged", "missing")
 """The first words of a run's messages that the person at the sweep should see."""
 
@@ -279,6 +278,11 @@ class Driver:
         """
         try:
             return call()
+        except exceptions.RayError as error:
+            # a head that is away for a moment ends nothing, and `fates` ends the sweep if it stays away
+            if not self.fates.silent:
+                self.error = self.error or error
+            return None
         except Exception as error:
             self.error = self.error or error
             return None
@@ -330,8 +334,9 @@ class Driver:
 
     def _head_is_lost(self) -> None:
         """End the sweep in order, before Ray ends this process. Attempts commit what they have trained."""
+        where = f"at {self.cluster.address}" if self.cluster.address else "on this machine"
         self.error = self.error or AbortSweep(
-            f"The head of the Ray cluster at {self.cluster.address or 'this machine'} does not answer. "
+            f"The head of the Ray cluster {where} does not answer. "
             "What is committed is kept; run the same command again once it is back."
         )
 
@@ -365,7 +370,7 @@ class Driver:
         shared = process and self.resources.sharing > 1
         again = self.plan.queue.lose(run_id, failure, node, blame=blame, shared=shared)
         nobodys_fault = failure.reason in (NODE_GONE, DRAINED)
-        what_next = f"It goes on elsewhere; {NO_TRY}" if nobodys_fault else "It is tried again."
+        what_next = "It goes on elsewhere; no try is spent." if nobodys_fault else "It is tried again."
         self._tell_lost(run_id, failure, what_next, log, given_up=not again)
         self._avoid(node)
 
@@ -389,15 +394,10 @@ class Driver:
     def _judge(self) -> None:
         """Count the lost processes whose nodes are known to live by now, and tell which nodes are gone."""
         for judged in self.plan.queue.judge(self.fates.took, self.fates.answered_at):
-            failure, run_id = judged.failure, judged.run_id
-            if judged.gone:
-                what_next = NO_TRY
-                failure = replace(failure, reason=NODE_GONE)
-            else:
-                tries = f"{judged.tries} of {self.plan.queue.attempts} tries are used."
-                failure = replace(failure, reason=f"its node lives, and {failure.reason}")
-                what_next = tries
-            self._tell_lost(run_id, failure, what_next, [], given_up=judged.given_up)
+            lives = f"{judged.failure.reason} Its node lives."
+            failure = replace(judged.failure, reason=NODE_GONE if judged.gone else lives)
+            what_next = "No try is spent." if judged.gone else "That counts as a try."
+            self._tell_lost(judged.run_id, failure, what_next, [], given_up=judged.given_up)
         for node in self.plan.queue.avoided - self._bad_nodes:
             self._avoid(node)
 

@@ -18,6 +18,8 @@ from sweep.planning.queue import FATE_SECONDS, Loss
 
 ASK_SECONDS, ANSWER_SECONDS = 1.0, 3.0
 """The time between two questions to the head, and the time that it has for an answer."""
+SILENT_SECONDS = 2.5
+"""The age of the last answer from which the head counts as silent."""
 HEAD_SECONDS, END_SECONDS = 38.0, 50.0
 """After so long without an answer the sweep is told to end, and then it is ended. Ray ends our process
 without a word when the head has been away for 60 s, and goes on as before where it comes back earlier."""
@@ -79,8 +81,8 @@ class Fates:
 
     @property
     def silent(self) -> bool:
-        """Whether the head has not answered the last question."""
-        return self._silent_since is not None
+        """Whether the head has not answered of late, so that other questions to it may fail or take long."""
+        return time.monotonic() - self.answered_at > SILENT_SECONDS
 
     def _watch(self) -> None:
         told = False

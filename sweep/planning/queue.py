@@ -41,8 +41,6 @@ class Judged:
     failure: Failure
     gone: bool
     """Whether the node is gone, so that nobody is to blame."""
-    tries: int
-    """How many tries of the run count now."""
     given_up: bool
     """Whether the run is given up because of it."""
 
@@ -183,7 +181,7 @@ class Queue:
             if given_up:
                 self.withdraw(run_id)
                 self._give_up(loss.run, loss.failure)
-            judged.append(Judged(run_id, loss.failure, dead, self._tries[run_id], given_up))
+            judged.append(Judged(run_id, loss.failure, dead, given_up))
         return judged
 
     def put_off(self, run_id: str, until: float) -> None:

@@ -193,7 +193,8 @@ class Resources:
     workers: Positive | None = None
     """The most runs at once; null takes as many as the cluster has room for."""
     attempts: Positive = 3
-    """The number of tries at a run before it counts as failed. One that ends with its node is none."""
+    """The number of tries at a run before it counts as failed. A try that ended with
+    its node does not count."""
     deadline: Annotated[float, Within(above=0)] = 600.0
     """The number of seconds without progress after which an attempt is ended."""
     commit_share: Share = COMMIT_SHARE

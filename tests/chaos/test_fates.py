@@ -75,7 +75,7 @@ def test_a_run_whose_node_is_lost_three_times_loses_no_try_and_no_row(
             cluster.add_node(num_cpus=1)
         assert started.wait() == 0, started.log.read_text()
     text = started.log.read_text()
-    assert text.count("no try is spent") == 3, text
+    assert text.lower().count("no try is spent") == 3, text
     assert "given up" not in text
     assert rows(one_left) == rows(undisturbed)
 
@@ -99,7 +99,7 @@ def test_a_run_whose_process_is_killed_on_a_node_that_lives_is_given_up_when_tha
             env={"FATE_SECONDS": "4"},
         )
     assert done.returncode == 1, done.stderr
-    assert done.stderr.count("its node lives, and its process ended") >= 6, done.stderr
+    assert done.stderr.count("Its node lives. ") >= 6, done.stderr
     assert "6 runs failed" in done.stderr
 
 
@@ -152,4 +152,21 @@ def test_a_sweep_whose_head_is_gone_says_so_and_goes_on_when_it_is_started_again
     done = sweep("run", study, "--store", one_left)
     assert done.returncode == 0, done.stderr
     assert "kept by attempt 1" in done.stderr
+    assert rows(one_left) == rows(undisturbed)
+
+
+@pytest.mark.timeout(300)
+def test_a_head_that_comes_back_with_its_tables_costs_no_attempt(
+    one_left: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_in(one_left)
+    keeps = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(one_left / "tables")}
+    for name, value in {**SLOW_EPOCHS, **keeps}.items():
+        monkeypatch.setenv(name, value)
+    with two_nodes(monkeypatch, one_left) as cluster, started_on(cluster, one_left, study) as started:
+        started.until(lambda: kept(one_left))
+        cluster.head_node.kill_gcs_server(check_alive=False)
+        cluster.head_node.start_gcs_server()
+        assert started.wait() == 0, started.log.read_text()
+    assert len(attempts(one_left)) == 1
     assert rows(one_left) == rows(undisturbed)

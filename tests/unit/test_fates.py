@@ -40,8 +40,9 @@ class Head:
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch) -> Head:
     head = Head()
-    monkeypatch.setattr(fates, "_RAY", SimpleNamespace(GcsClient=lambda address: head))
+    monkeypatch.setattr(fates, "_RAY", SimpleNamespace(GcsClient=lambda **_: head))
     monkeypatch.setattr(fates, "ASK_SECONDS", 0.001)
+    monkeypatch.setattr(fates, "SILENT_SECONDS", 0.1)
     return head
 
 
@@ -67,7 +68,7 @@ def test_a_node_is_named_and_its_drain_and_its_end_are_seen(head: Head) -> None:
         assert seen.name("01") == "host-1 (01)"
         assert not seen.is_gone("01")
         head.draining = {"01": 0}
-        until(lambda: seen.draining == {"01"})
+        until(lambda: seen.draining == frozenset(["01"]))
         head.lose(1)
         until(lambda: seen.is_gone("01"))
         until(lambda: not seen.draining)

@@ -45,7 +45,7 @@ def test_a_run_whose_node_is_gone_loses_no_try_however_often_that_happens() -> N
     run_id = runs[0].run_id
     for i in range(3 * LOST_IN_A_ROW):
         assert plan.queue.lose_early(run_id, LOST, f"node {i}", float(i))
-        assert plan.queue.judge(gone(f"node {i}"), float(i)) == [Judged(run_id, LOST, True, 0, False)]
+        assert plan.queue.judge(gone(f"node {i}"), float(i)) == [Judged(run_id, LOST, True, False)]
         assert plan.queue.next(0.0) == runs[0]
     assert not plan.queue.avoided
 
@@ -73,7 +73,7 @@ def test_a_waiting_run_whose_node_lives_is_given_up_when_that_was_its_last_try()
     plan, runs = began(attempts=1)
     run_id = runs[0].run_id
     plan.queue.lose_early(run_id, LOST, "node", 0.0)
-    assert plan.queue.judge(lives, LATE) == [Judged(run_id, LOST, False, 1, True)]
+    assert plan.queue.judge(lives, LATE) == [Judged(run_id, LOST, False, True)]
     assert plan.queue.failed[run_id].attempts == 1
     assert ready(plan) == []
 
@@ -93,7 +93,7 @@ def test_a_run_that_is_tried_again_may_end_well_after_its_last_try_was_counted()
     run_id = runs[0].run_id
     plan.queue.lose_early(run_id, LOST, "node", 0.0)
     plan.queue.next(1.0)
-    assert plan.queue.judge(lives, LATE) == [Judged(run_id, LOST, False, 1, False)]
+    assert plan.queue.judge(lives, LATE) == [Judged(run_id, LOST, False, False)]
     plan.finish(run_id, trained(runs[0]), "other")
     assert not plan.queue.failed
 
