@@ -571,7 +571,6 @@ def from_zero(lab: Lab) -> list[Swept]:
     assert len(lab.nodes()) == 1
     with lab.sweep() as sweep:
         swept = sweep.end()
-    assert "waiting" in swept.said
     wait_until(lambda: len(lab.nodes()) == 1, "the cluster shrinks")
     return [swept]
 
