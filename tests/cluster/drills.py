@@ -481,9 +481,9 @@ def joined_in_the_middle(lab: Lab) -> list[Swept]:
         bare.on()
         bare.run("mount", "-t", "tmpfs", "none", lab.data)
         lab.join(bare)
-        kept_away(lab, sweep, bare, "clouds.csv")
         lab.again(late)
-        sweep.until(lambda: sweep.kept_on(late))
+        kept_away(lab, sweep, bare, "clouds.csv")
+        sweep.until(lambda: lab.used(sweep, late))
         swept = sweep.end()
     assert not (lab.used(sweep, bare)), "a run was trained on a host without the data"
     bare.off()
@@ -512,7 +512,7 @@ def clock_off(lab: Lab, seconds: float = 90) -> list[Swept]:
         if seconds > 60:
             kept_away(lab, sweep, host, "clock")
         else:
-            sweep.until(lambda: sweep.kept_on(host))
+            sweep.until(lambda: lab.used(sweep, host))
         swept = sweep.end()
     assert lab.used(sweep, host) == (seconds <= 60)
     host.off()
