@@ -112,7 +112,6 @@ class Swept:
     """A sweep that has ended."""
 
     name: str
-    code: int
     said: str
     seconds: float
     store: Path
@@ -244,7 +243,7 @@ class Sweeping(Started):
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not end within {seconds:g} s:\n{self.said}") from None
         assert ended == code, f"it ended with {ended}:\n{self.said}"
-        return Swept(self.name, code, self.said, time.monotonic() - self.begun, self.store)
+        return Swept(self.name, self.said, time.monotonic() - self.begun, self.store)
 
     @property
     def said(self) -> str:
@@ -259,9 +258,6 @@ class Sweeping(Started):
                 record = json.loads((run / f"attempt-{max(numbers)}" / "attempt.json").read_text())
                 found[run.name] = record["node"], max(numbers)
         return found
-
-    def finished(self) -> int:
-        return len(list(self.folder.glob("runs/*/outcome.json")))
 
     def kept_on(self, host: Host) -> str | None:
         """Return a run that a host trains, and of which it has committed something."""
