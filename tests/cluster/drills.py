@@ -112,7 +112,6 @@ class Swept:
     """A sweep that has ended."""
 
     name: str
-    code: int
     said: str
     seconds: float
     store: Path
@@ -244,7 +243,7 @@ class Sweeping(Started):
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not end within {seconds:g} s:\n{self.said}") from None
         assert ended == code, f"it ended with {ended}:\n{self.said}"
-        return Swept(self.name, code, self.said, time.monotonic() - self.begun, self.store)
+        return Swept(self.name, self.said, time.monotonic() - self.begun, self.store)
 
     @property
     def said(self) -> str:
@@ -259,9 +258,6 @@ class Sweeping(Started):
                 record = json.loads((run / f"attempt-{max(numbers)}" / "attempt.json").read_text())
                 found[run.name] = record["node"], max(numbers)
         return found
-
-    def finished(self) -> int:
-        return len(list(self.folder.glob("runs/*/outcome.json")))
 
     def kept_on(self, host: Host) -> str | None:
         """Return a run that a host trains, and of which it has committed something."""
@@ -481,9 +477,9 @@ def joined_in_the_middle(lab: Lab) -> list[Swept]:
         bare.on()
         bare.run("mount", "-t", "tmpfs", "none", lab.data)
         lab.join(bare)
-        kept_away(lab, sweep, bare, "clouds.csv")
         lab.again(late)
-        sweep.until(lambda: sweep.kept_on(late))
+        kept_away(lab, sweep, bare, "clouds.csv")
+        sweep.until(lambda: lab.used(sweep, late))
         swept = sweep.end()
     assert not (lab.used(sweep, bare)), "a run was trained on a host without the data"
     bare.off()
@@ -512,7 +508,7 @@ def clock_off(lab: Lab, seconds: float = 90) -> list[Swept]:
         if seconds > 60:
             kept_away(lab, sweep, host, "clock")
         else:
-            sweep.until(lambda: sweep.kept_on(host))
+            sweep.until(lambda: lab.used(sweep, host))
         swept = sweep.end()
     assert lab.used(sweep, host) == (seconds <= 60)
     host.off()
@@ -571,7 +567,6 @@ def from_zero(lab: Lab) -> list[Swept]:
     assert len(lab.nodes()) == 1
     with lab.sweep() as sweep:
         swept = sweep.end()
-    assert "waiting" in swept.said
     wait_until(lambda: len(lab.nodes()) == 1, "the cluster shrinks")
     return [swept]
 
