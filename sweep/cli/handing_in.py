@@ -54,7 +54,7 @@ def submit(
     data_dir: Annotated[
         str | None, typer.Option("--data-dir", metavar="DIR", help="the folder of data sets on the nodes")
     ] = None,
-    slots: Annotated[
+    workers: Annotated[
         int | None, typer.Option(min=1, help="run at most so many at once; by default, as many as fit")
     ] = None,
     extend: Annotated[
@@ -79,7 +79,7 @@ def submit(
         loaded = load(path, to_run=True)
         options = [
             *(["--data-dir", _on_every_node("--data-dir", data_dir)] if data_dir else []),
-            *(["--slots", str(slots)] if slots else []),
+            *(["--workers", str(workers)] if workers else []),
             *(["--extend"] if extend else []),
             *(["--mlflow-uri", _without_secret(mlflow_uri)] if mlflow_uri else []),
             *(word for package in allow_code or [] for word in (own.OPTION, package)),

@@ -37,7 +37,7 @@ def last_run(store: Path) -> Path:
 
 
 def study_in(store: Path, **resources: Any) -> Path:
-    return write_study(store, **UNHURRIED, resources={"attempts": 1, "commit_seconds": 0, **resources})
+    return write_study(store, **UNHURRIED, resources={"attempts": 1, "commit_share": 1, **resources})
 
 
 def started_on(cluster: Any, store: Path, study: Path, env: Mapping[str, str] = SLOW_EPOCHS) -> Started:
@@ -115,7 +115,7 @@ def test_a_run_on_a_node_that_is_drained_commits_and_goes_on_elsewhere(
     one_left: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # without a drain, the first commit would be that of the last epoch
-    study = study_in(one_left, commit_seconds=1e6)
+    study = study_in(one_left, commit_share=1e-6)
     for name, value in SLOW_EPOCHS.items():
         monkeypatch.setenv(name, value)
     with two_nodes(monkeypatch, one_left) as cluster, started_on(cluster, one_left, study) as started:

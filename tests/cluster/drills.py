@@ -296,7 +296,7 @@ def declare_table(folder: Path) -> dict[str, Any]:
 def write_drill_study(folder: Path, table: dict[str, Any], name: str, **parts: Any) -> Path:
     """Write the study of the drills: 18 runs, a search of two generations, six pairs."""
     task = {**TASK, "data": table, **parts.pop("task", {})}
-    resources = {"attempts": ATTEMPTS, "commit_seconds": 0.5, **parts.pop("resources", {})}
+    resources = {"attempts": ATTEMPTS, "commit_share": 1, **parts.pop("resources", {})}
     return write_study(folder, name, task=task, resources=resources, **parts)
 
 
