@@ -149,9 +149,9 @@ class Examination:
         if not problems:
             self._fit.add(node)
             return
-        reason = one_line(" ".join(problems))
-        self.cluster.kept_away[node] = reason
-        self.say(f"node {self.cluster.name(node)}: {reason.rstrip('.')}; no work goes to it.")
+        reason = " ".join(problems)
+        self.cluster.kept_away[node] = one_line(reason)
+        self.say(one_line(f"node {self.cluster.name(node)}: {reason.rstrip('.')}; no work goes to it."))
 
     def _new_note(self) -> str:
         note = f"preflight/{secrets.token_hex(4)}"
