@@ -198,7 +198,9 @@ class Host:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables for a command of the sweep, with the token of the network's cluster."""
-        return environment({**self.lan.auth, "RAY_TMPDIR": "/tmp", **(more or {})})
+        # tests let Ray listen on loopback alone, and these hosts have to reach each other
+        ours = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_TMPDIR": "/tmp"}
+        return environment({**self.lan.auth, **ours, **(more or {})})
 
     def call(
         self, *arguments: str | Path, env: Mapping[str, str] | None = None, seconds: float = 200
