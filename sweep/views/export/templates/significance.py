@@ -1298,7 +1298,7 @@ here["taken"] = {
     for study, own in taken.groupby("taken_from")
 }
 ours = leaves({**here, "versions": by_version(tried.to_dict("records"))})
-left_out = ("looks", "extensions", "published", "failures")
+left_out = ("looks", "extensions", "published", "failures", "gpu_hours")
 theirs = {name: part for name, part in report.items() if name not in left_out}
 theirs |= {"versions": by_version(report["versions"])}
 theirs = {
