@@ -1225,7 +1225,8 @@ def by_version(rows):
 # ## Do we agree?
 #
 # Every number of `report.json`: counts exactly, the others to nine digits. Left out is what cannot follow
-# from tables: earlier looks and extensions of the study, published figures, and the records of failures.
+# from tables: earlier looks and extensions of the study, published figures, GPU-hours, and the records of
+# failures.
 
 
 # %%
