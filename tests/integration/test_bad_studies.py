@@ -335,7 +335,7 @@ CASES = [
 WHOLE_FILES = [
     ("empty file", "bad.yaml", b"",
      "bad.yaml:1  must be an object with the keys description, published, seed, task, tasks, arms, "
-     "search, confirm, analysis, resources; it is None."),
+     "search, confirm, analysis, resources, notify; it is None."),
     ("list at the top", "bad.yaml", b"- task\n- arms\n",
      "bad.yaml:1  must be an object with the keys description"),
     ("nothing but a word", "bad.yaml", b"dense",
