@@ -128,7 +128,7 @@ def test_code_of_ones_own_travels_and_no_key_does_and_a_bucket_is_read_from_anyw
     status = sweep("status", study, "--store", bucket, "--json", env=s3_environment)
     assert json.loads(status.stdout)["complete"], status.stderr
     report = sweep("report", study, "--store", bucket, "--to", tmp_path / "page.html", env=s3_environment)
-    assert report.stdout.startswith("set over dense at r = 1: "), report.stderr
+    assert report.stdout.startswith("set over dense: "), report.stderr
     texts = {path.name: path.read_bytes() for path in head.session.rglob("*") if path.is_file()}
     assert len(texts) > 5
     assert [name for name, text in texts.items() if KEY.encode() in text] == []
