@@ -111,13 +111,18 @@ class Jobs:
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder, _told(self.dashboard):
             shutil.copyfile(file, Path(folder, f"{study}.yaml"))
             Path(folder, SCRIPT).write_text(START)
+            code = code_to_send(own.allowed())
+            for module in code:
+                # Ray's client takes folders alone; the job's own folder is on the path too
+                if Path(module).is_file():
+                    shutil.copy(module, folder)
             return self.client.submit_job(
                 submission_id=f"pairsweep-{study}-{secrets.token_hex(4)}",
                 entrypoint=_entrypoint(study, store, options),
                 metadata={STUDY: study, STORE: store},
                 runtime_env={
                     "working_dir": folder,
-                    "py_modules": code_to_send(own.allowed()),
+                    "py_modules": [module for module in code if Path(module).is_dir()],
                     "env_vars": {
                         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
                         # the driver names the same code again, which Ray would call a conflict

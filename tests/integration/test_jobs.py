@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sweep.study import load
 from tests.clusters import head_with_dashboard, write_token
+from tests.integration.exported import values_of
 from tests.loops import drive
+from tests.own_models import SMALL, SMALL_STUDY
 from tests.servers import Silent, serving
 from tests.sweeps import AS_URGENT, committed, final, generations, rows, sweep, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STUDY: dict[str, Any] = {"task": {"epochs": 40, "evaluate_every": 20}}
 """Runs of half a second or so, of which a stop finds some under way."""
-TINY: dict[str, Any] = {
-    "arms": {"additive": {"policy": {"name": "fixed", "ratio": 0.5}}},
-    "task": {"epochs": 2},
-}
 KEY = "canary-of-a-key"
 NOBODY = {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": ""}
 
@@ -44,8 +43,8 @@ class Head:
         at = {"RAY_API_SERVER_ADDRESS": self.dashboard, **self.auth, "AWS_SECRET_ACCESS_KEY": KEY}
         return sweep(command, *arguments, env={**at, **env})
 
-    def submit(self, study: Path, store: Path | str, *more: str) -> str:
-        done = self("submit", study, "--store", store, *more)
+    def submit(self, study: Path, store: Path | str, *more: str, **env: str) -> str:
+        done = self("submit", study, "--store", store, *more, **env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -117,16 +116,19 @@ def _until_committed(store: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_study_in_a_bucket_is_followed_from_anywhere_and_no_key_travels(
+def test_code_of_ones_own_travels_and_no_key_does_and_a_bucket_is_read_from_anywhere(
     head: Head, bucket: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    study = write_study(tmp_path, "tiny", **TINY)
-    head.submit(study, bucket)
-    assert "done: 12 runs." in head.log("tiny")
+    study = tmp_path / "owned.yaml"
+    study.write_text(yaml.safe_dump(values_of(SMALL_STUDY), sort_keys=False))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "small.py").write_text(SMALL)
+    head.submit(study, bucket, "--allow-code", "small", PYTHONPATH=str(tmp_path / "code"))
+    assert "done: 12 runs." in head.log("owned")
     status = sweep("status", study, "--store", bucket, "--json", env=s3_environment)
     assert json.loads(status.stdout)["complete"], status.stderr
     report = sweep("report", study, "--store", bucket, "--to", tmp_path / "page.html", env=s3_environment)
-    assert report.stdout.startswith("additive over dense at r = 1: "), report.stderr
+    assert report.stdout.startswith("set over dense: "), report.stderr
     texts = {path.name: path.read_bytes() for path in head.session.rglob("*") if path.is_file()}
     assert len(texts) > 5
     assert [name for name, text in texts.items() if KEY.encode() in text] == []
