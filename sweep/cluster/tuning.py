@@ -209,6 +209,13 @@ class Controller(TuneController):
         # Tune would ask for up to ten minutes, and meanwhile call nobody else
         return super()._update_trial_queue(blocking=False)
 
+    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
+        # Tune would throw away the process that starts for this attempt, although another attempt has none.
+        # With runs shorter than a process's start, only one run would then be under way at a time.
+        pending, having = self._pending_trials, self._trial_to_actor
+        waits_for_its_own = trial in having and any(other not in having for other in pending)
+        return not waits_for_its_own and super()._maybe_reuse_cached_actor(trial)
+
     def _maybe_cache_trial_actor(self, trial: Any) -> bool:
         # After a signal a process ends, and commits as it ends. An attempt that is still starting would take
         # it instead, and nobody would commit the run that it trained.
@@ -231,7 +238,6 @@ def fit(
     An attempt takes `cpus` and `gpus`, and is in one of the slots. `shared` says that this process did not
     start the cluster.
     """
-    mend_tune()
     # Tune has no option for it
     controller = partial(Controller, driver=driver, slots=slots)
     setattr(sys.modules["ray.tune.tune"], "TuneController", controller)  # noqa: B010
@@ -262,25 +268,6 @@ def fit(
             log_to_file=False,
         ),
     ).fit()
-
-
-def mend_tune() -> None:
-    """Make Tune give a free process to an attempt without one, not to one whose process is starting.
-
-    Tune would throw the starting process away each time. With runs shorter than a process's start, only one
-    run would then be under way at a time.
-    """
-    controller: Any = TuneController
-    reuse: Callable[[Any, Any], bool] = controller._maybe_reuse_cached_actor
-    if reuse.__name__ == "_reuse_where_none_is_starting":
-        return
-
-    def _reuse_where_none_is_starting(tune: Any, trial: Any) -> bool:
-        pending, having = tune._pending_trials, tune._trial_to_actor
-        waits_for_its_own = trial in having and any(other not in having for other in pending)
-        return not waits_for_its_own and reuse(tune, trial)
-
-    controller._maybe_reuse_cached_actor = _reuse_where_none_is_starting
 
 
 def name_of(trial: Any) -> str:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from ray.tune.execution.tune_controller import TuneController
-
-from sweep.cluster.tuning import Controller, mend_tune
+from sweep.cluster.tuning import Controller
 
 
 def given(trial: str, *, pending: set[str], starting: set[str]) -> bool:
-    """Say whether Tune's own code gives the process to this attempt."""
-    state = SimpleNamespace(
+    """Say whether the process is given to this attempt."""
+    controller: Any = Controller.__new__(Controller)
+    vars(controller).update(
         _pending_trials=pending, _trial_to_actor=dict.fromkeys(starting), _resetting_trials={trial}
     )
-    mend_tune()
-    reuse = vars(TuneController)["_maybe_reuse_cached_actor"]
-    return reuse(state, trial)
+    return controller._maybe_reuse_cached_actor(trial)
 
 
 def test_a_process_that_starts_is_waited_for_while_another_attempt_has_none() -> None:
