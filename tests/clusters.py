@@ -34,9 +34,10 @@ def head_of(monkeypatch: pytest.MonkeyPatch, auth: dict[str, str], **head: Any) 
     for name, value in {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **auth}.items():
         monkeypatch.setenv(name, value)
     _read_variables()
+    # Ray tries the dashboard's port even without one, and where it is taken leaves the socket open
+    free = {"include_dashboard": False, "dashboard_port": 0}
     cluster: Any = Cluster(
-        initialize_head=True,
-        head_node_args={"include_dashboard": False, "_system_config": SOON_MISSED, **head},
+        initialize_head=True, head_node_args={**free, "_system_config": SOON_MISSED, **head}
     )
     try:
         yield cluster
@@ -56,7 +57,7 @@ def head_with_dashboard(
     No `python` is on its path, as where nobody has activated an environment.
     """
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    free = {"dashboard_port": 0, "dashboard_agent_listen_port": 0, "dashboard_host": "127.0.0.1"}
+    free = {"dashboard_agent_listen_port": 0, "dashboard_host": "127.0.0.1"}
     with head_of(monkeypatch, auth, include_dashboard=True, **free, **head) as cluster:
         cluster.dashboard = f"http://{cluster.head_node.webui_url}"
         yield cluster

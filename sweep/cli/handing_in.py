@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -138,7 +139,7 @@ def stop(
             print_json([asdict(job) for job in ended])
             return
         for job in ended:
-            again = _command("submit", study, address, "--store", job.store)
+            again = _command("submit", _file(study), address, "--store", job.store)
             show(one_line(f"{job.study} in {job.store} is {job.state}. To go on: {again}"))
         if not ended:
             show(one_line(f"{_name(study)}: nothing runs."))
@@ -174,6 +175,14 @@ def _without_secret(uri: str) -> str:
     return uri
 
 
+def _file(study: str) -> str:
+    """The study that `submit` takes: the name of one that is shipped, or a file as it was called."""
+    with suppress(RejectStudy):
+        find(study)
+        return study
+    return f"{_name(study)}.yaml"
+
+
 def _name(study: str) -> str:
     return Path(study).stem if study.endswith((".yaml", ".yml")) else study
 
@@ -183,7 +192,7 @@ def _those(jobs: Sequence[HandedIn], study: str, store: str | None) -> list[Hand
     found = [job for job in jobs if job.study == _name(study) and store in (None, job.store)]
     if len(stores := sorted({job.store for job in found})) > 1:
         raise RejectStudy(
-            [f"{_name(study)} was handed in for several stores. Say --store, one of: {stores}."]
+            [f"{_name(study)} was handed in for several stores. Say --store, one of: {', '.join(stores)}."]
         )
     return found
 

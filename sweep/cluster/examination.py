@@ -149,7 +149,7 @@ class Examination:
         if not problems:
             self._fit.add(node)
             return
-        reason = " ".join(problems)
+        reason = " ".join(" ".join(problems).split())
         self.cluster.kept_away[node] = one_line(reason)
         self.say(one_line(f"node {self.cluster.name(node)}: {reason.rstrip('.')}; no work goes to it."))
 

@@ -34,6 +34,8 @@ STUDY, STORE = "pairsweep_study", "pairsweep_store"
 """What a job of ours says of itself in its metadata."""
 STOP_SECONDS = 60
 """How long a driver has to let its runs commit, after it was told to stop. Ray's own default is 3 s."""
+NO_AGENT, AGENT_SECONDS = "No available agent", 30.0
+"""What Ray says where no agent takes a job, and how long it may say so."""
 ASK_SECONDS = 0.5
 """The time between two questions whether a job has ended."""
 CHATTY = (
@@ -116,7 +118,7 @@ class Jobs:
                 # Ray's client takes folders alone; the job's own folder is on the path too
                 if Path(module).is_file():
                     shutil.copy(module, folder)
-            return self.client.submit_job(
+            return self._submit(
                 submission_id=f"pairsweep-{study}-{secrets.token_hex(4)}",
                 entrypoint=_entrypoint(study, store, options),
                 metadata={STUDY: study, STORE: store},
@@ -130,6 +132,23 @@ class Jobs:
                     },
                 },
             )
+
+    def _submit(self, **job: Any) -> str:
+        """Submit a job. The head's agent, which takes it, starts some seconds after the dashboard."""
+        until = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                return self.client.submit_job(**job)
+            except RuntimeError as error:
+                if NO_AGENT not in str(error):
+                    raise
+                if time.monotonic() > until:
+                    raise AbortSweep(
+                        f"The Ray cluster at {self.dashboard} has no agent that takes jobs. Its port may be "
+                        "taken by another Ray on the head: `ray start --head "
+                        "--dashboard-agent-listen-port PORT` gives it another one."
+                    ) from None
+            time.sleep(ASK_SECONDS)
 
     def all(self) -> list[HandedIn]:
         """Every study that was handed in, the latest first. A cluster forgets them when its head ends."""
@@ -149,6 +168,8 @@ class Jobs:
             pieces: AsyncIterator[str] = self.client.tail_job_logs(job.id)
             while (piece := runner.run(_next(pieces))) is not None:
                 yield piece
+            if self.client.get_job_status(job.id) in LIVE:
+                raise ConnectionError("it stopped answering before the study ended.")
 
     def stop(self, job: HandedIn) -> HandedIn:
         """Tell a job to stop, and wait until its runs have committed and it has ended."""

@@ -79,10 +79,22 @@ def _use_token(cluster: str, is_open: bool, accepts_us: Callable[[], bool]) -> N
         )
     os.environ[MODE] = "token"
     read_variables()
-    if not _RAY.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+    try:
+        has_token = _RAY.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    except exceptions.AuthenticationError:
+        raise AbortSweep(f"{FILE}={os.environ.get(FILE)}: cannot be read, or is empty.") from None
+    if not has_token:
         raise AbortSweep(f"{cluster} asks for a token. {BOTH_SIDES} here as on its nodes.")
     if not accepts_us():
-        raise AbortSweep(f"{cluster} refuses the token that is set here. {BOTH_SIDES} here as on its nodes.")
+        # without the variables Ray takes a token that it once made for this user
+        own = (
+            ""
+            if os.environ.keys() & {TOKEN, FILE}
+            else " (no variable is set, so that it is ~/.ray/auth_token)"
+        )
+        raise AbortSweep(
+            f"{cluster} refuses the token that is set here{own}. {BOTH_SIDES} here as on its nodes."
+        )
 
 
 def _accepts_us(address: str) -> bool:

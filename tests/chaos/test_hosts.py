@@ -141,7 +141,9 @@ def test_an_attempt_that_is_killed_leaves_its_host_and_the_others_go_on(
 @pytest.mark.timeout(600)
 def test_a_signal_lets_every_run_of_a_host_keep_its_last_epoch(tmp_path: Path, undisturbed: Path) -> None:
     study = shared(tmp_path)
-    with Started(tmp_path, "run", study, "--store", tmp_path, env=gpus(1)) as started:
+    # so that no run ends by itself before the signal
+    slow = {**gpus(1), "EPOCH_SECONDS": "0.2"}
+    with Started(tmp_path, "run", study, "--store", tmp_path, env=slow) as started:
         started.until(lambda: len({path.parts[-3] for path in commits(tmp_path)}) >= 2)
         started.process.send_signal(signal.SIGINT)
         assert started.wait() == 130, started.log.read_text()

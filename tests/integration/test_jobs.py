@@ -83,7 +83,9 @@ def test_a_study_that_is_handed_in_stopped_and_handed_in_again_ends_as_if_it_had
     _until_committed(store)
     stopped = head("stop", "small")
     assert stopped.returncode == 0, stopped.stderr
-    assert stopped.stdout.startswith(f"small in {store} is stopped. To go on: python -m sweep submit small ")
+    assert stopped.stdout.startswith(
+        f"small in {store} is stopped. To go on: python -m sweep submit small.yaml "
+    )
     assert head.state(store) == "stopped"
     log = head.log()
     assert "SIGTERM: no more runs are begun" in log
