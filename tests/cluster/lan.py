@@ -171,6 +171,9 @@ class Host:
 
     def thaw(self) -> None:
         self._signal_all(signal.SIGCONT)
+        for process in self._started:
+            # nsenter, which stands outside, has stopped with what it started
+            process.send_signal(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:
         for pid in self.processes():

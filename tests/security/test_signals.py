@@ -24,6 +24,14 @@ LONG: dict[str, Any] = {"model": "mlp-16", "epochs": 100_000, "evaluate_every": 
 """A run that does not end by itself."""
 
 
+@pytest.fixture(autouse=True)
+def a_hang_up_ends() -> Generator[None]:
+    """Let SIGHUP do what it usually does, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 class Started:
     """A command in a process group of its own, under way."""
 
