@@ -88,10 +88,9 @@ drill: $(READY) ## sweeps on three hosts that are killed, cut off and drained; n
 # A processor that lacks an instruction set runs these as the next lesser one it has, and says nothing. The kernels run in Triton's
 # interpreter here, which asks neither for ATen's instructions nor for its threads.
 test-numeric: $(READY) ## compare what is computed under two instruction sets, on one thread and on two
-	for capability in default avx2; do for threads in 1 2; do \
-		echo "ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads"; \
-		ATEN_CPU_CAPABILITY=$$capability TEST_THREADS=$$threads $(RUN) -m pytest -q -n $$((3 - threads)) -m numeric -k "not fused" || exit 1; \
-	done; done
+	for case in "default 1" "avx2 1" "avx2 2"; do set -- $$case; echo "ATEN_CPU_CAPABILITY=$$1 TEST_THREADS=$$2"; \
+		ATEN_CPU_CAPABILITY=$$1 TEST_THREADS=$$2 $(RUN) -m pytest -q -n $$((3 - $$2)) -m numeric -k "not fused" || exit 1; \
+	done
 
 test-security: $(READY) ## what harmful studies, tables, stores and networks must not do; SECURITY_TREE names another checkout
 	$(RUN) -m pytest tests/security

@@ -183,7 +183,7 @@ def test_a_run_that_always_takes_its_host_down_is_given_up_and_no_other_one_is(t
         arms=arms,
         confirm={"seeds": 2},
         analysis={"baseline": "dense", "endpoints": [1.0], "test": "paired-t"},
-        resources={"gpus": 0.25, "attempts": 1, "deadline": 60, "commit_share": 1},
+        resources={"gpus": 0.25, "attempts": 1, "deadline": 40, "commit_share": 1},
     )
     done = sweep("run", study, "--store", tmp_path, "--json", timeout=800, env=gpus(1))
     assert done.returncode == 1, done.stderr
