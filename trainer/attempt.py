@@ -56,16 +56,18 @@ class Attempt:
         self.uncommitted: dict[str, Any] | None = None
         self.breakable = False
         """Whether a signal handler may raise now: true in training, false while files are being written."""
-        self.outcome = self.folder.outcome()
-        if self.outcome:
-            self.folder.tidy(self.outcome)
+        if self._is_finished():
             return
         # before the data are loaded; the claim itself comes after, so that a node without data makes none
         self.folder.next_attempt(lease, silent)
-        self.training = train()
-        self.kept_epochs = 0
-        environment = process.describe(self.training.device) | own.record(spec.task.model)
-        self.number = self.folder.claim(environment, lease, silent)
+        training = train()
+        environment = process.describe(training.device) | own.record(spec.task.model)
+        number = self.folder.claim(environment, lease, silent)
+        if number is None and self._is_finished():
+            # by somebody else, while the data were being loaded
+            return
+        assert number
+        self.training, self.number, self.kept_epochs = training, number, 0
         self._hold = Hold(store, spec.run_id, self.number)
         # whoever drops an attempt without a word must not seem to be at work on it
         weakref.finalize(self, self._hold.forget).atexit = False
@@ -75,6 +77,13 @@ class Attempt:
             with suppress(StoreError):
                 self.release()
             raise
+
+    def _is_finished(self) -> bool:
+        """Whether the run has its outcome, which is taken over then."""
+        self.outcome = self.folder.outcome()
+        if self.outcome:
+            self.folder.tidy(self.outcome)
+        return bool(self.outcome)
 
     def _continue(self) -> None:
         """Take the training up where the best commit has it."""

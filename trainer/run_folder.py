@@ -98,10 +98,10 @@ class RunFolder:
             raise Claimed(claim)
         return latest_attempt(self.root, stamps) + 1
 
-    def claim(self, environment: dict[str, Any], lease: int = 0, silent: str = "") -> int:
+    def claim(self, environment: dict[str, Any], lease: int = 0, silent: str = "") -> int | None:
         """Start a new attempt and return its number. Earlier attempts stop at their next commit.
 
-        Raises Claimed as `next_attempt` does.
+        None, and nothing started, where the run is finished. Raises Claimed as `next_attempt` does.
         """
         self._keep_spec()
         record = {
@@ -112,6 +112,9 @@ class RunFolder:
         }
         while True:
             number = self.next_attempt(lease, silent)
+            # now: whoever had the run until a moment ago wrote its outcome before it let go
+            if self.outcome():
+                return None
             if self.store.create(f"{self.root}/attempt-{number}/attempt.json", seal(record)):
                 self._compare(number - 1, environment)
                 return number

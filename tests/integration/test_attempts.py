@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import run_spec, without_wall
 from tests.integration.attempts import SPEC, attempt, contents, kept_rows, take
+from trainer.attempt import Attempt
 from trainer.run_folder import Completed, Superseded
 from trainer.store import LocalStore, StoreError
 from trainer.training import Training
@@ -45,6 +46,17 @@ class Rival(LocalStore):
     def create(self, name: str, data: bytes) -> bool:
         self._hold(name)
         return super().create(name, data)
+
+
+def test_a_run_that_another_finishes_while_the_data_load_gets_no_second_attempt(tmp_path: Path) -> None:
+    def slow_to_load() -> Training:
+        list(attempt(tmp_path))
+        return Training(SPEC)
+
+    late = Attempt(LocalStore(tmp_path), SPEC, slow_to_load, show=lambda _: None)
+    assert isinstance(late.outcome, Completed)
+    assert not list(late)
+    assert [path.name for path in (tmp_path / SPEC.run_id).glob("attempt-*")] == ["attempt-1"]
 
 
 @pytest.mark.parametrize(
