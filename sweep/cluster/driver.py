@@ -244,7 +244,7 @@ class Driver:
         """Write the index, end overdue attempts, show progress. Tune calls it several times a second."""
         self.lease.look_after_pause()
         now = time.monotonic()
-        if not self.stopping:
+        if not (self.stopping or self.fates.silent):
             # also while Tune asks for no more work, because an attempt may wait for a slot
             self._look(now)
         if now - self._indexed_at > INDEX_SECONDS and not self.lease.lost.is_set():
@@ -278,13 +278,10 @@ class Driver:
         """
         try:
             return call()
-        except exceptions.RayError as error:
-            # a head that is away for a moment ends nothing, and `fates` ends the sweep if it stays away
-            if not self.fates.silent:
-                self.error = self.error or error
-            return None
         except Exception as error:
-            self.error = self.error or error
+            # a head that is away for a moment ends nothing, and `fates` ends the sweep if it stays away
+            if not (self.fates.silent and isinstance(error, exceptions.RayError)):
+                self.error = self.error or error
             return None
 
     # inside
@@ -311,10 +308,7 @@ class Driver:
             )
 
     def _look(self, now: float) -> None:
-        if self.fates.silent:
-            # asking for room would take until the head is back
-            return
-        # where the head stays away, `fates` ends the sweep
+        # the head may have gone since `fates` asked it last
         with suppress(exceptions.RpcError, exceptions.GetTimeoutError):
             self.slots = self.room.look(self.plan.queue.demand(now), now, self.fates.draining)
 

@@ -142,8 +142,11 @@ def test_the_token_has_to_be_here_and_be_the_clusters(head: Head, tmp_path: Path
     missing = head("submit", study, "--store", tmp_path, **NOBODY, HOME=str(home))
     wrong = head("submit", study, "--store", tmp_path, **write_token(home))
     listed = head("list", **write_token(home))
-    refused = "refuses the token that is set here"
-    for done, why in ((missing, "asks for a token"), (wrong, refused), (listed, refused)):
+    unreadable = head("list", **{**write_token(home), "RAY_AUTH_TOKEN_PATH": str(home / "none")})
+    refused, no_file = "refuses the token that is set here", "none: cannot be read, or is empty"
+    for done, why in (
+        (missing, "asks for a token"), (wrong, refused), (listed, refused), (unreadable, no_file)
+    ):  # fmt: skip
         assert done.returncode == 3, done.stderr
         assert why in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
