@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli.options import CodeOption, JsonOption, StoreOption, StudyArgument
+from sweep.cli.options import (
+    CodeOption,
+    ExtendOption,
+    JsonOption,
+    StoreOption,
+    StudyArgument,
+    WorkersOption,
+)
 from sweep.cli.output import DEFAULT_STORE, command_for, errors, leave, print_json, program, say, show
 from sweep.cluster import prepare
 from sweep.errors import RejectStudy
@@ -55,13 +62,8 @@ def submit(
     data_dir: Annotated[
         str | None, typer.Option("--data-dir", metavar="DIR", help="the folder of data sets on the nodes")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="run at most so many at once; by default, as many as fit")
-    ] = None,
-    extend: Annotated[
-        bool,
-        typer.Option("--extend", help="accept more searches, seeds, budget, finalists or arms than before"),
-    ] = False,
+    workers: WorkersOption = None,
+    extend: ExtendOption = False,
     mlflow_uri: Annotated[
         str | None,
         typer.Option(

@@ -60,6 +60,12 @@ MlflowOption = Annotated[
         "address with a password belongs in the variable: all users of a machine see its command lines",
     ),
 ]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="run at most so many at once; by default, as many as fit")
+]
+ExtendOption = Annotated[
+    bool, typer.Option("--extend", help="accept more searches, seeds, budget, finalists or arms than before")
+]
 
 
 def place_of(store: str) -> str:

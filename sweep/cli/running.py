@@ -21,10 +21,12 @@ from sweep.cli.options import (
     AddressOption,
     CodeOption,
     DataOption,
+    ExtendOption,
     JsonOption,
     MlflowOption,
     StoreOption,
     StudyArgument,
+    WorkersOption,
     place_of,
 )
 from sweep.cli.output import (
@@ -107,13 +109,8 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     ray_address: AddressOption = None,
     data_dir: DataOption = Path("data"),
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="run at most so many at once; by default, as many as fit")
-    ] = None,
-    extend: Annotated[
-        bool,
-        typer.Option("--extend", help="accept more searches, seeds, budget, finalists or arms than before"),
-    ] = False,
+    workers: WorkersOption = None,
+    extend: ExtendOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="run nothing: the same as `sweep plan`")
     ] = False,
