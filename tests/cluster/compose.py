@@ -1,8 +1,8 @@
 """The services of docker/compose.yaml as processes on hosts of a local network, without Docker.
 
 A service gets what Docker would give it: its environment and no other, its command, a user without rights, a
-root folder that it cannot write, its secrets, volumes and names, and an address of its own. A program of this
-machine stands in for each image. What the file says and this module does not understand is an error.
+root folder that it cannot write, its secrets, volumes and names, and an address of its own. A program of
+this machine stands in for each image. What the file says and this module does not understand is an error.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import yaml
 
 from tests.cluster.lan import Host, Lan, wait_until
 from tests.conftest import ROOT
+from tests.sweeps import AS_URGENT
 
 FILE = ROOT / "docker" / "compose.yaml"
 VENV = Path(sys.prefix)
@@ -40,6 +41,9 @@ exec "$@" -c 'listen_addresses=*'
 """What the image of PostgreSQL does with its variables before its server starts."""
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/proc", "/sys")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+OF_TESTS = {"TINI_SUBREAPER": "1", **AS_URGENT}
+"""Variables that no container has. The first process here is the host's, so that tini has to ask for what a
+first process gets; and Ray's workers would starve beside other tests."""
 KEYS = {
     "": {"name", "services", "volumes", "configs", "secrets"},
     "service": {
@@ -215,9 +219,8 @@ class Container:
 
     def _environment(self) -> dict[str, str]:
         path = f"{self.image.programs}:/usr/local/bin:/usr/bin:/bin"
-        # the first process here is the host's, so that tini has to ask for what a first process gets
-        own = {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "TINI_SUBREAPER": "1"}
-        return {**own, **self.service.get("environment", {})}
+        own = {"PATH": path, "HOME": "/tmp", "USER": "sweep", "LANG": "C.UTF-8"}
+        return {**own, **OF_TESTS, **self.service.get("environment", {})}
 
     def _make_root(self) -> None:
         """Mount the container's root folder: this machine's programs, and what the service is given."""
