@@ -247,8 +247,10 @@ class Container:
         for config in self.service.get("configs", []):
             file = self.project.file("configs", config["source"])
             lines += self._bound(file, config["target"], read_only=True)
-        for folder in self.service.get("tmpfs", []):
-            lines += [f"mkdir -p {root}{folder}", f"mount -t tmpfs -o mode=1777 tmpfs {root}{folder}"]
+        for entry in self.service.get("tmpfs", []):
+            folder, _, more = entry.partition(":")
+            options = ",".join(["noexec,nosuid,nodev,mode=1777", *([more] if more else [])])
+            lines += [f"mkdir -p {root}{folder}", f"mount -t tmpfs -o {options} tmpfs {root}{folder}"]
         lines.append(f"mount -o remount,ro {root}")
         script = "\n".join(lines)
         done = self.host.call("bash", "-c", script)
