@@ -81,10 +81,11 @@ def synced(store: Path, uri: str, study: str = "small") -> View:
     return view
 
 
-def shown(uri: str, name: str = "small") -> dict[str, Shown]:
+def shown(uri: str, name: str = "small", tables: str = "") -> dict[str, Shown]:
     """Return every run that an experiment shows, by key.
 
-    Each key may belong to one run, and each step of a metric may have one value.
+    Each key may belong to one run, and each step of a metric may have one value. `tables` is the address of
+    the database where `uri` is a server's.
     """
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(name)
@@ -95,7 +96,7 @@ def shown(uri: str, name: str = "small") -> dict[str, Shown]:
     )
     keys = {run.info.run_id: run.data.tags[KEY] for run in runs}
     assert len(set(keys.values())) == len(runs)
-    points = points_of(uri)
+    points = points_of(tables or uri)
     found: dict[str, Shown] = {}
     for run in runs:
         tags, info = run.data.tags, run.info
@@ -105,6 +106,22 @@ def shown(uri: str, name: str = "small") -> dict[str, Shown]:
         found[keys[info.run_id]] = Shown(
             str(info.run_name), info.status, parent, times, run.data.params, own, points.get(info.run_id, {})
         )
+    return found
+
+
+def files(uri: str, name: str) -> dict[str, dict[str, bytes]]:
+    """Return the files of every run that an experiment shows, by key and name."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    found: dict[str, dict[str, bytes]] = {}
+    for run in client.search_runs([experiment.experiment_id], max_results=1000):
+        names = [file.path for file in client.list_artifacts(run.info.run_id)]
+        with tempfile.TemporaryDirectory() as folder:
+            found[run.data.tags[KEY]] = {
+                file: Path(client.download_artifacts(run.info.run_id, file, folder)).read_bytes()
+                for file in names
+            }
     return found
 
 

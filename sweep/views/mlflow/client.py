@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ MOST_METRICS, MOST_WORDS = 1000 - 2 * 100, 100
 """Limits of one request: MLflow takes 1,000 items, at most 100 of them parameters and 100 of them tags."""
 TAG_LENGTH, EXPERIMENT_TAG_LENGTH = 5000, 20_000
 KEY, OWNER, NAME = "sweep.key", "sweep.ledger", "mlflow.runName"
+REFUSED = (
+    "it refuses this user and password. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; for "
+    "studies that are handed in, before `ray start` on the cluster's head."
+)
 EPOCH_ZERO_MS, STEP_MS = 1_600_000_000_000, 60_000
 """A point's time follows from its step. The same point with another time would be stored twice."""
 
@@ -84,6 +89,11 @@ class Experiment:
         except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
             self.id = ""
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if (
+                isinstance(error, MlflowException)
+                and error.get_http_status_code() == HTTPStatus.UNAUTHORIZED
+            ):
+                first = REFUSED
             reason = textwrap.shorten(without_secrets(first, self.uri), 300, placeholder=" ...")
             raise TrackerDown(f"MLflow at {self.where}: {reason}") from error
 
