@@ -24,6 +24,8 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 CORES = 2
 """The cores of a node, as Slurm counts them."""
 PATH = os.pathsep.join([str(Path(sys.executable).parent), "/usr/sbin", "/usr/bin", "/bin"])
+ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL")
+"""The states of a job that does not go on."""
 CONFIG = """
 ClusterName=lab
 SlurmctldHost={controller}({address})
@@ -144,6 +146,12 @@ class Job:
         shown = self.lab.call("scontrol", "--oneliner", "show", "job", self.number)
         return [(state, int(count)) for state, count in re.findall(r"JobState=(\S+).*?Restarts=(\d+)", shown)]
 
+    def let_time_run_out(self) -> None:
+        """Lower its time limit, so that one to two minutes are left."""
+        shown = self.lab.call("scontrol", "--oneliner", "show", "job", self.number)
+        (minutes,) = re.findall(r" RunTime=00:(\d\d):", shown)
+        self.lab.call("scontrol", "update", f"JobId={self.number}", f"TimeLimit={int(minutes) + 2}")
+
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 200) -> Any:
         """Wait for a condition while the job is there."""
 
@@ -156,7 +164,7 @@ class Job:
 
     @property
     def over(self) -> bool:
-        return all(state not in ("PENDING", "RUNNING", "COMPLETING") for state, _ in self.states())
+        return all(state in ENDED for state, _ in self.states())
 
     def end(self, *states: str) -> None:
         """Wait for its end, and assert the states in which its tasks ended."""

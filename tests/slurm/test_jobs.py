@@ -80,8 +80,7 @@ def test_a_job_with_ray_that_ran_out_of_time_and_was_cancelled_trains_everything
     study = write_study(tmp_path, **STUDY)
     job = lab.submit("ray.sbatch", study, tmp_path)
     job.until(lambda: committed(tmp_path), "the first commit")
-    # less time is left than the warning takes
-    lab.call("scontrol", "update", f"JobId={job.number}", "TimeLimit=2")
+    job.let_time_run_out()
     job.until(lambda: job.states() == [("RUNNING", 1)], "it is requeued and starts again")
     assert "stopped by SIGTERM" in job.said
     before = kept(tmp_path)
