@@ -82,7 +82,9 @@ def trained_now(ledger: Ledger) -> set[str]:
     unknown, watch = claims.keys() - taken, Watch()
     if unknown:
         machines = counted(len(unknown), "run")
-        ledger.say(f"{machines} may be trained on other machines. Waiting up to {SILENT_SECONDS:.0f} s for them.")
+        ledger.say(
+            f"{machines} may be trained on other machines. Waiting up to {SILENT_SECONDS:.0f} s for them."
+        )
     while unknown:
         for run_id in sorted(unknown):
             is_free = watch.look(ledger.runs, claims[run_id])

@@ -79,7 +79,13 @@ class SlurmLab:
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        parts = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        parts = {
+            "key-file": "key",
+            "socket": "socket",
+            "pid-file": "pid",
+            "log-file": "log",
+            "seed-file": "seed",
+        }
         files = [f"--{option}={self.folder}/munge.{ending}" for option, ending in parts.items()]
         self._spawn(self.controller, "munged", "--foreground", "--force", *files)
         wait_until((self.folder / "munge.socket").exists, "munge listens")
@@ -144,7 +150,9 @@ class Job:
     def states(self) -> list[tuple[str, int]]:
         """Return the state of each task and how often it was requeued."""
         shown = self.lab.call("scontrol", "--oneliner", "show", "job", self.number)
-        return [(state, int(count)) for state, count in re.findall(r"JobState=(\S+).*?Restarts=(\d+)", shown)]
+        return [
+            (state, int(count)) for state, count in re.findall(r"JobState=(\S+).*?Restarts=(\d+)", shown)
+        ]
 
     def let_time_run_out(self) -> None:
         """Lower its time limit, so that one to two minutes are left."""

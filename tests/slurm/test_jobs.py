@@ -1,4 +1,4 @@
-"""The jobs of docker/slurm on two nodes: cancelled, requeued, out of time, and still trained exactly once."""
+"""The jobs of docker/slurm on two nodes: cancelled, requeued, out of time, and still exactly once."""
 
 from __future__ import annotations
 
