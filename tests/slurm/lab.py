@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.lan import Host, Lan, wait_until
+from tests.cluster.lan import INIT, Host, Lan, wait_until
 from tests.conftest import ROOT
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -131,7 +131,8 @@ class SlurmLab:
             for pid in node.processes():
                 with suppress(OSError):
                     line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    found += [] if line.startswith(("slurm", "sleep infinity")) else [line]
+                    ours = line.startswith(("slurm", "sleep infinity")) or INIT in line
+                    found += [] if ours else [line]
         return found
 
 
