@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -196,7 +196,14 @@ def _drive(
     """
     prepare(address)
     from sweep.cluster.driver import Driver  # Ray takes a second to import
+    from sweep.cluster.nodes import reach
 
+    if address and (extend or ledger.declared() is None):
+        # a command that the cluster refuses leaves no study behind, and none that has grown
+        try:
+            reach(address)
+        except AbortSweep as error:
+            _give_up(error)
     lease = Lease(ledger.store, screen.say)
     lease.acquire()
     follower, patience = None, FINISHED_WAIT_SECONDS
@@ -224,7 +231,7 @@ def _drive(
                 observer.end(driver.gpu_clock.hours, time.monotonic())
             except (AbortSweep, StoreError) as error:
                 observer.once("failed", str(error))
-                leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
+                _give_up(error)
             finally:
                 patience = STOPPED_WAIT_SECONDS if signals.received else FINISHED_WAIT_SECONDS
                 # a driver that has lost the study knows less than its successor
@@ -238,6 +245,10 @@ def _drive(
         if follower:
             follower.finish(patience)
     return Driven(ledger, plan, expected, signals.received, driver.gpu_clock.hours)
+
+
+def _give_up(error: Exception) -> NoReturn:
+    leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
 
 
 def begin(study: Study, ledger: Ledger, extend: bool) -> Plan:
