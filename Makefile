@@ -6,9 +6,10 @@ READY := .venv/.ready
 STUDY ?= quickstart
 STORE ?= results
 TO ?= results/$(basename $(notdir $(STUDY)))-export
+ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric test-security soak drill bench sbom audit wheel clean
+.PHONY: help setup lock schema reference sweep ui report export notebook check format test test-all test-numeric test-security soak drill bench sbom audit wheel image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,6 +122,11 @@ wheel: $(READY) ## build dist/pairsweep-VERSION-py3-none-any.whl, to install any
 	rm -rf build dist
 	$(UV) build --quiet --wheel --no-build-isolation --python $(RUN) --out-dir dist .
 	rm -rf build
+
+image: ## build the container image `pairsweep`; ENGINE is docker, podman or buildah, IMAGE_OPTIONS are for its build
+	version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' sweep/__init__.py) && \
+	$(ENGINE) build --file docker/Dockerfile --tag pairsweep --tag pairsweep:$$version \
+		--build-arg VERSION=$$version --build-arg REVISION=$$(git rev-parse HEAD) $(IMAGE_OPTIONS) .
 
 clean: ## remove the environment and every cache
 	rm -rf .venv .uv .audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

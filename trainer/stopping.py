@@ -15,10 +15,15 @@ SIGNALS = (*ORDERS, signal.SIGHUP)
 
 
 def catch(handler: Callable[[int, FrameType | None], object]) -> dict[signal.Signals, Any]:
-    """Handle the signals; return their handlers until now. SIGHUP stays ignored where `nohup` ignores it."""
+    """Handle the signals; return their handlers until now. SIGHUP stays ignored where `nohup` ignores it.
+
+    They are heard also where whoever started this process had blocked them, as a batch job does for Ray.
+    """
     hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     caught = [number for number in SIGNALS if hangs_up or number != signal.SIGHUP]
-    return {number: signal.signal(number, handler) for number in caught}
+    before = {number: signal.signal(number, handler) for number in caught}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, caught)
+    return before
 
 
 def terminals() -> list[int]:

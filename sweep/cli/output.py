@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -69,9 +70,11 @@ def program() -> list[str]:
         # on the machine where the study was handed in
         return ["sweep"]
     script = Path(sys.argv[0])
-    if script.name != "__main__.py":
-        return [os.path.relpath(script)]
-    return ["python", *(["-P"] if sys.flags.safe_path else []), "-m", "sweep"]
+    if script.name == "__main__.py":
+        return ["python", *(["-P"] if sys.flags.safe_path else []), "-m", "sweep"]
+    found = shutil.which(script.name)
+    here = found and Path(found).resolve() == script.resolve()
+    return [script.name if here else os.path.relpath(script)]
 
 
 def this_command() -> str:

@@ -18,7 +18,7 @@ from sweep.ledger.shared import Shared
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
 from sweep.study import Study, find, load
-from trainer.claims import SILENT_SECONDS, Watch
+from trainer.claims import BEAT_SECONDS, SILENT_SECONDS, Watch
 from trainer.orders import Order
 
 
@@ -29,40 +29,50 @@ def ready(
         bool,
         typer.Option("--extend", help="accept more searches, seeds, budget, finalists or arms than before"),
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="while others train what could start, wait for more")
+    ] = False,
 ) -> None:
     """Print a line of JSON for each run that could start now, for `python -m trainer --from-stdin`."""
     with errors(study, store):
-        loaded = load(find(study))
-        ledger = Ledger(place_of(store), loaded.name, say)
-        plan = _plan(loaded, ledger, extend)
-        taken = trained_now(ledger)
-        orders: list[Order] = []
-        while run := plan.queue.next(0.0):
-            if run.run_id not in taken:
-                orders.append(Order(run.spec, keep_weights=run.phase == "confirm"))
+        loaded, tell = load(find(study)), say
+        while True:
+            ledger = Ledger(place_of(store), loaded.name, tell)
+            plan, driven = _plan(loaded, ledger, extend)
+            taken = trained_now(ledger)
+            orders: list[Order] = []
+            while run := plan.queue.next(0.0):
+                if run.run_id not in taken:
+                    orders.append(Order(run.spec, keep_weights=run.phase == "confirm"))
+            if orders or plan.complete or not (wait and (taken or driven)):
+                break
+            tell("Others train what could start. Waiting for more.")
+            # from now on the same would be said again and again
+            tell = _nothing
+            time.sleep(BEAT_SECONDS)
         for order in orders:
             print(order.to_json())
         say(_said(plan, len(orders), len(taken), command_for("report", study, store)))
 
 
-def _plan(study: Study, ledger: Ledger, extend: bool) -> Plan:
-    """The plan with every generation that can be proposed.
+def _plan(study: Study, ledger: Ledger, extend: bool) -> tuple[Plan, bool]:
+    """The plan with every generation that can be proposed, and whether somebody else drives the study.
 
     Beside a driver it is the plan as the ledger has it: the driver proposes.
     """
-    lease = Lease(ledger.store, say)
+    lease = Lease(ledger.store, ledger.say)
     try:
         lease.acquire()
     except Held as error:
         ledger.check(study, extend=False)
-        say(f"{error} Nothing new is proposed here.")
-        return ledger.state().plan
+        ledger.say(f"{error} Nothing new is proposed here.")
+        return ledger.state().plan, True
     try:
         plan = begin(study, ledger, extend)
         Shared(ledger, plan.study).advance(plan)
     finally:
         lease.release()
-    return plan
+    return plan, False
 
 
 def trained_now(ledger: Ledger) -> set[str]:
@@ -72,7 +82,9 @@ def trained_now(ledger: Ledger) -> set[str]:
     unknown, watch = claims.keys() - taken, Watch()
     if unknown:
         machines = counted(len(unknown), "run")
-        say(f"{machines} may be trained on other machines. Waiting up to {SILENT_SECONDS:.0f} s for them.")
+        ledger.say(
+            f"{machines} may be trained on other machines. Waiting up to {SILENT_SECONDS:.0f} s for them."
+        )
     while unknown:
         for run_id in sorted(unknown):
             is_free = watch.look(ledger.runs, claims[run_id])
@@ -92,3 +104,7 @@ def _said(plan: Plan, ready: int, taken: int, report: str) -> str:
         f"{counted(ready, 'run')} ready, {taken} being trained now, "
         f"{plan.finished.total()} of {counted(total, 'run')} done."
     )
+
+
+def _nothing(_: str) -> None:
+    pass

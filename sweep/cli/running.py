@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -41,7 +41,7 @@ from sweep.cli.output import (
 )
 from sweep.cli.planned_text import shown_plan
 from sweep.cli.screen import Screen, arms_table, console
-from sweep.cluster import prepare
+from sweep.cluster import in_job, prepare
 from sweep.cluster.signals import Signals
 from sweep.errors import AbortSweep, RejectStudy
 from sweep.estimate.planned import Planned
@@ -196,8 +196,15 @@ def _drive(
     """
     prepare(address)
     from sweep.cluster.driver import Driver  # Ray takes a second to import
+    from sweep.cluster.nodes import reach
 
-    lease = Lease(ledger.store, screen.say)
+    if address and (extend or ledger.declared() is None):
+        # a command that the cluster refuses leaves no study behind, and none that has grown
+        try:
+            reach(address)
+        except AbortSweep as error:
+            _give_up(error)
+    lease = Lease(ledger.store, screen.say, handed_in=in_job())
     lease.acquire()
     follower, patience = None, FINISHED_WAIT_SECONDS
     try:
@@ -224,7 +231,7 @@ def _drive(
                 observer.end(driver.gpu_clock.hours, time.monotonic())
             except (AbortSweep, StoreError) as error:
                 observer.once("failed", str(error))
-                leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
+                _give_up(error)
             finally:
                 patience = STOPPED_WAIT_SECONDS if signals.received else FINISHED_WAIT_SECONDS
                 # a driver that has lost the study knows less than its successor
@@ -238,6 +245,10 @@ def _drive(
         if follower:
             follower.finish(patience)
     return Driven(ledger, plan, expected, signals.received, driver.gpu_clock.hours)
+
+
+def _give_up(error: Exception) -> NoReturn:
+    leave(f"{error}\nTo continue: {this_command()}", INFRASTRUCTURE)
 
 
 def begin(study: Study, ledger: Ledger, extend: bool) -> Plan:

@@ -6,8 +6,8 @@ It knows nothing of Tune. What a driver has reserved there is in `slots`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -40,21 +40,15 @@ class Cluster:
         self._names: dict[str, str] = {}
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         setattr(utils, "set_sigterm_handler", _nothing)  # noqa: B010  (Ray's own exits with 15)
-        try:
-            with ExitStack() as until_exit:
-                if address:
-                    use_token(address)
-                    until_exit.callback(ray.shutdown)
-                    job, files = JobOfOurs(), {"py_modules": code_to_send(own.allowed())}
-                    ray.init(address=address, job_config=job, runtime_env=files, **quiet)
-                else:
-                    until_exit.enter_context(local_cluster(resources, early, quiet))
-                self._until_exit = until_exit.pop_all()
-        except AbortSweep:
-            raise
-        except (exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-            what = f"no Ray cluster at {address}" if address else "Ray does not start here"
-            raise AbortSweep(f"{what}: {str(error).strip().splitlines()[0]}") from error
+        with _in_a_line(address), ExitStack() as until_exit:
+            if address:
+                use_token(address)
+                until_exit.callback(ray.shutdown)
+                job, files = JobOfOurs(), {"py_modules": code_to_send(own.allowed())}
+                ray.init(address=address, job_config=job, runtime_env=files, **quiet)
+            else:
+                until_exit.enter_context(local_cluster(resources, early, quiet))
+            self._until_exit = until_exit.pop_all()
 
     def __enter__(self) -> Cluster:
         return self
@@ -96,18 +90,21 @@ class Cluster:
         """The room that a run takes, in words."""
         return f"{_cpus(self.resources.cpus)}, {_gpus(self.resources.gpus)}"
 
-    @property
-    def free(self) -> str:
-        """What is free on each node, in words."""
+    def free(self, draining: Collection[str]) -> str:
+        """What is free on each node, in words. On those that are `draining` nothing begins."""
         free: dict[str, dict[str, float]] = state.available_resources_per_node()
         return _listed(
-            f"{self.name(node['NodeID'])} is kept away"
-            if node["NodeID"] in self.kept_away
-            else f"{self.name(node['NodeID'])} has {_cpus(left.get('CPU', 0))}, "
-            f"{_gpus(left.get('GPU', 0))} free"
+            f"{self.name(node['NodeID'])} {self._free_on(node['NodeID'], left, draining)}"
             for node in self.alive()
             if (left := free.get(node["NodeID"])) is not None
         )
+
+    def _free_on(self, node: str, left: Mapping[str, float], draining: Collection[str]) -> str:
+        if node in self.kept_away:
+            return "is kept away"
+        if node in draining:
+            return "is being drained"
+        return f"has {_cpus(left.get('CPU', 0))}, {_gpus(left.get('GPU', 0))} free"
 
     def no_room(self) -> str:
         """The message that no node has room for a run, with what each node has."""
@@ -136,6 +133,24 @@ class Cluster:
         else:
             on_gpus = gpus * math.floor(1 / share + 1e-9)
         return int(min(_resource(node, "CPU") // self.resources.cpus, on_gpus))
+
+
+def reach(address: str) -> None:
+    """Make sure that a cluster answers and takes the user's token. Raises AbortSweep where it does not."""
+    with _in_a_line(address):
+        use_token(address)
+
+
+@contextmanager
+def _in_a_line(address: str | None) -> Generator[None]:
+    """Raise AbortSweep, with a message of one line, where a cluster cannot be reached or started."""
+    try:
+        yield
+    except AbortSweep:
+        raise
+    except (exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        what = f"no Ray cluster at {address}" if address else "Ray does not start here"
+        raise AbortSweep(f"{what}: {str(error).strip().splitlines()[0]}") from error
 
 
 def _nothing(_: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.test_cluster import processes, two_nodes, working_on
+from tests.clusters import head_of, write_token
 from tests.sweeps import UNHURRIED, Started, folders, rows, sweep, write_study
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
@@ -133,6 +134,22 @@ def test_a_run_on_a_node_that_is_drained_commits_and_goes_on_elsewhere(
     assert "its node is being drained. It goes on elsewhere; no try is spent." in text
     assert "kept by attempt 1" in text
     assert rows(one_left) == rows(undisturbed)
+
+
+@pytest.mark.timeout(300)
+def test_a_sweep_that_waits_for_room_does_not_count_a_head_that_is_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path, **UNHURRIED)
+    with (
+        head_of(monkeypatch, write_token(tmp_path), num_cpus=1) as cluster,
+        started_on(cluster, tmp_path, study) as started,
+    ):
+        started.until(lambda: working_on(cluster.head_node))
+        drain(cluster, cluster.head_node)
+        started.until(lambda: "waiting for a node with room" in started.log.read_text())
+        (line,) = [line for line in started.log.read_text().splitlines() if line.startswith("waiting for")]
+        assert line.endswith(f"({cluster.head_node.node_id[:8]}) is being drained.")
 
 
 @pytest.mark.timeout(300)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.cluster import drills
 from tests.cluster.conftest import Drill, assert_exact
 from tests.cluster.drills import CommandLines, Lab, Rows, shown_secrets
+from tests.cluster.lan import PORT
+from tests.manifests import manifest, pods
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(600)]
 SHORT: dict[str, Drill] = {
@@ -27,6 +32,27 @@ def test_no_row_changes_and_no_try_is_spent_by(
     drill: Drill, lab: Lab, quiet_numbers: tuple[Rows, list[bytes]]
 ) -> None:
     assert_exact(drill(lab), quiet_numbers)
+
+
+def test_the_command_that_a_stopped_pod_runs_makes_its_run_go_on_elsewhere(
+    lab: Lab, quiet_numbers: tuple[Rows, list[bytes]]
+) -> None:
+    (hook,) = {
+        tuple(container["lifecycle"]["preStop"]["exec"]["command"])
+        for pod in pods(manifest("cluster.yaml"))
+        for container in pod["spec"]["containers"]
+        if "lifecycle" in container
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    in_a_pod = {"RAY_ADDRESS": f"{lab.head.address}:{PORT}", "PATH": path}
+    with lab.sweep() as sweep:
+        host = sweep.until(sweep.busy_host)
+        host.spawn(host.folder / "hook.log", *hook, env=in_a_pod)
+        sweep.until(lambda: not lab.works(host))
+        host.off()
+        assert_exact([sweep.end()], quiet_numbers)
+    lab.again(host)
+    lab.ready()
 
 
 def test_two_studies_at_once_both_end_with_their_numbers(

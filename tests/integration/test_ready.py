@@ -186,6 +186,24 @@ def test_beside_a_driver_ready_proposes_nothing_and_leaves_out_what_is_claimed_o
     assert left == others[1:]
 
 
+def test_ready_waits_while_others_train_all_that_could_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, orders = short_study(tmp_path), ready_orders(tmp_path)[0]
+    ledger = Ledger(str(tmp_path), "small", print)
+    for order in orders:
+        monkeypatch.setattr(test_claims, "SPEC", order.spec)
+        test_claims.folder(ledger.runs).claim({})  # by this process, which lives
+    assert ready_orders(tmp_path)[0] == []
+    with Started(tmp_path, "ready", study, "--store", tmp_path, "--wait") as waiting:
+        waiting.until(lambda: "Waiting for more." in waiting.log.read_text())
+        test_claims.sign(ledger.runs, "released", 0)
+        assert waiting.wait() == 0
+        said = waiting.log.read_text().splitlines()
+    assert [line for line in said if line.startswith("{")] == [orders[-1].to_json()]
+    assert "1 run ready, 7 being trained now, 0 of 18 runs done." in said
+
+
 def test_a_list_that_is_given_to_several_commands_is_trained_once(
     tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -26,7 +26,7 @@ def test_a_cluster_without_a_token_is_refused_in_a_line_whatever_is_set_here(
     (line,) = [line for line in done.stderr.splitlines() if "has no token" in line]
     assert "RAY_AUTH_MODE=token" in line
     assert "`ray start`" in line
-    assert not list(tmp_path.glob("small/runs/*"))
+    assert not (tmp_path / "small").exists()
 
 
 def test_the_token_has_to_be_here_and_be_the_clusters(
@@ -40,11 +40,14 @@ def test_the_token_has_to_be_here_and_be_the_clusters(
         none = {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": "", "HOME": str(home)}
         missing = sweep(*asked, cwd=tmp_path, env=none)
         wrong = sweep(*asked, cwd=tmp_path, env=write_token(other))
+        run = sweep("run", *asked[1:], cwd=tmp_path, env=write_token(other))
         right = sweep(*asked, cwd=tmp_path)
-    for done, why in ((missing, "asks for a token"), (wrong, "refuses the token that is set here")):
+    refused = "refuses the token that is set here"
+    for done, why, lines in ((missing, "asks for a token", 1), (wrong, refused, 1), (run, refused, 2)):
         assert done.returncode == 3, done.stderr
         assert why in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert len(done.stderr.strip().splitlines()) == lines
+    assert not (tmp_path / "small").exists()
     assert right.returncode == 0, right.stderr
 
 

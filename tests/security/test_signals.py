@@ -157,6 +157,20 @@ def test_a_trainer_whose_terminal_is_closed_commits(tmp_path: Path, many: bool) 
     assert commits(tmp_path)
 
 
+def test_a_trainer_hears_a_signal_that_was_blocked_where_it_was_started(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(RunSpec.read(run_values(**LONG)).to_json())
+    options = ["run.json", "--store", "runs", "--device", "cpu", "--threads", "1", "--commit-share", "1"]
+    # as docker/slurm/ray.sbatch does, so that Ray does not hear it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with ending(Started(tmp_path, "trainer", *options)) as command:
+            command.until(lambda: commits(tmp_path))
+            command.to_group(signal.SIGTERM)
+            assert command.process.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def test_a_trainer_under_nohup_goes_on(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(RunSpec.read(run_values(**LONG)).to_json())
     options = ["run.json", "--store", "runs", "--device", "cpu", "--threads", "1", "--commit-share", "1"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +28,16 @@ def test_what_came_from_the_environment_is_in_it_and_what_was_given_is_not_repla
     monkeypatch.setenv("STORE", "elsewhere")
     monkeypatch.setenv("DATA_DIR", "my data")
     assert this_command() == "python -m sweep run mine.yaml --store=here --data-dir 'my data'"
+
+
+def test_a_program_is_named_alone_where_the_path_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sweep").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{tmp_path}/here/sweep", "run", "mine.yaml"])
+    for path, said in (("here", "sweep"), ("elsewhere", "here/sweep"), ("nowhere", "here/sweep")):
+        monkeypatch.setenv("PATH", os.fspath(tmp_path / path))
+        assert this_command() == f"{said} run mine.yaml"
