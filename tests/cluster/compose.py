@@ -340,7 +340,10 @@ class Project:
             wait_until(container.is_healthy, f"{name} is healthy", seconds)
 
     def down(self) -> None:
-        """Stop every container, those that wait for others first."""
+        """Stop every container, those that wait for others first, and those of the command line at once."""
+        for name in self.containers.keys() - set(self.started):
+            for container in self.containers[name]:
+                container.kill()
         for name in reversed(self.started):
             for container in self.containers[name]:
                 container.terminate()

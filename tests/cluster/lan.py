@@ -102,10 +102,11 @@ class Space:
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe
             pipe.close()
-        wait_until(lambda: not any(_lives(pid) for pid in below), "processes of a host end")
+        wait_until(lambda: not any(lives(pid) for pid in below), "processes of a host end")
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether a process runs. One that has ended is still listed until its parent takes its exit code."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.cluster import compose
 from tests.cluster.compose import Container, NotUnderstood, Project
-from tests.cluster.lan import Host, Lan, wait_until
+from tests.cluster.lan import Host, Lan, lives, wait_until
 from tests.conftest import ROOT
 from tests.sweeps import UNHURRIED, generations, rows, sweep, write_study
 from tests.views import MLFLOWS_OWN, Shown, database, shown, synced
@@ -218,7 +218,7 @@ def test_stopped_it_leaves_nothing_but_its_volumes(cluster: Cluster) -> None:
     pids = [pid for host in hosts for pid in host.processes()]
     assert len(pids) > 20
     cluster.project.down()
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in pids if lives(pid)]
     assert (cluster.project.folder / "volumes" / "postgres" / "of-mlflow" / "PG_VERSION").exists()
 
 
