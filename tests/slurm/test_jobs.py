@@ -20,7 +20,7 @@ from tests.sweeps import committed, final, generations, rows, write_study
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 STUDY: dict[str, Any] = {
-    "task": {"epochs": 150, "evaluate_every": 50},
+    "task": {"epochs": 100, "evaluate_every": 50},
     "search": {"budget": 2, "generation": 1, "lag": 0, "ladder": [1], "validation": 0.1},
     "confirm": {"seeds": 6},
 }
