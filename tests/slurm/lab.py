@@ -172,6 +172,10 @@ class Job:
         return wait_until(found, f"{what}\n{self.said}", seconds)
 
     @property
+    def requeued(self) -> bool:
+        return all(count for _, count in self.states())
+
+    @property
     def over(self) -> bool:
         return all(state in ENDED for state, _ in self.states())
 

@@ -20,11 +20,12 @@ from tests.sweeps import committed, final, generations, rows, write_study
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 STUDY: dict[str, Any] = {
-    "task": {"epochs": 90, "evaluate_every": 30},
+    "task": {"epochs": 100, "evaluate_every": 50},
     "search": {"budget": 2, "generation": 1, "lag": 0, "ladder": [1], "validation": 0.1},
     "confirm": {"seeds": 6},
 }
-"""Two generations of one candidate, and six pairs: fourteen runs of half a second."""
+"""Two generations of one candidate, and six pairs: fourteen runs of a second or so."""
+ENDLESS: dict[str, Any] = {"task": {"epochs": 100_000, "evaluate_every": 50_000}}
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +75,19 @@ def assert_released(store: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_job_with_ray_that_ran_out_of_time_and_was_cancelled_trains_everything_once(
+def test_a_job_with_ray_that_was_stopped_and_then_cancelled_trains_everything_once(
     lab: SlurmLab, tmp_path: Path, undisturbed: Path
 ) -> None:
     study = write_study(tmp_path, **STUDY)
     job = lab.submit("ray.sbatch", study, tmp_path)
     job.until(lambda: committed(tmp_path), "the first commit")
-    job.let_time_run_out()
-    job.until(lambda: job.states()[0][1] == 1, "it is requeued")
-    lab.call("scontrol", "update", f"JobId={job.number}", "TimeLimit=60")
+    # to all processes of its step on both nodes, as Slurm does when the time is nearly over
+    lab.call("scancel", "--signal=TERM", job.number)
+    job.until(lambda: job.requeued, "it is requeued")
     assert "stopped by SIGTERM" in job.said
+    assert_released(tmp_path)
     before = kept(tmp_path)
-    job.until(lambda: " continues from " in job.said, "a run goes on")
+    job.until(lambda: kept(tmp_path).keys() - before.keys(), "another commit")
     lab.call("scancel", job.number)
     job.end("CANCELLED")
     assert job.said.count("stopped by SIGTERM") == 2
@@ -99,14 +101,15 @@ def test_a_job_with_ray_that_ran_out_of_time_and_was_cancelled_trains_everything
 
 
 @pytest.mark.timeout(600)
-def test_an_array_of_which_a_task_was_requeued_and_all_were_cancelled_trains_everything_once(
+def test_an_array_that_was_requeued_and_then_cancelled_trains_everything_once(
     lab: SlurmLab, tmp_path: Path, undisturbed: Path
 ) -> None:
     study = write_study(tmp_path, **STUDY)
     job = lab.submit("array.sbatch", study, tmp_path, "--array=0-1")
     job.until(lambda: committed(tmp_path), "the first commit")
-    lab.call("scontrol", "requeue", f"{job.number}_0")
-    job.until(lambda: ("RUNNING", 1) in job.states(), "the task starts again")
+    lab.call("scontrol", "requeue", job.number)
+    job.until(lambda: job.requeued and lab.idle, "its tasks are requeued")
+    assert_released(tmp_path)
     before = kept(tmp_path)
     job.until(lambda: kept(tmp_path).keys() - before.keys(), "another commit")
     lab.call("scancel", job.number)
@@ -116,4 +119,22 @@ def test_an_array_of_which_a_task_was_requeued_and_all_were_cancelled_trains_eve
     again = lab.submit("array.sbatch", study, tmp_path, "--array=0-1")
     again.end("COMPLETED")
     assert_once(before, tmp_path, undisturbed)
+    assert lab.left() == []
+
+
+@pytest.mark.timeout(600)
+def test_a_task_whose_time_runs_out_waits_in_the_queue_again_and_goes_on(
+    lab: SlurmLab, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path, **ENDLESS)
+    job = lab.submit("array.sbatch", study, tmp_path, "--array=0")
+    job.until(lambda: committed(tmp_path), "the first commit")
+    job.let_time_run_out()
+    job.until(lambda: job.requeued, "it is requeued")
+    lab.call("scontrol", "update", f"JobId={job.number}", "TimeLimit=60")
+    assert "Stopped; the same lines again go on from what is kept." in job.said
+    assert_released(tmp_path)
+    job.until(lambda: " continues from " in job.said, "a run goes on")
+    lab.call("scancel", job.number)
+    job.end("CANCELLED")
     assert lab.left() == []
