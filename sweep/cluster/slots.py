@@ -226,7 +226,8 @@ class Slots:
         self._waits_since = min(self._waits_since, now)
         if now - self._waits_since > PATIENCE_SECONDS and now - self._said_at > SAY_SECONDS:
             self._said_at = now
-            self.say(f"waiting for a node with room for a run ({self.cluster.wanted}): {self.cluster.free}.")
+            free = self.cluster.free(self._draining)
+            self.say(f"waiting for a node with room for a run ({self.cluster.wanted}): {free}.")
 
 
 def poorest(

@@ -15,11 +15,20 @@ from typing import Any
 import pytest
 
 from tests.chaos.test_cluster import processes, two_nodes, working_on
+from tests.clusters import head_of, write_token
 from tests.sweeps import UNHURRIED, Started, folders, rows, sweep, write_study
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 SLOW_EPOCHS = {"EPOCH_SECONDS": "0.3"}
+HOLD_A_CPU = """
+import sys, ray
+from ray.util.placement_group import placement_group
+ray.init(sys.argv[1], logging_level="error")
+ray.get(placement_group([{"CPU": 1}]).ready())
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -133,6 +142,24 @@ def test_a_run_on_a_node_that_is_drained_commits_and_goes_on_elsewhere(
     assert "its node is being drained. It goes on elsewhere; no try is spent." in text
     assert "kept by attempt 1" in text
     assert rows(one_left) == rows(undisturbed)
+
+
+@pytest.mark.timeout(300)
+def test_a_sweep_that_waits_for_room_does_not_count_a_head_that_is_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with head_of(monkeypatch, write_token(tmp_path), num_cpus=2) as cluster:
+        # a node that is drained ends as soon as nothing is on it
+        hold = [sys.executable, "-c", HOLD_A_CPU, cluster.address]
+        with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holding:
+            assert holding.stdout
+            assert holding.stdout.readline() == b"held\n"
+            drain(cluster, cluster.head_node)
+            with started_on(cluster, tmp_path, write_study(tmp_path)) as started:
+                started.until(lambda: "waiting for a node with room" in started.log.read_text())
+                said = started.log.read_text()
+            holding.kill()
+        assert f"({cluster.head_node.node_id[:8]}) is being drained." in said
 
 
 @pytest.mark.timeout(300)

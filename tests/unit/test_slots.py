@@ -63,7 +63,7 @@ class Sweep:
             kept_away={},
             forget_gone=lambda: None,
             wanted="1 CPU",
-            free="none",
+            free=lambda _: "none",
             alive=lambda: [{"NodeID": node, "Resources": {"CPU": room}} for node, room in ray.room.items()],
         )
         examination: Any = SimpleNamespace(
