@@ -19,7 +19,7 @@ from sweep.gains.progress import overview
 from sweep.ledger.findings import Finding
 from sweep.ledger.fresh import with_fresh_seeds
 from sweep.ledger.gpu_time import gpu_hours
-from sweep.ledger.lease import holder
+from sweep.ledger.lease import holder, was_handed_in
 from sweep.ledger.ledger import Ledger, orphans
 from sweep.planning.forecast import forecast
 from sweep.planning.plan import Plan
@@ -82,7 +82,10 @@ def _show_status(given: str, store: str, out: Terminal, as_json: bool) -> bool:
     elif not plan.complete and not outside:
         packages = dict.fromkeys(own.package_of(task.model) or "" for task in study.own_models)
         allowing = [word for package in packages for word in (own.OPTION, package)]
-        lines.append(f"no process works on it now. To go on: {command_for('run', given, store, *allowing)}")
+        command = "submit" if was_handed_in(ledger.store) else "run"
+        lines.append(
+            f"no process works on it now. To go on: {command_for(command, given, store, *allowing)}"
+        )
     if hours:
         more = "; to go on, raise resources.gpu_hours" if hours.spent and not plan.complete else ""
         lines.append(f"{hours}{more}")

@@ -41,7 +41,7 @@ from sweep.cli.output import (
 )
 from sweep.cli.planned_text import shown_plan
 from sweep.cli.screen import Screen, arms_table, console
-from sweep.cluster import prepare
+from sweep.cluster import in_job, prepare
 from sweep.cluster.signals import Signals
 from sweep.errors import AbortSweep, RejectStudy
 from sweep.estimate.planned import Planned
@@ -204,7 +204,7 @@ def _drive(
             reach(address)
         except AbortSweep as error:
             _give_up(error)
-    lease = Lease(ledger.store, screen.say)
+    lease = Lease(ledger.store, screen.say, handed_in=in_job())
     lease.acquire()
     follower, patience = None, FINISHED_WAIT_SECONDS
     try:

@@ -36,7 +36,8 @@ class Lease:
     `lost` is set when another driver took the study over.
     """
 
-    def __init__(self, store: Store, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, say: Callable[[str], None], *, handed_in: bool = False) -> None:
+        """`handed_in` says that the driver was handed in to a cluster."""
         self.store, self.say = store, say
         self.lost = threading.Event()
         self._body: dict[str, Any] = {
@@ -45,6 +46,7 @@ class Lease:
             "since": now(),
             "beat": 0,
             "state": "held",
+            "handed_in": handed_in,
             "now": {},
         }
         self.number = 0
@@ -165,12 +167,21 @@ class Lease:
 
 def holder(store: Store) -> dict[str, Any] | None:
     """The lease of the driver that works on a study now; None where there is no such driver."""
-    number = max(_numbers(store), default=0)
-    if not number:
-        return None
-    with suppress(FileNotFoundError):
-        found = _read(store.read(_name(number), LARGEST_SEALED))
-        return None if found is None or _is_over(found) else found
+    found = _latest(store)
+    return None if found is None or _is_over(found) else found
+
+
+def was_handed_in(store: Store) -> bool:
+    """Whether the last driver of a study was handed in to a cluster."""
+    found = _latest(store)
+    return bool(found and found.get("handed_in"))
+
+
+def _latest(store: Store) -> dict[str, Any] | None:
+    """The lease of the last driver of a study; None where there was none, or its lease is damaged."""
+    if number := max(_numbers(store), default=0):
+        with suppress(FileNotFoundError):
+            return _read(store.read(_name(number), LARGEST_SEALED))
     return None
 
 

@@ -96,6 +96,7 @@ class LeaseRecord(Process):
     beat: Whole
     state: Literal["held", "released"]
     now: dict[str, Annotated[Any, _wrong_doing]]
+    handed_in: bool = False
 
     def __post_init__(self) -> None:
         if self.now and not all(isinstance(self.now.get(key), int) for key in ("running", "slots")):

@@ -87,6 +87,8 @@ def test_a_study_that_is_handed_in_stopped_and_handed_in_again_ends_as_if_it_had
         f"small in {store} is stopped. To go on: python -m sweep submit small.yaml "
     )
     assert head.state(store) == "stopped"
+    status = sweep("status", study, "--store", store).stdout
+    assert f"To go on: python -m sweep submit {study} --store {store}" in status
     log = head.log()
     assert "SIGTERM: no more runs are begun" in log
     assert f"stopped by SIGTERM. To continue: sweep submit small.yaml --store {store}" in log
