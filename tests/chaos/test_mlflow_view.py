@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import os
 import random
+import shutil
 import socket
 import subprocess
 import threading
@@ -20,15 +21,18 @@ from typing import Any
 import pytest
 
 from sweep.errors import TrackerDown
+from sweep.ledger.lease import Lease
 from sweep.ledger.ledger import Ledger
 from sweep.views.mlflow import following
 from sweep.views.mlflow.client import Experiment
+from sweep.views.mlflow.following import Follower
 from sweep.views.mlflow.server import free_port
 from sweep.views.reading import Reading, RunFiles
 from tests.conftest import ROOT
 from tests.servers import Silent, serving
 from tests.sweeps import Started, environment, sweep, sweep_command
 from tests.views import MLFLOWS_OWN, Filling, Shown, database, server, shown, synced, view_of
+from trainer import stopping
 
 pytestmark = [MLFLOWS_OWN, pytest.mark.chaos]
 
@@ -82,6 +86,23 @@ def test_ten_kills_of_a_sync_change_nothing(
             started.process.wait(moments.uniform(1, 7))
     done = sweep(*arguments)
     assert done.returncode == 0, done.stderr
+    assert_same(shown(uri), expected)
+
+
+@pytest.mark.timeout(600)
+def test_a_follower_that_is_told_to_stop_with_its_driver_brings_mlflow_up_to_date_first(
+    finished_sweep: Path, expected: dict[str, Shown], tmp_path: Path
+) -> None:
+    store, said = Path(shutil.copytree(finished_sweep, tmp_path / "store")), list[str]()
+    uri, ledger = database(tmp_path / "view" / "mlflow.db"), Ledger(str(store), "small", said.append)
+    lease = Lease(ledger.store, print)
+    lease.acquire()
+    follower = Follower(ledger, str(store), uri, "a hint")
+    for number in stopping.ORDERS:
+        follower.process.send_signal(number)
+    lease.release()
+    follower.finish(seconds=500)
+    assert said == ["bringing MLflow up to date ..."]
     assert_same(shown(uri), expected)
 
 

@@ -6,6 +6,7 @@ What is written to MLflow is in `view`.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from sweep.ledger.lease import holder
 from sweep.ledger.ledger import Ledger
 from sweep.views.mlflow.address import without_secrets
 from sweep.views.reading import Reading
+from trainer import stopping
 
 if TYPE_CHECKING:
     from sweep.views.mlflow.view import View
@@ -109,28 +111,33 @@ class Follower:
     def __init__(self, ledger: Ledger, place: str, uri: str, hint: str) -> None:
         """Start the process. `hint` tells the user how to bring MLflow up to date later."""
         self.say, self.hint, self.uri = ledger.say, hint, uri
-        # the file lives as long as the process
+        # open until `finish`
         self.log: IO[Any] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         # nothing lies there that its packages could read or import
         self.folder = tempfile.TemporaryDirectory(prefix="sweep-")
         sync = ["sync", f"{ledger.study}.yaml", "--store", place, "--follow"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sweep", *sync],
-            cwd=self.folder.name,
-            # the address may hold a password, and everybody on the machine can read a command line
-            env={**os.environ, "MLFLOW_TRACKING_URI": uri},
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-            # Ctrl-C must reach the driver alone; this process ends by itself after it
-            start_new_session=True,
-        )
+        # Ctrl-C and the end of a job are for the driver alone; this process ends by itself after it. A new
+        # process has the signals blocked that its parent has.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.ORDERS)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "sweep", *sync],
+                cwd=self.folder.name,
+                # the address may hold a password, and everybody on the machine can read a command line
+                env={**os.environ, "MLFLOW_TRACKING_URI": uri},
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=self.log,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         # the runs come first: this process gets only the processor time that nobody else wants
         os.sched_setscheduler(self.process.pid, os.SCHED_IDLE, os.sched_param(0))
 
     def finish(self, seconds: float) -> None:
         """Wait at most so many seconds for the last update, and tell the user where MLflow is behind."""
-        with self.folder:
+        with self.folder, self.log:
             self._finish(seconds)
 
     def _finish(self, seconds: float) -> None:
@@ -138,7 +145,7 @@ class Follower:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.terminate()
+            self.process.kill()
             self.process.wait()
             self.say(f"MLflow is behind: it took longer than {seconds:g} s. {self.hint}")
             return
