@@ -6,7 +6,7 @@ It knows nothing of Tune. What a driver has reserved there is in `slots`.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
@@ -90,21 +90,22 @@ class Cluster:
         """The room that a run takes, in words."""
         return f"{_cpus(self.resources.cpus)}, {_gpus(self.resources.gpus)}"
 
-    def free(self, draining: Collection[str]) -> str:
+    def free(self, draining: Set[str]) -> str:
         """What is free on each node, in words. On those that are `draining` nothing begins."""
         free: dict[str, dict[str, float]] = state.available_resources_per_node()
         return _listed(
-            f"{self.name(node['NodeID'])} {self._free_on(node['NodeID'], left, draining)}"
+            f"{self.name(node['NodeID'])} {self._free_on(node['NodeID'], free, draining)}"
             for node in self.alive()
-            if (left := free.get(node["NodeID"])) is not None
+            # Ray leaves out some that are drained, and those of which it knows nothing yet
+            if node["NodeID"] in free.keys() | draining
         )
 
-    def _free_on(self, node: str, left: Mapping[str, float], draining: Collection[str]) -> str:
+    def _free_on(self, node: str, free: Mapping[str, Mapping[str, float]], draining: Set[str]) -> str:
         if node in self.kept_away:
             return "is kept away"
         if node in draining:
             return "is being drained"
-        return f"has {_cpus(left.get('CPU', 0))}, {_gpus(left.get('GPU', 0))} free"
+        return f"has {_cpus(free[node].get('CPU', 0))}, {_gpus(free[node].get('GPU', 0))} free"
 
     def no_room(self) -> str:
         """The message that no node has room for a run, with what each node has."""

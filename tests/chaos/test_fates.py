@@ -21,6 +21,14 @@ from tests.sweeps import UNHURRIED, Started, folders, rows, sweep, write_study
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 SLOW_EPOCHS = {"EPOCH_SECONDS": "0.3"}
+HOLD_A_CPU = """
+import sys, ray
+from ray.util.placement_group import placement_group
+ray.init(sys.argv[1], logging_level="error")
+ray.get(placement_group([{"CPU": 1}]).ready())
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -140,16 +148,18 @@ def test_a_run_on_a_node_that_is_drained_commits_and_goes_on_elsewhere(
 def test_a_sweep_that_waits_for_room_does_not_count_a_head_that_is_drained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = write_study(tmp_path, **UNHURRIED)
-    with (
-        head_of(monkeypatch, write_token(tmp_path), num_cpus=1) as cluster,
-        started_on(cluster, tmp_path, study) as started,
-    ):
-        started.until(lambda: working_on(cluster.head_node))
-        drain(cluster, cluster.head_node)
-        started.until(lambda: "waiting for a node with room" in started.log.read_text())
-        (line,) = [line for line in started.log.read_text().splitlines() if line.startswith("waiting for")]
-        assert line.endswith(f"({cluster.head_node.node_id[:8]}) is being drained.")
+    with head_of(monkeypatch, write_token(tmp_path), num_cpus=2) as cluster:
+        # a node that is drained ends as soon as nothing is on it
+        hold = [sys.executable, "-c", HOLD_A_CPU, cluster.address]
+        with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holding:
+            assert holding.stdout
+            assert holding.stdout.readline() == b"held\n"
+            drain(cluster, cluster.head_node)
+            with started_on(cluster, tmp_path, write_study(tmp_path)) as started:
+                started.until(lambda: "waiting for a node with room" in started.log.read_text())
+                said = started.log.read_text()
+            holding.kill()
+        assert f"({cluster.head_node.node_id[:8]}) is being drained." in said
 
 
 @pytest.mark.timeout(300)
