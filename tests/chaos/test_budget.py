@@ -28,7 +28,7 @@ def test_a_run_that_is_killed_every_three_to_six_seconds_ends(write_run: Any, tm
     # an epoch takes half a second on a middling machine, and the run twelve
     run, store = write_run(model="wrn-16-4", epochs=24), tmp_path / "runs"
     kills = 0
-    # An attempt may be killed between its outcome and its exit: the next one would only print the run's rows.
+    # An attempt may be killed between its outcome and its exit: the next would only print the rows.
     while kills < MOST_KILLS and not list(store.rglob("outcome.json")):
         process = unread(command(run, store))
         assert process.stderr
