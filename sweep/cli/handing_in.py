@@ -93,7 +93,7 @@ def submit(
             print_json({"id": job, "study": loaded.name, "store": place})
         else:
             show(job)
-        say(f"{loaded.name} runs on the cluster now, whatever becomes of this machine. Its results: {place}")
+        say(f"{loaded.name} was handed in, and needs this machine no longer. Its results: {place}")
         for what, command in (("to follow it", "logs"), ("to stop it", "stop")):
             more = ["--follow"] if command == "logs" else []
             say(f"{what}: {_command(command, loaded.name, address, *more)}")
@@ -152,7 +152,8 @@ def _jobs(address: str) -> Jobs:
     if not re.fullmatch(r"https?://[^@?#/\s]+/*", address):
         shown = shown_uri(address)
         advice = "give the URL of the cluster's dashboard, such as http://HEAD:8265"
-        raise RejectStudy([f"--address {shown}: {advice}, without user, path and query."])
+        source = "Without --address it is that of RAY_API_SERVER_ADDRESS, or else of RAY_ADDRESS"
+        raise RejectStudy([f"--address {shown}: {advice}, without user, path and query. {source}."])
     prepare(address)
     from sweep.cluster.jobs import Jobs  # Ray takes a second to import
 

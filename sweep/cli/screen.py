@@ -31,27 +31,28 @@ def console(*, stderr: bool = False) -> Terminal:
     return terminal if terminal.is_terminal else Terminal(stderr=stderr, width=WIDE)
 
 
-def arms_table(view: Overview, ratios: list[float]) -> Table:
+def arms_table(view: Overview, ratios: list[float], *, now: bool = False) -> Table:
     """A table with one line per arm: its progress, its accuracy, and its gain over the baseline so far.
 
-    A gain is in points, with its standard error.
+    A gain is in points, with its standard error. With `now` it also says how many of its runs are under way.
     """
     table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("arm", no_wrap=True)
-    for name in ("search", "confirm", "now", "failed"):
+    for name in ("search", "confirm", *(["now"] if now else []), "failed"):
         table.add_column(name, justify="right", no_wrap=True)
     for ratio in ratios:
         table.add_column(f"r = {ratio:g}", justify="right", no_wrap=True)
         table.add_column("gain", justify="right", no_wrap=True)
     for arm in view.arms:
-        table.add_row(*_row(arm, ratios))
+        table.add_row(*_row(arm, ratios, now))
     return table
 
 
-def _row(arm: ArmView, ratios: list[float]) -> list[str]:
+def _row(arm: ArmView, ratios: list[float], now: bool) -> list[str]:
     search = f"{arm.search_done}/{arm.search_total}" if arm.search_total else "-"
     confirm = f"{arm.confirm_done}/{arm.confirm_total}"
-    cells = [arm.arm, search, confirm, str(arm.running or "-"), str(arm.failed or "-")]
+    running = [str(arm.running or "-")] if now else []
+    cells = [arm.arm, search, confirm, *running, str(arm.failed or "-")]
     for ratio in ratios:
         accuracy, gain = arm.endpoints[f"{ratio:g}"], arm.gains.get(f"{ratio:g}")
         cells.append("-" if accuracy is None else f"{100 * accuracy:.1f} %")
@@ -127,6 +128,6 @@ class Screen:
         )
         if self._live:
             bar = ProgressBar(total=max(view.total, 1), completed=view.done, width=40)
-            self._live.update(Group(arms_table(view, self.ratios), bar, Text(line)), refresh=True)
+            self._live.update(Group(arms_table(view, self.ratios, now=True), bar, Text(line)), refresh=True)
         else:
             self.say(line)

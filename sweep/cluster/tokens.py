@@ -116,7 +116,8 @@ def _answers_us(dashboard: str, headers: dict[str, str]) -> bool:
         )
     except requests.RequestException as error:
         raise AbortSweep(
-            f"{dashboard} does not answer ({type(error).__name__}): is it a dashboard?"
+            f"{dashboard} does not answer ({type(error).__name__}). A dashboard listens on loopback, unless "
+            "its head was started with --dashboard-host."
         ) from None
     if answer.status_code not in (200, 401, 403):
         raise AbortSweep(f"{dashboard} is no dashboard of a Ray cluster: it answers {answer.status_code}.")

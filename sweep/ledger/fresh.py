@@ -41,7 +41,9 @@ def with_fresh_seeds(
     for name, others in studies.items():
         if not_fresh := wanted & others & chosen:
             listed = ", ".join(map(str, sorted(not_fresh)))
-            lines.append(f"seeds that were chosen by number are not fresh, {name} has had them: {listed}.")
+            lines.append(
+                f"seeds that were chosen by number are not fresh, the study {name} has had them: {listed}."
+            )
         if drawn := wanted & others - chosen:
             lines.append(_had(name, len(drawn), study))
     if any(wanted & others - chosen for others in studies.values()):
@@ -52,7 +54,7 @@ def with_fresh_seeds(
 
 def _had(name: str, seeds: int, study: Study) -> str:
     """What to say of another study that has had so many of a study's seeds."""
-    line = f"{name} has had {counted(seeds, 'confirmation seed')}: others are drawn instead."
+    line = f"the study {name} has had {counted(seeds, 'confirmation seed')}: others are drawn instead."
     if any(arm.searched for arm in study.arms.values()):
         line += (
             f" The searches are not new: where arms are alike they pick what those of {name} picked. "

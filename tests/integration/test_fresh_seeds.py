@@ -47,7 +47,7 @@ def seeds_of(it: Study) -> list[int]:
 def test_seeds_that_another_study_has_had_are_told_and_others_are_drawn(tmp_path: Path) -> None:
     drive(study("first"), tmp_path)
     second, lines = fresh(tmp_path, study("second"))
-    assert lines == ["first has had 6 confirmation seeds: others are drawn instead."]
+    assert lines == ["the study first has had 6 confirmation seeds: others are drawn instead."]
     assert not set(seeds_of(second)) & set(seeds_of(study("first")))
     assert seeds_of(second) == seeds_of(study("first", 12))[6:]
 
@@ -57,7 +57,7 @@ def test_what_is_drawn_instead_is_fresh_in_every_other_study_too(tmp_path: Path)
     drive(study("b"), tmp_path)
     drive(fresh(tmp_path, study("a"))[0], tmp_path)
     third, lines = fresh(tmp_path, study("third"))
-    assert lines == ["b has had 6 confirmation seeds: others are drawn instead."]
+    assert lines == ["the study b has had 6 confirmation seeds: others are drawn instead."]
     assert seeds_of(third) == seeds_of(study("b", 18))[12:]
 
 
@@ -124,7 +124,7 @@ def test_a_study_that_declares_the_same_as_another_one_has_its_seeds_until_that_
     own = ledger(tmp_path, "second")
     own.declare(fresh(tmp_path, study("second", 8))[0], extend=True)
     later, [line, *_] = fresh(tmp_path, Study("later", study("second", 8).contents))
-    assert line == "first has had 6 confirmation seeds: others are drawn instead."
+    assert line == "the study first has had 6 confirmation seeds: others are drawn instead."
     assert not set(seeds_of(later)) & set(seeds_of(second))
 
 
@@ -136,7 +136,7 @@ def test_a_ledger_that_does_not_say_when_it_was_declared_keeps_its_seeds_to_itse
     del declared["declared_at"]
     file.write_bytes(seal(declared))
     copy, lines = fresh(tmp_path, Study("copy", study("first").contents))
-    assert lines == ["first has had 6 confirmation seeds: others are drawn instead."]
+    assert lines == ["the study first has had 6 confirmation seeds: others are drawn instead."]
     assert not set(seeds_of(copy)) & set(seeds_of(study("first")))
 
 
@@ -144,7 +144,7 @@ def test_a_seed_that_was_chosen_by_number_is_kept_and_told(tmp_path: Path) -> No
     drive(study("first", include=[3407]), tmp_path)
     it, lines = fresh(tmp_path, study("second", include=[3407]))
     assert seeds_of(it)[0] == 3407
-    assert lines[0] == "seeds that were chosen by number are not fresh, first has had them: 3407."
+    assert lines[0] == "seeds that were chosen by number are not fresh, the study first has had them: 3407."
 
 
 @pytest.mark.filterwarnings("ignore")
