@@ -128,16 +128,18 @@ class Engine:
 
     def buildah(self, *arguments: str | Path) -> str:
         """Run buildah on this store; return its stdout."""
-        command = [*self.command, *arguments]
+        return self._tool(*self.command, *arguments)
+
+    def _tool(self, *command: str | Path) -> str:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        if done.returncode:
+            raise NoEngine(f"{command[0]}: {done.stderr.strip()}")
         return done.stdout.strip()
 
     def base(self) -> None:
         """Make a Debian from its packages, and give it the name of the image's base."""
         tar = self.folder / "base.tar"
-        make = ["mmdebstrap", "--quiet", "--variant=minbase", "bookworm", tar]
-        subprocess.run(make, check=True, capture_output=True, env=self.environment)
+        self._tool("mmdebstrap", "--quiet", "--variant=minbase", "bookworm", tar)
         container = self.buildah("from", "scratch")
         self.buildah("add", "--quiet", container, tar, "/")
         tar.unlink()
