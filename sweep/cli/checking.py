@@ -13,7 +13,7 @@ import typer
 from sweep.cli.options import JsonOption, StoreOption, StudyArgument, begun_ledger_of, ledger_of, reading_of
 from sweep.cli.output import DEFAULT_STORE, command_for, errors, print_json, say, show
 from sweep.cli.screen import arms_table, console, failures_table, time_left
-from sweep.errors import DamagedLedger
+from sweep.errors import DamagedLedger, NothingBegun
 from sweep.format import counted
 from sweep.gains.progress import overview
 from sweep.ledger.findings import Finding
@@ -39,20 +39,30 @@ def status(
     study: StudyArgument,
     store: StoreOption = DEFAULT_STORE,
     watch: Annotated[
-        bool, typer.Option("--watch", help="show it again every 5 seconds, until the study is done")
+        bool,
+        typer.Option("--watch", help="wait until it is begun; show it every 5 seconds until it is done"),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a study is: arms, gains so far, failures with their logs. Works while it runs."""
     with errors(study, store):
         out = console()
-        while True:
-            complete = _show_status(study, store, out, as_json)
-            if not watch or complete:
-                return
+        if watch:
+            _wait_until_begun(study, store)
+        while not _show_status(study, store, out, as_json) and watch:
             time.sleep(WATCH_SECONDS)
             if out.is_terminal and not as_json:
                 out.clear()
+
+
+def _wait_until_begun(given: str, store: str) -> None:
+    """A study that a batch job will run is begun when that job starts."""
+    ledger, waits = ledger_of(given, store), False
+    while ledger.declared() is None:
+        if not waits:
+            say(f"{NothingBegun(ledger.store.where())} Waiting until it is begun.")
+            waits = True
+        time.sleep(WATCH_SECONDS)
 
 
 def _show_status(given: str, store: str, out: Terminal, as_json: bool) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from sweep.ledger.ledger import Ledger
 from sweep.ledger.looks import GREW
+from sweep.study import load
 from sweep.views.mlflow.client import Experiment
 from sweep.views.mlflow.page import NOTE_TAG
 from sweep.views.mlflow.view import View
@@ -21,7 +22,7 @@ from sweep.views.reading import Reading
 from sweep.views.report.page import page_and_note
 from tests.conftest import ROOT
 from tests.loops import drive, short_values, study_of
-from tests.sweeps import folders, sweep, write_study
+from tests.sweeps import Started, folders, sweep, write_study
 from tests.views import MLFLOWS_OWN
 
 BRIEF: dict[str, Any] = {
@@ -88,6 +89,15 @@ def test_a_study_that_was_not_begun_is_said_to_be(command: str, tmp_path: Path) 
     assert done.returncode == 2
     assert "holds no study yet" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_who_watches_a_study_that_was_not_begun_waits_for_it_and_then_for_its_end(tmp_path: Path) -> None:
+    study = write_study(tmp_path, **BRIEF)
+    with Started(tmp_path, "status", study, "--store", tmp_path, "--watch") as watching:
+        watching.until(lambda: "Waiting until it is begun." in watching.log.read_text())
+        drive(load(study), tmp_path)
+        assert watching.wait() == 0
+    assert "12/12 runs done" in watching.log.read_text()
 
 
 @pytest.mark.parametrize("command", ["status", "report", "sync", "ui", "export", "doctor"])
