@@ -56,12 +56,11 @@ def status(
 
 
 def _wait_until_begun(given: str, store: str) -> None:
-    """A study that a batch job will run is begun when that job starts."""
-    ledger, waits = ledger_of(given, store), False
+    """Wait for a study that a batch job will begin."""
+    ledger = ledger_of(given, store)
+    if ledger.declared() is None:
+        say(f"{NothingBegun(ledger.store.where())} Waiting until it is begun.")
     while ledger.declared() is None:
-        if not waits:
-            say(f"{NothingBegun(ledger.store.where())} Waiting until it is begun.")
-            waits = True
         time.sleep(WATCH_SECONDS)
 
 

@@ -127,7 +127,7 @@ class Engine:
         shutil.rmtree(self.folder)
 
     def buildah(self, *arguments: str | Path) -> str:
-        """Run buildah on this store; return its stdout."""
+        """Run buildah on this store; return its stdout. Raises NoEngine where it does not work."""
         return self._tool(*self.command, *arguments)
 
     def _tool(self, *command: str | Path) -> str:

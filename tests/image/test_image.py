@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,13 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    try:
-        with Engine() as engine:
+    with ExitStack() as stack:
+        try:
+            engine = stack.enter_context(Engine())
             engine.base()
-            yield engine.build()
-    except NoEngine as reason:
-        pytest.skip(f"no image can be built and run here: {reason}")
+        except NoEngine as reason:
+            pytest.skip(f"no image can be built and run here: {reason}")
+        yield engine.build()
 
 
 @pytest.fixture

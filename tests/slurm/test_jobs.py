@@ -14,7 +14,7 @@ import pytest
 from sweep.study import load
 from tests.cluster.lan import Lan, NoNamespaces
 from tests.loops import drive
-from tests.slurm.lab import SlurmLab, missing
+from tests.slurm.lab import CORES, SlurmLab, missing
 from tests.sweeps import committed, final, generations, rows, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
@@ -119,6 +119,21 @@ def test_an_array_that_was_cancelled_and_its_successor_that_was_requeued_train_e
     before |= kept(tmp_path)
     again.end("COMPLETED")
     assert_once(before, tmp_path, undisturbed)
+    assert lab.left() == []
+
+
+@pytest.mark.timeout(600)
+def test_a_task_that_is_stopped_waits_in_the_queue_again_and_the_others_go_on(
+    lab: SlurmLab, tmp_path: Path
+) -> None:
+    """The last task's job has the number of the whole array."""
+    job = lab.submit("array.sbatch", write_study(tmp_path, **ENDLESS), tmp_path, "--array=0-1")
+    job.until(lambda: len({run for run, _ in committed(tmp_path)}) > CORES, "both tasks train")
+    lab.call("scancel", "--signal=TERM", f"{job.number}_1")
+    job.until(lambda: ("RUNNING", 1) in job.states(), "the task starts again")
+    assert sorted(job.states()) == [("RUNNING", 0), ("RUNNING", 1)]
+    lab.call("scancel", job.number)
+    job.end("CANCELLED")
     assert lab.left() == []
 
 
